@@ -1,0 +1,3 @@
+"""GhostNet image classifiers as proven ONNX models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,160 @@
+"""The catalog: one frozen record a model, and the only place where a model is described."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from .errors import UnknownModelError, nearest
+
+MODEL_PAGE = "https://github.com/PaddlePaddle/PaddleClas/blob/release/2.6/docs/zh_CN/models/ImageNet1k/Others.md"
+"""Where PaddleClas publishes the accuracy, speed and size of its GhostNets."""
+
+_WEIGHTS = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an RGB image becomes the network's input; the defaults are those of the original's deployment.
+
+    ``pixel_values = (uint8 * rescale_factor - mean) / std``, all in float32, channel by channel.
+    """
+
+    resize_short: int = 256
+    """Pixels that the shorter side is resized to, bilinearly and without antialiasing."""
+    crop_size: int = 224
+    """Side in pixels of the square that is cut from the centre."""
+    rescale_factor: float = 0.00392157
+    """The original's deployment uses this rounded 1/255; training and evaluation there use 1/255."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Red, green, blue; ImageNet's, as in the original."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class PublishedFigures:
+    """What the original's authors report (not measured by ghostzoo). Accuracies are fractions of 1."""
+
+    top1: float
+    top5: float
+    reference_top1: float
+    """Top-1 of the paper's authors, as PaddleClas quotes it."""
+    reference_top5: float
+    parameters_millions: float
+    """Batch-norm statistics are counted in."""
+    multiply_adds_millions: float
+    """At 224 x 224; two operations for each batch-norm output and the global poolings are counted in."""
+    storage_mb: int
+    snapdragon855_ms: tuple[float, float, float]
+    """Milliseconds at batch 1 on a Snapdragon 855 with 1, 2 and 4 threads."""
+    v100_ms: tuple[float, float, float]
+    """Milliseconds on a V100 with TensorRT in FP32 at batch 1, 4 and 8."""
+    source: str = MODEL_PAGE
+
+
+@dataclass(frozen=True)
+class CatalogModel:
+    """One model that ghostzoo knows by name."""
+
+    name: str
+    width: float
+    published: PublishedFigures
+    num_classes: int = 1000
+    labels: str = "imagenet1k"
+    """Name of the class list in ``ghostzoo/data``."""
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    license: str = "apache-2.0"
+    description: str = "trained by PaddleClas on ImageNet-1k"
+
+    @property
+    def weights_url(self) -> str:
+        """The official training weights: a ``.pdparams`` file."""
+        return f"{_WEIGHTS}/{self.name}_pretrained.pdparams"
+
+    @property
+    def archive_url(self) -> str:
+        """The official inference model: a tar of a Paddle program and its weights."""
+        return f"{_WEIGHTS}/inference/{self.name}_infer.tar"
+
+
+_MODELS = (
+    CatalogModel(
+        name="GhostNet_x0_5",
+        width=0.5,
+        published=PublishedFigures(
+            top1=0.6688,
+            top5=0.8695,
+            reference_top1=0.662,
+            reference_top5=0.866,
+            parameters_millions=2.60,
+            multiply_adds_millions=46.15,
+            storage_mb=10,
+            snapdragon855_ms=(5.28, 3.95, 3.29),
+            v100_ms=(1.66, 2.24, 2.73),
+        ),
+    ),
+    CatalogModel(
+        name="GhostNet_x1_0",
+        width=1.0,
+        published=PublishedFigures(
+            top1=0.7402,
+            top5=0.9165,
+            reference_top1=0.739,
+            reference_top5=0.914,
+            parameters_millions=5.21,
+            multiply_adds_millions=148.78,
+            storage_mb=20,
+            snapdragon855_ms=(12.89, 8.66, 6.72),
+            v100_ms=(1.69, 2.73, 3.81),
+        ),
+    ),
+    CatalogModel(
+        name="GhostNet_x1_3",
+        width=1.3,
+        published=PublishedFigures(
+            top1=0.7579,
+            top5=0.9254,
+            reference_top1=0.757,
+            reference_top5=0.927,
+            parameters_millions=7.38,
+            multiply_adds_millions=236.89,
+            storage_mb=29,
+            snapdragon855_ms=(19.16, 12.25, 9.40),
+            v100_ms=(1.84, 2.88, 3.94),
+        ),
+    ),
+    CatalogModel(
+        name="GhostNet_x1_3_ssld",
+        width=1.3,
+        published=PublishedFigures(
+            top1=0.7938,
+            top5=0.9449,
+            reference_top1=0.757,
+            reference_top5=0.927,
+            parameters_millions=7.38,
+            multiply_adds_millions=236.89,
+            storage_mb=29,
+            snapdragon855_ms=(19.16, 17.85, 10.18),
+            v100_ms=(1.85, 3.17, 4.29),
+        ),
+        description="distilled by PaddleClas (SSLD) from a stronger teacher, then tuned on ImageNet-1k",
+    ),
+)
+_BY_NAME = {model.name: model for model in _MODELS}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the catalog's models that match the wildcard ``pattern`` (``*``, ``?``, ``[...]``), ignoring case."""
+    return [name for name in _BY_NAME if fnmatchcase(name.lower(), pattern.lower())]
+
+
+def get_model(name: str) -> CatalogModel:
+    """Return the record of ``name``.
+
+    Raises:
+        UnknownModelError: no such model; the message names the nearest ones.
+    """
+    try:
+        return _BY_NAME[name]
+    except KeyError:
+        raise UnknownModelError(f"There is no model named {name!r}. {nearest(name, _BY_NAME)}") from None

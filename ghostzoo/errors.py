@@ -1,0 +1,84 @@
+"""Every error that ghostzoo raises on purpose: one tree, so one ``except`` catches all of it.
+
+Each message says what happened, to which file or model, and what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class GhostZooError(Exception):
+    """Base of all errors that ghostzoo raises on purpose."""
+
+
+class UnknownModelError(GhostZooError):
+    """The name is neither in the catalog nor a bundle folder."""
+
+
+class UnknownEngineError(GhostZooError):
+    """The name is no engine that ghostzoo knows."""
+
+
+class EngineUnavailableError(GhostZooError):
+    """The engine is known but cannot be used on this machine; the message says why."""
+
+
+class OptionError(GhostZooError):
+    """An option has a wrong value, or the engine cannot honour it."""
+
+
+class EngineError(GhostZooError):
+    """The engine refused the model or failed while running it."""
+
+
+class WeightsError(GhostZooError):
+    """A weight file cannot be read safely, or does not fit the architecture."""
+
+
+class LabelsError(GhostZooError):
+    """A label file cannot be read, or does not fit the number of classes."""
+
+
+class BundleError(GhostZooError):
+    """A bundle is damaged or unsafe: a missing file, a changed byte, a path outside the folder."""
+
+
+class BundleVersionError(BundleError):
+    """The bundle was written in a newer format than this version of ghostzoo reads."""
+
+
+class ParityError(GhostZooError):
+    """Two implementations that must agree do not; nothing was written."""
+
+
+class InputError(GhostZooError):
+    """What was passed as image(s) is of a kind that ghostzoo does not accept."""
+
+
+class ImageError(GhostZooError):
+    """One image could not be read.
+
+    Attributes:
+        source: how the caller named the image (a path, a URL, or a description such as ``<bytes>``).
+        reason: what was wrong with it, without the name.
+    """
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source}: {reason}")
+        self.source = source
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        return (type(self), (self.source, self.reason))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a sentence naming the known names closest to ``name``, or all of them when none is close."""
+    from difflib import get_close_matches
+
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    close = get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
+    if close:
+        return "Did you mean " + " or ".join(by_lower[match] for match in close) + "?"
+    return "Known: " + ", ".join(by_lower.values()) + "."
