@@ -131,9 +131,7 @@ class Architecture:
     def count_parameters(self) -> int:
         """Trainable parameters: all of the state dict but the batch-norm statistics."""
         return sum(
-            math.prod(shape)
-            for key, shape in self._state_shapes()
-            if not key.endswith(("._mean", "._variance"))
+            math.prod(shape) for key, shape in self._state_shapes() if not key.endswith(("._mean", "._variance"))
         )
 
     def count_multiply_adds(self, image_size: int) -> int:

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from .errors import UnknownModelError, nearest
 
-MODEL_PAGE = "https://github.com/PaddlePaddle/PaddleClas/blob/release/2.6/docs/zh_CN/models/ImageNet1k/Others.md"
+MODEL_PAGE = "https://github.com/PaddlePaddle/PaddleClas/blob/release/2.6/docs/zh_CN/models/ImageNet1k/GhostNet.md"
 """Where PaddleClas publishes the accuracy, speed and size of its GhostNets."""
 
 _WEIGHTS = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
