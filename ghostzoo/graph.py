@@ -1,9 +1,10 @@
 """Official weights -> ONNX graph, in the blocked layout that CPU engines run fastest.
 
-Batch-norm is folded into the convolutions (in float64), and channels are padded so that every convolution has a multiple of
-8 of them, which keeps ONNX Runtime and OpenVINO in their blocked layouts throughout. A *layout* says which logical channel
-each physical slot of a tensor holds; ``EMPTY`` slots carry zeros, and zero weights keep them exactly zero through ReLU,
-depthwise convolutions, additions and gates. So the logits are those of the original, up to float32 rounding.
+Batch-norm is folded into the convolutions (in float64), and channels are padded so that every convolution has a
+multiple of 8 of them, which keeps ONNX Runtime and OpenVINO in their blocked layouts throughout. A *layout* says which
+logical channel each physical slot of a tensor holds; ``EMPTY`` slots carry zeros, and zero weights keep them exactly
+zero through ReLU, depthwise convolutions, additions and gates. So the logits are those of the original, up to float32
+rounding.
 
 A tensor between blocks has the two halves of a ghost module's output, each padded on its own, so that concatenating the
 halves is the only data movement, and the hidden tensors inside a block are never concatenated at all.
@@ -51,8 +52,8 @@ def build_graph(
 ) -> bytes:
     """Write the ONNX graph of ``architecture`` with the weights ``arrays``; the same weights give the same bytes.
 
-    The graph maps ``pixel_values`` (N, 3, image_size, image_size) float32, N dynamic, to ``logits`` (N, num_classes) and
-    ``embedding`` (N, 1280), both float32.
+    The graph maps ``pixel_values`` (N, 3, image_size, image_size) float32, N dynamic, to ``logits`` (N, num_classes)
+    and ``embedding`` (N, 1280), both float32.
 
     Args:
         arrays: tensors under the official keys, as ``check_weights`` admits them.
@@ -209,7 +210,7 @@ class _Builder:
         stride: int = 1,
         relu: bool = False,
     ) -> _Tensor:
-        """Convolve channel by channel; ``layout`` names the output's logical channels where they are not the input's."""
+        """Convolve channel by channel; ``layout`` names the output's logical channels if not the input's."""
         weight, bias = self._folded(key)
         rows = x.layout  # a cheap operation's weights are counted from its own first channel, as its input is
         operands = [
@@ -280,7 +281,9 @@ class _Builder:
         import onnx
 
         def value(name: str, *shape: int) -> onnx.ValueInfoProto:
-            return self._helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", *shape])
+            info: onnx.ValueInfoProto
+            info = self._helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", *shape])
+            return info
 
         graph = self._helper.make_graph(
             self._nodes,
@@ -301,7 +304,7 @@ class _Builder:
         return serialized
 
 
-def _window(kernel: int, stride: int) -> dict[str, list[int]]:
+def _window(kernel: int, stride: int) -> dict[str, Any]:
     return {
         "kernel_shape": [kernel, kernel],
         "strides": [stride, stride],

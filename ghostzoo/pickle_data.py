@@ -24,7 +24,7 @@ class DamagedPickleError(ValueError):
     """The pickle is truncated, or its parts do not fit together."""
 
 
-_DTYPES = frozenset("f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 b1".split())
+_DTYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
 
 
 class _Global:
@@ -85,7 +85,7 @@ _GLOBALS = {
 def load_pickle_data(data: bytes) -> Any:
     """Return the object that the pickle ``data`` describes: dicts with string keys, lists, tuples, scalars, arrays.
 
-    Arrays are read-only views of ``data`` where the format allows. No memory is taken that ``data`` itself does not fill.
+    Arrays are read-only views of ``data`` where the format allows. No memory is taken that ``data`` does not fill.
 
     Raises:
         UnsafePickleError: an instruction or global name outside plain data.

@@ -1,7 +1,7 @@
-"""The GhostNet forward pass in plain NumPy and float64: slow, obvious, and independent of every engine and of ``graph``.
+"""The GhostNet forward pass in plain NumPy and float64: slow, obvious, independent of every engine and of ``graph``.
 
-It works on the weights as they are (batch-norm unfolded, channels unpadded), so a converted graph can be held against the
-original's arithmetic on any machine, without Paddle.
+It works on the weights as they are (batch-norm unfolded, channels unpadded), so a converted graph can be held against
+the original's arithmetic on any machine, without Paddle.
 """
 
 from __future__ import annotations

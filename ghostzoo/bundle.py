@@ -1,0 +1,233 @@
+"""A model folder on disk: read it, verify it, write it.
+
+Every file but the manifest is listed in the manifest with its size and SHA-256. Opening a bundle reads each of them
+once and checks it; what is handed out are the very bytes that were checked. Nothing in a bundle is executed or
+unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from .catalog import Preprocessing
+from .errors import BundleError, OptionError
+from .golden import Golden
+from .labels import ClassLabel
+from .manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, FileRecord, Manifest
+from .peer_config import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_from_json
+
+CARD_FILE = "README.md"
+GOLDEN_FILE = "golden.npz"
+MODEL_FILES = {
+    "fp32": "onnx/model.onnx",
+    "fp16": "onnx/model_fp16.onnx",
+    "int8": "onnx/model_quantized.onnx",
+}
+"""Precision -> graph. Every bundle has the first."""
+
+_REQUIRED_FILES = (CARD_FILE, CONFIG_FILE, PREPROCESSOR_FILE, GOLDEN_FILE, MODEL_FILES["fp32"])
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified model folder."""
+
+    path: Path
+    origin: str
+    """Where it was found, such as ``folder``."""
+    manifest: Manifest
+    config: ModelConfig
+    preprocessing: Preprocessing
+    _contents: dict[str, bytes] = field(repr=False, compare=False)
+
+    @classmethod
+    def open(cls, path: str | PathLike[str], *, origin: str = "folder") -> Bundle:
+        """Read the bundle in the folder ``path`` and check every file in it against the manifest.
+
+        Raises:
+            BundleVersionError: it was written in a newer format.
+            BundleError: it is no bundle, a file is missing, changed or unreadable, or a path leads out of the folder.
+        """
+        path = Path(path)
+        try:
+            manifest = Manifest.from_json(_read_file(path, MANIFEST_FILE, MAX_MANIFEST_BYTES))
+            absent = [name for name in _REQUIRED_FILES if name not in manifest.files]
+            if absent:
+                raise BundleError(f"{MANIFEST_FILE} does not list {', '.join(absent)}; do not use this bundle.")
+            contents = {name: _read_verified(path, name, record) for name, record in manifest.files.items()}
+            config = ModelConfig.from_json(contents[CONFIG_FILE])
+            preprocessing = preprocessing_from_json(contents[PREPROCESSOR_FILE])
+            if preprocessing.crop_size != config.image_size:
+                raise BundleError(
+                    f"{PREPROCESSOR_FILE} crops to {preprocessing.crop_size} pixels but {CONFIG_FILE} says "
+                    f"{config.image_size}; do not use this bundle."
+                )
+        except BundleError as error:
+            raise type(error)(f"Bundle {path}: {error}") from error
+        return cls(path, origin, manifest, config, preprocessing, contents)
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def labels(self) -> tuple[ClassLabel, ...]:
+        return self.config.labels
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.config.labels)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions that this bundle has a graph for."""
+        return tuple(precision for precision, name in MODEL_FILES.items() if name in self.manifest.files)
+
+    def read(self, name: str) -> bytes:
+        """Return the verified content of one file, by its path in the manifest."""
+        if name in self._contents:
+            return self._contents[name]
+        try:
+            return _read_verified(self.path, name, self.manifest.files[name])
+        except BundleError as error:
+            raise type(error)(f"Bundle {self.path}: {error}") from error
+
+    def model(self, precision: str = "fp32") -> bytes:
+        """Return the verified ONNX graph of ``precision``.
+
+        Raises:
+            OptionError: the bundle has no such graph.
+        """
+        if precision not in self.precisions:
+            raise OptionError(
+                f"{self.name} has no graph in precision {precision!r}; it has {', '.join(self.precisions)}."
+            )
+        return self.read(MODEL_FILES[precision])
+
+    def golden(self) -> Golden:
+        """Return the inputs and reference outputs for checking an engine."""
+        data = self.read(GOLDEN_FILE)
+        try:
+            return Golden.from_bytes(data, num_classes=self.num_classes, image_size=self.config.image_size)
+        except BundleError as error:
+            raise BundleError(f"Bundle {self.path}: {error}") from error
+
+    def release(self) -> None:
+        """Let go of the files' contents; a later ``read`` reads and verifies again."""
+        self._contents.clear()
+
+
+def write_bundle(
+    out: str | PathLike[str],
+    *,
+    name: str,
+    contents: Mapping[str, bytes],
+    weights: Mapping[str, Any],
+    created_by: Mapping[str, str],
+    validation: Mapping[str, Any],
+    overwrite: bool = False,
+) -> Bundle:
+    """Write a bundle to a temporary folder beside ``out``, verify it there, and rename it into place.
+
+    Args:
+        out: the folder to make. It must not exist, or be empty, unless ``overwrite``.
+        name: the model's name.
+        contents: file content by path relative to the folder; all of a bundle but the manifest.
+        weights, created_by, validation: as in the manifest.
+        overwrite: replace an existing bundle (and nothing else).
+
+    Raises:
+        BundleError: ``out`` exists, or cannot be written.
+    """
+    out = Path(out)
+    check_target(out, overwrite)
+    files = {file: FileRecord(hashlib.sha256(data).hexdigest(), len(data)) for file, data in contents.items()}
+    manifest = Manifest(name, weights, files, created_by, validation)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".tmp", dir=out.parent))
+    except OSError as error:
+        raise BundleError(f"Cannot write {out}: {error.strerror or error}; choose another folder.") from error
+    try:
+        folder = scratch / "new"
+        for file, data in {**contents, MANIFEST_FILE: manifest.to_json()}.items():
+            target = folder / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+        Bundle.open(folder)
+        _move_into_place(folder, out, scratch / "old", overwrite)
+    except OSError as error:
+        raise BundleError(f"Cannot write {out}: {error.strerror or error}; nothing was changed.") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return Bundle.open(out)
+
+
+def check_target(out: Path, overwrite: bool) -> None:
+    """Check that a bundle may be written to ``out``.
+
+    Raises:
+        BundleError: something is there already that may not be replaced.
+    """
+    if not (out.exists() or out.is_symlink()) or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out.is_dir() and (out / MANIFEST_FILE).is_file()):
+        raise BundleError(f"{out} exists and is no bundle; choose another folder.")
+    if not overwrite:
+        raise BundleError(f"{out} exists; choose another folder, or ask to overwrite it.")
+
+
+def _move_into_place(folder: Path, out: Path, aside: Path, overwrite: bool) -> None:
+    check_target(out, overwrite)
+    if out.exists():
+        out.rename(aside)
+    try:
+        folder.rename(out)
+    except BaseException:  # Ctrl-C too: the old bundle must not go with the scratch folder
+        if aside.exists():
+            aside.rename(out)
+        raise
+
+
+def _read_verified(root: Path, name: str, record: FileRecord) -> bytes:
+    data = _read_file(root, name, record.size)
+    if len(data) != record.size:
+        raise BundleError(
+            f"{name} has {len(data)} bytes, the manifest says {record.size}; download or convert the model again."
+        )
+    if hashlib.sha256(data).hexdigest() != record.sha256:
+        raise BundleError(
+            f"{name} was changed: its SHA-256 is not the manifest's; download or convert the model again."
+        )
+    return data
+
+
+def _read_file(root: Path, name: str, max_bytes: int) -> bytes:
+    file = root / name
+    try:
+        if not root.is_dir():
+            raise BundleError("there is no such folder; check the path.")
+        resolved = file.resolve(strict=True)
+        if not resolved.is_relative_to(root.resolve(strict=True)):
+            raise BundleError(f"{name} is a link out of the folder; do not use this bundle.")
+        if not resolved.is_file():
+            raise BundleError(f"{name} is no regular file; download or convert the model again.")
+        with resolved.open("rb") as stream:
+            data = stream.read(max_bytes + 1)
+    except FileNotFoundError:
+        if name == MANIFEST_FILE:
+            raise BundleError(f"it holds no {MANIFEST_FILE}, so it is no ghostzoo model; check the path.") from None
+        raise BundleError(f"{name} is missing; download or convert the model again.") from None
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise BundleError(f"{name} cannot be read: {reason}; check its permissions.") from error
+    if len(data) > max_bytes:
+        raise BundleError(f"{name} has more than {max_bytes} bytes; download or convert the model again.")
+    return data

@@ -1,0 +1,84 @@
+"""The model card that a freshly converted bundle carries: what it is, where it comes from, how to load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .architecture import Architecture
+from .catalog import CatalogModel, Preprocessing
+
+_TEMPLATE = """\
+---
+{metadata}
+---
+
+# {name}
+
+GhostNet image classifier of width {width:g} for {num_classes:,} classes as an ONNX graph, {origin}.
+
+| | |
+|---|---|
+| input | `pixel_values`, float32 (N, 3, {size}, {size}) |
+| outputs | `logits`, float32 (N, {num_classes}); `embedding`, float32 (N, 1280) |
+| preprocessing | RGB, short side to {resize} (bilinear, not antialiased), centre crop {size}, \
+`(x * {rescale} - mean) / std` with mean {mean} and std {std} |
+| parameters | {parameters:.2f} M |
+| multiply-adds | {multiply_adds:.1f} M |
+| weights | `{file_name}`, SHA-256 `{sha256}` |
+
+## Use
+
+```python
+import ghostzoo
+
+clf = ghostzoo.load("path/to/this/folder")
+print(clf("photo.jpg"))
+```
+
+`golden.npz` holds inputs with reference outputs, `ghostzoo.json` the hash of every file and this validation report:
+
+{validation}
+{notes}"""
+
+
+def write_card(
+    name: str,
+    architecture: Architecture,
+    preprocessing: Preprocessing,
+    *,
+    official: CatalogModel | None,
+    weights: Mapping[str, Any],
+    validation: Mapping[str, Any],
+    notes: str = "",
+) -> str:
+    """Return the Markdown text of the card; ``official`` is the catalog's record when these are its weights."""
+    metadata = ["library_name: ghostzoo", "pipeline_tag: image-classification", "tags: [ghostnet, onnx]"]
+    origin = "of custom weights"
+    if official is not None:
+        metadata.append(f"license: {official.license}")
+        origin = f"{official.description}; the original weights are at <{official.weights_url}>"
+    return _TEMPLATE.format(
+        metadata="\n".join(metadata),
+        name=name,
+        width=architecture.width,
+        num_classes=architecture.num_classes,
+        origin=origin,
+        size=preprocessing.crop_size,
+        resize=preprocessing.resize_short,
+        rescale=preprocessing.rescale_factor,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        parameters=architecture.count_parameters() / 1e6,
+        multiply_adds=architecture.count_multiply_adds(preprocessing.crop_size) / 1e6,
+        file_name=weights["file_name"],
+        sha256=weights["sha256"],
+        validation="\n".join(f"- {key.replace('_', ' ')}: {_phrase(value)}" for key, value in validation.items()),
+        notes=f"\n{notes.strip()}\n" if notes else "",
+    )
+
+
+def _phrase(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key.replace('_', ' ')} {_phrase(item)}" for key, item in value.items())
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,73 @@
+"""How many CPUs this process may really use: not the host's count, but what affinity and the container allow."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+_PROC_CGROUP = Path("/proc/self/cgroup")
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+
+def usable_cpus() -> int:
+    """Return the number of CPUs for this process, at least 1: the least of affinity mask and cgroup quota."""
+    counts = [_affinity_cpus()]
+    quota = cgroup_quota(_PROC_CGROUP, _CGROUP_ROOT)
+    if quota is not None:
+        counts.append(math.ceil(quota))
+    return max(1, min(counts))
+
+
+def _affinity_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cgroup_quota(proc_cgroup: Path, root: Path) -> float | None:
+    """Return the CPU quota, in CPUs, of the process's control group or of the tightest group above it.
+
+    Args:
+        proc_cgroup: lists the groups of the process, as ``/proc/self/cgroup`` does.
+        root: where the group file system is mounted; version 1 has its ``cpu`` controller in a folder below.
+
+    Returns:
+        ``None`` where there is no limit or no control group.
+    """
+    try:
+        lines = proc_cgroup.read_text().splitlines()
+    except OSError:
+        return None
+    quotas = []
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            quotas += [_read_v2(folder) for folder in _upwards(root, group)]
+        elif "cpu" in controllers.split(","):
+            quotas += [_read_v1(folder) for mount in (controllers, "cpu") for folder in _upwards(root / mount, group)]
+    limits = [quota for quota in quotas if quota is not None]
+    return min(limits, default=None)
+
+
+def _upwards(mount: Path, group: str) -> list[Path]:
+    """The group's folder and all above it, up to the mount; in a container the mount itself is the group."""
+    folder = mount / group.lstrip("/")
+    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(mount))]
+
+
+def _read_v2(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _read_v1(folder: Path) -> float | None:
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
+        return quota / period if quota > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None

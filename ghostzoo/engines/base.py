@@ -1,0 +1,133 @@
+"""The contract of an engine: a float32 NCHW batch in, float32 logits or embeddings out; no images, no labels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cpus import usable_cpus
+from ..errors import EngineError, OptionError
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+
+Output = Literal["logits", "embedding"]
+OUTPUTS: tuple[Output, ...] = ("logits", "embedding")
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Options that carry the same name in every engine; one that an engine cannot honour is an error, never ignored."""
+
+    threads: int | None = None
+    """CPU threads within one call; ``None`` takes the CPUs that this process may use."""
+    device: str = "cpu"
+    precision: str = "fp32"
+    """Which graph of the bundle is run: ``fp32``, ``fp16`` or ``int8``."""
+    batch_size: int | None = None
+    """A fixed batch size to specialise the model for; ``None`` keeps it dynamic."""
+    engine_options: Mapping[str, Any] = field(default_factory=dict)
+    """Passed on to the engine, in the engine's own terms."""
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        if not isinstance(self.device, str) or not self.device:
+            raise OptionError(f"device must be a name such as 'cpu', not {self.device!r}.")
+
+    @property
+    def thread_count(self) -> int:
+        return self.threads if self.threads is not None else usable_cpus()
+
+
+class Engine(ABC):
+    """A model loaded in one inference library.
+
+    ``run`` may be called from many threads at once, and what it returns belongs to the caller. Subclasses open the
+    model in ``__init__``, implement ``_infer`` and drop the library's objects in ``_release``.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, model: bytes, options: EngineOptions) -> None:
+        """Open the ONNX graph ``model``.
+
+        Raises:
+            OptionError: an option has a value that this engine cannot honour.
+            EngineUnavailableError: the device is not there, or the library cannot use it.
+            EngineError: the library refuses the graph.
+        """
+        self.options = options
+        self._closed = False
+
+    @classmethod
+    def load(cls, bundle: Bundle, options: EngineOptions) -> Self:
+        """Open the graph of ``bundle`` in the precision that ``options`` ask for; raises as the constructor does."""
+        return cls(bundle.model(options.precision), options)
+
+    def run(self, batch: NDArray[np.float32], output: Output = "logits") -> NDArray[np.float32]:
+        """Run the network.
+
+        Args:
+            batch: (N, 3, H, W) float32, N >= 1, of the size that the model was made for.
+            output: which of the graph's outputs is wanted.
+
+        Returns:
+            (N, classes) logits or (N, 1280) embeddings, float32, in memory of the caller's own.
+
+        Raises:
+            EngineError: the batch has another type or shape, the engine is closed, or the library failed.
+        """
+        if self._closed:
+            raise EngineError(f"The {self.name} engine was closed; load the model again.")
+        if output not in OUTPUTS:
+            raise OptionError(f"output must be one of {', '.join(OUTPUTS)}, not {output!r}.")
+        if not isinstance(batch, np.ndarray) or batch.dtype != np.float32 or batch.ndim != 4 or not batch.size:
+            found = f"{batch.dtype} {batch.shape}" if isinstance(batch, np.ndarray) else type(batch).__name__
+            raise EngineError(f"The {self.name} engine takes float32 arrays of shape (N, 3, H, W), not {found}.")
+        batch = np.ascontiguousarray(batch)
+        size = self.options.batch_size
+        if size is None or len(batch) == size:
+            return self._infer(batch, output)
+        parts = [self._infer(_fill(batch[start : start + size], size), output) for start in range(0, len(batch), size)]
+        return np.concatenate(parts)[: len(batch)].copy()
+
+    @abstractmethod
+    def _infer(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
+        """Run one batch, of exactly ``options.batch_size`` images where that is set; called from many threads."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return what really runs: library version, device, threads."""
+
+    def close(self) -> None:
+        """Free the model. Calls that are running finish; later ones raise. Closing twice is fine."""
+        if not self._closed:
+            self._closed = True
+            self._release()
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Drop the library's objects; a call in another thread may still hold its own reference."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _fill(batch: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """Append copies of the last image until there are ``size``."""
+    missing = size - len(batch)
+    return batch if not missing else np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
