@@ -1,3 +1,92 @@
-"""GhostNet image classifiers as proven ONNX models."""
+"""GhostNet image classifiers as proven ONNX models, with a small runtime that matches the original bit for bit.
+
+>>> import ghostzoo
+>>> clf = ghostzoo.load("path/to/bundle")
+>>> clf("cat.jpg")  # doctest: +SKIP
+[Prediction(index=281, label='tabby, tabby cat', score=0.71, wnid='n02123045'), ...]
+
+Importing the package imports nothing heavy: each name below is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+    from .catalog import CatalogModel, Preprocessing, get_model, list_models
+    from .classifier import Classifier, load
+    from .converter import convert
+    from .errors import (
+        BundleError,
+        BundleVersionError,
+        EngineError,
+        EngineUnavailableError,
+        GhostZooError,
+        ImageError,
+        InputError,
+        LabelsError,
+        OptionError,
+        ParityError,
+        UnknownEngineError,
+        UnknownModelError,
+        WeightsError,
+    )
+    from .images import ImageLimits
+    from .predictions import Prediction
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "BundleVersionError",
+    "CatalogModel",
+    "Classifier",
+    "EngineError",
+    "EngineUnavailableError",
+    "GhostZooError",
+    "ImageError",
+    "ImageLimits",
+    "InputError",
+    "LabelsError",
+    "OptionError",
+    "ParityError",
+    "Prediction",
+    "Preprocessing",
+    "UnknownEngineError",
+    "UnknownModelError",
+    "WeightsError",
+    "__version__",
+    "convert",
+    "get_model",
+    "list_models",
+    "load",
+]
+
+_MODULES = {
+    "Bundle": "bundle",
+    "CatalogModel": "catalog",
+    "Preprocessing": "catalog",
+    "get_model": "catalog",
+    "list_models": "catalog",
+    "Classifier": "classifier",
+    "load": "classifier",
+    "convert": "converter",
+    "ImageLimits": "images",
+    "Prediction": "predictions",
+}
+"""Public name -> module that defines it, never one of the same name; the errors are all in ``errors``."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULES.get(name, 'errors')}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

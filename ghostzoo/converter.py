@@ -164,7 +164,7 @@ def reference_golden(weights: Weights, preprocessing: Preprocessing) -> Golden:
 
 def _check_graph(graph: bytes, golden: Golden, model_name: str) -> dict[str, Any]:
     """Run the graph on the golden inputs; both outputs must agree with the golden ones."""
-    report = {}
+    report: dict[str, Any] = {}
     with OnnxRuntimeEngine(graph, EngineOptions(threads=1)) as engine:
         for output in OUTPUTS:
             agreement = compare_logits(getattr(golden, output), engine.run(golden.pixel_values, output))
