@@ -11,7 +11,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,21 @@ class Bundle:
             return Golden.from_bytes(data, num_classes=self.num_classes, image_size=self.config.image_size)
         except BundleError as error:
             raise BundleError(f"Bundle {self.path}: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the bundle says of itself, as JSON types."""
+        return {
+            "name": self.name,
+            "path": str(self.path),
+            "origin": self.origin,
+            "width": self.config.width,
+            "classes": self.num_classes,
+            "precisions": list(self.precisions),
+            "preprocessing": asdict(self.preprocessing),
+            "weights": dict(self.manifest.weights),
+            "created_by": dict(self.manifest.created_by),
+            "validation": dict(self.manifest.validation),
+        }
 
     def release(self) -> None:
         """Let go of the files' contents; a later ``read`` reads and verifies again."""

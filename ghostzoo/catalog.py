@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
+from typing import Any
 
-from .errors import UnknownModelError, nearest
+from .errors import OptionError, UnknownModelError, nearest
 
 MODEL_PAGE = "https://github.com/PaddlePaddle/PaddleClas/blob/release/2.6/docs/zh_CN/models/ImageNet1k/GhostNet.md"
 """Where PaddleClas publishes the accuracy, speed and size of its GhostNets."""
+
+MAX_IMAGE_SIZE = 4096
+"""Largest side in pixels that a model may ask for; a guard, not a property of the network."""
 
 _WEIGHTS = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
 
@@ -29,6 +33,13 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Red, green, blue; ImageNet's, as in the original."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.crop_size <= self.resize_short <= MAX_IMAGE_SIZE:
+            raise OptionError(
+                f"The crop ({self.crop_size} pixels) must not be larger than the resized short side "
+                f"({self.resize_short}), which is at most {MAX_IMAGE_SIZE}."
+            )
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,10 @@ class CatalogModel:
     def archive_url(self) -> str:
         """The official inference model: a tar of a Paddle program and its weights."""
         return f"{_WEIGHTS}/inference/{self.name}_infer.tar"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON types."""
+        return asdict(self) | {"weights_url": self.weights_url, "archive_url": self.archive_url}
 
 
 _MODELS = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from .bundle import Bundle
 from .catalog import get_model, list_models
@@ -33,6 +34,18 @@ def fetch(model: str | PathLike[str]) -> Bundle:
         f"There is no bundle of {name} on this machine; download {record.weights_url} and run "
         f"'ghostzoo convert --model {name} --weights {name}_pretrained.pdparams --out {name}'."
     )
+
+
+def describe_model(model: str | PathLike[str]) -> dict[str, Any]:
+    """Return what is known of a bundle folder (which is verified for that) or of a catalog model, as JSON types.
+
+    Raises:
+        UnknownModelError: it is neither.
+        BundleError: the folder holds no bundle, or a damaged one.
+    """
+    if isinstance(model, str) and model in list_models() and not Path(model).is_dir():
+        return get_model(model).to_dict()
+    return fetch(model).to_dict()
 
 
 def _is_bare_name(model: str | PathLike[str]) -> bool:

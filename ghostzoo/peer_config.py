@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .architecture import EMBEDDING_SIZE
-from .catalog import Preprocessing
+from .catalog import MAX_IMAGE_SIZE, Preprocessing
 from .errors import BundleError
 from .labels import ClassLabel
 from .manifest import parse_json_object
@@ -17,7 +17,6 @@ CONFIG_FILE = "config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
 
 MAX_CLASSES = 1_000_000
-MAX_IMAGE_SIZE = 4096
 _BILINEAR = 2  # PIL's number for it, which the Hub's processors use
 
 
@@ -108,16 +107,16 @@ def preprocessing_from_json(data: bytes) -> Preprocessing:
     size, crop = content.get("size"), content.get("crop_size")
     if not isinstance(size, dict) or not isinstance(crop, dict) or crop.get("height") != crop.get("width"):
         raise _wrong(name, "size and crop_size", (size, crop))
-    preprocessing = Preprocessing(
-        resize_short=_pixels(size, name, "shortest_edge"),
-        crop_size=_pixels(crop, name, "height"),
+    resize_short, crop_size = _pixels(size, name, "shortest_edge"), _pixels(crop, name, "height")
+    if crop_size > resize_short:
+        raise _wrong(name, "crop_size", crop)
+    return Preprocessing(
+        resize_short=resize_short,
+        crop_size=crop_size,
         rescale_factor=_number(content, name, "rescale_factor", 1e-9, 1e9),
         mean=_channels(content, "image_mean", -1e6),
         std=_channels(content, "image_std", 1e-9),
     )
-    if preprocessing.crop_size > preprocessing.resize_short:
-        raise _wrong(name, "crop_size", crop)
-    return preprocessing
 
 
 def _dump(content: Mapping[str, Any]) -> bytes:

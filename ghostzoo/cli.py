@@ -1,0 +1,249 @@
+"""The command line: parses and prints, decides nothing. Data goes to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import __version__
+from .errors import GhostZooError, ImageError
+
+if TYPE_CHECKING:
+    from .results import ResultWriter
+
+_DEBUG = "ghostzoo.debug"
+_PROGRESS_FROM = 8
+"""Fewer images than this are done before a progress bar is worth looking at."""
+
+
+class _Command(click.Command):
+    """A command whose deliberate errors are one line on stderr and exit status 1, unless ``--debug`` is given."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.params.append(
+            click.Option(
+                ["--debug"],
+                is_flag=True,
+                expose_value=False,
+                callback=lambda context, _, value: context.meta.update({_DEBUG: value}),
+                help="Show the traceback of an error.",
+            )
+        )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GhostZooError as error:
+            if ctx.meta.get(_DEBUG):
+                raise
+            raise click.ClickException(" ".join(str(error).split())) from error
+
+
+class _Group(click.Group):
+    command_class = _Command
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="ghostzoo %(version)s")
+def main() -> None:
+    """GhostNet image classifiers as proven ONNX models.
+
+    \b
+    Examples:
+      ghostzoo list
+      ghostzoo convert --model GhostNet_x1_0 --weights GhostNet_x1_0_pretrained.pdparams --out GhostNet_x1_0
+      ghostzoo predict cat.jpg --model GhostNet_x1_0
+    """
+
+
+@main.command("list")
+@click.argument("pattern", default="*")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_command(pattern: str, as_json: bool) -> None:
+    """List the catalog's models whose name matches PATTERN (wildcards * ? [..]).
+
+    \b
+    Examples:
+      ghostzoo list
+      ghostzoo list "*x1*"
+    """
+    from .catalog import get_model, list_models
+
+    records = [get_model(name) for name in list_models(pattern)]
+    if not records:
+        raise click.ClickException(f"No model matches {pattern!r}. Known: {', '.join(list_models())}.")
+    if as_json:
+        for record in records:
+            click.echo(json.dumps(record.to_dict()))
+        return
+    _print_table(
+        ["model", "width", "parameters", "multiply-adds", "top-1", "top-5", "MB"],
+        [
+            [
+                record.name,
+                f"{record.width:g}",
+                f"{record.published.parameters_millions:.2f} M",
+                f"{record.published.multiply_adds_millions:.2f} M",
+                f"{record.published.top1:.4f}",
+                f"{record.published.top5:.4f}",
+                str(record.published.storage_mb),
+            ]
+            for record in records
+        ],
+        caption="Figures as published by PaddleClas.",
+    )
+
+
+@main.command()
+@click.argument("model")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def info(model: str, as_json: bool) -> None:
+    """Show what is known of MODEL: a name of the catalog, or a bundle folder.
+
+    \b
+    Examples:
+      ghostzoo info GhostNet_x1_0
+      ghostzoo info ./my-bundle --json
+    """
+    from .fetch import describe_model
+
+    facts = describe_model(model)
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        _print_table(["", model], _flatten(facts))
+
+
+@main.command()
+@click.option("--model", help="Catalog model that the weights belong to.  [e.g. GhostNet_x1_0]")
+@click.option("--name", help="Name of a model of your own; its width is taken from the weights.")
+@click.option("--weights", required=True, type=click.Path(), help="A .pdparams file; nothing in it is executed.")
+@click.option("--out", required=True, type=click.Path(), help="The bundle folder to make.")
+@click.option("--labels", type=click.Path(), help="File with a line '<id> <name>' a class.  [default: ImageNet's]")
+@click.option("--resize-short", type=click.IntRange(min=1), help="Short side in pixels.  [default: the model's]")
+@click.option("--crop-size", type=click.IntRange(min=1), help="Side of the network's input.  [default: the model's]")
+@click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
+def convert(resize_short: int | None, crop_size: int | None, out: str, **options: Any) -> None:
+    """Turn official weights into an ONNX bundle. Needs no Paddle.
+
+    \b
+    Examples:
+      ghostzoo convert --model GhostNet_x1_0 --weights GhostNet_x1_0_pretrained.pdparams --out GhostNet_x1_0
+      ghostzoo convert --name flowers --weights flowers.pdparams --labels flowers.txt --out flowers
+    """
+    from .catalog import Preprocessing
+    from .converter import convert as convert_weights
+
+    if options["model"] is None and options["name"] is None:
+        raise click.UsageError("Give --model (a catalog model) or --name (a model of your own).")
+    sizes = {"resize_short": resize_short, "crop_size": crop_size}
+    given: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
+    bundle = convert_weights(out=out, preprocessing=Preprocessing(**given) if given else None, **options)
+    click.echo(f"{bundle.name}: {bundle.num_classes} classes, wrote {bundle.path}", err=True)
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--model", required=True, help="A bundle folder.")
+@click.option("--engine", default="onnxruntime", show_default=True, help="Inference library.")
+@click.option("--device", default="cpu", show_default=True, help="Device, by the engine's name for it.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, or fp16 / int8 where the bundle has them.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the CPUs that may be used]")
+@click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Classes for each image.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images a call of the engine.  [default: 4]")
+@click.option("--json", "output", flag_value="json", help="JSON lines on stdout.")
+@click.option("--csv", "output", flag_value="csv", help="CSV on stdout.")
+def predict(
+    images: tuple[str, ...], model: str, top_k: int, batch_size: int | None, output: str | None, **options: Any
+) -> None:
+    """Classify IMAGEs: files, folders, glob patterns, or http(s) URLs.
+
+    Unreadable images are named at the end and make the exit status 1; all others are classified.
+
+    \b
+    Examples:
+      ghostzoo predict cat.jpg --model GhostNet_x1_0
+      ghostzoo predict photos/ --model GhostNet_x1_0 --json > results.jsonl
+      ghostzoo predict "photos/**/*.jpg" --model GhostNet_x1_0 --top-k 1 --csv
+    """
+    from .classifier import load
+    from .images import describe
+    from .sources import expand
+
+    skipped: list[Any] = []
+    sources = list(expand(images, on_skip=skipped.append))
+    failed: list[ImageError] = []
+    with load(model, **options) as classifier, _progress(len(sources)) as advance:
+        writer = _writer(output)
+        results = classifier.predict(sources, top_k, batch_size, on_error="return")
+        for source, result in zip(sources, results, strict=True):
+            if isinstance(result, ImageError):
+                failed.append(result)
+                writer.write_error(result)
+            else:
+                writer.write(describe(source), result)
+            advance()
+    _report(failed, len(sources), len(skipped))
+
+
+def _report(failed: Sequence[ImageError], total: int, skipped: int) -> None:
+    from .results import printable
+
+    if skipped:
+        click.echo(f"Passed over {skipped} other file{'s' if skipped > 1 else ''} in the folders.", err=True)
+    for error in failed:
+        click.echo(f"Error: {printable(' '.join(str(error).split()))}", err=True)
+    if failed:
+        click.echo(f"{len(failed)} of {total} images could not be read.", err=True)
+        sys.exit(1)
+
+
+def _writer(output: str | None) -> ResultWriter:
+    from .results import CsvWriter, JsonLinesWriter, TableWriter
+
+    kinds: dict[str | None, type[ResultWriter]] = {"json": JsonLinesWriter, "csv": CsvWriter}
+    return kinds.get(output, TableWriter)(sys.stdout)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """Show a progress bar on stderr for many images, when somebody is there to see it; yield what advances it."""
+    if total < _PROGRESS_FROM or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("classifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # Where results go to the same terminal, they are printed above the bar; elsewhere stdout is left alone.
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as progress:
+        task = progress.add_task("classifying", total=total)
+        yield lambda: progress.advance(task)
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str | None = None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, markup=False).print(table)
+
+
+def _flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            yield f"{prefix}{key}", ", ".join(map(str, value))
+        else:
+            yield f"{prefix}{key}", f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,99 @@
+"""Predictions as text: tables for people, JSON lines and CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import IO, Any
+
+from .errors import ImageError
+from .predictions import SCORE_DECIMALS, Prediction
+
+CSV_COLUMNS = ("image", "rank", "index", "label", "score", "wnid")
+
+
+class ResultWriter(ABC):
+    """Writes one result after the other, so that nothing accumulates in memory."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.stream = stream
+
+    @abstractmethod
+    def write(self, image: str, predictions: Sequence[Prediction]) -> None:
+        """Write the classes of one image, best first."""
+
+    @abstractmethod
+    def write_error(self, error: ImageError) -> None:
+        """Note an image that could not be read, where the format has a place for it."""
+
+
+class TableWriter(ResultWriter):
+    """A small table for each image."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        from rich.console import Console
+
+        super().__init__(stream)
+        self._console = Console(file=stream, highlight=False)
+
+    def write(self, image: str, predictions: Sequence[Prediction]) -> None:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=Text(printable(image)), title_justify="left", title_style="bold", box=None, pad_edge=False)
+        table.add_column("score", justify="right")
+        table.add_column("class", justify="right")
+        table.add_column("label")
+        table.add_column("wnid")
+        for prediction in predictions:
+            table.add_row(
+                f"{prediction.score:.{SCORE_DECIMALS}f}",
+                str(prediction.index),
+                Text(printable(prediction.label)),
+                prediction.wnid or "",
+            )
+        self._console.print(table)
+        self._console.print()
+
+    def write_error(self, error: ImageError) -> None:
+        """People read the errors on stderr."""
+
+
+class JsonLinesWriter(ResultWriter):
+    """A JSON object a line: ``image`` with ``predictions``, or with ``error``."""
+
+    def write(self, image: str, predictions: Sequence[Prediction]) -> None:
+        self._line({"image": image, "predictions": [prediction.to_dict() for prediction in predictions]})
+
+    def write_error(self, error: ImageError) -> None:
+        self._line({"image": error.source, "error": error.reason})
+
+    def _line(self, content: dict[str, Any]) -> None:
+        # ASCII escapes keep even undecodable file names intact, whatever the terminal's encoding.
+        self.stream.write(json.dumps(content) + "\n")
+
+
+class CsvWriter(ResultWriter):
+    """A row for each image and class, below a header."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        super().__init__(stream)
+        self._writer = csv.writer(stream, lineterminator="\n")
+        self._writer.writerow(CSV_COLUMNS)
+
+    def write(self, image: str, predictions: Sequence[Prediction]) -> None:
+        for rank, prediction in enumerate(predictions, start=1):
+            row = prediction.to_dict()
+            self._writer.writerow(
+                [printable(image), rank, *(row[name] for name in ("index", "label", "score")), row["wnid"] or ""]
+            )
+
+    def write_error(self, error: ImageError) -> None:
+        """A CSV row is a class; errors stand on stderr only."""
+
+
+def printable(text: str) -> str:
+    """Replace what cannot be encoded (undecodable bytes of file names) by question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
