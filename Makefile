@@ -1,0 +1,69 @@
+# make demo    convert WEIGHTS and classify IMAGE
+# make test    all tests
+# make lint    ruff and mypy
+# Each makes the virtual environments that it needs.
+
+PYTHON ?= python3
+# The exporter's libraries have wheels for Python 3.11 and 3.12 only.
+EXPORT_PYTHON ?= $(firstword $(foreach name,python3.12 python3.11 $(PYTHON),$(if $(shell \
+	$(name) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo yes),$(name))))
+
+RUNTIME := .venv/installed-runtime
+DEV := .venv/installed-dev
+EXPORT := .venv-export/installed
+PADDLE2 := .venv-paddle2/installed
+
+MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
+
+.PHONY: demo test test-runtime test-exporters lint clean
+
+demo: $(RUNTIME)
+	@test -n "$(WEIGHTS)" && test -n "$(IMAGE)" || { \
+		echo "usage: make demo WEIGHTS=GhostNet_x1_0_pretrained.pdparams IMAGE=photo.jpg" >&2; exit 2; }
+	.venv/bin/ghostzoo convert --model "$(MODEL)" --weights "$(WEIGHTS)" --out "bundles/$(MODEL)" --overwrite
+	.venv/bin/ghostzoo predict "$(IMAGE)" --model "bundles/$(MODEL)"
+
+test: test-runtime test-exporters
+
+test-runtime: $(DEV)
+	.venv/bin/python -m pytest tests --ignore tests/exporters
+
+ifeq ($(EXPORT_PYTHON),)
+test-exporters:
+	@echo "The exporter's tests were not run: PaddlePaddle needs Python 3.11 or 3.12, and neither was found." >&2
+else
+test-exporters: $(DEV) $(EXPORT) $(PADDLE2)
+	GHOSTZOO_RUNTIME_PYTHON=.venv/bin/python GHOSTZOO_PADDLE2_PYTHON=.venv-paddle2/bin/python \
+		.venv-export/bin/python -m pytest tests/exporters
+endif
+
+lint: $(DEV)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+clean:
+	rm -rf .venv .venv-export .venv-paddle2 bundles
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+$(RUNTIME): .venv/bin/python pyproject.toml
+	.venv/bin/python -m pip install --quiet --editable .
+	@touch $@
+
+$(DEV): .venv/bin/python pyproject.toml
+	.venv/bin/python -m pip install --quiet --editable ".[dev]"
+	@touch $(RUNTIME) $@
+
+# An environment of its own: paddle2onnx pins an old onnx.
+$(EXPORT): pyproject.toml
+	$(EXPORT_PYTHON) -m venv .venv-export
+	.venv-export/bin/python -m pip install --quiet --editable ".[export]" "pytest>=8"
+	@touch $@
+
+# Paddle 2 and NumPy 1 write the old file formats that the tests read; no newer version can.
+$(PADDLE2):
+	$(EXPORT_PYTHON) -m venv .venv-paddle2
+	.venv-paddle2/bin/python -m pip install --quiet "paddlepaddle==2.6.2" "numpy<2" setuptools
+	@touch $@

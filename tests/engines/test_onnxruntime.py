@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from ghostzoo.bundle import Bundle
+from ghostzoo.engines.base import EngineOptions
+from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
+from ghostzoo.errors import EngineUnavailableError, OptionError
+
+
+def test_session_options_pass_through(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    target = tmp_path / "optimised.onnx"
+    options = {
+        "optimized_model_filepath": str(target),
+        "graph_optimization_level": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+        "session.intra_op.allow_spinning": "0",
+    }
+    with OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(threads=1, engine_options=options)) as engine:
+        engine.run(np.zeros((1, 3, 64, 64), np.float32))
+    assert target.stat().st_size > 0
+
+
+def test_a_wrong_type_of_option_is_refused(tiny_bundle: Bundle) -> None:
+    with pytest.raises(OptionError, match="intra_op_num_threads"):
+        OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(engine_options={"intra_op_num_threads": "many"}))
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="this onnxruntime has CUDA")
+def test_cuda_without_cuda_is_an_error_and_no_fallback(tiny_bundle: Bundle) -> None:
+    with pytest.raises(EngineUnavailableError, match="onnxruntime-gpu"):
+        OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(device="cuda:0"))
+
+
+def test_threads_are_those_asked_for(tiny_bundle: Bundle) -> None:
+    with OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(threads=2)) as engine:
+        assert engine.describe()["threads"] == 2
+        assert engine._session.get_session_options().intra_op_num_threads == 2
