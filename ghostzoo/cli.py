@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import __version__
 from .errors import GhostZooError, ImageError
+from .terminal import flatten, print_table, progress
 
 if TYPE_CHECKING:
     from .results import ResultWriter
 
 _DEBUG = "ghostzoo.debug"
-_PROGRESS_FROM = 8
-"""Fewer images than this are done before a progress bar is worth looking at."""
 
 
 class _Command(click.Command):
@@ -82,7 +80,7 @@ def list_command(pattern: str, as_json: bool) -> None:
         for record in records:
             click.echo(json.dumps(record.to_dict()))
         return
-    _print_table(
+    print_table(
         ["model", "width", "parameters", "multiply-adds", "top-1", "top-5", "MB"],
         [
             [
@@ -117,7 +115,7 @@ def info(model: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts))
     else:
-        _print_table(["", model], _flatten(facts))
+        print_table(["", model], flatten(facts))
 
 
 @main.command()
@@ -179,7 +177,7 @@ def predict(
     skipped: list[Any] = []
     sources = list(expand(images, on_skip=skipped.append))
     failed: list[ImageError] = []
-    with load(model, **options) as classifier, _progress(len(sources)) as advance:
+    with load(model, **options) as classifier, progress(len(sources), "classifying") as advance:
         writer = _writer(output)
         results = classifier.predict(sources, top_k, batch_size, on_error="return")
         for source, result in zip(sources, results, strict=True):
@@ -209,41 +207,3 @@ def _writer(output: str | None) -> ResultWriter:
 
     kinds: dict[str | None, type[ResultWriter]] = {"json": JsonLinesWriter, "csv": CsvWriter}
     return kinds.get(output, TableWriter)(sys.stdout)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """Show a progress bar on stderr for many images, when somebody is there to see it; yield what advances it."""
-    if total < _PROGRESS_FROM or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("classifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Where results go to the same terminal, they are printed above the bar; elsewhere stdout is left alone.
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as progress:
-        task = progress.add_task("classifying", total=total)
-        yield lambda: progress.advance(task)
-
-
-def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str | None = None) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    Console(highlight=False, markup=False).print(table)
-
-
-def _flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in facts.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, list | tuple):
-            yield f"{prefix}{key}", ", ".join(map(str, value))
-        else:
-            yield f"{prefix}{key}", f"{value:.6g}" if isinstance(value, float) else str(value)
