@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,7 +28,7 @@ def preprocess(
     height, width = rgb.shape[:2]
     scale = config.resize_short / min(height, width)
     size = (round(width * scale), round(height * scale))
-    resized = cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
+    resized: NDArray[Any] = cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
     crop = config.crop_size
     top, left = (size[1] - crop) // 2, (size[0] - crop) // 2
     window = resized[top : top + crop, left : left + crop]

@@ -1,0 +1,115 @@
+"""A URL -> its bytes, within limits of size, time and redirects; nothing touches the disk."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3
+
+from . import __version__
+
+_CHUNK = 64 * 1024
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+class DownloadError(Exception):
+    """The download failed; the message says why, without the URL."""
+
+
+def download_bytes(url: str, *, max_bytes: int, timeout: float, max_redirects: int) -> bytes:
+    """Fetch ``url`` with one GET. Proxies and certificates are those of the environment, as ``requests`` has it.
+
+    Args:
+        url: ``http`` or ``https``; redirects may not lead to anything else.
+        max_bytes: largest size, after decompression.
+        timeout: seconds for everything together, name look-up and redirects included.
+        max_redirects: how many redirects are followed.
+
+    Raises:
+        DownloadError: any failure.
+    """
+    transfer = _Transfer(max_bytes, time.monotonic() + timeout, max_redirects)
+    # A read timeout starts anew with every byte, and a name look-up has none: only a thread can be left behind in time.
+    worker = threading.Thread(target=transfer.run, args=(url,), name="ghostzoo-download", daemon=True)
+    worker.start()
+    worker.join(timeout)
+    if worker.is_alive():
+        transfer.abandon()
+        raise DownloadError(f"it was not there after {timeout:g} seconds; try again or raise url_timeout")
+    if transfer.error is not None:
+        raise DownloadError(str(transfer.error)) from transfer.error
+    return bytes(transfer.data)
+
+
+class _Transfer:
+    def __init__(self, max_bytes: int, deadline: float, max_redirects: int) -> None:
+        self.data = bytearray()
+        self.error: Exception | None = None
+        self._max_bytes = max_bytes
+        self._deadline = deadline
+        self._max_redirects = max_redirects
+        self._close: Callable[[], None] | None = None
+
+    def run(self, url: str) -> None:
+        try:
+            with requests.Session() as session:
+                session.headers["User-Agent"] = f"ghostzoo/{__version__}"
+                self._fetch(session, url)
+        except DownloadError as error:
+            self.error = error
+        except requests.exceptions.RequestException as error:
+            self.error = DownloadError(f"it cannot be downloaded ({_reason(error)})")
+        except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
+            self.error = DownloadError(f"it cannot be downloaded ({error})")
+
+    def abandon(self) -> None:
+        """Close the connection under the worker, so that it ends soon."""
+        if self._close is not None:
+            self._close()
+
+    def _fetch(self, session: requests.Session, url: str) -> None:
+        for _ in range(self._max_redirects + 1):
+            if urlsplit(url).scheme.lower() not in ("http", "https"):
+                raise DownloadError(f"it leads to {urlsplit(url).scheme}:, and only http and https are followed")
+            with session.get(url, stream=True, allow_redirects=False, timeout=self._left()) as response:
+                self._close = response.close
+                if response.status_code in _REDIRECTS and "location" in response.headers:
+                    url = urljoin(url, response.headers["location"])
+                    continue
+                if response.status_code != 200:
+                    raise DownloadError(f"the server answered {response.status_code} {response.reason}")
+                self._receive(response)
+                return
+        raise DownloadError(f"it redirects more than {self._max_redirects} times")
+
+    def _receive(self, response: requests.Response) -> None:
+        declared = response.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > self._max_bytes:
+            raise self._too_large()
+        for chunk in response.iter_content(_CHUNK):
+            self.data += chunk
+            if len(self.data) > self._max_bytes:
+                raise self._too_large()
+            self._left()
+        if declared.isdecimal() and "content-encoding" not in response.headers and len(self.data) != int(declared):
+            raise DownloadError(f"the connection broke after {len(self.data)} of {declared} bytes; try again")
+
+    def _left(self) -> float:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise DownloadError("it took too long; try again or raise url_timeout")
+        return left
+
+    def _too_large(self) -> DownloadError:
+        return DownloadError(f"it has more than the {self._max_bytes} bytes that are read; raise max_bytes")
+
+
+def _reason(error: Exception) -> str:
+    """The innermost cause, which is the readable one."""
+    while isinstance(error.__cause__ or error.__context__, Exception):
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return str(error) or type(error).__name__

@@ -1,0 +1,20 @@
+import pytest
+from ghostzoo.architecture import Architecture
+from ghostzoo.bundle import Bundle
+from ghostzoo.catalog import Preprocessing
+from ghostzoo.converter import convert
+from tests.fixtures.networks import random_arrays, write_weights
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle of a narrow network with seven classes for 64-pixel images."""
+    folder = tmp_path_factory.mktemp("tiny")
+    weights = write_weights(folder / "tiny.pdparams", random_arrays(Architecture.of(0.25, 7)))
+    return convert(
+        weights,
+        folder / "tiny",
+        name="tiny",
+        labels=[f"class-{index}" for index in range(7)],
+        preprocessing=Preprocessing(resize_short=72, crop_size=64),
+    )
