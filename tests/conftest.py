@@ -1,4 +1,9 @@
+from __future__ import annotations
+
+from pathlib import Path
+
 import pytest
+
 from ghostzoo.architecture import Architecture
 from ghostzoo.bundle import Bundle
 from ghostzoo.catalog import Preprocessing
@@ -18,3 +23,12 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         labels=[f"class-{index}" for index in range(7)],
         preprocessing=Preprocessing(resize_short=72, crop_size=64),
     )
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder beside the checkout with the original's weights, logits and photographs."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"there is no {folder} with the original's weights, logits and photographs to compare with")
+    return folder
