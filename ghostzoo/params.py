@@ -23,6 +23,7 @@ MAX_WEIGHTS_BYTES = 512 * 2**20
 # Written beside the tensors by paddle.save: a dict from structured to parameter names. Not a tensor.
 _NAME_TABLE = "StructuredToParameterName@@"
 _MAX_LISTED_KEYS = 10
+_MAX_KEY_SHOWN = 160
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def read_weights(
     path = Path(path)
     data = _read_file(path, max_bytes)
     try:
-        arrays = _named_arrays(load_pickle_data(data))
+        arrays = _named_arrays(load_pickle_data(data), len(data))
         architecture = infer_architecture(arrays)
         _check_expected(architecture, width, num_classes)
         check_weights(arrays, architecture)
@@ -70,7 +71,8 @@ def read_weights(
         raise WeightsError(f"{path} is no readable .pdparams file: {error}. Download it again.") from error
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
-    return Weights(arrays, architecture, path.name, hashlib.sha256(data).hexdigest(), len(data))
+    file_name = path.name.encode("utf-8", "backslashreplace").decode()  # POSIX names need not be UTF-8, documents must
+    return Weights(arrays, architecture, file_name, hashlib.sha256(data).hexdigest(), len(data))
 
 
 def infer_architecture(arrays: Mapping[str, NDArray[np.float32]]) -> Architecture:
@@ -172,11 +174,12 @@ def _read_file(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-def _named_arrays(content: Any) -> dict[str, NDArray[np.float32]]:
+def _named_arrays(content: Any, file_size: int) -> dict[str, NDArray[np.float32]]:
     if not isinstance(content, dict):
         raise WeightsError(f"a weight file holds a dict of tensors, this one a {type(content).__name__}.")
     arrays: dict[str, NDArray[np.float32]] = {}
     strange: list[str] = []
+    unused = file_size
     for key, value in content.items():
         if key == _NAME_TABLE:
             continue
@@ -184,6 +187,10 @@ def _named_arrays(content: Any) -> dict[str, NDArray[np.float32]]:
         if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
             value = value[1]
         if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            # Many keys may name one array, and converting would copy it for each of them.
+            unused -= value.nbytes
+            if unused < 0:
+                raise WeightsError("its tensors share their contents, so together they are larger than the file.")
             arrays[key] = np.ascontiguousarray(value, dtype=np.float32)
         else:
             strange.append(f"{key} ({getattr(value, 'dtype', type(value).__name__)})")
@@ -193,5 +200,11 @@ def _named_arrays(content: Any) -> dict[str, NDArray[np.float32]]:
 
 
 def _shorten(items: list[str]) -> str:
-    shown = ", ".join(items[:_MAX_LISTED_KEYS])
+    shown = ", ".join(map(_shown, items[:_MAX_LISTED_KEYS]))
     return shown + (f" and {len(items) - _MAX_LISTED_KEYS} more" if len(items) > _MAX_LISTED_KEYS else "") or "nothing"
+
+
+def _shown(item: str) -> str:
+    """Keys come from the file: no terminal codes, no lone surrogates, no megabytes in a message."""
+    item = item if len(item) <= _MAX_KEY_SHOWN else f"{item[:_MAX_KEY_SHOWN]}..."
+    return item if item.isprintable() else ascii(item)

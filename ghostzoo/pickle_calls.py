@@ -1,0 +1,193 @@
+"""What a pickled numpy array calls, done on inert tokens: no name is imported, no header decides an allocation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class UnsafePickleError(ValueError):
+    """The pickle asks for something that plain data does not need; the message names it."""
+
+
+class DamagedPickleError(ValueError):
+    """The pickle is truncated, or its parts do not fit together."""
+
+
+_DTYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
+_MAX_DIMENSIONS = 8
+_MAX_SHOWN = 100
+
+# (module, name) -> the role it plays; numpy 2 renamed numpy.core to numpy._core.
+_GLOBALS = {
+    ("numpy.core.multiarray", "_reconstruct"): "reconstruct",
+    ("numpy._core.multiarray", "_reconstruct"): "reconstruct",
+    ("numpy.core.numeric", "_frombuffer"): "frombuffer",
+    ("numpy._core.numeric", "_frombuffer"): "frombuffer",
+    ("numpy", "ndarray"): "ndarray",
+    ("numpy", "dtype"): "dtype",
+    ("_codecs", "encode"): "encode",
+    ("collections", "OrderedDict"): "dict",
+    # Protocol 2 spells empty bytes as a call of bytes, and some Paddle versions save tuples through the builtin.
+    ("__builtin__", "bytes"): "bytes",
+    ("builtins", "bytes"): "bytes",
+    ("__builtin__", "tuple"): "tuple",
+    ("builtins", "tuple"): "tuple",
+}
+
+
+class Global:
+    """Stands for an admitted global name; it can only be compared."""
+
+    __slots__ = ("role",)
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+
+
+class DType:
+    """A dtype being rebuilt: numpy pickles the kind in a call and the byte order in a later state."""
+
+    __slots__ = ("_order", "_spec")
+
+    def __init__(self, spec: str) -> None:
+        self._spec = spec
+        self._order = "<"
+
+    def set_state(self, state: Any) -> None:
+        order = state[1]
+        order = order.decode("ascii") if isinstance(order, bytes) else order
+        if not isinstance(order, str) or order not in ("<", ">", "|", "="):
+            raise DamagedPickleError(f"unknown byte order {shown(order)}")
+        self._order = order
+
+    def numpy(self) -> np.dtype[Any]:
+        return np.dtype(self._order + self._spec if self._spec[1:] != "1" else self._spec)
+
+
+class PendingArray:
+    """An array whose shape and bytes come later, and the places in the memo where it is to be put then."""
+
+    __slots__ = ("places",)
+
+    def __init__(self) -> None:
+        self.places: list[int] = []
+
+    @staticmethod
+    def fill(state: Any) -> NDArray[Any]:
+        _, shape, dtype, fortran, buffer = state
+        return _array(buffer, dtype, shape, fortran=bool(fortran))
+
+
+def shown(value: object) -> str:
+    """Return a short text for a message. Containers go by their type: a repr of shared ones grows without bound."""
+    if isinstance(value, str | bytes):
+        return ascii(value[:_MAX_SHOWN])
+    return ascii(value)[:_MAX_SHOWN] if isinstance(value, int | float | None) else f"a {type(value).__name__}"
+
+
+def admit(module: Any, name: Any) -> Global:
+    """Return the token of a global name.
+
+    Raises:
+        UnsafePickleError: weights do not need it; the message names it.
+    """
+    named = isinstance(module, str) and isinstance(name, str)
+    role = _GLOBALS.get((module, name)) if named else None
+    if role is None:
+        full_name = shown(f"{module[:_MAX_SHOWN]}.{name[:_MAX_SHOWN]}")[1:-1] if named else "a name that is no text"
+        raise UnsafePickleError(f"it refers to {full_name}, which weights do not need and which is not admitted")
+    return Global(role)
+
+
+def call(function: Any, arguments: Any) -> Any:
+    """Do what the admitted ``function`` does for plain data."""
+    if not isinstance(function, Global) or not isinstance(arguments, tuple):
+        raise UnsafePickleError("it calls something that is not an admitted function")
+    return _CALLS[function.role](arguments)
+
+
+def _call_reconstruct(arguments: tuple[Any, ...]) -> PendingArray:
+    # The call's own shape is a placeholder; the real one comes with the state. Taking it would allocate.
+    if not isinstance(arguments[0], Global) or arguments[0].role != "ndarray":
+        raise UnsafePickleError("it rebuilds something that is no numpy array")
+    return PendingArray()
+
+
+def _call_dtype(arguments: tuple[Any, ...]) -> DType:
+    spec = arguments[0]
+    if isinstance(spec, bytes):
+        spec = spec.decode("ascii")
+    if not isinstance(spec, str) or spec not in _DTYPES:
+        raise UnsafePickleError(f"it holds an array of type {shown(spec)}; only plain numbers are admitted")
+    return DType(spec)
+
+
+def _call_frombuffer(arguments: tuple[Any, ...]) -> NDArray[Any]:
+    buffer, dtype, shape, order = arguments
+    return _array(buffer, dtype, shape, fortran=order == "F")
+
+
+def _call_encode(arguments: tuple[Any, ...]) -> bytes:
+    text, encoding = arguments
+    if not isinstance(text, str) or not isinstance(encoding, str) or encoding not in ("latin1", "latin-1"):
+        raise UnsafePickleError(f"it encodes {type(text).__name__} as {shown(encoding)}; only latin1 is admitted")
+    return text.encode("latin-1")
+
+
+def _call_bytes(arguments: tuple[Any, ...]) -> bytes:
+    # bytes(n) would allocate n bytes, so only the empty call is admitted.
+    if arguments:
+        raise UnsafePickleError("it calls bytes with an argument")
+    return b""
+
+
+def _call_tuple(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    (items,) = arguments or ((),)
+    if not isinstance(items, list | tuple):
+        raise UnsafePickleError("it makes a tuple of something that is no list")
+    return tuple(items)
+
+
+def _call_dict(arguments: tuple[Any, ...]) -> dict[str, Any]:
+    (pairs,) = arguments or ((),)
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if not isinstance(key, str):
+            raise DamagedPickleError(f"a key of a dict is no string but {type(key).__name__}")
+        result[key] = value
+    return result
+
+
+def _refuse_ndarray(arguments: tuple[Any, ...]) -> Any:
+    raise UnsafePickleError("it calls numpy.ndarray directly, which would allocate from an unchecked header")
+
+
+_CALLS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
+    "reconstruct": _call_reconstruct,
+    "dtype": _call_dtype,
+    "frombuffer": _call_frombuffer,
+    "encode": _call_encode,
+    "bytes": _call_bytes,
+    "tuple": _call_tuple,
+    "dict": _call_dict,
+    "ndarray": _refuse_ndarray,
+}
+
+
+def _array(buffer: Any, dtype: Any, shape: Any, *, fortran: bool) -> NDArray[Any]:
+    if not isinstance(buffer, bytes) or not isinstance(dtype, DType) or not isinstance(shape, tuple):
+        raise DamagedPickleError("the pickle is damaged (the parts of an array are of the wrong kind)")
+    if len(shape) > _MAX_DIMENSIONS or not all(type(side) is int and 0 <= side < 2**63 for side in shape):
+        raise DamagedPickleError("an array has an impossible shape")
+    numpy_dtype = dtype.numpy()
+    needed = math.prod(shape) * numpy_dtype.itemsize
+    if needed != len(buffer):
+        raise DamagedPickleError(
+            f"an array of shape {shape} and type {numpy_dtype} needs {needed} bytes, the file holds {len(buffer)}"
+        )
+    return np.frombuffer(buffer, numpy_dtype).reshape(shape, order="F" if fortran else "C")
