@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ MAX_WEIGHTS_BYTES = 512 * 2**20
 
 # Written beside the tensors by paddle.save: a dict from structured to parameter names. Not a tensor.
 _NAME_TABLE = "StructuredToParameterName@@"
+# Candidates in 1.0: thousandths first; two channel counts may change within one of them, but not within the finer step.
+_WIDTH_STEPS = (1_000, 100_000)
 _MAX_LISTED_KEYS = 10
 _MAX_KEY_SHOWN = 160
 
@@ -88,8 +91,12 @@ def infer_architecture(arrays: Mapping[str, NDArray[np.float32]]) -> Architectur
             f"are needed, found {_shorten(sorted(arrays))}."
         )
     shapes = {key: array.shape for key, array in arrays.items()}
-    for width in _candidate_widths(last.shape[0]):
-        architecture = Architecture.of(width, max(1, weight.shape[1]))
+    candidates = _candidate_widths(last.shape[0], _WIDTH_STEPS[0])
+    if not candidates:
+        raise WeightsError(f"no GhostNet width has {last.shape[0]} channels in conv_last; are these other weights?")
+    num_classes = max(1, weight.shape[1])
+    for width in chain.from_iterable(_candidate_widths(last.shape[0], steps) for steps in _WIDTH_STEPS):
+        architecture = Architecture.of(width, num_classes)
         if all(
             shapes.get(f"{block.key}.ghost_module_2.cheap_operation._conv.weight", (0,))[0] == block.out_channels // 2
             and shapes.get(f"{block.key}.ghost_module_1.cheap_operation._conv.weight", (0,))[0]
@@ -98,17 +105,14 @@ def infer_architecture(arrays: Mapping[str, NDArray[np.float32]]) -> Architectur
         ):
             return architecture
     # No width fits every block: take the one that fits the last layer, so that the check names all misfits at once.
-    candidates = _candidate_widths(last.shape[0])
-    if not candidates:
-        raise WeightsError(f"no GhostNet width has {last.shape[0]} channels in conv_last; are these other weights?")
-    return Architecture.of(candidates[0], max(1, weight.shape[1]))
+    return Architecture.of(candidates[0], num_classes)
 
 
 @lru_cache(maxsize=16)
-def _candidate_widths(last_channels: int) -> tuple[float, ...]:
-    """Widths (to 0.001, rounder ones first) whose last convolution has ``last_channels`` channels."""
+def _candidate_widths(last_channels: int, steps: int) -> tuple[float, ...]:
+    """Widths (multiples of 1 / ``steps``, rounder ones first) whose last convolution has ``last_channels`` channels."""
     low, high = max(1, last_channels - 4), last_channels + 4
-    widths = [thousandth / 1000 for thousandth in range(low * 1000 // 960, high * 1000 // 960 + 2) if thousandth]
+    widths = [step / steps for step in range(low * steps // 960, high * steps // 960 + 2) if step]
     fitting = [width for width in widths if width <= 64 and Architecture.of(width, 1).last_channels == last_channels]
     return tuple(sorted(fitting, key=lambda width: (len(repr(width)), width)))
 
@@ -166,11 +170,11 @@ def _read_file(path: Path, max_bytes: int) -> bytes:
                 f"{path} has {size} bytes, more than the {max_bytes} that are read; is it a GhostNet weight file?"
             )
         with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
+            data = file.read(size + 1)  # read() allocates what it is asked for, so never the limit itself
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}; check its permissions.") from error
-    if len(data) > max_bytes:
-        raise WeightsError(f"{path} grew beyond {max_bytes} bytes while it was read; try again when it is whole.")
+    if len(data) > size:
+        raise WeightsError(f"{path} grew beyond {size} bytes while it was read; try again when it is whole.")
     return data
 
 
