@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -40,6 +41,11 @@ class Preprocessing:
                 f"The crop ({self.crop_size} pixels) must not be larger than the resized short side "
                 f"({self.resize_short}), which is at most {MAX_IMAGE_SIZE}."
             )
+        for name, values in (("rescale_factor", (self.rescale_factor,)), ("std", self.std)):
+            if not all(math.isfinite(value) and value > 0 for value in values):
+                raise OptionError(f"{name} must be a positive number for every channel, not {getattr(self, name)!r}.")
+        if not all(map(math.isfinite, self.mean)):
+            raise OptionError(f"mean must be a number for every channel, not {self.mean!r}.")
 
 
 @dataclass(frozen=True)

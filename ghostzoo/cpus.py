@@ -36,12 +36,15 @@ def cgroup_quota(proc_cgroup: Path, root: Path) -> float | None:
         ``None`` where there is no limit or no control group.
     """
     try:
-        lines = proc_cgroup.read_text().splitlines()
+        lines = proc_cgroup.read_text(errors="surrogateescape").split("\n")
     except OSError:
         return None
     quotas = []
     for line in lines:
-        _, controllers, group = line.split(":", 2)
+        _, _, rest = line.partition(":")
+        controllers, separator, group = rest.partition(":")
+        if not separator:
+            continue
         if controllers == "":
             quotas += [_read_v2(folder) for folder in _upwards(root, group)]
         elif "cpu" in controllers.split(","):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -44,16 +45,16 @@ def read_labels(path: str | PathLike[str], num_classes: int) -> tuple[ClassLabel
     """
     path = Path(path)
     names: dict[int, str] = {}
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    for number, line in enumerate(io.StringIO(_read_text(path), newline=None), start=1):
         if not line.strip():
             continue
         identifier, _, name = line.strip().partition(" ")
         if not (identifier.isascii() and identifier.isdecimal() and name.strip()):
-            raise LabelsError(f"{path}, line {number}: expected '<id> <name>' such as '0 cat', found {line[:80]!r}.")
-        index = int(identifier[:10])
+            raise LabelsError(f"{path}, line {number}: expected '<id> <name>' such as '0 cat', found {line.strip()[:80]!r}.")
+        index = int(identifier.lstrip("0")[:10] or "0")
         if index >= num_classes:
             raise LabelsError(
-                f"{path}, line {number}: class id {identifier[:10]} is beyond the model's {num_classes} classes "
+                f"{path}, line {number}: class id {identifier[:20]} is beyond the model's {num_classes} classes "
                 f"(0 to {num_classes - 1}); is this the label file of another model?"
             )
         if index in names:

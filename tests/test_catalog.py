@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from ghostzoo.architecture import EMBEDDING_SIZE, Architecture
+from ghostzoo.catalog import MAX_IMAGE_SIZE, Preprocessing, get_model, list_models
+from ghostzoo.errors import OptionError, UnknownModelError
+
+NAMES = ["GhostNet_x0_5", "GhostNet_x1_0", "GhostNet_x1_3", "GhostNet_x1_3_ssld"]
+
+
+def test_four_models_and_their_widths() -> None:
+    assert list_models() == NAMES
+    assert [get_model(name).width for name in NAMES] == [0.5, 1.0, 1.3, 1.3]
+    assert {get_model(name).num_classes for name in NAMES} == {1000}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*", NAMES),
+        ("*x1*", NAMES[1:]),
+        ("*X1*", NAMES[1:]),
+        ("ghostnet_x0_5", NAMES[:1]),
+        ("GhostNet_x?_0", NAMES[1:2]),
+        ("*_[01]", NAMES[1:2]),
+        ("x1", []),
+        ("", []),
+        ("[", []),
+    ],
+)
+def test_wildcards_select(pattern: str, names: list[str]) -> None:
+    assert list_models(pattern) == names
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"),
+    [
+        ("GhostNet_x1_4", "GhostNet_x1_3"),
+        ("ghostnet_x1_0", "GhostNet_x1_0"),
+        ("GhostNet-x0.5", "GhostNet_x0_5"),
+        ("resnet50", "GhostNet_x1_3_ssld"),
+        ("", "GhostNet_x0_5"),
+    ],
+)
+def test_unknown_names_suggest_known_ones(name: str, suggested: str) -> None:
+    with pytest.raises(UnknownModelError, match=suggested) as error:
+        get_model(name)
+    assert repr(name) in str(error.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_sizes_are_those_of_the_architecture(name: str) -> None:
+    """The published counts hold more than weights and their uses; see ``PublishedFigures``."""
+    model = get_model(name)
+    architecture = Architecture.of(model.width, model.num_classes)
+    parameters = sum(map(math.prod, architecture.state_shapes().values()))
+    assert parameters / 1e6 == pytest.approx(model.published.parameters_millions, abs=0.005)
+    multiply_adds = architecture.count_multiply_adds(224) + count_small_operations(architecture, 224)
+    assert multiply_adds / 1e6 == pytest.approx(model.published.multiply_adds_millions, abs=0.005)
+
+
+def count_small_operations(architecture: Architecture, size: int) -> int:
+    """Two for each batch-norm output, one for each value that is pooled and one for each mean."""
+    size //= 2
+    total = 2 * architecture.stem_channels * size**2
+    for block in architecture.blocks:
+        total += 2 * block.hidden_channels * size**2
+        size //= block.stride
+        pixels = size**2
+        total += 2 * block.out_channels * pixels
+        if block.stride == 2:
+            total += 2 * block.hidden_channels * pixels
+        if block.se_channels:
+            total += block.hidden_channels * (pixels + 1)
+        if not block.has_identity_shortcut:
+            total += 2 * (block.in_channels + block.out_channels) * pixels
+    return total + architecture.last_channels * (3 * size**2 + 1) + 2 * EMBEDDING_SIZE
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_records_are_json_and_name_their_sources(name: str) -> None:
+    record = json.loads(json.dumps(get_model(name).to_dict()))
+    assert record["name"] == name
+    assert record["license"] == "apache-2.0"
+    assert record["weights_url"].endswith(f"/dygraph/{name}_pretrained.pdparams")
+    assert record["archive_url"].endswith(f"/dygraph/inference/{name}_infer.tar")
+    assert record["published"]["source"].startswith("https://")
+    assert 0 < record["published"]["top1"] < record["published"]["top5"] < 1
+
+
+def test_records_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        get_model("GhostNet_x1_0").width = 2.0  # type: ignore[misc]
+
+
+def test_the_original_preprocessing_is_the_default() -> None:
+    default = get_model("GhostNet_x1_0").preprocessing
+    assert (default.resize_short, default.crop_size, default.rescale_factor) == (256, 224, 0.00392157)
+    assert (default.mean, default.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize(("resize", "crop"), [(223, 224), (256, 0), (256, -1), (MAX_IMAGE_SIZE + 1, 224), (0, 0)])
+def test_impossible_sizes_are_refused(resize: int, crop: int) -> None:
+    with pytest.raises(OptionError, match="crop"):
+        Preprocessing(resize_short=resize, crop_size=crop)
+
+
+@pytest.mark.parametrize("bad", [0.0, -0.2, math.nan, math.inf])
+def test_impossible_normalisation_is_refused(bad: float) -> None:
+    with pytest.raises(OptionError, match="std"):
+        Preprocessing(std=(0.2, bad, 0.2))
+    with pytest.raises(OptionError, match="rescale_factor"):
+        Preprocessing(rescale_factor=bad)
+    if not math.isfinite(bad):
+        with pytest.raises(OptionError, match="mean"):
+            Preprocessing(mean=(bad, 0.5, 0.5))
