@@ -46,11 +46,14 @@ def read_labels(path: str | PathLike[str], num_classes: int) -> tuple[ClassLabel
     path = Path(path)
     names: dict[int, str] = {}
     for number, line in enumerate(io.StringIO(_read_text(path), newline=None), start=1):
-        if not line.strip():
+        line = line.strip()
+        if not line:
             continue
-        identifier, _, name = line.strip().partition(" ")
+        identifier, _, name = line.partition(" ")
         if not (identifier.isascii() and identifier.isdecimal() and name.strip()):
-            raise LabelsError(f"{path}, line {number}: expected '<id> <name>' such as '0 cat', found {line.strip()[:80]!r}.")
+            raise LabelsError(
+                f"{path}, line {number}: expected '<id> <name>' such as '0 cat', found {line[:80]!r}."
+            )
         index = int(identifier.lstrip("0")[:10] or "0")
         if index >= num_classes:
             raise LabelsError(
