@@ -81,4 +81,6 @@ def write_card(
 def _phrase(value: object) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{key.replace('_', ' ')} {_phrase(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return " / ".join(map(_phrase, value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""What people see in a terminal: tables on stdout, progress bars on stderr."""
+"""What people see in a terminal: tables on stdout, progress bars on stderr, an error as one line."""
 
 from __future__ import annotations
 
@@ -7,8 +7,43 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import click
+
+from .errors import GhostZooError
+
+_DEBUG = "ghostzoo.debug"
 _PROGRESS_FROM = 8
 """Fewer images than this are done before a progress bar is worth looking at."""
+
+
+class Command(click.Command):
+    """A command whose deliberate errors are one line on stderr and exit status 1, unless ``--debug`` is given."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.params.append(
+            click.Option(
+                ["--debug"],
+                is_flag=True,
+                expose_value=False,
+                callback=lambda context, _, value: context.meta.update({_DEBUG: value}),
+                help="Show the traceback of an error.",
+            )
+        )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GhostZooError as error:
+            if ctx.meta.get(_DEBUG):
+                raise
+            raise click.ClickException(" ".join(str(error).split())) from error
+
+
+class CommandGroup(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str | None = None) -> None:
@@ -49,3 +84,25 @@ def progress(total: int, title: str) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as bar:
         task = bar.add_task(title, total=total)
         yield lambda: bar.advance(task)
+
+
+@contextmanager
+def steps(total: int) -> Iterator[Callable[[str], None]]:
+    """Show a progress bar of named steps on a terminal; yield what is told of each step as it begins."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
+        task = bar.add_task("starting", total=total, completed=-1)
+        yield lambda name: bar.update(task, description=name, advance=1)
+        bar.update(task, description="done", completed=total)

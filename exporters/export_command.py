@@ -1,0 +1,140 @@
+"""``python -m exporters export``: what it takes and what it prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ghostzoo.errors import EngineUnavailableError, InputError
+from ghostzoo.terminal import Command, print_table, steps
+
+if TYPE_CHECKING:
+    from .export import Export
+
+_EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@click.command(cls=Command)
+@click.option("--model", help="Catalog model.  [e.g. GhostNet_x1_0]")
+@click.option("--name", help="Name of a model of your own; its width is taken from the weights.")
+@click.option("--weights", type=click.Path(), help="A .pdparams file.")
+@click.option("--archive", type=click.Path(), help="An inference archive (.tar) instead of weights.")
+@click.option("--all", "every", is_flag=True, help="All models of the catalog, from --weights-dir.")
+@click.option("--weights-dir", type=click.Path(), help="Folder with <model>_pretrained.pdparams files, for --all.")
+@click.option(
+    "--out", required=True, type=click.Path(), help="The bundle folder to make; with --all, one in it for each."
+)
+@click.option("--labels", type=click.Path(), help="File with a line '<id> <name>' a class.  [default: ImageNet's]")
+@click.option("--images", type=click.Path(), help="Folder of photographs to compare on.  [default: examples/]")
+@click.option("--overwrite", is_flag=True, help="Replace existing bundles.")
+def export(
+    model: str | None,
+    name: str | None,
+    weights: str | None,
+    archive: str | None,
+    every: bool,
+    weights_dir: str | None,
+    out: str,
+    images: str | None,
+    **options: Any,
+) -> None:
+    """Turn Paddle weights into a bundle, proven equal to Paddle on real images.
+
+    Three routes must agree on every image: Paddle's own forward pass, paddle2onnx's graph and ghostzoo's graph in ONNX
+    Runtime. Otherwise nothing is written.
+
+    \b
+    Examples:
+      python -m exporters export --model GhostNet_x1_0 --weights GhostNet_x1_0_pretrained.pdparams \\
+          --images photos --out GhostNet_x1_0
+      python -m exporters export --all --weights-dir weights --images photos --out bundles
+      python -m exporters export --model GhostNet_x1_0 --archive GhostNet_x1_0_infer.tar \\
+          --images photos --out GhostNet_x1_0
+    """
+    chosen = [option for option, value in (("weights", weights), ("archive", archive), ("all", every)) if value]
+    if len(chosen) != 1:
+        raise click.UsageError("Give one of --weights, --archive and --all.")
+    if every != (weights_dir is not None):
+        raise click.UsageError("--all and --weights-dir belong together.")
+    if every and (model or name):
+        raise click.UsageError("--all takes the names from the catalog; leave out --model and --name.")
+    if not every and model is None and name is None:
+        raise click.UsageError("Give --model (a catalog model) or --name (a model of your own).")
+    folder = images or _default_images()
+    exporting = _import_export()
+    exports = []
+    jobs = _jobs(Path(weights_dir), Path(out)) if weights_dir else [(model, weights or archive, out)]
+    with steps(len(jobs) * exporting.STEPS) as on_step:
+        for job_model, source, target in jobs:
+            run = exporting.export_archive if archive else exporting.export_weights
+
+            def report(step: str, subject: str | None = job_model or name) -> None:
+                on_step(f"{subject}: {step}")
+
+            exports.append(run(source, target, folder, model=job_model, name=name, on_step=report, **options))
+    for result in exports:
+        _print_report(result)
+
+
+def _jobs(weights_dir: Path, out: Path) -> list[tuple[str, Path, Path]]:
+    from ghostzoo.catalog import list_models
+
+    jobs = [(name, weights_dir / f"{name}_pretrained.pdparams", out / name) for name in list_models()]
+    missing = [path.name for _, path, _ in jobs if not path.is_file()]
+    if missing:
+        raise InputError(f"{weights_dir} lacks {', '.join(missing)}; download them, or export the others one by one.")
+    return jobs
+
+
+def _default_images() -> str:
+    if not _EXAMPLES.is_dir():
+        raise click.UsageError("Give --images: a folder of photographs to compare on.")
+    return str(_EXAMPLES)
+
+
+def _import_export() -> Any:
+    try:
+        from . import export as exporting
+    except ImportError as error:
+        raise EngineUnavailableError(
+            f"Exporting needs PaddlePaddle and paddle2onnx ({error}); run 'pip install -e .[export]' with Python 3.11 "
+            "or 3.12, in an environment of its own."
+        ) from error
+    return exporting
+
+
+def _print_report(export: Export) -> None:
+    rows = []
+    for comparison in export.comparisons:
+        for route, agreement in comparison.agreements.items():
+            rows.append(
+                [
+                    comparison.reference,
+                    route,
+                    str(comparison.images),
+                    f"{agreement.max_difference:.2e}",
+                    f"{agreement.relative:.2e}",
+                    "equal" if agreement.top5_equal else "different",
+                ]
+            )
+    print_table(["reference", "route", "images", "max difference", "of the scale", "top-5"], rows)
+    counts = export.bundle.manifest.validation["counts"]
+    rows = [
+        ["parameters", f"{export.counts.parameters / 1e6:.2f} M", *_published(counts, "parameters")],
+        ["multiply-adds", f"{export.counts.operations / 1e6:.2f} M", *_published(counts, "multiply_adds")],
+        [
+            "padding",
+            f"{(export.counts.padded_multiply_adds / export.counts.multiply_adds - 1):.1%} multiply-adds",
+            "",
+            "",
+        ],
+    ]
+    print_table([export.bundle.name, "counted", "published", "agree"], rows, caption=f"Wrote {export.bundle.path}")
+
+
+def _published(counts: dict[str, Any], name: str) -> tuple[str, str]:
+    if f"{name}_agree" not in counts:
+        return "-", "-"
+    return f"{counts[f'published_{name}_millions']:.2f} M", "yes" if counts[f"{name}_agree"] else "no"
