@@ -51,9 +51,7 @@ def read_labels(path: str | PathLike[str], num_classes: int) -> tuple[ClassLabel
             continue
         identifier, _, name = line.partition(" ")
         if not (identifier.isascii() and identifier.isdecimal() and name.strip()):
-            raise LabelsError(
-                f"{path}, line {number}: expected '<id> <name>' such as '0 cat', found {line[:80]!r}."
-            )
+            raise LabelsError(f"{path}, line {number}: expected '<id> <name>' such as '0 cat', found {line[:80]!r}.")
         index = int(identifier.lstrip("0")[:10] or "0")
         if index >= num_classes:
             raise LabelsError(
