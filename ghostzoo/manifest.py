@@ -14,11 +14,14 @@ from .errors import BundleError, BundleVersionError
 MANIFEST_FILE = "ghostzoo.json"
 FORMAT_VERSION = 1
 MAX_MANIFEST_BYTES = 4 * 2**20
+MAX_JSON_BYTES = 64 * 2**20
+"""A million classes fit; parsed, JSON takes up to twenty times its size."""
 MAX_BUNDLE_BYTES = 512 * 2**20
 """All files of a bundle together; the largest of the catalog has some 30 MB for each precision."""
 MAX_FILES = 256
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_MAX_PATH = 240
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -71,7 +74,7 @@ class Manifest:
             raise BundleError(f"{MANIFEST_FILE} has no format_version; download or convert the model again.")
         if version > FORMAT_VERSION:
             raise BundleVersionError(
-                f"the bundle has format version {version}, this ghostzoo reads up to {FORMAT_VERSION}; "
+                f"the bundle has format version {str(version)[:40]}, this ghostzoo reads up to {FORMAT_VERSION}; "
                 "upgrade with 'pip install --upgrade ghostzoo'."
             )
         name = content.get("name")
@@ -107,12 +110,25 @@ def parse_json_object(data: bytes, name: str) -> dict[str, Any]:
         BundleError: ``name`` is no JSON object.
     """
     try:
-        content = json.loads(data)
+        if len(data) > MAX_JSON_BYTES:
+            raise ValueError(f"more than {MAX_JSON_BYTES} bytes")
+        content = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{name} is no valid JSON ({error}); download or convert the model again.") from error
     if not isinstance(content, dict):
         raise BundleError(f"{name} holds no JSON object; download or convert the model again.")
     return content
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return content
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _mapping(content: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -132,7 +148,9 @@ def _file_records(entries: Mapping[str, Any]) -> dict[str, FileRecord]:
         if not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
             raise BundleError(f"{MANIFEST_FILE} gives no SHA-256 for {name}; download or convert the model again.")
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_BUNDLE_BYTES:
-            raise BundleError(f"{MANIFEST_FILE} gives {name} the impossible size {size!r}; do not use this bundle.")
+            raise BundleError(
+                f"{MANIFEST_FILE} gives {name} the impossible size {str(size)[:40]!a}; do not use this bundle."
+            )
         records[name] = FileRecord(sha256, size)
     total = sum(record.size for record in records.values())
     if total > MAX_BUNDLE_BYTES:
@@ -144,9 +162,11 @@ def _check_path(name: str) -> None:
     parts = name.split("/")
     if (
         any(part in ("", ".", "..") for part in parts)
-        or any(c in name for c in "\\:\0")
+        or any(c in name for c in "\\:")
+        or not name.isprintable()  # control characters, and lone surrogates, which no file system encodes
+        or len(name) > _MAX_PATH
         or PurePosixPath(name).is_absolute()
     ):
         raise BundleError(
-            f"{MANIFEST_FILE} names {name!r}, which is no path inside the bundle; do not use this bundle."
+            f"{MANIFEST_FILE} names {name[:80]!a}, which is no path inside the bundle; do not use this bundle."
         )
