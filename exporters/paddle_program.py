@@ -1,0 +1,152 @@
+"""Paddle's inference programs as data: what they compute is checked before Paddle runs them, and the softmax cut off.
+
+A program may hold any of Paddle's operators, some of which read and write files or call back into Python. A GhostNet
+needs a few that compute, and a program with any other is refused.
+
+Official programs end in a softmax, whose float32 output has lost the small logits. The tensor before it is the oracle:
+*the cut program* is the same program that returns that tensor. What Paddle is given, whole or cut, is serialised from
+what was checked, so that no other reader of the file can see something else in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ghostzoo.errors import WeightsError
+
+MAX_PROGRAM_BYTES = 16 * 2**20
+"""The program of a GhostNet has less than 1 MB."""
+
+_COMPUTING = frozenset(
+    {
+        *("conv2d", "depthwise_conv2d", "batch_norm", "batch_norm_", "pool2d", "relu", "clip", "dropout", "softmax"),
+        *("matmul", "matmul_v2", "mul", "elementwise_add", "elementwise_mul", "add", "multiply", "scale", "mean"),
+        *("concat", "reshape", "reshape2", "squeeze", "squeeze2", "unsqueeze", "unsqueeze2", "assign"),
+        *("flatten", "flatten_contiguous_range", "full", "full_int_array", "fill_constant", "combine", "parameter"),
+        *("p", "feed", "data", "fetch", "builtin"),
+    }
+)
+"""Names of operators in old and new programs; ``p`` is a parameter, ``combine`` a list of tensors, in new ones."""
+_MAX_SHOWN = 60
+
+
+@dataclass(frozen=True)
+class Program:
+    """A checked program."""
+
+    suffix: str
+    """``.pdmodel`` (Paddle 2) or ``.json`` (Paddle 3): Paddle tells the format by it."""
+    whole: bytes
+    cut: bytes
+    """The program without its softmax; equal to ``whole`` where there is none."""
+
+    @property
+    def ends_in_softmax(self) -> bool:
+        return self.cut != self.whole
+
+
+def read_program(data: bytes, suffix: str) -> Program:
+    """Check a program and cut its softmax off.
+
+    Args:
+        data: content of the file.
+        suffix: ``.pdmodel`` or ``.json``.
+
+    Raises:
+        WeightsError: the program is damaged, has operators that a GhostNet does not need, or not exactly one output.
+    """
+    if len(data) > MAX_PROGRAM_BYTES:
+        raise WeightsError(f"its program has {len(data)} bytes, more than the {MAX_PROGRAM_BYTES} that are read.")
+    try:
+        return _read_old(data) if suffix == ".pdmodel" else _read_new(data)
+    except WeightsError:
+        raise
+    except Exception as error:  # json and protobuf raise errors of many kinds, and a damaged program more
+        raise WeightsError(f"its program is damaged ({type(error).__name__}: {error}); get the archive again.") from error
+
+
+def _check_operators(names: Iterable[str]) -> None:
+    strange = sorted(set(names) - _COMPUTING)
+    if strange:
+        shown = ", ".join(ascii(name[:_MAX_SHOWN]) for name in strange[:5])
+        raise WeightsError(f"its program has operators that a GhostNet does not need and that are not run: {shown}.")
+
+
+def _only(items: list[Any], what: str) -> Any:
+    if len(items) != 1:
+        raise WeightsError(f"its program has {len(items)} {what} instead of one; is it a classifier?")
+    return items[0]
+
+
+def _read_old(data: bytes) -> Program:
+    """Paddle 2: a protobuf ``ProgramDesc``, whose operators refer to variables by name."""
+    from paddle.base.proto import framework_pb2
+
+    program = framework_pb2.ProgramDesc.FromString(data)
+    program.DiscardUnknownFields()
+    block = _only(list(program.blocks), "blocks")
+    _check_operators(operator.type for operator in block.ops)
+    whole = program.SerializeToString(deterministic=True)
+    fetch = _only([operator for operator in block.ops if operator.type == "fetch"], "outputs")
+    producers = {name: operator for operator in block.ops for out in operator.outputs for name in out.arguments}
+    producer = producers.get(_old_input(fetch))
+    while producer is not None and producer.type == "scale" and _is_old_identity(producer):
+        producer = producers.get(_old_input(producer))  # Paddle 2 puts a scale by 1 behind every output
+    if producer is not None and producer.type == "softmax":
+        for name in fetch.inputs:
+            name.arguments[:] = [_old_input(producer)]
+    return Program(".pdmodel", whole, program.SerializeToString(deterministic=True))
+
+
+def _old_input(operator: Any) -> str:
+    name: str = _only([name for port in operator.inputs if port.parameter == "X" for name in port.arguments], "inputs")
+    return name
+
+
+def _is_old_identity(scale: Any) -> bool:
+    tensors = [name for port in scale.inputs if port.parameter != "X" for name in port.arguments]
+    values = {attribute.name: attribute.f for attribute in scale.attrs}
+    return not tensors and values.get("scale", 1.0) == 1.0 and values.get("bias", 0.0) == 0.0
+
+
+def _read_new(data: bytes) -> Program:
+    """Paddle 3: JSON, whose operators refer to values by number."""
+    content = json.loads(data)
+    region = _only(content["program"]["regions"], "regions")
+    operators = _only(region["blocks"], "blocks")["ops"]
+    # An operator's name follows the number of its dialect: "1.conv2d". Those with regions are control flow.
+    _check_operators(name.partition(".")[2] or name for name in (operator["#"] for operator in operators))
+    if any("regions" in operator for operator in operators):
+        raise WeightsError("its program has branches or loops, which a GhostNet does not need.")
+    whole = json.dumps(content).encode()
+    fetch = _only([operator for operator in operators if operator["#"].endswith(".fetch")], "outputs")
+    producers = {value["%"]: operator for operator in operators for value in _new_values(operator, "O")}
+    producer = producers.get(_new_input(fetch))
+    while producer is not None and producer["#"].endswith(".scale") and _is_new_identity(producer, producers):
+        producer = producers.get(_new_input(producer))
+    if producer is not None and producer["#"].endswith(".softmax"):
+        fetch["I"][0]["%"] = _new_input(producer)
+    return Program(".json", whole, json.dumps(content).encode())
+
+
+def _new_values(operator: Any, port: str) -> list[Any]:
+    values = operator[port]
+    return values if isinstance(values, list) else [values]
+
+
+def _new_input(operator: Any, position: int = 0) -> int:
+    number: int = _new_values(operator, "I")[position]["%"]
+    return number
+
+
+def _new_attribute(operator: Any, name: str) -> Any:
+    return next((attribute["AT"]["D"] for attribute in operator["A"] if attribute["N"] == name), None)
+
+
+def _is_new_identity(scale: Any, producers: dict[int, Any]) -> bool:
+    factor = producers.get(_new_input(scale, 1))
+    is_one = factor is not None and factor["#"].endswith(".full") and _new_attribute(factor, "value") == 1.0
+    return is_one and _new_attribute(scale, "bias") == 0.0
