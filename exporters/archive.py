@@ -127,7 +127,11 @@ def archive_to_onnx(archive: Archive) -> bytes:
 def ends_in_softmax(model: bytes) -> bool:
     """Whether the graph's first output is a softmax, as in the official archives."""
     graph = onnx.load_from_string(model).graph
-    return any(node.op_type == "Softmax" and graph.output[0].name in node.output for node in graph.node)
+    producers = {output: node for node in graph.node for output in node.output}
+    node = producers.get(graph.output[0].name)
+    while node is not None and node.op_type in ("Identity", "Mul", "Add"):  # Paddle appends a scaling by 1 plus 0
+        node = producers.get(node.input[0])
+    return node is not None and node.op_type == "Softmax"
 
 
 def weights_of_archive(archive: Archive, model: bytes) -> Weights:
@@ -166,5 +170,5 @@ def _tensors_in_order(graph: onnx.GraphProto) -> Iterator[tuple[str, NDArray[np.
     for node in graph.node:
         for position in operands.get(node.op_type, ()):
             tensor = values.get(node.input[position])
-            if tensor is not None:
+            if tensor is not None and tensor.dims:  # a scalar is no weight
                 yield node.input[position], onnx.numpy_helper.to_array(tensor).astype(np.float32)

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+
+from exporters.counts import count
+from ghostzoo.architecture import Architecture
+from ghostzoo.catalog import get_model, list_models
+from ghostzoo.graph import build_graph
+from tests.fixtures.networks import random_arrays
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_the_graph_counts_as_published(name: str) -> None:
+    model = get_model(name)
+    architecture = Architecture.of(model.width, 1000)
+    graph = build_graph(
+        random_arrays(architecture), architecture, model_name=name, weights_sha256="0" * 64, image_size=224
+    )
+    counts = count(graph)
+    report = counts.to_report(model.published)
+    assert report["parameters_agree"]
+    assert report["multiply_adds_agree"]
+    assert counts.trainable_parameters == architecture.count_parameters()
+    assert counts.multiply_adds == architecture.count_multiply_adds(224)
+    assert counts.padded_multiply_adds > counts.multiply_adds
+
+
+def test_another_network_does_not_count_as_published() -> None:
+    architecture = Architecture.of(0.6, 1000)
+    graph = build_graph(
+        random_arrays(architecture), architecture, model_name="x", weights_sha256="0" * 64, image_size=224
+    )
+    report = count(graph).to_report(get_model("GhostNet_x0_5").published)
+    assert not report["parameters_agree"]
+    assert not report["multiply_adds_agree"]
+    assert "parameters_agree" not in count(graph).to_report(None)

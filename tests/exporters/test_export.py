@@ -1,0 +1,158 @@
+"""The exporter as its user runs it, and its refusal to write what is not proven."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import exporters.export as exporting
+import ghostzoo
+from ghostzoo.errors import GhostZooError, ParityError
+from ghostzoo.parity import compare_logits
+from tests.fixtures.networks import random_arrays, write_weights
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(
+    *arguments: object, python: str = sys.executable, module: str = "exporters"
+) -> subprocess.CompletedProcess[str]:
+    command = [python, "-m", module, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=ROOT)
+
+
+def test_weights_become_a_bundle_that_predicts(weights: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    result = run("export", "--model", "GhostNet_x0_5", "--weights", weights, "--images", images, "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert "paddle2onnx graph" in result.stdout
+    assert "46.15 M" in result.stdout
+    with ghostzoo.load(out, threads=1) as clf:
+        assert clf.self_check().within(1e-5)
+        report = clf.bundle.manifest.validation
+        assert len(clf(images / "0.png")) == 5
+    routes = report["paddle_comparison"][0]["routes"]
+    assert set(routes) == {"paddle2onnx graph", "ghostzoo graph"}
+    assert all(route["relative"] <= 1e-5 and route["top5_equal"] for route in routes.values())
+    assert report["paddle_comparison"][0]["images"] == 3
+    assert report["counts"]["parameters_agree"]
+    converted = ghostzoo.convert(weights, tmp_path / "converted", model="GhostNet_x0_5")
+    assert (converted.path / "onnx" / "model.onnx").read_bytes() == (out / "onnx" / "model.onnx").read_bytes()
+
+
+def test_other_versions_of_onnx_write_the_same_graph(weights: Path, runtime_python: str, tmp_path: Path) -> None:
+    arguments = ["convert", "--model", "GhostNet_x0_5", "--weights", weights, "--out", tmp_path / "other"]
+    result = run(*arguments, python=runtime_python, module="ghostzoo")
+    assert result.returncode == 0, result.stderr
+    here = ghostzoo.convert(weights, tmp_path / "here", model="GhostNet_x0_5")
+    other = ghostzoo.Bundle.open(tmp_path / "other")
+    assert other.manifest.created_by["onnx"] != here.manifest.created_by["onnx"]
+    assert other.model() == here.model()
+
+
+def test_an_archive_becomes_the_same_network(archive: Path, weights: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    result = run("export", "--model", "GhostNet_x0_5", "--archive", archive, "--images", images, "--out", out)
+    assert result.returncode == 0, result.stderr
+    bundle = ghostzoo.Bundle.open(out)
+    comparison = bundle.manifest.validation["paddle_comparison"][1]
+    assert comparison["reference"] == "archive program"
+    assert all(route["relative"] <= 1e-5 for route in comparison["routes"].values())
+    converted = ghostzoo.convert(weights, tmp_path / "converted", model="GhostNet_x0_5")
+    with ghostzoo.load(out, threads=1) as one, ghostzoo.load(converted.path, threads=1) as other:
+        np.testing.assert_array_equal(one.logits(images), other.logits(images))
+
+
+def test_the_originals_logits_come_out(shared: Path, tmp_path: Path) -> None:
+    """The widths of the reference weights, on all 57 photographs, from the exported bundles."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    for name in ("GhostNet_x0_5", "GhostNet_x1_0", "GhostNet_x1_3"):
+        shutil.copy(shared / "reference" / f"{name}_pretrained.pdparams", folder)
+    (folder / "GhostNet_x1_3_ssld_pretrained.pdparams").write_bytes(
+        (folder / "GhostNet_x1_3_pretrained.pdparams").read_bytes()
+    )
+    out = tmp_path / "bundles"
+    result = run("export", "--all", "--weights-dir", folder, "--images", shared / "images", "--out", out)
+    assert result.returncode == 0, result.stderr
+    found = {path.name: path for path in (shared / "images").rglob("*") if path.is_file()}
+    for name in ("GhostNet_x0_5", "GhostNet_x1_0", "GhostNet_x1_3"):
+        with np.load(shared / "reference" / f"{name}_logits.npz") as reference:
+            photos = [found[Path(file).name] for file in reference["files"].tolist()]
+            expected = reference["logits"]
+        with ghostzoo.load(out / name) as clf:
+            assert compare_logits(expected, clf.logits(photos), 2e-5).within(2e-5)
+        converted = ghostzoo.convert(folder / f"{name}_pretrained.pdparams", tmp_path / name, model=name)
+        assert converted.model() == ghostzoo.Bundle.open(out / name).model()
+
+
+def test_nothing_is_written_when_the_routes_disagree(
+    weights: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = exporting.build_network
+
+    def build_another(arrays, architecture):  # type: ignore[no-untyped-def]
+        changed = {key: array.copy() for key, array in arrays.items()}
+        changed["fc_1.bias"][7] += 0.01
+        return build(changed, architecture)
+
+    monkeypatch.setattr(exporting, "build_network", build_another)
+    out = tmp_path / "bundle"
+    with pytest.raises(ParityError, match=r"GhostNet_x0_5: ghostzoo graph differs .*\.png.*Nothing was written"):
+        exporting.export_weights(weights, out, images, model="GhostNet_x0_5")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_custom_classes_and_labels(images: Path, tmp_path: Path) -> None:
+    from ghostzoo.architecture import Architecture
+
+    weights = write_weights(tmp_path / "mine.pdparams", random_arrays(Architecture.of(0.35, 3)))
+    labels = tmp_path / "labels.txt"
+    labels.write_text("0 cat\n1 dog\n2 bird\n")
+    exporting.export_weights(weights, tmp_path / "mine", images, name="mine", labels=labels)
+    bundle = ghostzoo.Bundle.open(tmp_path / "mine")
+    assert [label.label for label in bundle.labels] == ["cat", "dog", "bird"]
+    assert "source_url" not in bundle.manifest.weights
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "GhostNet_x0_5"], "one of --weights"),
+        (["--weights", "w"], "--name"),
+        (["--all"], "--weights-dir"),
+        (["--model", "GhostNet_x0_5", "--weights", "w", "--archive", "a"], "one of"),
+    ],
+)
+def test_wrong_usage_is_exit_status_2(arguments: list[str], message: str, images: Path, tmp_path: Path) -> None:
+    result = run("export", *arguments, "--images", images, "--out", tmp_path / "out")
+    assert result.returncode == 2
+    assert message in result.stderr
+
+
+def test_missing_weights_of_all_are_named_before_any_work(images: Path, tmp_path: Path) -> None:
+    result = run("export", "--all", "--weights-dir", tmp_path, "--images", images, "--out", tmp_path / "out")
+    assert result.returncode == 1
+    assert "GhostNet_x1_3_ssld_pretrained.pdparams" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unreadable_image_is_an_error(weights: Path, images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(images, folder)
+    (folder / "broken.jpg").write_bytes(b"no image")
+    with pytest.raises(GhostZooError, match=r"broken\.jpg"):
+        exporting.export_weights(weights, tmp_path / "out", folder, model="GhostNet_x0_5")
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_lists_all_commands() -> None:
+    result = run("--help")
+    assert result.returncode == 0
+    assert "export" in result.stdout
+    assert "Examples" in run("export", "--help").stdout
