@@ -164,7 +164,8 @@ def write_bundle(
     out = Path(out)
     check_target(out, overwrite)
     files = {file: FileRecord(hashlib.sha256(data).hexdigest(), len(data)) for file, data in contents.items()}
-    manifest = Manifest(name, weights, files, created_by, validation)
+    manifest = Manifest(name, weights, files, created_by, validation).to_json()
+    Manifest.from_json(manifest)  # refuses a path that leads out before anything is written to it
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".tmp", dir=out.parent))
@@ -172,7 +173,7 @@ def write_bundle(
         raise BundleError(f"Cannot write {out}: {error.strerror or error}; choose another folder.") from error
     try:
         folder = scratch / "new"
-        for file, data in {**contents, MANIFEST_FILE: manifest.to_json()}.items():
+        for file, data in {**contents, MANIFEST_FILE: manifest}.items():
             target = folder / file
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
@@ -191,9 +192,13 @@ def check_target(out: Path, overwrite: bool) -> None:
     Raises:
         BundleError: something is there already that may not be replaced.
     """
-    if not (out.exists() or out.is_symlink()) or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not (out.is_dir() and (out / MANIFEST_FILE).is_file()):
+    try:
+        if not (out.exists() or out.is_symlink()) or (out.is_dir() and not any(out.iterdir())):
+            return
+        is_bundle = out.is_dir() and (out / MANIFEST_FILE).is_file()
+    except OSError as error:
+        raise BundleError(f"Cannot write {out}: {error.strerror or error}; choose another folder.") from error
+    if not is_bundle:
         raise BundleError(f"{out} exists and is no bundle; choose another folder.")
     if not overwrite:
         raise BundleError(f"{out} exists; choose another folder, or ask to overwrite it.")
@@ -235,7 +240,8 @@ def _read_file(root: Path, name: str, max_bytes: int) -> bytes:
         if not resolved.is_file():
             raise BundleError(f"{name} is no regular file; download or convert the model again.")
         with resolved.open("rb") as stream:
-            data = stream.read(max_bytes + 1)
+            # read() allocates what it is asked for, so never what the manifest says alone.
+            data = stream.read(min(max_bytes, resolved.stat().st_size) + 1)
     except FileNotFoundError:
         if name == MANIFEST_FILE:
             raise BundleError(f"it holds no {MANIFEST_FILE}, so it is no ghostzoo model; check the path.") from None
