@@ -1,0 +1,237 @@
+"""Weight file in, proven bundle out: the same bytes every time, or a clear error and nothing at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import ghostzoo
+from ghostzoo import converter as module
+from ghostzoo.architecture import Architecture
+from ghostzoo.bundle import Bundle
+from ghostzoo.catalog import Preprocessing, get_model
+from ghostzoo.converter import convert
+from ghostzoo.engines.base import EngineOptions
+from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
+from ghostzoo.errors import BundleError, LabelsError, OptionError, ParityError, UnknownModelError, WeightsError
+from ghostzoo.parity import ENGINE_TOLERANCE, EXACT_TOLERANCE, compare_logits
+
+from .fixtures.networks import random_arrays, write_weights
+
+SMALL = Preprocessing(resize_short=72, crop_size=64)
+LABELS = ["cat", "dog", "frog"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow network of three classes."""
+    return write_weights(tmp_path_factory.mktemp("weights") / "mine.pdparams", random_arrays(Architecture.of(0.25, 3)))
+
+
+def convert_small(weights: Path, out: Path, **options: Any) -> Bundle:
+    return convert(weights, out, **({"name": "mine", "labels": LABELS, "preprocessing": SMALL} | options))
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_bundle_says_what_it_is(weights: Path, tmp_path: Path) -> None:
+    bundle = convert_small(weights, tmp_path / "mine")
+    data = weights.read_bytes()
+    assert bundle.manifest.weights == {
+        "file_name": "mine.pdparams",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "size": len(data),
+    }
+    assert bundle.manifest.created_by == {
+        "ghostzoo": ghostzoo.__version__,
+        "numpy": np.__version__,
+        "onnx": version("onnx"),
+    }
+    assert bundle.manifest.validation["paddle_comparison"] == "not run"
+    for output in ("logits", "embedding"):
+        report = bundle.manifest.validation["golden_check"][output]
+        assert report["top5_equal"] is True
+        assert 0 <= report["max_difference"] <= EXACT_TOLERANCE * report["scale"]
+    assert (bundle.name, bundle.config.width, bundle.config.image_size) == ("mine", 0.25, 64)
+    assert [label.label for label in bundle.labels] == LABELS
+    assert bundle.preprocessing == SMALL
+    card = bundle.read("README.md").decode()
+    assert hashlib.sha256(data).hexdigest() in card
+    assert "paddle comparison: not run" in card
+    assert "license:" not in card  # whose weights these are is not known
+
+
+def test_the_graph_is_of_these_weights_and_passes_its_own_golden_check(weights: Path, tmp_path: Path) -> None:
+    bundle = convert_small(weights, tmp_path / "mine")
+    onnx.checker.check_model(bundle.model(), full_check=True)
+    metadata = {entry.key: entry.value for entry in onnx.load_from_string(bundle.model()).metadata_props}
+    assert metadata["ghostzoo.weights_sha256"] == bundle.manifest.weights["sha256"]
+    golden = bundle.golden()
+    assert golden.pixel_values.shape == (2, 3, 64, 64)
+    with OnnxRuntimeEngine(bundle.model(), EngineOptions(threads=1)) as engine:
+        assert golden.check(engine.run).within(ENGINE_TOLERANCE)
+        assert compare_logits(golden.embedding, engine.run(golden.pixel_values, "embedding")).within(EXACT_TOLERANCE)
+
+
+def test_the_same_weights_give_the_same_bytes(weights: Path, tmp_path: Path) -> None:
+    first = files_of(convert_small(weights, tmp_path / "one").path)
+    assert files_of(convert_small(weights, tmp_path / "two").path) == first
+    code = (
+        "import sys; from pathlib import Path; from tests.test_converter import convert_small\n"
+        "convert_small(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", code, str(weights), str(tmp_path / "three")]
+    subprocess.run(command, env=environment, check=True, cwd=tmp_path)
+    assert files_of(tmp_path / "three") == first
+
+
+def test_other_weights_give_another_graph(weights: Path, tmp_path: Path) -> None:
+    other = write_weights(tmp_path / "other.pdparams", random_arrays(Architecture.of(0.25, 3), seed=1))
+    one, two = convert_small(weights, tmp_path / "one"), convert_small(other, tmp_path / "two")
+    assert one.model() != two.model()
+    assert one.golden().to_bytes() != two.golden().to_bytes()
+
+
+def test_names_and_labels_are_any_unicode(weights: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "幽灵 ü.pdparams"
+    odd.write_bytes(weights.read_bytes())
+    labels = tmp_path / "标签.txt"
+    labels.write_text("2 青蛙\n0 猫\n1 Hündin\n", encoding="utf-8")
+    bundle = convert_small(odd, tmp_path / "模型", labels=labels)
+    assert [label.label for label in bundle.labels] == ["猫", "Hündin", "青蛙"]
+    assert bundle.manifest.weights["file_name"] == "幽灵 ü.pdparams"
+    bytes_name = tmp_path / os.fsdecode(b"odd\xff.pdparams")
+    bytes_name.write_bytes(weights.read_bytes())
+    assert convert_small(bytes_name, tmp_path / "bytes").manifest.weights["file_name"] == r"odd\udcff.pdparams"
+
+
+def assert_nothing_written(out: Path, error: type[Exception], match: str, **call: Any) -> None:
+    before = sorted(out.parent.iterdir())
+    with pytest.raises(error, match=match) as caught:
+        convert(**({"out": out, "name": "mine", "labels": LABELS, "preprocessing": SMALL} | call))
+    assert "\n" not in str(caught.value)
+    assert sorted(out.parent.iterdir()) == before
+
+
+def test_labels_that_do_not_fit_are_refused(weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out" / "mine"
+    out.parent.mkdir()
+    call: dict[str, Any] = {"weights": weights}
+    assert_nothing_written(
+        out, LabelsError, r"3 classes, so ImageNet's 1000 labels do not fit; pass labels", labels=None, **call
+    )
+    assert_nothing_written(out, LabelsError, "2 labels were passed for 3", labels=["a", "b"], **call)
+    file = tmp_path / "labels.txt"
+    for text, match in (
+        ("0 cat\ndog\n2 frog\n", r"labels\.txt, line 2"),
+        ("0 cat\n1 dog\n", "missing ids: 2"),
+        ("0 cat\n1 dog\n2 frog\n3 cow\n", "line 4.*another model"),
+    ):
+        file.write_text(text)
+        assert_nothing_written(out, LabelsError, match, labels=file, **call)
+    assert_nothing_written(out, LabelsError, "missing", labels=tmp_path / "missing.txt", **call)
+
+
+def test_wrong_calls_are_refused(weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    call: dict[str, Any] = {"weights": weights}
+    assert_nothing_written(out, OptionError, "catalog model.*or give", name=None, **call)
+    assert_nothing_written(out, UnknownModelError, "GhostNet_x1_0", model="GhostNet_x1_O", **call)
+    assert_nothing_written(out, WeightsError, "width 0.25, not 0.5", model="GhostNet_x0_5", **call)
+    assert_nothing_written(out, WeightsError, "no weight file", weights=tmp_path / "missing.pdparams")
+    for name in ("../mine", "a/b", "", "a b", ".hidden"):
+        assert_nothing_written(out, BundleError, "cannot name a model", name=name, **call)
+
+
+def test_damaged_and_hostile_weights_are_refused(weights: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.pdparams"
+    for data, match in (
+        (weights.read_bytes()[:-1000], "no readable"),
+        (f"cos\nsystem\n(S'touch {tmp_path}/ran'\ntR.".encode(), r"os\.system"),
+        (b"", "no readable"),
+    ):
+        bad.write_bytes(data)
+        assert_nothing_written(tmp_path / "mine", WeightsError, match, weights=bad)
+
+
+def test_an_existing_folder_is_refused_before_the_work(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = convert_small(weights, tmp_path / "mine")
+    before = files_of(first.path)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "thesis.txt").write_text("years")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "build_graph", lambda *args, **kwargs: pytest.fail("the work was begun"))
+        assert_nothing_written(tmp_path / "mine", BundleError, "ask to overwrite", weights=weights)
+        assert_nothing_written(tmp_path / "work", BundleError, "no bundle", weights=weights, overwrite=True)
+    assert files_of(first.path) == before
+    assert convert_small(weights, tmp_path / "mine", labels=["a", "b", "c"], overwrite=True).labels[0].label == "a"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "work"]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_graph_that_does_not_compute_what_the_weights_say_is_never_written(weights: Path, tmp_path: Path) -> None:
+    """The numbers are finite, but folding the batch-norm exceeds float32."""
+    arrays = random_arrays(Architecture.of(0.25, 3))
+    arrays["conv1._batch_norm.weight"][:] = 3e38
+    arrays["conv1._conv.weight"] *= 100
+    bad = write_weights(tmp_path / "bad.pdparams", arrays)
+    assert_nothing_written(tmp_path / "mine", ParityError, "logits|embedding", weights=bad)
+
+
+def test_a_wrong_graph_is_never_written(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect in the graph builder: one bias is a little off."""
+    build = module.build_graph
+
+    def build_wrongly(arrays: Any, *args: Any, **kwargs: Any) -> bytes:
+        return build({**arrays, "fc_0._batch_norm.bias": arrays["fc_0._batch_norm.bias"] + 1e-3}, *args, **kwargs)
+
+    monkeypatch.setattr(module, "build_graph", build_wrongly)
+    assert_nothing_written(
+        tmp_path / "mine", ParityError, "differs from its weights' own forward pass", weights=weights
+    )
+
+
+def test_catalog_weights_at_full_size(shared: Path, tmp_path: Path) -> None:
+    path = shared / "reference" / "GhostNet_x0_5_pretrained.pdparams"
+    bundle = convert(path, tmp_path / "x0_5", model="GhostNet_x0_5")
+    record = get_model("GhostNet_x0_5")
+    assert bundle.name == record.name
+    assert bundle.manifest.weights["source_url"] == record.weights_url
+    assert bundle.manifest.weights["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert bundle.labels[281].wnid == "n02123045"
+    assert bundle.preprocessing == record.preprocessing
+    assert "license: apache-2.0" in bundle.read("README.md").decode()
+    assert json.loads(bundle.read("config.json"))["id2label"]["281"] == "tabby, tabby cat"
+    recorded = np.load(shared / "reference" / "GhostNet_x0_5_logits.npz")
+    photos = np.load(shared / "reference" / "preprocessed.npz")
+    by_name = dict(zip((Path(str(file)).name for file in recorded["files"]), recorded["logits"], strict=True))
+    expected = np.stack([by_name[photo] for photo in photos.files])
+    with OnnxRuntimeEngine(bundle.model(), EngineOptions(threads=1)) as engine:
+        actual = engine.run(np.stack([photos[photo] for photo in photos.files]))
+    assert compare_logits(expected, actual).within(2e-5)
+
+
+def test_catalog_weights_under_another_name_or_labels_are_not_called_official(shared: Path, tmp_path: Path) -> None:
+    path = shared / "reference" / "GhostNet_x0_5_pretrained.pdparams"
+    small: dict[str, Any] = {"model": "GhostNet_x0_5", "preprocessing": SMALL}
+    renamed = convert(path, tmp_path / "renamed", name="mine", **small)
+    relabelled = convert(path, tmp_path / "relabelled", labels=[f"class {i}" for i in range(1000)], **small)
+    for bundle in (renamed, relabelled):
+        assert "source_url" not in bundle.manifest.weights
+        assert "license:" not in bundle.read("README.md").decode()
+    assert (renamed.name, relabelled.name) == ("mine", "GhostNet_x0_5")
