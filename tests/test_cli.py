@@ -39,7 +39,7 @@ def test_version() -> None:
     assert (result.returncode, result.stdout) == (0, f"ghostzoo {ghostzoo.__version__}\n")
 
 
-@pytest.mark.parametrize("command", ["list", "info", "convert", "predict"])
+@pytest.mark.parametrize("command", ["list", "info", "convert", "predict", "eval"])
 def test_help_shows_examples(command: str) -> None:
     result = run(command, "--help")
     assert result.returncode == 0
@@ -148,6 +148,26 @@ def test_convert_without_model_and_name_is_wrong_usage(tmp_path: Path) -> None:
     result = run("convert", "--weights", "w.pdparams", "--out", tmp_path / "out")
     assert result.returncode == 2
     assert "--name" in result.stderr
+
+
+def test_eval_measures_and_reports(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for index in (0, 4):
+        (data / f"class-{index}").mkdir(parents=True)
+        for number in range(3):
+            cv2.imwrite(str(data / f"class-{index}" / f"{number}.png"), np.full((70, 70, 3), 40 * number, np.uint8))
+    options = ["eval", "--model", tiny_bundle.path, "--data", data, "--threads", 1]
+    result = run(*options, "--out", tmp_path / "report")
+    assert result.returncode == 0, result.stderr
+    assert "top-1" in result.stdout
+    assert (tmp_path / "report" / "confusion.png").is_file()
+    facts = json.loads(run(*options, "--json", "--limit", 4).stdout)
+    assert facts["images"] == 4
+    (data / "class-0" / "broken.png").write_bytes(b"")
+    result = run(*options, "--json")
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["images"] == 6
+    assert "broken.png" in result.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are a POSIX facility")
