@@ -346,13 +346,13 @@ def test_overwriting_a_link_keeps_what_it_leads_to(folder: Path) -> None:
     assert snapshot(folder) == before
 
 
-@pytest.mark.parametrize("name", ["../escaped", "/tmp/escaped-absolutely", "a/../../escaped", "C:/x"])  # noqa: S108
+@pytest.mark.parametrize("name", ["../escaped", "{folder}/escaped", "a/../../escaped", "C:/x"])
 def test_contents_never_land_outside(tmp_path: Path, name: str) -> None:
+    name = name.format(folder=tmp_path)
     (tmp_path / "deep").mkdir()
     with pytest.raises(BundleError, match="no path inside the bundle"):
         write(tmp_path / "deep" / "tiny", {**contents(), name: b"x"})
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["deep"]
-    assert not Path("/tmp/escaped-absolutely").exists()  # noqa: S108
 
 
 def test_contents_that_are_no_bundle_are_not_written(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_files_that_make_no_sense_are_no_limit(tmp_path: Path, content: str) -> 
 
 @pytest.mark.parametrize("lines", ["", "\n", "nonsense\n", "0:\n", b"0::/\xff\xfe\n", "1:cpuset:/a\n"])
 def test_group_lists_that_make_no_sense_are_no_limit(tmp_path: Path, lines: str | bytes) -> None:
-    (tmp_path / "fs").mkdir()
+    group(tmp_path / "fs", "." if b"\xff" not in os.fsencode(lines) else "a", cpu__max="100000 100000")
     assert cgroup_quota(proc(tmp_path, lines), tmp_path / "fs") is None
     assert cgroup_quota(tmp_path / "missing", tmp_path / "fs") is None
 

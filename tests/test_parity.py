@@ -53,6 +53,13 @@ def test_ties_around_the_fifth_place_are_no_disagreement() -> None:
     assert not compare_logits(reference, candidate).top5_equal
 
 
+def test_classes_nearer_than_the_tolerance_may_change_places() -> None:
+    reference = np.array([[10.0, 8, 7, 6, 5, 5 - 1e-4, 0]])  # twice the tolerance of the scale is 2e-4
+    candidate = np.array([[10.0, 8, 7, 6, 5 - 1e-4, 5, 0]])
+    assert compare_logits(reference, candidate, tolerance=1e-5).top5_equal
+    assert not compare_logits(reference, candidate, tolerance=1e-6).top5_equal
+
+
 def test_order_within_the_five_does_not_matter_but_a_lost_best_one_does() -> None:
     reference = np.array([[9.0, 8, 7, 6, 5, 1, 0]])
     assert compare_logits(reference, np.array([[5.0, 6, 7, 8, 9, 1, 0]])).top5_equal

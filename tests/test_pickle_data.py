@@ -278,6 +278,11 @@ def test_structured_and_other_arrays_of_numpy_are_refused(dtype: Any, protocol: 
         load_pickle_data(pickle.dumps(np.zeros(3, dtype), protocol))
 
 
+def test_a_shape_that_does_not_fit_its_bytes_is_told_with_both() -> None:
+    with pytest.raises(DamagedPickleError, match=r"shape \(3,\) and type float32 needs 12 bytes, the file holds 8"):
+        load_pickle_data(array_pickle(b"U\x02f4", b"K\x03\x85", b"U\x08" + bytes(8)))
+
+
 def test_a_byte_order_that_is_none_is_damage() -> None:
     state = b"(K\x03U\x01?NNNK\x00K\x00K\x00t"
     with pytest.raises(DamagedPickleError, match="byte order"):
