@@ -1,13 +1,16 @@
 """Official inference archives: ``X_infer.tar`` with a Paddle program and its weights.
 
-The program is run as it is by Paddle Inference and is the oracle. The weights are taken from paddle2onnx's graph of the
-program, whose convolutions, batch-norms and matrix products come in the order of the forward pass.
+The program itself, run by Paddle Inference, is the oracle; see ``paddle_program`` for how it yields logits. The weights
+are taken from paddle2onnx's graph of the program, whose convolutions, batch-norms and matrix products come in the order
+of the forward pass. That they are the right ones is not assumed: the graph made of them must give the oracle's logits.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,62 +20,79 @@ import onnx
 from numpy.typing import NDArray
 
 from ghostzoo.architecture import Architecture
-from ghostzoo.errors import WeightsError
+from ghostzoo.errors import ParityError, WeightsError
 from ghostzoo.params import MAX_WEIGHTS_BYTES, Weights, check_weights, infer_architecture
 
-from .paddle_route import program_to_onnx, scratch_folder
+from .compare import softmax
+from .paddle_program import Program, check_params, read_program
+from .paddle_route import Route, program_to_onnx
 
 PROGRAM_FILES = ("inference.pdmodel", "inference.json")
 """The program as Paddle 2 and as Paddle 3 writes it."""
 PARAMS_FILE = "inference.pdiparams"
-_BATCH_NORM = ("weight", "bias", "_mean", "_variance")
+SOFTMAX_TOLERANCE = 1e-6
+"""Largest difference of Paddle's float32 softmax from that of its input in float64; some 2e-7 was measured."""
 _MAX_MEMBERS = 64
 
 
 @dataclass(frozen=True)
 class Archive:
-    """The two files of an archive, as data."""
+    """Program and weights of an archive, both checked, and the archive's identity."""
 
     path: Path
-    program_name: str
-    program: bytes
+    program: Program
     params: bytes
     sha256: str
     """Of the archive as a whole."""
     size: int
-
-    def write(self, folder: Path) -> tuple[Path, Path]:
-        """Write program and weights into ``folder`` under their own fixed names; return both paths."""
-        program, params = folder / self.program_name, folder / PARAMS_FILE
-        program.write_bytes(self.program)
-        params.write_bytes(self.params)
-        return program, params
+    """Bytes of the archive."""
 
 
 def read_archive(path: Path) -> Archive:
     """Read program and weights from an uncompressed tar. Its paths are not used, and nothing is extracted.
 
     Raises:
-        WeightsError: it is no such archive, or holds something that an inference archive does not.
+        WeightsError: it is no such archive, or holds something that the archive of a GhostNet does not.
     """
+    data = _read_file(path)
     try:
-        size = path.stat().st_size
-        if size > 2 * MAX_WEIGHTS_BYTES:
-            raise WeightsError(f"{path} has {size} bytes, more than an inference archive of GhostNet can have.")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        with tarfile.open(path, "r:") as archive:
-            found = dict(_members(archive))
-    except (OSError, tarfile.TarError) as error:
-        raise WeightsError(f"{path} is no readable, uncompressed tar file: {error}; get it again.") from error
+        found = _find_members(data)
+        programs = [name for name in PROGRAM_FILES if name in found]
+        if len(programs) != 1 or PARAMS_FILE not in found:
+            raise WeightsError(
+                f"it holds {', '.join(sorted(found)) or 'neither program nor weights'}; an inference archive has "
+                f"{PARAMS_FILE} and one of {', '.join(PROGRAM_FILES)}."
+            )
+        check_params(found[PARAMS_FILE])
+        program = read_program(found[programs[0]], PurePosixPath(programs[0]).suffix)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
-    programs = [name for name in PROGRAM_FILES if name in found]
-    if len(programs) != 1 or PARAMS_FILE not in found:
+    return Archive(path, program, found[PARAMS_FILE], hashlib.sha256(data).hexdigest(), len(data))
+
+
+def _read_file(path: Path) -> bytes:
+    limit = 2 * MAX_WEIGHTS_BYTES
+    try:
+        if not path.is_file():
+            raise WeightsError(f"There is no archive {path}; check the path.")
+        size = path.stat().st_size
+        if size > limit:
+            raise WeightsError(f"{path} has {size} bytes, more than the {limit} that are read.")
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}; check its permissions.") from error
+
+
+def _find_members(data: bytes) -> dict[str, bytes]:
+    try:
+        # From memory, a header that promises too much gets what there is; uncompressed, nothing can expand.
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            return dict(_members(archive))
+    except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError, OSError) as error:
         raise WeightsError(
-            f"{path} holds {', '.join(sorted(found)) or 'neither program nor weights'}; an inference archive has "
-            f"{PARAMS_FILE} and one of {', '.join(PROGRAM_FILES)}."
-        )
-    return Archive(path, programs[0], found[programs[0]], found[PARAMS_FILE], digest, size)
+            f"it is no readable, uncompressed tar file ({error}); get it again, or unpack it."
+        ) from error
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
@@ -89,49 +109,87 @@ def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
         file = archive.extractfile(member) if member.isreg() and not member.issparse() else None
         if file is None:
             raise WeightsError(f"{name} in it is a link or special file, which is not read.")
-        if member.size > MAX_WEIGHTS_BYTES:
-            raise WeightsError(
-                f"{name} in it has {member.size} bytes, more than the {MAX_WEIGHTS_BYTES} that are read."
-            )
-        data = file.read(member.size)
-        if len(data) != member.size:
+        if not 0 <= member.size <= MAX_WEIGHTS_BYTES:
+            raise WeightsError(f"{name} in it has {member.size} bytes; at most {MAX_WEIGHTS_BYTES} are read.")
+        content = file.read()
+        if len(content) != member.size:
             raise WeightsError(f"{name} in it is truncated; get the archive again.")
-        yield name, data
+        yield name, content
 
 
-def run_archive(archive: Archive, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Run the archive's own program with Paddle Inference; return its first output (N, classes)."""
+class ProgramRoute:
+    """Pixel values -> the logits of the archive's own program, run by Paddle Inference without oneDNN.
+
+    Where the program ends in a softmax, the whole program runs too, on every image, and its probabilities must be the
+    softmax of the logits: so the cut program is known to be the archive's.
+    """
+
+    def __init__(self, archive: Archive) -> None:
+        """Load the program.
+
+        Raises:
+            WeightsError: Paddle cannot load it.
+        """
+        self._path = archive.path
+        self._cut = _paddle_route(archive, archive.program.cut)
+        self._whole = _paddle_route(archive, archive.program.whole) if archive.program.ends_in_softmax else None
+        self.softmax_difference = 0.0
+        """Largest difference between its probabilities and the softmax of its logits so far."""
+
+    def __call__(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run it.
+
+        Raises:
+            ParityError: the program's probabilities are not the softmax of its logits.
+        """
+        logits = self._cut(pixel_values)
+        if self._whole is not None:
+            difference = float(np.abs(softmax(logits) - self._whole(pixel_values)).max())
+            if not difference <= SOFTMAX_TOLERANCE:
+                raise ParityError(
+                    f"{self._path}: its probabilities differ by {difference:.1e} from the softmax of the tensor before "
+                    "it, so the logits to compare with are not known. Nothing was written."
+                )
+            self.softmax_difference = max(self.softmax_difference, difference)
+        return logits
+
+
+def _paddle_route(archive: Archive, program: bytes) -> Route:
     from paddle import inference
 
-    with scratch_folder() as folder:
-        program, params = archive.write(folder)
-        config = inference.Config(str(program), str(params))
+    with tempfile.TemporaryDirectory(prefix="ghostzoo-export-") as folder:
+        program_file, params_file = Path(folder, f"inference{archive.program.suffix}"), Path(folder, PARAMS_FILE)
+        program_file.write_bytes(program)
+        params_file.write_bytes(archive.params)
+        config = inference.Config(str(program_file), str(params_file))
         config.disable_gpu()
         config.enable_new_executor()
         config.enable_new_ir(True)
-        config.disable_mkldnn()  # the plain kernels: what training computed
+        config.disable_mkldnn()  # the plain kernels, whose answer is the network's own forward pass
         config.disable_glog_info()
-        predictor = inference.create_predictor(config)
-        predictor.get_input_handle(predictor.get_input_names()[0]).copy_from_cpu(pixel_values)
-        predictor.run()
-        output: NDArray[np.float32] = predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
-        return output
+        try:
+            predictor = inference.create_predictor(config)
+        except Exception as error:  # Paddle's errors are of many kinds
+            raise WeightsError(f"{archive.path}: Paddle cannot load its program ({error}); get it again.") from error
+    image, output = predictor.get_input_names()[0], predictor.get_output_names()[0]
+
+    def run(pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        predictor.get_input_handle(image).copy_from_cpu(pixel_values)
+        try:
+            predictor.run()
+        except Exception as error:
+            raise WeightsError(
+                f"{archive.path}: Paddle cannot run its program on images of {pixel_values.shape[2:]} pixels ({error})."
+            ) from error
+        result: NDArray[np.float32] = predictor.get_output_handle(output).copy_to_cpu()
+        return result
+
+    return run
 
 
 def archive_to_onnx(archive: Archive) -> bytes:
-    """Convert the archive's program with paddle2onnx."""
-    with scratch_folder() as folder:
-        return program_to_onnx(*archive.write(folder))
-
-
-def ends_in_softmax(model: bytes) -> bool:
-    """Whether the graph's first output is a softmax, as in the official archives."""
-    graph = onnx.load_from_string(model).graph
-    producers = {output: node for node in graph.node for output in node.output}
-    node = producers.get(graph.output[0].name)
-    while node is not None and node.op_type in ("Identity", "Mul", "Add"):  # Paddle appends a scaling by 1 plus 0
-        node = producers.get(node.input[0])
-    return node is not None and node.op_type == "Softmax"
+    """Convert the archive's program, without its softmax, with paddle2onnx."""
+    return program_to_onnx(archive.program.cut, archive.program.suffix, archive.params)
 
 
 def weights_of_archive(archive: Archive, model: bytes) -> Weights:
@@ -140,35 +198,35 @@ def weights_of_archive(archive: Archive, model: bytes) -> Weights:
     Raises:
         WeightsError: the graph is not that of a GhostNet.
     """
-    tensors = list(_tensors_in_order(onnx.load_from_string(model).graph))
     try:
-        arrays = _named(tensors)
+        arrays = _named(list(_tensors_in_order(onnx.load_from_string(model).graph)))
         architecture = infer_architecture(arrays)
         check_weights(arrays, architecture)
     except WeightsError as error:
         raise WeightsError(f"{archive.path}: its program is no GhostNet; {error}") from error
-    return Weights(arrays, architecture, archive.path.name, archive.sha256, archive.size)
+    file_name = archive.path.name.encode("utf-8", "backslashreplace").decode()
+    return Weights(arrays, architecture, file_name, archive.sha256, archive.size)
 
 
-def _named(tensors: list[tuple[str, NDArray[np.float32]]]) -> dict[str, NDArray[np.float32]]:
+def _named(tensors: list[NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """Give the tensors the official keys, which have the order of the forward pass for every width."""
     keys = list(Architecture.of(1.0, 1).state_shapes())
     if len(tensors) != len(keys):
         raise WeightsError(f"it has {len(tensors)} weight tensors, a GhostNet has {len(keys)}.")
-    return {key: array for key, (_, array) in zip(keys, tensors, strict=True)}
+    return dict(zip(keys, tensors, strict=True))
 
 
-def _tensors_in_order(graph: onnx.GraphProto) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Yield the weights in the order of the nodes that use them."""
+def _tensors_in_order(graph: onnx.GraphProto) -> Iterator[NDArray[np.float32]]:
+    """Yield the weights in the order of the nodes that use them; paddle2onnx keeps batch-norms as nodes."""
     values = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
             values[node.output[0]] = node.attribute[0].t
         elif node.op_type == "Identity" and node.input[0] in values:
             values[node.output[0]] = values[node.input[0]]
     operands = {"Conv": (1,), "BatchNormalization": (1, 2, 3, 4), "MatMul": (1,), "Add": (0, 1)}
     for node in graph.node:
         for position in operands.get(node.op_type, ()):
-            tensor = values.get(node.input[position])
-            if tensor is not None and tensor.dims:  # a scalar is no weight
-                yield node.input[position], onnx.numpy_helper.to_array(tensor).astype(np.float32)
+            tensor = values.get(node.input[position]) if position < len(node.input) else None
+            if tensor is not None:
+                yield np.ascontiguousarray(onnx.numpy_helper.to_array(tensor), dtype=np.float32)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -12,74 +13,102 @@ from numpy.typing import NDArray
 from ghostzoo.errors import ParityError
 from ghostzoo.parity import EXACT_TOLERANCE, Agreement, compare_logits
 
-# The smallest normal float32: below it, a probability says nothing of its logit any more.
-_SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
-
 
 @dataclass(frozen=True)
 class Comparison:
-    """Each route held against the reference on the same images."""
+    """Each route held against the reference on the same images, image by image."""
 
     reference: str
-    images: int
-    agreements: Mapping[str, Agreement]
-    """Name of a route -> how far it is from the reference."""
+    images: tuple[str, ...]
+    agreements: Mapping[str, tuple[Agreement, ...]]
+    """Name of a route -> how far it is from the reference on each image. The scale is that of all images."""
+
+    def summary(self, route: str) -> Agreement:
+        """How far ``route`` is from the reference on all images together."""
+        rows = self.agreements[route]
+        difference = max(row.max_difference for row in rows)
+        return Agreement(difference, rows[0].scale, all(row.top5_equal for row in rows))
+
+    def worst_image(self, route: str) -> str:
+        """The image on which ``route`` is farthest from the reference, different top-5 first."""
+        rows = self.agreements[route]
+        return max(zip(self.images, rows, strict=True), key=lambda pair: _badness(pair[1]))[0]
 
     def to_report(self) -> dict[str, Any]:
+        """Return the summaries as JSON types; images go by their file names alone."""
         return {
             "reference": self.reference,
-            "images": self.images,
+            "images": len(self.images),
             "tolerance": EXACT_TOLERANCE,
             "routes": {
-                name: agreement.to_dict() | {"relative": agreement.relative}
-                for name, agreement in self.agreements.items()
+                route: {
+                    **self.summary(route).to_dict(),
+                    "relative": self.summary(route).relative,
+                    "worst_image": PurePath(self.worst_image(route)).name,
+                }
+                for route in self.agreements
             },
         }
 
 
 def compare_routes(
-    names: Sequence[str], reference: str, routes: Mapping[str, NDArray[np.float32]], subject: str
+    images: Sequence[str], reference: str, routes: Mapping[str, NDArray[np.float32]], subject: str
 ) -> Comparison:
     """Compare every route with the ``reference`` route.
 
     Args:
-        names: the images, for messages.
+        images: names of the images.
         reference: the key of ``routes`` that the others are held against.
         routes: (N, classes) logits by name of the route.
         subject: what is compared, for messages.
 
     Raises:
-        ParityError: a route differs by more than 1e-5 of the logits' scale, or in the top-5 of an image (ties aside).
+        ParityError: on some image a route differs by more than 1e-5 of the logits' scale (the largest absolute
+            reference logit on all images), or in the top-5, ties aside.
     """
     expected = routes[reference]
-    agreements = {}
-    for name, logits in routes.items():
-        if name == reference:
-            continue
-        agreement = compare_logits(expected, logits)
-        if not agreement.within(EXACT_TOLERANCE):
+    for route, logits in routes.items():
+        if logits.shape != expected.shape:
             raise ParityError(
-                f"{subject}: {name} differs from {reference} by {agreement}, worst on "
-                f"{names[_worst_image(expected, logits)]}; at most {EXACT_TOLERANCE:g} with equal top-5 is accepted. "
-                "Nothing was written."
+                f"{subject}: {route} gives {logits.shape}, {reference} {expected.shape}. Nothing was written."
             )
-        agreements[name] = agreement
-    return Comparison(reference, len(names), agreements)
+    comparison = Comparison(
+        reference,
+        tuple(images),
+        {name: _by_image(expected, logits) for name, logits in routes.items() if name != reference},
+    )
+    faults = [
+        f"{route} differs from {reference} on {len(wrong)} of {len(images)} images, most on {worst}: {agreement}"
+        for route, rows in comparison.agreements.items()
+        if (wrong := [row for row in rows if not row.within(EXACT_TOLERANCE)])
+        for worst, agreement in [(comparison.worst_image(route), max(rows, key=_badness))]
+    ]
+    if faults:
+        raise ParityError(
+            f"{subject}: {'; '.join(faults)}. At most {EXACT_TOLERANCE:g} with equal top-5 is accepted. "
+            "Nothing was written."
+        )
+    return comparison
 
 
-def log_probabilities(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Softmax outputs -> logits up to a constant for each image, which is as much as a softmax leaves of them."""
-    logs: NDArray[np.float32] = np.log(np.maximum(probabilities, _SMALLEST_PROBABILITY))
-    return logs
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Probabilities (N, classes) of logits (N, classes), in float64."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    probabilities: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities
 
 
-def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logits (N, classes) -> log-probabilities, cut off where ``log_probabilities`` cuts off."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return np.maximum(logs, np.log(_SMALLEST_PROBABILITY)).astype(np.float32)
+def _by_image(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> tuple[Agreement, ...]:
+    whole = compare_logits(expected, actual)
+    rows = []
+    for index in range(len(expected)):
+        reference, candidate = expected[index : index + 1], actual[index : index + 1]
+        # What counts as a tie follows from the scale of all images, as the tolerance does.
+        own_scale = float(np.abs(reference).max())
+        tolerance = EXACT_TOLERANCE * (whole.scale / own_scale if own_scale > 0 else 1.0)
+        rows.append(replace(compare_logits(reference, candidate, tolerance), scale=whole.scale))
+    return tuple(rows)
 
 
-def _worst_image(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> int:
-    distance = np.abs(expected - actual).max(axis=1)
-    return int(np.where(np.isfinite(distance), distance, np.inf).argmax())
+def _badness(agreement: Agreement) -> tuple[bool, float]:
+    return not agreement.top5_equal, agreement.relative

@@ -1,7 +1,8 @@
 """Parameters and multiply-adds, counted from the ONNX graph and held against the published figures.
 
-The graph pads channels to fit the engines' blocked layouts. A padding slot has no weights but zeros; such slots are
-counted apart, so that what is left is the network itself.
+The graph pads channels to fit the engines' blocked layouts. Which slots are padding is told by the graph of the same
+architecture whose weights are all ones: there, padding is all that is zero. They are counted apart, so that what is
+left is the network itself, dead channels included.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ghostzoo.architecture import Architecture
 from ghostzoo.catalog import PublishedFigures
+from ghostzoo.graph import build_graph
 
 # A published figure has two decimals of a million.
 _ROUNDING = 0.005 + 1e-9
@@ -53,10 +56,14 @@ class Counts:
         return report
 
 
-def count(model: bytes) -> Counts:
-    """Count in a graph that ``ghostzoo.graph`` wrote."""
+def count(model: bytes, architecture: Architecture) -> Counts:
+    """Count in a graph that ``ghostzoo.graph`` wrote for ``architecture``.
+
+    Raises:
+        ValueError: the graph is another one, or holds something in its padding.
+    """
     graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(model), strict_mode=True).graph
-    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    used = _used_slots(graph, architecture)
     shapes = {
         value.name: [dimension.dim_value or 1 for dimension in value.type.tensor_type.shape.dim]
         for value in (*graph.input, *graph.value_info, *graph.output)
@@ -64,25 +71,22 @@ def count(model: bytes) -> Counts:
     weights = biases = normalised = multiply_adds = extra = padded = padded_multiply_adds = 0
     for node in graph.node:
         if node.op_type == "GlobalAveragePool":
-            _, channels, height, width = shapes[node.input[0]]
-            extra += (height * width + 1) * _used_channels(graph, node.input[0], tensors, channels)
+            _, _, height, width = shapes[node.input[0]]
+            extra += (height * width + 1) * _channels(graph, node.input[0], used)
         if node.op_type not in ("Conv", "Gemm"):
             continue
-        weight = tensors[node.input[1]]
-        bias = tensors[node.input[2]] if len(node.input) > 2 else None
-        places = int(np.prod(shapes[node.output[0]][2:], dtype=np.int64)) if node.op_type == "Conv" else 1
-        used = _used_weights(weight)
-        weights += used
-        multiply_adds += used * places
-        padded += weight.size + (0 if bias is None else bias.size)
+        weight = used[node.input[1]]
+        bias = used[node.input[2]].sum() if len(node.input) > 2 else 0  # the second half of a split has none
+        places = int(np.prod(shapes[node.output[0]][2:], dtype=np.int64))
+        weights += int(weight.sum())
+        multiply_adds += int(weight.sum()) * places
+        padded += sum(used[name].size for name in node.input[1:])
         padded_multiply_adds += weight.size * places
-        if bias is None:  # the second half of a split convolution
-            continue
         if node.op_type == "Gemm" or ".se." in node.name:
-            biases += weight.shape[1] if node.op_type == "Gemm" else _used_rows(weight)
-        else:
-            normalised += _used_rows(weight)
-            extra += 2 * _used_rows(weight) * places
+            biases += int(bias)
+        else:  # folded from a batch-norm
+            normalised += int(bias)
+            extra += 2 * int(bias) * places
     return Counts(
         trainable_parameters=weights + biases + 2 * normalised,
         parameters=weights + biases + 4 * normalised,
@@ -93,20 +97,27 @@ def count(model: bytes) -> Counts:
     )
 
 
-def _used_rows(weight: NDArray[np.float32]) -> int:
-    return int(weight.reshape(len(weight), -1).any(axis=1).sum())
+def _used_slots(graph: onnx.GraphProto, architecture: Architecture) -> dict[str, NDArray[np.bool_]]:
+    """Initializer -> which of its numbers are weights of the network, and not padding."""
+    ones = {key: np.ones(shape, np.float32) for key, shape in architecture.state_shapes().items()}
+    size = graph.input[0].type.tensor_type.shape.dim[2].dim_value
+    data = build_graph(ones, architecture, model_name=graph.name, weights_sha256="", image_size=size)
+    probe = onnx.load_from_string(data).graph
+    if list(probe.node) != list(graph.node):
+        raise ValueError(f"this is not the graph that ghostzoo writes for width {architecture.width:g}")
+    used = {tensor.name: onnx.numpy_helper.to_array(tensor) != 0 for tensor in probe.initializer}
+    for tensor in graph.initializer:
+        slots = used[tensor.name]
+        if list(tensor.dims) != list(slots.shape) or (onnx.numpy_helper.to_array(tensor)[~slots] != 0).any():
+            raise ValueError(f"{tensor.name} has another shape than the architecture's, or weights in its padding")
+    return used
 
 
-def _used_weights(weight: NDArray[np.float32]) -> int:
-    """Weights between slots that are no padding; a single weight may be zero without being padding."""
-    columns = int(weight.any(axis=tuple(axis for axis in range(weight.ndim) if axis != 1)).sum())
-    return _used_rows(weight) * columns * int(np.prod(weight.shape[2:], dtype=np.int64))
-
-
-def _used_channels(graph: onnx.GraphProto, name: str, tensors: dict[str, NDArray[np.float32]], channels: int) -> int:
+def _channels(graph: onnx.GraphProto, name: str, used: dict[str, NDArray[np.bool_]]) -> int:
     """Channels of a tensor that are no padding, from the convolution that makes it."""
     producers = {output: node for node in graph.node for output in node.output}
-    node = producers.get(name)
-    while node is not None and node.op_type != "Conv":
-        node = producers.get(node.input[0])
-    return channels if node is None else _used_rows(tensors[node.input[1]])
+    node = producers[name]
+    while node.op_type != "Conv":
+        node = producers[node.input[0]]
+    weight = used[node.input[1]]
+    return int(weight.any(axis=(1, 2, 3)).sum())

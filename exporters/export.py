@@ -2,47 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ghostzoo.architecture import Architecture
 from ghostzoo.bundle import Bundle, check_target
 from ghostzoo.catalog import CatalogModel, Preprocessing, get_model
 from ghostzoo.converter import write_model_bundle
-from ghostzoo.errors import InputError, OptionError
+from ghostzoo.errors import OptionError, WeightsError
 from ghostzoo.golden import Golden
 from ghostzoo.graph import build_graph
 from ghostzoo.images import describe, read_image
 from ghostzoo.labels import resolve_labels
+from ghostzoo.manifest import check_name
 from ghostzoo.params import Weights, read_weights
 from ghostzoo.preprocess import preprocess
 from ghostzoo.sources import expand
 
-from . import archive as archives
-from .compare import Comparison, compare_routes, log_probabilities, log_softmax
+from .archive import ProgramRoute, archive_to_onnx, read_archive, weights_of_archive
+from .compare import Comparison, compare_routes
 from .counts import Counts, count
-from .paddle_network import build_network, forward
-from .paddle_route import export_with_paddle2onnx, run_onnx
+from .paddle_network import GhostNet, build_network, forward
+from .paddle_route import Route, export_with_paddle2onnx, onnx_route
 
-# The routes; the graphs are run by ONNX Runtime, the archive's program by Paddle Inference.
+# The routes; ONNX Runtime runs the graphs, Paddle Inference an archive's program.
 PADDLE = "Paddle forward"
 PADDLE2ONNX = "paddle2onnx graph"
-OURS = "ghostzoo graph"
 PROGRAM = "archive program"
-PROGRAM2ONNX = "archive by paddle2onnx"
+OURS = "ghostzoo graph"
 
+STEPS = 3
+"""Steps of each bundle that are told of, besides one for each image."""
 _GOLDEN_IMAGES = 2
-STEPS = 6
-"""Steps that are told of for each bundle; one more for an archive."""
+_BATCH_SIZE = 8
 _LIBRARIES = ("paddlepaddle", "paddle2onnx", "onnxruntime")
-
-Step = Callable[[str], object]
-"""Called with the name of each step as it begins."""
 
 
 @dataclass(frozen=True)
@@ -50,158 +50,155 @@ class Export:
     """A bundle that was written, and the figures that speak for it."""
 
     bundle: Bundle
-    comparisons: tuple[Comparison, ...]
+    comparison: Comparison
     counts: Counts
 
 
 @dataclass(frozen=True)
-class RealImages:
-    """Photographs, preprocessed once for all routes."""
+class _Subject:
+    """Weights, and how the original computes logits from them."""
 
-    names: tuple[str, ...]
-    pixel_values: NDArray[np.float32]
-    """(N, 3, crop, crop)"""
-
-
-def read_images(folder: str | PathLike[str], preprocessing: Preprocessing) -> RealImages:
-    """Read and preprocess all images of ``folder``.
-
-    Raises:
-        ImageError: one cannot be read; none is passed over.
-        InputError: there are fewer than the golden vectors need.
-    """
-    sources = list(expand(folder))
-    if len(sources) < _GOLDEN_IMAGES:
-        raise InputError(f"{folder} holds {len(sources)} image(s); the comparison needs at least {_GOLDEN_IMAGES}.")
-    tensors = [preprocess(read_image(source), preprocessing) for source in sources]
-    return RealImages(tuple(describe(source) for source in sources), np.stack(tensors))
+    weights: Weights
+    network: GhostNet
+    reference: str
+    """The route that all others are held against."""
+    routes: Mapping[str, Route]
+    facts: Callable[[], Mapping[str, Any]] = field(default=dict)
+    """What else was found out, once all images have been run."""
 
 
-def export_weights(
-    weights: str | PathLike[str],
+def export_model(
     out: str | PathLike[str],
-    images: str | PathLike[str],
+    images: Any,
     *,
+    weights: str | PathLike[str] | None = None,
+    archive: str | PathLike[str] | None = None,
     model: str | None = None,
     name: str | None = None,
-    labels: str | PathLike[str] | None = None,
+    labels: str | PathLike[str] | Sequence[str] | None = None,
     overwrite: bool = False,
-    on_step: Step = lambda _: None,
+    on_step: Callable[[str], object] = lambda _: None,
 ) -> Export:
-    """Turn a ``.pdparams`` file into a bundle, after the three-way comparison on the images of a folder.
+    """Turn Paddle's weights into a bundle, after a comparison of all routes on real images.
+
+    The reference is Paddle's forward pass for ``weights``, and the archive's own program in Paddle Inference for
+    ``archive``. Held against it are paddle2onnx's graph and ghostzoo's graph in ONNX Runtime, and for an archive also
+    Paddle's forward pass with the weights that were found in it.
 
     Args:
-        weights, out, model, name, labels, overwrite: as for ``ghostzoo.convert``.
-        images: a folder of photographs.
-        on_step: told of each step as it begins.
+        out, model, name, labels, overwrite: as for ``ghostzoo.convert``.
+        images: photographs, as a folder, a pattern or several; at least one.
+        weights: a ``.pdparams`` file.
+        archive: an official inference archive, instead of ``weights``.
+        on_step: told of each step as it begins: ``STEPS`` of them, and one for each image.
 
     Raises:
         ParityError: the routes disagree; nothing was written.
         GhostZooError: an input cannot be used; nothing was written.
     """
-    record = _record(model, name)
-    check_target(Path(out), overwrite)
-    on_step("reading the weights")
-    tensors = read_weights(weights, width=record.width if record else None)
-    return _export(tensors, out, images, record, name, labels, overwrite, on_step, oracle=None)
-
-
-def export_archive(
-    archive: str | PathLike[str],
-    out: str | PathLike[str],
-    images: str | PathLike[str],
-    *,
-    model: str | None = None,
-    name: str | None = None,
-    labels: str | PathLike[str] | None = None,
-    overwrite: bool = False,
-    on_step: Step = lambda _: None,
-) -> Export:
-    """Turn an official inference archive into a bundle; its own program, run by Paddle Inference, is the oracle.
-
-    Arguments and errors are those of ``export_weights``.
-    """
-    record = _record(model, name)
-    check_target(Path(out), overwrite)
-    on_step("reading the archive")
-    content = archives.read_archive(Path(archive))
-    program = archives.archive_to_onnx(content)
-    tensors = archives.weights_of_archive(content, program)
-    return _export(tensors, out, images, record, name, labels, overwrite, on_step, oracle=(content, program))
-
-
-def _export(
-    weights: Weights,
-    out: str | PathLike[str],
-    images: str | PathLike[str],
-    record: CatalogModel | None,
-    name: str | None,
-    labels: str | PathLike[str] | None,
-    overwrite: bool,
-    on_step: Step,
-    oracle: tuple[archives.Archive, bytes] | None,
-) -> Export:
+    if model is None and name is None:
+        raise OptionError("Say which catalog model this is, or give the new model a name.")
+    if (weights is None) == (archive is None):
+        raise OptionError("Pass either weights or an archive.")
+    record = get_model(model) if model is not None else None
     model_name = name or (record.name if record else "")
     preprocessing = record.preprocessing if record else Preprocessing()
-    names = resolve_labels(labels, weights.architecture.num_classes)
-    on_step("reading the images")
-    photos = read_images(images, preprocessing)
-    on_step("running Paddle")
-    network = build_network(weights.arrays, weights.architecture)
-    logits, embedding = forward(network, photos.pixel_values)
-    on_step("running paddle2onnx")
-    raw = export_with_paddle2onnx(network, preprocessing.crop_size)
-    on_step("comparing")
+    check_name(model_name)
+    check_target(Path(out), overwrite)
+    sources = list(expand(images))
+
+    on_step("converting with paddle2onnx")
+    if archive is not None:
+        subject = _from_archive(Path(archive), record)
+    else:
+        subject = _from_weights(Path(weights or ""), record, preprocessing.crop_size)
+    tensors = subject.weights
+    classes = resolve_labels(labels, tensors.architecture.num_classes)
+
+    on_step("building the graph")
     graph = build_graph(
-        weights.arrays,
-        weights.architecture,
+        tensors.arrays,
+        tensors.architecture,
         model_name=model_name,
-        weights_sha256=weights.sha256,
+        weights_sha256=tensors.sha256,
         image_size=preprocessing.crop_size,
     )
-    ours = run_onnx(graph, photos.pixel_values)
-    routes = {PADDLE: logits, PADDLE2ONNX: run_onnx(raw, photos.pixel_values), OURS: ours}
-    comparisons = [compare_routes(photos.names, PADDLE, routes, model_name)]
-    if oracle is not None:
-        on_step("running the archive's program")
-        comparisons.append(_compare_with_program(photos, *oracle, ours, model_name))
-    counts = count(graph)
+    counts = count(graph, tensors.architecture)
+    routes = {**subject.routes, OURS: onnx_route(graph)}
+    pixel_values, logits = _run(routes, sources, preprocessing, on_step)
+    comparison = compare_routes([describe(source) for source in sources], subject.reference, logits, model_name)
+    golden = Golden(
+        pixel_values, logits[subject.reference][: len(pixel_values)], forward(subject.network, pixel_values)[1]
+    )
+
     on_step("writing the bundle")
-    is_official = record is not None and model_name == record.name and labels is None
+    fits_record = record is not None and tensors.architecture.num_classes == record.num_classes
     bundle = write_model_bundle(
-        weights,
+        tensors,
         out,
         model_name=model_name,
-        labels=names,
+        labels=classes,
         preprocessing=preprocessing,
-        official=record if is_official else None,
-        golden=Golden(photos.pixel_values[:_GOLDEN_IMAGES], logits[:_GOLDEN_IMAGES], embedding[:_GOLDEN_IMAGES]),
+        official=record if fits_record and name in (None, model) and labels is None else None,
+        golden=golden,
         validation={
-            "paddle_comparison": [comparison.to_report() for comparison in comparisons],
-            "golden_source": PADDLE,
-            "counts": counts.to_report(record.published if is_official and record else None),
+            "paddle_comparison": comparison.to_report(),
+            "golden_source": f"{subject.reference} on the first {len(pixel_values)} images",
+            **subject.facts(),
+            "counts": counts.to_report(record.published if record and fits_record else None),
         },
         tools={library: version(library) for library in _LIBRARIES},
         overwrite=overwrite,
     )
-    return Export(bundle, tuple(comparisons), counts)
+    return Export(bundle, comparison, counts)
 
 
-def _compare_with_program(
-    photos: RealImages, archive: archives.Archive, program: bytes, ours: NDArray[np.float32], subject: str
-) -> Comparison:
-    """Hold our graph against the archive's own program, in log-probabilities where that ends in a softmax."""
-    outputs = {
-        PROGRAM: archives.run_archive(archive, photos.pixel_values),
-        PROGRAM2ONNX: run_onnx(program, photos.pixel_values),
-    }
-    if archives.ends_in_softmax(program):
-        outputs = {name: log_probabilities(output) for name, output in outputs.items()}
-        ours = log_softmax(ours)
-    return compare_routes(photos.names, PROGRAM, {**outputs, OURS: ours}, subject)
+def _from_weights(path: Path, record: CatalogModel | None, image_size: int) -> _Subject:
+    weights = read_weights(path, width=record.width if record else None)
+    network = build_network(weights.arrays, weights.architecture)
+    raw = export_with_paddle2onnx(network, image_size)
+    return _Subject(weights, network, PADDLE, {PADDLE: _paddle_route(network), PADDLE2ONNX: onnx_route(raw)})
 
 
-def _record(model: str | None, name: str | None) -> CatalogModel | None:
-    if model is None and name is None:
-        raise OptionError("Say which catalog model this is, or give the new model a name.")
-    return get_model(model) if model is not None else None
+def _from_archive(path: Path, record: CatalogModel | None) -> _Subject:
+    archive = read_archive(path)
+    raw = archive_to_onnx(archive)
+    weights = weights_of_archive(archive, raw)
+    if record and Architecture.of(record.width, 1).blocks != Architecture.of(weights.architecture.width, 1).blocks:
+        raise WeightsError(
+            f"{path}: the weights are of width {weights.architecture.width:g}, those of {record.name} of "
+            f"{record.width:g}; check the model name and the file."
+        )
+    network = build_network(weights.arrays, weights.architecture)
+    program = ProgramRoute(archive)
+    routes = {PROGRAM: program, PADDLE: _paddle_route(network), PADDLE2ONNX: onnx_route(raw)}
+    return _Subject(weights, network, PROGRAM, routes, lambda: {"softmax_difference": program.softmax_difference})
+
+
+def _paddle_route(network: GhostNet) -> Route:
+    return lambda pixel_values: forward(network, pixel_values)[0]
+
+
+def _run(
+    routes: Mapping[str, Route], sources: Sequence[Any], preprocessing: Preprocessing, on_step: Callable[[str], object]
+) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]:
+    """Run all routes on all images, a batch at a time.
+
+    Returns:
+        The first few images, preprocessed, and the logits (N, classes) of each route.
+
+    Raises:
+        ImageError: an image cannot be read; none is passed over.
+    """
+    first: NDArray[np.float32] | None = None
+    logits: dict[str, list[NDArray[np.float32]]] = {name: [] for name in routes}
+    for start in range(0, len(sources), _BATCH_SIZE):
+        tensors = []
+        for source in sources[start : start + _BATCH_SIZE]:
+            on_step(f"comparing on {Path(describe(source)).name}")
+            tensors.append(preprocess(read_image(source), preprocessing))
+        pixel_values = np.stack(tensors)
+        first = pixel_values[:_GOLDEN_IMAGES] if first is None else first
+        for name, route in routes.items():
+            logits[name].append(route(pixel_values))
+    return np.asarray(first), {name: np.concatenate(parts) for name, parts in logits.items()}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ghostzoo.errors import EngineUnavailableError, InputError
+from ghostzoo.sources import expand
 from ghostzoo.terminal import Command, print_table, steps
 
 if TYPE_CHECKING:
@@ -62,20 +63,32 @@ def export(
         raise click.UsageError("--all takes the names from the catalog; leave out --model and --name.")
     if not every and model is None and name is None:
         raise click.UsageError("Give --model (a catalog model) or --name (a model of your own).")
-    folder = images or _default_images()
+    sources = list(expand(images or _default_images()))
     exporting = _import_export()
     exports = []
-    jobs = _jobs(Path(weights_dir), Path(out)) if weights_dir else [(model, weights or archive, out)]
-    with steps(len(jobs) * exporting.STEPS) as on_step:
-        for job_model, source, target in jobs:
-            run = exporting.export_archive if archive else exporting.export_weights
+    jobs = _jobs(Path(weights_dir), Path(out)) if weights_dir else [(model, weights, Path(out))]
+    try:
+        with steps(len(jobs) * (exporting.STEPS + len(sources))) as on_step:
+            for job_model, job_weights, target in jobs:
 
-            def report(step: str, subject: str | None = job_model or name) -> None:
-                on_step(f"{subject}: {step}")
+                def report(step: str, subject: str | None = job_model or name) -> None:
+                    on_step(f"{subject}: {step}")
 
-            exports.append(run(source, target, folder, model=job_model, name=name, on_step=report, **options))
-    for result in exports:
-        _print_report(result)
+                exports.append(
+                    exporting.export_model(
+                        target,
+                        sources,
+                        weights=job_weights,
+                        archive=archive,
+                        model=job_model,
+                        name=name,
+                        on_step=report,
+                        **options,
+                    )
+                )
+    finally:  # what was written is told of even when the next one fails
+        for result in exports:
+            _print_report(result)
 
 
 def _jobs(weights_dir: Path, out: Path) -> list[tuple[str, Path, Path]]:
@@ -106,30 +119,27 @@ def _import_export() -> Any:
 
 
 def _print_report(export: Export) -> None:
+    comparison, counts = export.comparison, export.counts
     rows = []
-    for comparison in export.comparisons:
-        for route, agreement in comparison.agreements.items():
-            rows.append(
-                [
-                    comparison.reference,
-                    route,
-                    str(comparison.images),
-                    f"{agreement.max_difference:.2e}",
-                    f"{agreement.relative:.2e}",
-                    "equal" if agreement.top5_equal else "different",
-                ]
-            )
-    print_table(["reference", "route", "images", "max difference", "of the scale", "top-5"], rows)
-    counts = export.bundle.manifest.validation["counts"]
+    for route in comparison.agreements:
+        agreement = comparison.summary(route)
+        rows.append(
+            [
+                route,
+                f"{agreement.max_difference:.2e}",
+                f"{agreement.relative:.2e}",
+                "equal" if agreement.top5_equal else "different",
+                Path(comparison.worst_image(route)).name,
+            ]
+        )
+    caption = f"against {comparison.reference} on {len(comparison.images)} images"
+    print_table([export.bundle.name, "max difference", "of the scale", "top-5", "worst image"], rows, caption=caption)
+    report = export.bundle.manifest.validation["counts"]
+    padding = counts.padded_multiply_adds / counts.multiply_adds - 1
     rows = [
-        ["parameters", f"{export.counts.parameters / 1e6:.2f} M", *_published(counts, "parameters")],
-        ["multiply-adds", f"{export.counts.operations / 1e6:.2f} M", *_published(counts, "multiply_adds")],
-        [
-            "padding",
-            f"{(export.counts.padded_multiply_adds / export.counts.multiply_adds - 1):.1%} multiply-adds",
-            "",
-            "",
-        ],
+        ["parameters", f"{counts.parameters / 1e6:.2f} M", *_published(report, "parameters")],
+        ["multiply-adds", f"{counts.operations / 1e6:.2f} M", *_published(report, "multiply_adds")],
+        ["padding", f"{padding:.1%} multiply-adds", "", ""],
     ]
     print_table([export.bundle.name, "counted", "published", "agree"], rows, caption=f"Wrote {export.bundle.path}")
 

@@ -11,6 +11,8 @@ what was checked, so that no other reader of the file can see something else in 
 from __future__ import annotations
 
 import json
+import math
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +33,8 @@ _COMPUTING = frozenset(
 )
 """Names of operators in old and new programs; ``p`` is a parameter, ``combine`` a list of tensors, in new ones."""
 _MAX_SHOWN = 60
+# Version, number of LoD levels, version of the tensor, bytes of its description; then the description, then the data.
+_TENSOR_HEADER = struct.Struct("<IQIi")
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,38 @@ def read_program(data: bytes, suffix: str) -> Program:
     except WeightsError:
         raise
     except Exception as error:  # json and protobuf raise errors of many kinds, and a damaged program more
-        raise WeightsError(f"its program is damaged ({type(error).__name__}: {error}); get the archive again.") from error
+        raise WeightsError(f"its program is damaged ({_shorten(error)}); get the archive again.") from error
+
+
+def check_params(data: bytes) -> None:
+    """Check that a ``.pdiparams`` file, of Paddle 2 or 3, is a sequence of float32 tensors that fills it exactly.
+
+    Paddle itself would take sizes and offsets as they come.
+
+    Raises:
+        WeightsError: it is something else.
+    """
+    from paddle.base.proto import framework_pb2
+
+    position = 0
+    try:
+        while position < len(data):
+            version, levels, tensor_version, description_size = _TENSOR_HEADER.unpack_from(data, position)
+            if (version, levels, tensor_version) != (0, 0, 0) or description_size < 0:
+                raise ValueError(f"no tensor starts at byte {position}")
+            position += _TENSOR_HEADER.size
+            description = framework_pb2.VarType.TensorDesc.FromString(data[position : position + description_size])
+            if description.data_type != framework_pb2.VarType.FP32 or any(side < 0 for side in description.dims):
+                raise ValueError(f"the tensor before byte {position} is not of float32")
+            position += description_size + 4 * math.prod(description.dims)
+        if position != len(data):
+            raise ValueError(f"its tensors need {position} bytes, it has {len(data)}")
+    except Exception as error:  # struct and protobuf have errors of their own
+        raise WeightsError(f"its weights are damaged ({_shorten(error)}); get the archive again.") from error
+
+
+def _shorten(error: Exception) -> str:
+    return f"{type(error).__name__}: {ascii(str(error)[:200])[1:-1]}"
 
 
 def _check_operators(names: Iterable[str]) -> None:

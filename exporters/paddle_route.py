@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import paddle
-import paddle2onnx
 from numpy.typing import NDArray
 
 from ghostzoo.errors import EngineError
 
 OPSET_VERSION = 17
+_TIMEOUT_SECONDS = 600
+_SHOWN_LOG_LINES = 3
+
+Route = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Pixel values (N, 3, H, W) -> logits (N, classes), both float32."""
 
 
 def export_with_paddle2onnx(network: paddle.nn.Layer, image_size: int) -> bytes:
@@ -27,60 +31,77 @@ def export_with_paddle2onnx(network: paddle.nn.Layer, image_size: int) -> bytes:
     Raises:
         EngineError: paddle2onnx failed.
     """
-    with scratch_folder() as folder:
-        prefix = folder / "network"
+    with tempfile.TemporaryDirectory(prefix="ghostzoo-export-") as folder:
+        prefix = Path(folder, "network")
         spec = paddle.static.InputSpec([None, 3, image_size, image_size], "float32", "x")
         paddle.jit.save(paddle.jit.to_static(network, input_spec=[spec], full_graph=True), str(prefix))
-        return program_to_onnx(prefix.with_suffix(".json"), prefix.with_suffix(".pdiparams"))
+        program, params = prefix.with_suffix(".json"), prefix.with_suffix(".pdiparams")
+        return program_to_onnx(program.read_bytes(), ".json", params.read_bytes())
 
 
-def program_to_onnx(program: Path, params: Path) -> bytes:
-    """Convert a Paddle program (``.pdmodel`` or ``.json``) and its weights with paddle2onnx.
+def program_to_onnx(program: bytes, suffix: str, params: bytes) -> bytes:
+    """Convert a Paddle program with paddle2onnx.
+
+    It runs in a process of its own, with a scratch copy of the model, and with working and home folder there: it leaves
+    temporary files behind, prints to stdout, and a program that it cannot handle may end the process.
+
+    Args:
+        program: content of the program file.
+        suffix: ``.pdmodel`` or ``.json``, by which paddle2onnx tells the format.
+        params: content of the ``.pdiparams`` file.
 
     Raises:
-        EngineError: paddle2onnx failed. It only logs that, so what it wrote is checked.
+        EngineError: paddle2onnx failed. It only logs that and carries on, so what it wrote is checked.
     """
-    with scratch_folder() as folder:
-        target = folder / "raw.onnx"
+    with tempfile.TemporaryDirectory(prefix="ghostzoo-export-") as name:
+        folder = Path(name)
+        (folder / f"model{suffix}").write_bytes(program)
+        (folder / "model.pdiparams").write_bytes(params)
+        log = _run_paddle2onnx(folder, suffix)
         try:
-            # Its default optimiser takes twenty times as long, and ONNX Runtime does that work anyway.
-            paddle2onnx.export(
-                str(program), str(params), save_file=str(target), opset_version=OPSET_VERSION, optimize_tool="None"
-            )
-            model = onnx.load(target)
-            onnx.checker.check_model(model)
-        except Exception as error:  # its own failures are of many kinds, down to a missing file
-            raise EngineError(f"paddle2onnx could not convert {program.name}: {error}") from error
-        serialized: bytes = target.read_bytes()
-        return serialized
+            data = (folder / "raw.onnx").read_bytes()
+            onnx.checker.check_model(data, full_check=True)
+        except Exception as error:  # the checker's errors are of many kinds
+            said = " / ".join(line.strip() for line in log.splitlines()[-_SHOWN_LOG_LINES:] if line.strip())
+            raise EngineError(
+                f"paddle2onnx wrote no valid ONNX graph ({error}). Its last words: {said or 'none'}. "
+                "Check that the versions of paddlepaddle and paddle2onnx are those of the extra 'export'."
+            ) from error
+        return data
 
 
-def run_onnx(model: bytes, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Run any ONNX classifier on (N, 3, H, W) with ONNX Runtime's defaults; return its first output (N, classes)."""
+def _run_paddle2onnx(folder: Path, suffix: str) -> str:
+    """Run paddle2onnx in ``folder``; return what it printed."""
+    command = [sys.executable, "-m", "paddle2onnx.command", "--model_dir", ".", "--save_file", "raw.onnx"]
+    command += ["--model_filename", f"model{suffix}", "--params_filename", "model.pdiparams"]
+    # Its default optimiser takes twenty times as long, and ONNX Runtime does that work anyway.
+    command += ["--opset_version", str(OPSET_VERSION), "--optimize_tool", "None"]
+    place = dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP"), str(folder))
+    try:
+        done = subprocess.run(  # noqa: S603  # the interpreter that runs this, with fixed arguments
+            command,
+            cwd=folder,
+            env=os.environ | place | {"PYTHONIOENCODING": "utf-8"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(f"paddle2onnx was not done after {_TIMEOUT_SECONDS} seconds and was stopped.") from error
+    return done.stdout.decode("utf-8", "replace")
+
+
+def onnx_route(model: bytes) -> Route:
+    """Return what runs an ONNX classifier with ONNX Runtime's defaults and gives its first output."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    output: NDArray[np.float32] = session.run(None, {name: pixel_values})[0]
-    return output
+    image, logits = session.get_inputs()[0].name, session.get_outputs()[0].name
 
+    def run(pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        output: NDArray[np.float32] = session.run([logits], {image: pixel_values})[0]
+        return output
 
-@contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """A temporary working directory, for converters that write beside their input and into the current folder.
-
-    What they print to stdout, from C++ too, goes to stderr.
-    """
-    before = Path.cwd()
-    sys.stdout.flush()
-    stdout = os.dup(1)
-    with tempfile.TemporaryDirectory(prefix="ghostzoo-export-") as name:
-        try:
-            os.chdir(name)
-            os.dup2(2, 1)
-            yield Path(name)
-        finally:
-            sys.stdout.flush()
-            os.dup2(stdout, 1)
-            os.close(stdout)
-            os.chdir(before)
+    return run

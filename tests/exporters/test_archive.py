@@ -4,14 +4,15 @@ import gzip
 import io
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from exporters.archive import archive_to_onnx, ends_in_softmax, read_archive, run_archive, weights_of_archive
-from exporters.compare import log_probabilities, log_softmax
-from ghostzoo.errors import WeightsError
+from exporters.archive import ProgramRoute, archive_to_onnx, read_archive, weights_of_archive
+from exporters.paddle_route import onnx_route
+from ghostzoo.errors import ParityError, WeightsError
 from ghostzoo.params import read_weights
 from ghostzoo.parity import compare_logits
 from ghostzoo.reference import reference_forward
@@ -19,18 +20,26 @@ from ghostzoo.reference import reference_forward
 
 def test_weights_and_answers_come_back(archive: Path, weights: Path) -> None:
     content = read_archive(archive)
-    program = archive_to_onnx(content)
-    assert ends_in_softmax(program)
+    assert content.program.ends_in_softmax
+    graph = archive_to_onnx(content)
     expected = read_weights(weights)
-    found = weights_of_archive(content, program)
+    found = weights_of_archive(content, graph)
     assert found.architecture.num_classes == 1000
     for key, array in expected.arrays.items():
         np.testing.assert_array_equal(found.arrays[key], array, err_msg=key)
     pixel_values = np.random.default_rng(0).normal(size=(2, 3, 224, 224)).astype(np.float32)
-    probabilities = run_archive(content, pixel_values)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     logits, _ = reference_forward(expected.arrays, expected.architecture, pixel_values)
-    assert compare_logits(log_probabilities(probabilities), log_softmax(logits)).within(1e-5)
+    program = ProgramRoute(content)
+    assert compare_logits(logits, program(pixel_values)).within(1e-5)
+    assert compare_logits(logits, onnx_route(graph)(pixel_values)).within(1e-5)
+    assert 0 < program.softmax_difference < 1e-6
+
+
+def test_a_program_cut_in_the_wrong_place_is_not_believed(archive: Path) -> None:
+    content = read_archive(archive)
+    whole = replace(content, program=replace(content.program, cut=content.program.whole, whole=content.program.cut))
+    with pytest.raises(ParityError, match="differ by"):
+        ProgramRoute(whole)(np.zeros((1, 3, 224, 224), np.float32))
 
 
 def member(name: str, data: bytes = b"x", **fields: object) -> tuple[tarfile.TarInfo, bytes]:
@@ -70,16 +79,33 @@ def test_a_strange_archive_is_refused(
     assert str(path) in str(caught.value)
 
 
-def test_paths_in_the_archive_lead_nowhere(tmp_path: Path) -> None:
-    path = tmp_path / "x.tar"
-    with tarfile.open(path, "w") as tar:
-        for name in ("../../inference.json", "/inference.pdiparams"):
-            info, data = member(name, b"data")
-            tar.addfile(info, io.BytesIO(data))
+def test_paths_in_the_archive_lead_nowhere(archive: Path, tmp_path: Path) -> None:
+    path = tmp_path / "inner" / "x.tar"
+    path.parent.mkdir()
+    with tarfile.open(archive) as original, tarfile.open(path, "w") as tar:
+        for info in original.getmembers():
+            info.name = f"../../{Path(info.name).name}"
+            tar.addfile(info, original.extractfile(info))
     content = read_archive(path)
-    program, params = content.write(tmp_path)
-    assert (program.parent, params.parent) == (tmp_path, tmp_path)
-    assert program.read_bytes() == b"data"
+    assert weights_of_archive(content, archive_to_onnx(content)).architecture.num_classes == 1000
+    assert sorted(tmp_path.rglob("*")) == [path.parent, path]
+
+
+@pytest.mark.parametrize("place", ["start", "middle", "end"])
+def test_damaged_weights_are_refused(place: str, archive: Path, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.tar"
+    with tarfile.open(archive) as original, tarfile.open(path, "w") as tar:
+        for info in original.getmembers():
+            file = original.extractfile(info)
+            assert file is not None
+            data = file.read()
+            if info.name.endswith(".pdiparams"):
+                position = {"start": 0, "middle": 16, "end": len(data) - 1}[place]
+                data = data[:-1] if place == "end" else data[:position] + b"\xff" * 8 + data[position + 8 :]
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    with pytest.raises(WeightsError, match=r"damaged\.tar: its weights are damaged"):
+        read_archive(path)
 
 
 def lying_size(path: Path) -> None:
