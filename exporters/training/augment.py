@@ -1,0 +1,148 @@
+"""Augmentation in NumPy and OpenCV. Every draw comes from the generator that the caller passes."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+"""(H, W, 3), RGB."""
+
+_CROP_ATTEMPTS = 10
+_ASPECT = (3 / 4, 4 / 3)
+_FILL = (124, 116, 104)  # ImageNet's mean colour
+
+
+def random_resized_crop(rng: np.random.Generator, image: Image, size: int, smallest: float) -> Image:
+    """Cut a random rectangle, from ``smallest`` to all of the area and 3:4 to 4:3, and resize it to a square."""
+    height, width = image.shape[:2]
+    for _ in range(_CROP_ATTEMPTS):
+        area = height * width * rng.uniform(smallest, 1.0)
+        aspect = math.exp(rng.uniform(math.log(_ASPECT[0]), math.log(_ASPECT[1])))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            break
+    else:
+        h = w = min(height, width)
+        top, left = (height - h) // 2, (width - w) // 2
+    return _resize(image[top : top + h, left : left + w], size)
+
+
+def flip(rng: np.random.Generator, image: Image) -> Image:
+    """Mirror left and right, every second time."""
+    return image[:, ::-1] if rng.random() < 0.5 else image
+
+
+def rand_augment(rng: np.random.Generator, image: Image, operations: int, magnitude: float) -> Image:
+    """Apply ``operations`` random operations, each with a strength up to ``magnitude`` of 10 (RandAugment)."""
+    for _ in range(operations):
+        strength = float(rng.uniform(0, magnitude)) / 10
+        sign = 1.0 if rng.random() < 0.5 else -1.0
+        image = _OPERATIONS[int(rng.integers(len(_OPERATIONS)))](image, strength, sign)
+    return image
+
+
+def _resize(image: Image, size: int) -> Image:
+    resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, np.uint8)
+
+
+def _affine(image: Image, matrix: list[list[float]]) -> Image:
+    height, width = image.shape[:2]
+    warped = cv2.warpAffine(
+        image,
+        np.array(matrix, np.float64),
+        (width, height),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=_FILL,
+    )
+    return np.asarray(warped, np.uint8)
+
+
+def _rotate(image: Image, strength: float, sign: float) -> Image:
+    height, width = image.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), sign * strength * 30, 1.0)
+    return _affine(image, matrix.tolist())
+
+
+def _shear_x(image: Image, strength: float, sign: float) -> Image:
+    shear = sign * strength * 0.3
+    return _affine(image, [[1, shear, -shear * image.shape[0] / 2], [0, 1, 0]])
+
+
+def _shear_y(image: Image, strength: float, sign: float) -> Image:
+    shear = sign * strength * 0.3
+    return _affine(image, [[1, 0, 0], [shear, 1, -shear * image.shape[1] / 2]])
+
+
+def _translate_x(image: Image, strength: float, sign: float) -> Image:
+    return _affine(image, [[1, 0, sign * strength * 0.45 * image.shape[1]], [0, 1, 0]])
+
+
+def _translate_y(image: Image, strength: float, sign: float) -> Image:
+    return _affine(image, [[1, 0, 0], [0, 1, sign * strength * 0.45 * image.shape[0]]])
+
+
+def _blend(image: Image, other: NDArray[np.float32], factor: float) -> Image:
+    """``factor`` 1 keeps the image, 0 gives ``other``, more than 1 goes away from it."""
+    return np.clip(other + (image - other) * np.float32(factor), 0, 255).astype(np.uint8)
+
+
+def _grey(image: Image) -> NDArray[np.float32]:
+    return (image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
+
+
+def _colour(image: Image, strength: float, sign: float) -> Image:
+    return _blend(image, _grey(image), 1 + sign * strength * 0.9)
+
+
+def _contrast(image: Image, strength: float, sign: float) -> Image:
+    return _blend(image, np.full((1, 1, 1), _grey(image).mean(), np.float32), 1 + sign * strength * 0.9)
+
+
+def _brightness(image: Image, strength: float, sign: float) -> Image:
+    return _blend(image, np.zeros((1, 1, 1), np.float32), 1 + sign * strength * 0.9)
+
+
+def _sharpness(image: Image, strength: float, sign: float) -> Image:
+    return _blend(image, cv2.blur(image, (3, 3)).astype(np.float32), 1 + sign * strength * 0.9)
+
+
+def _autocontrast(image: Image, strength: float, sign: float) -> Image:
+    low = image.min(axis=(0, 1)).astype(np.float32)
+    spread = np.maximum(image.max(axis=(0, 1)) - low, 1)
+    return ((image - low) * (255 / spread)).astype(np.uint8)
+
+
+def _equalise(image: Image, strength: float, sign: float) -> Image:
+    return np.dstack([cv2.equalizeHist(np.ascontiguousarray(image[..., channel])) for channel in range(3)])
+
+
+def _posterise(image: Image, strength: float, sign: float) -> Image:
+    return np.asarray(image & np.uint8(0xFF << round(4 * strength) & 0xFF), np.uint8)
+
+
+def _solarise(image: Image, strength: float, sign: float) -> Image:
+    return np.where(image >= 256 * (1 - strength), 255 - image, image).astype(np.uint8)
+
+
+_OPERATIONS = (
+    _autocontrast,
+    _equalise,
+    _rotate,
+    _posterise,
+    _solarise,
+    _colour,
+    _contrast,
+    _brightness,
+    _sharpness,
+    _shear_x,
+    _shear_y,
+    _translate_x,
+    _translate_y,
+)

@@ -1,0 +1,174 @@
+"""``python -m exporters train``: options in, a run folder out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ghostzoo.catalog import get_model, list_models
+from ghostzoo.errors import EngineUnavailableError
+from ghostzoo.terminal import Command
+
+_PATH = click.Path(path_type=Path)
+
+
+def _pair(form: str, second: type[int] | type[float]) -> Callable[[Any], tuple[int, float]]:
+    """Return the parser of two numbers with a colon between them, such as ``SIZE:EPOCHS``."""
+
+    def parse(value: Any) -> tuple[int, float]:
+        left, _, right = str(value).partition(":")
+        try:
+            return int(left), second(right)
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is not of the form {form}, two numbers.") from None
+
+    return parse
+
+
+@click.command(cls=Command)
+@click.option(
+    "--data",
+    type=_PATH,
+    required=True,
+    help="A folder with a folder a class, a .tar of one, or a list file (.txt, a line '<path> <index>').",
+)
+@click.option("--out", type=_PATH, required=True, help="The run's folder: checkpoint, metrics, weights, bundle.")
+@click.option("--name", help="The bundle's name.  [default: the name of the run's folder]")
+@click.option("--labels", type=_PATH, help="Class names for a list file: a line '<index> <name>' each.")
+@click.option(
+    "--val", "validation", type=_PATH, help="Images to measure on after each epoch, of any form that --data takes."
+)
+@click.option(
+    "--val-split",
+    "validation_split",
+    type=click.FloatRange(0, 0.9),
+    default=0.0,
+    help="Without --val: the share of each class that is kept for measuring.",
+)
+@click.option(
+    "--skip-unreadable",
+    is_flag=True,
+    help="Leave images out that cannot be read, and list them; otherwise they are an error.",
+)
+@click.option(
+    "--model",
+    type=click.Choice(list_models(), case_sensitive=False),
+    default="GhostNet_x0_5",
+    help="Whose width to train.",
+)
+@click.option("--width", type=float, help="Any other width, instead of --model.")
+@click.option("--init", type=_PATH, help="Official weights to start from; a head for other classes is drawn anew.")
+@click.option("--freeze-backbone", is_flag=True, help="Train the head alone.")
+@click.option("--teacher", type=_PATH, help="Distil from this bundle folder or .pdparams file.")
+@click.option("--unlabelled", type=_PATH, help="More images, without labels, to distil on.")
+@click.option("--distill-weight", type=float, default=1.0, help="Weight of the divergence from the teacher.")
+@click.option("--distill-temperature", type=float, default=1.0)
+@click.option("--image-size", type=int, default=224, help="Side of the network's input in pixels.")
+@click.option(
+    "--resize-short", type=int, help="Shorter side before the centre crop.  [default: image size x 256 / 224]"
+)
+@click.option(
+    "--grow",
+    type=_pair("SIZE:EPOCHS", int),
+    metavar="SIZE:EPOCHS",
+    multiple=True,
+    help="First train at SIZE pixels for EPOCHS epochs; may be repeated.",
+)
+@click.option("--epochs", type=int, default=360, help="Of all sizes together.")
+@click.option("--batch-size", type=int, default=512, help="Images a step, over all processes.")
+@click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), default="sgd")
+@click.option("--learning-rate", type=float, help="At the peak.  [default: 0.8 for each 512 images a step]")
+@click.option("--warmup-epochs", type=float, default=5.0)
+@click.option("--momentum", type=float, default=0.9)
+@click.option("--nesterov", is_flag=True)
+@click.option("--weight-decay", type=float, default=4e-5)
+@click.option("--label-smoothing", type=float, default=0.1)
+@click.option("--dropout", type=float, default=0.2)
+@click.option("--crop-scale", type=float, default=0.08, help="Smallest share of the area that a random crop keeps.")
+@click.option("--flip/--no-flip", default=True)
+@click.option(
+    "--rand-augment",
+    type=_pair("OPERATIONS:MAGNITUDE", float),
+    metavar="OPERATIONS:MAGNITUDE",
+    help="RandAugment, such as 2:9.",
+)
+@click.option("--mixup", type=float, default=0.0, help="Alpha of mixup; 0 is off.")
+@click.option("--cutmix", type=float, default=0.0, help="Alpha of cutmix; 0 is off.")
+@click.option(
+    "--ema",
+    type=float,
+    default=0.0,
+    help="Decay of the weights' moving average a step, which becomes the result; 0 is off.",
+)
+@click.option("--clip-gradients", type=float, default=0.0, help="Largest norm of the gradients; 0 is off.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    help="auto: float32 on a CPU, mixed precision on a GPU.",
+)
+@click.option("--channels-last/--no-channels-last", default=True)
+@click.option(
+    "--compile/--no-compile",
+    default=False,
+    help="Compile the network: minutes at the start, up to twice the speed on a CPU.",
+)
+@click.option("--seed", type=int, default=0)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option("--threads", type=click.IntRange(min=1), help="Of the network.  [default: the usable CPUs]")
+@click.option("--workers", type=click.IntRange(min=1), help="Threads that prepare images.  [default: as --threads]")
+@click.option("--cache-mb", type=click.IntRange(min=0), default=1024, help="Memory for decoded images.")
+@click.option("--checkpoint-minutes", type=float, default=10.0, help="Besides one after each epoch.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out exactly where its checkpoint left it.")
+@click.option("--quiet", is_flag=True)
+def train(
+    model: str,
+    width: float | None,
+    image_size: int,
+    resize_short: int | None,
+    precision: str,
+    out: Path,
+    name: str | None,
+    cache_mb: int,
+    **options: Any,
+) -> None:
+    """Train a GhostNet on your images, and write it as official weights and as a bundle.
+
+    The defaults are the published recipe of PaddleClas's GhostNets. A run that was stopped goes on with --resume and
+    the same options. Several GPUs: torchrun --nproc-per-node=N -m exporters train ...
+
+    \b
+    Examples:
+      python -m exporters train --data photos --val-split 0.1 --out run --batch-size 64 --epochs 60
+      python -m exporters train --data photos --out run --model GhostNet_x1_0 \\
+          --init GhostNet_x1_0_pretrained.pdparams --batch-size 64 --epochs 20 --learning-rate 0.02
+      python -m exporters train --data photos --unlabelled more --teacher GhostNet_x1_3 --out run
+    """
+    training = _import_training()
+    of_recipe = {field.name for field in fields(training.Recipe)}
+    recipe = training.Recipe(
+        width=get_model(model).width if width is None else width,
+        image_size=image_size,
+        resize_short=round(image_size * 256 / 224) if resize_short is None else resize_short,
+        precision=training.resolve_precision(precision, options["device"]),
+        **{key: value for key, value in options.items() if key in of_recipe},
+    )
+    request = training.Request(
+        out=out,
+        name=out.resolve().name if name is None else name,
+        cache_bytes=cache_mb * 2**20,
+        **{key: value for key, value in options.items() if key not in of_recipe},
+    )
+    training.train_model(recipe, request)
+
+
+def _import_training() -> Any:
+    try:
+        from . import run
+    except ImportError as error:
+        raise EngineUnavailableError(f"Training needs PyTorch ({error}); run \"pip install -e '.[train]'\".") from error
+    return run

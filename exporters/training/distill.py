@@ -1,0 +1,101 @@
+"""Distillation, the idea of SSLD: learn a teacher's soft answers, on images with and without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from exporters.torch_network import GhostNet, load_official
+from ghostzoo.bundle import Bundle
+from ghostzoo.catalog import Preprocessing
+from ghostzoo.engines.base import EngineOptions
+from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
+from ghostzoo.errors import OptionError
+from ghostzoo.params import read_weights
+
+Teacher = Callable[[Tensor], Tensor]
+"""Pixel values (N, 3, H, W) as the student sees them -> logits (N, classes) on the same device, without gradients."""
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Jensen-Shannon divergence of the softened answers, mean over the images, in nats.
+
+    Args:
+        student, teacher: logits (N, classes).
+        temperature: logits are divided by it first; the result is multiplied by its square, so that the gradient keeps
+            its size (Hinton et al., 2015).
+    """
+    log_p = F.log_softmax(student / temperature, dim=1)
+    log_q = F.log_softmax(teacher / temperature, dim=1)
+    log_mean = torch.logaddexp(log_p, log_q) - np.log(2)
+    each = F.kl_div(log_mean, log_p, reduction="none", log_target=True) + F.kl_div(
+        log_mean, log_q, reduction="none", log_target=True
+    )
+    return each.sum(dim=1).mean() * (temperature**2 / 2)
+
+
+def load_teacher(path: Path, classes: Sequence[str], preprocessing: Preprocessing, device: torch.device) -> Teacher:
+    """Open a bundle folder (run in ONNX Runtime) or a ``.pdparams`` file (run in PyTorch) as a teacher.
+
+    Args:
+        path: the bundle or the weights.
+        classes: the student's classes; a bundle must have the same ones in the same order.
+        preprocessing: how the student's pixel values were normalised.
+        device: where the student is trained.
+
+    Raises:
+        OptionError: the teacher knows other classes than the student.
+        GhostZooError: the teacher cannot be read.
+    """
+    if path.is_dir():
+        return _bundle_teacher(path, list(classes), preprocessing)
+    weights = read_weights(path)
+    _check_count(path, weights.architecture.num_classes, len(classes))
+    network = GhostNet(weights.architecture)
+    load_official(network, weights.arrays)
+    network.eval().requires_grad_(False).to(device)
+
+    @torch.no_grad()
+    def answer(pixel_values: Tensor) -> Tensor:
+        logits: Tensor = network(pixel_values)
+        return logits.float()
+
+    return answer
+
+
+def _bundle_teacher(path: Path, classes: list[str], ours: Preprocessing) -> Teacher:
+    bundle = Bundle.open(path)
+    _check_count(path, bundle.num_classes, len(classes))
+    names = [label.label for label in bundle.labels]
+    if names != classes:
+        first = next(index for index, name in enumerate(classes) if names[index] != name)
+        raise OptionError(
+            f"The teacher {path} calls class {first} {names[first]!r}, the data call it {classes[first]!r}; "
+            "teacher and data must have the same classes in the same order (--labels names those of a list file)."
+        )
+    engine = OnnxRuntimeEngine.load(bundle, EngineOptions())
+    theirs = bundle.preprocessing
+
+    def answer(pixel_values: Tensor) -> Tensor:
+        x = pixel_values.detach().float().cpu()
+        x = x * _column(ours.std) + _column(ours.mean)
+        if x.shape[-1] != theirs.crop_size:
+            x = F.interpolate(x, size=(theirs.crop_size, theirs.crop_size), mode="bilinear", align_corners=False)
+        x = (x - _column(theirs.mean)) / _column(theirs.std)
+        return torch.from_numpy(engine.run(np.ascontiguousarray(x.numpy()))).to(pixel_values.device)
+
+    return answer
+
+
+def _column(values: tuple[float, float, float]) -> Tensor:
+    return torch.tensor(values).view(1, 3, 1, 1)
+
+
+def _check_count(path: Path, theirs: int, ours: int) -> None:
+    if theirs != ours:
+        raise OptionError(f"The teacher {path} knows {theirs} classes, the data have {ours}; they must be the same.")

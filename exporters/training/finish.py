@@ -1,0 +1,91 @@
+"""The end of a run: official-format weights and a bundle, checked against the network that was trained."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from exporters.torch_network import GhostNet, official_arrays
+from ghostzoo.bundle import Bundle
+from ghostzoo.catalog import Preprocessing
+from ghostzoo.converter import write_model_bundle
+from ghostzoo.files import write_atomically
+from ghostzoo.golden import Golden, synthetic_images
+from ghostzoo.labels import ClassLabel
+from ghostzoo.params import read_weights
+from ghostzoo.preprocess import preprocess
+
+from .recipe import Recipe
+
+WEIGHTS_FILE = "weights.pdparams"
+BUNDLE_FOLDER = "bundle"
+_GOLDEN_IMAGES = 4
+_PICKLE_PROTOCOL = 4  # what paddle.save writes
+
+
+def write_weights(network: GhostNet, path: Path) -> None:
+    """Write ``network`` in the official format: a pickled dict of float32 arrays, as Paddle reads and writes it."""
+    write_atomically(path, pickle.dumps(official_arrays(network), protocol=_PICKLE_PROTOCOL))
+
+
+def write_results(
+    network: GhostNet,
+    out: Path,
+    *,
+    name: str,
+    classes: Sequence[str],
+    preprocessing: Preprocessing,
+    recipe: Recipe,
+    facts: Mapping[str, Any],
+) -> Bundle:
+    """Write ``weights.pdparams`` and the folder ``bundle`` to ``out``.
+
+    The bundle's golden vectors are this network's own answers, so a bundle is written only if its graph, run in ONNX
+    Runtime, agrees with the trained network.
+
+    Args:
+        network: the trained network.
+        out: the run's folder.
+        name: the bundle's name.
+        classes: names, by class index.
+        preprocessing: how images become the network's input.
+        recipe: for the model card.
+        facts: counts and results for the manifest's validation report and the card.
+
+    Raises:
+        GhostZooError: the bundle cannot be written, or its graph differs from the network.
+    """
+    network = network.to("cpu").eval()
+    write_weights(network, out / WEIGHTS_FILE)
+    return write_model_bundle(
+        read_weights(out / WEIGHTS_FILE),
+        out / BUNDLE_FOLDER,
+        model_name=name,
+        labels=[ClassLabel(label) for label in classes],
+        preprocessing=preprocessing,
+        golden=_golden(network, preprocessing),
+        validation={"golden_source": "the trained PyTorch network on synthetic pictures", **facts},
+        tools={"torch": torch.__version__},
+        card_notes=_card_notes(recipe, facts),
+        overwrite=True,
+    )
+
+
+@torch.inference_mode()
+def _golden(network: GhostNet, preprocessing: Preprocessing) -> Golden:
+    pictures = synthetic_images(_GOLDEN_IMAGES, preprocessing.resize_short)
+    pixel_values = np.stack([preprocess(picture, preprocessing) for picture in pictures])
+    x = torch.from_numpy(pixel_values)
+    return Golden(pixel_values, network(x).numpy(), network.embed(x).numpy())
+
+
+def _card_notes(recipe: Recipe, facts: Mapping[str, Any]) -> str:
+    rows = "\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in facts.items())
+    choices = json.dumps(recipe.to_dict(), indent=2)
+    return f"## Training\n\n| | |\n|---|---|\n{rows}\n\nRecipe:\n\n```json\n{choices}\n```"

@@ -1,0 +1,37 @@
+"""How gradients become steps: the optimiser of a recipe, with its parameter groups, and mixed precision."""
+
+from __future__ import annotations
+
+import torch
+
+from exporters.torch_network import GhostNet
+
+from .recipe import Recipe
+
+_HEAD = "fc_1."
+
+
+def freeze_backbone(network: GhostNet) -> None:
+    """Let only the last Linear layer learn."""
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad = name.startswith(_HEAD)
+
+
+def make_optimizer(network: GhostNet, recipe: Recipe) -> torch.optim.Optimizer:
+    """Make the optimiser of the parameters that learn; weight decay spares batch-norm, as in the original."""
+    trained = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for name, p in trained if "_batch_norm" not in name], "weight_decay": recipe.weight_decay},
+        {"params": [p for name, p in trained if "_batch_norm" in name], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    # The learning rate is set before each step.
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=0.0, betas=(recipe.momentum, 0.999))
+    return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.nesterov)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context in which the forward pass runs in ``precision``."""
+    dtype = torch.float16 if precision == "float16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "float32")

@@ -1,0 +1,139 @@
+"""What a training run is: every choice that changes the resulting weights, and the schedule that follows from them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ghostzoo.errors import OptionError
+
+REFERENCE_BATCH = 512
+REFERENCE_LEARNING_RATE = 0.8
+"""PaddleClas trained its GhostNets with 0.8 at 512 images; the learning rate is scaled in proportion to the batch."""
+
+OPTIMIZERS = ("sgd", "adamw")
+MAX_IMAGE_SIZE = 2048
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The choices of one run; the defaults are the published recipe of PaddleClas's GhostNets.
+
+    A run is a pure function of its recipe, its data and its starting weights: sample order, augmentation and dropout
+    are drawn from ``seed`` and the place in the run, never from what was drawn before.
+    """
+
+    width: float = 0.5
+    image_size: int = 224
+    resize_short: int = 256
+    """Pixels of the shorter side at evaluation, before the centre crop of ``image_size``."""
+    grow: tuple[tuple[int, int], ...] = ()
+    """(image size, epochs) of the stages that come before ``image_size``."""
+    epochs: int = 360
+    batch_size: int = 512
+    """Images a step, over all processes."""
+    optimizer: str = "sgd"
+    """``sgd`` or ``adamw``."""
+    learning_rate: float | None = None
+    """At the peak; ``None``: 0.8 for each 512 images a step, which is SGD's."""
+    warmup_epochs: float = 5.0
+    momentum: float = 0.9
+    """Of SGD; for AdamW the decay of the first moment."""
+    nesterov: bool = False
+    weight_decay: float = 4e-5
+    """L2 penalty (SGD) or decoupled decay (AdamW) of every tensor but those of batch-norm."""
+    label_smoothing: float = 0.1
+    dropout: float = 0.2
+    crop_scale: float = 0.08
+    """Smallest share of the area that a random-resized crop keeps."""
+    flip: bool = True
+    rand_augment: tuple[int, float] | None = None
+    """(operations an image, magnitude from 0 to 10)."""
+    mixup: float = 0.0
+    """Alpha of the Beta distribution; 0 is off."""
+    cutmix: float = 0.0
+    """Alpha of the Beta distribution; 0 is off."""
+    ema: float = 0.0
+    """Decay of the weights' moving average a step; 0 is off."""
+    clip_gradients: float = 0.0
+    """Largest norm of all gradients together; 0 is off."""
+    freeze_backbone: bool = False
+    distill_weight: float = 1.0
+    """Weight of the divergence from the teacher; the label loss has weight 1."""
+    distill_temperature: float = 1.0
+    precision: str = "float32"
+    """``float32``, ``bfloat16`` or ``float16`` (with loss scaling)."""
+    channels_last: bool = True
+    compile: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low, high in _BOUNDS:
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and low <= value <= high):
+                raise OptionError(f"{name.replace('_', '-')} must be from {low:g} to {high:g}, not {value:g}.")
+        if self.optimizer not in OPTIMIZERS:
+            raise OptionError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}.")
+        if self.optimizer == "adamw" and self.learning_rate is None:
+            raise OptionError("AdamW needs a --learning-rate of its own, such as 0.002; the default one is for SGD.")
+        if self.resize_short < self.image_size:
+            raise OptionError(
+                f"resize-short ({self.resize_short}) must not be smaller than image-size ({self.image_size})."
+            )
+        for size, epochs in self.grow:
+            if not (32 <= size <= MAX_IMAGE_SIZE and epochs >= 1):
+                raise OptionError(f"grow {size}:{epochs} needs a size from 32 to {MAX_IMAGE_SIZE} and 1 epoch or more.")
+        if sum(epochs for _, epochs in self.grow) >= self.epochs:
+            raise OptionError(
+                f"The grow stages take all {self.epochs} epochs; leave at least one for image-size {self.image_size}."
+            )
+        if self.rand_augment is not None and not (1 <= self.rand_augment[0] <= 8 and 0 <= self.rand_augment[1] <= 10):
+            raise OptionError("rand-augment needs 1 to 8 operations and a magnitude from 0 to 10.")
+
+    @property
+    def peak_learning_rate(self) -> float:
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return REFERENCE_LEARNING_RATE * self.batch_size / REFERENCE_BATCH
+
+    def learning_rate_at(self, epoch: float) -> float:
+        """Learning rate at a place in the run, in epochs: linear warm-up from 0, then a half cosine to 0."""
+        if epoch < self.warmup_epochs:
+            return self.peak_learning_rate * epoch / self.warmup_epochs
+        progress = (epoch - self.warmup_epochs) / max(self.epochs - self.warmup_epochs, 1e-9)
+        return self.peak_learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+    def image_size_at(self, epoch: int) -> int:
+        """Side in pixels of the training images in an epoch, counted from 0."""
+        for size, epochs in self.grow:
+            if epoch < epochs:
+                return size
+            epoch -= epochs
+        return self.image_size
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+_BOUNDS: tuple[tuple[str, float, float], ...] = (
+    ("width", 0.05, 8),
+    ("image_size", 32, MAX_IMAGE_SIZE),
+    ("resize_short", 32, 2 * MAX_IMAGE_SIZE),
+    ("epochs", 1, 100_000),
+    ("batch_size", 2, 1_000_000),
+    ("learning_rate", 0, 100),
+    ("warmup_epochs", 0, 100_000),
+    ("momentum", 0, 0.9999),
+    ("weight_decay", 0, 1),
+    ("label_smoothing", 0, 0.9),
+    ("dropout", 0, 0.95),
+    ("crop_scale", 0.01, 1),
+    ("mixup", 0, 10),
+    ("cutmix", 0, 10),
+    ("ema", 0, 0.999999),
+    ("clip_gradients", 0, 1e6),
+    ("distill_weight", 0, 1000),
+    ("distill_temperature", 0.1, 100),
+    ("seed", 0, 2**32 - 1),
+)

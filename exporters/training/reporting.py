@@ -1,0 +1,141 @@
+"""What a run tells: a progress bar or log lines on stderr, ``metrics.csv``, ``curves.png``, TensorBoard logs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from ghostzoo.files import write_atomically
+
+COLUMNS = (
+    "epoch",
+    "image_size",
+    "learning_rate",
+    "train_loss",
+    "train_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "images_per_second",
+)
+METRICS_FILE = "metrics.csv"
+CURVES_FILE = "curves.png"
+TENSORBOARD_FOLDER = "tensorboard"
+
+History = Sequence[Mapping[str, float]]
+"""A row an epoch, with the names of ``COLUMNS``."""
+
+
+class Reporter:
+    """Reports one run; of several processes all but the first are quiet, and write nothing."""
+
+    def __init__(self, out: Path, epochs: int, *, quiet: bool = False, writes: bool = True) -> None:
+        self._out, self._epochs, self._quiet, self._writes = out, epochs, quiet, writes
+        self._console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._tensorboard: Any = None
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        if not self._quiet:
+            self._console.print(text)
+
+    def start_epoch(self, epoch: int, steps: int, done: int) -> None:
+        """Show where the run stands: epoch counted from 0, steps of an epoch, steps that are done of this one."""
+        if self._quiet or not self._console.is_terminal:
+            return
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[figures]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._progress.add_task("", total=steps * self._epochs, figures="")
+            self._progress.start()
+        self._first_step = steps * epoch
+        self._progress.update(
+            self._task, description=f"epoch {epoch + 1}/{self._epochs}", completed=self._first_step + done
+        )
+
+    def step(self, done: int, loss: float, accuracy: float, images_per_second: float) -> None:
+        """Show the running means of the epoch after ``done`` of its steps."""
+        if self._progress is not None:
+            figures = f"loss {loss:.4f}  accuracy {accuracy:.4f}  {images_per_second:.0f} images/s"
+            self._progress.update(self._task, completed=self._first_step + done, figures=figures)
+
+    def end_epoch(self, history: History) -> None:
+        """Write the metrics of all epochs so far, and tell those of the last one."""
+        row = history[-1]
+        self.say(
+            f"epoch {row['epoch']}/{self._epochs}  "
+            + "  ".join(f"{name.replace('_', ' ')} {row[name]:.5g}" for name in COLUMNS[1:] if name in row)
+        )
+        if self._writes:
+            write_atomically(self._out / METRICS_FILE, _csv(history))
+            self._log_to_tensorboard(row)
+
+    def finish(self, history: History) -> None:
+        """Draw the curves, and close what is open."""
+        if self._writes and history:
+            write_atomically(self._out / CURVES_FILE, _curves(history))
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        if self._progress is not None:
+            self._progress.stop()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+    def _log_to_tensorboard(self, row: Mapping[str, float]) -> None:
+        if find_spec("tensorboard") is None:
+            return
+        if self._tensorboard is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # A resumed run writes to the same folder: from this epoch on its values replace older ones.
+            self._tensorboard = SummaryWriter(str(self._out / TENSORBOARD_FOLDER), purge_step=int(row["epoch"]))
+        for name in COLUMNS[1:]:
+            if name in row:
+                self._tensorboard.add_scalar(name, row[name], int(row["epoch"]))
+        self._tensorboard.flush()
+
+
+def _csv(history: History) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue().encode()
+
+
+def _curves(history: History) -> bytes:
+    """Draw loss and accuracy by epoch as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    epochs = [row["epoch"] for row in history]
+    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for part in ("train", "validation"):
+            values = [row.get(f"{part}_{quantity}") for row in history]
+            if any(value is not None for value in values):
+                axes.plot(epochs, values, label=part)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(quantity)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
