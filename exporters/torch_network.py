@@ -72,7 +72,7 @@ class SqueezeExcite(nn.Module):
 
 
 class GhostBottleneck(nn.Module):
-    """Ghost module, depthwise convolution at stride 2, gate where the table has one, ghost module; beside it a shortcut."""
+    """Ghost module, depthwise convolution at stride 2, gate where the table has one, ghost module; and a shortcut."""
 
     def __init__(self, block: Block) -> None:
         super().__init__()

@@ -124,7 +124,8 @@ def _equalise(image: Image, strength: float, sign: float) -> Image:
 
 
 def _posterise(image: Image, strength: float, sign: float) -> Image:
-    return np.asarray(image & np.uint8(0xFF << round(4 * strength) & 0xFF), np.uint8)
+    kept: Image = image & np.uint8(0xFF << round(4 * strength) & 0xFF)
+    return kept
 
 
 def _solarise(image: Image, strength: float, sign: float) -> Image:
