@@ -32,7 +32,7 @@ def load(
     *,
     engine: str = "onnxruntime",
     threads: int | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     precision: str = "fp32",
     batch_size: int | None = None,
     engine_options: Mapping[str, Any] | None = None,
@@ -44,7 +44,7 @@ def load(
         model: a bundle folder.
         engine: the inference library.
         threads: CPU threads within one call; by default the CPUs that this process may use.
-        device: ``cpu``, or a device by the engine's own name.
+        device: by the engine's own name for it, such as ``cpu`` or ``cuda:0``; ``None`` takes the engine's default.
         precision: ``fp32``, or ``fp16`` or ``int8`` where the bundle has them.
         batch_size: specialise the model for this number of images a call; any number is still accepted.
         engine_options: passed on to the engine in its own terms.

@@ -1,16 +1,55 @@
-"""Engines: one short file each behind the contract of ``base``, and the table from name to class."""
+"""Engines: one short file each behind the contract of ``base``, and the table of what there is."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 
 from ..errors import UnknownEngineError, nearest
 from .base import Engine
 
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """What is known of an engine without importing it."""
+
+    name: str
+    module: str
+    """In this package; imported when the engine is asked for, not before."""
+    class_name: str
+    distributions: tuple[str, ...]
+    """Distributions of its library on the package index; any one of them will do."""
+    install: str
+    """The command that installs it."""
+
+    def versions(self) -> dict[str, str]:
+        """Return the installed distributions and their versions, from metadata alone."""
+        return dict(_installed(self.distributions))
+
+    def load_class(self) -> type[Engine]:
+        """Import the engine.
+
+        Raises:
+            EngineUnavailableError: its library cannot be imported here.
+        """
+        engine: type[Engine] = getattr(import_module(f".{self.module}", __package__), self.class_name)
+        return engine
+
+
 _ENGINES = {
-    "onnxruntime": "onnxruntime:OnnxRuntimeEngine",
+    record.name: record
+    for record in (
+        EngineRecord(
+            "onnxruntime",
+            "onnxruntime",
+            "OnnxRuntimeEngine",
+            ("onnxruntime", "onnxruntime-gpu"),
+            "pip install onnxruntime",
+        ),
+    )
 }
-"""Name -> module in this package and class. A module is imported when its engine is asked for, not before."""
 
 
 def engine_names() -> list[str]:
@@ -18,15 +57,30 @@ def engine_names() -> list[str]:
     return list(_ENGINES)
 
 
-def engine_class(name: str) -> type[Engine]:
-    """Return the class of the engine ``name``.
+def engine_record(name: str) -> EngineRecord:
+    """Return what is known of the engine ``name``.
 
     Raises:
         UnknownEngineError: no such engine; the message names the nearest ones.
-        EngineUnavailableError: its library cannot be imported here.
     """
     if name not in _ENGINES:
         raise UnknownEngineError(f"There is no engine named {name!r}. {nearest(name, _ENGINES)}")
-    module, _, attribute = _ENGINES[name].partition(":")
-    engine: type[Engine] = getattr(import_module(f".{module}", __package__), attribute)
-    return engine
+    return _ENGINES[name]
+
+
+def engine_class(name: str) -> type[Engine]:
+    """Import and return the class of the engine ``name``.
+
+    Raises:
+        UnknownEngineError: no such engine.
+        EngineUnavailableError: its library cannot be imported here.
+    """
+    return engine_record(name).load_class()
+
+
+def _installed(distributions: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for name in distributions:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            continue

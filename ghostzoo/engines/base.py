@@ -27,7 +27,8 @@ class EngineOptions:
 
     threads: int | None = None
     """CPU threads within one call; ``None`` takes the CPUs that this process may use."""
-    device: str = "cpu"
+    device: str | None = None
+    """By the engine's own name for it; ``None`` takes the engine's default device."""
     precision: str = "fp32"
     """Which graph of the bundle is run: ``fp32``, ``fp16`` or ``int8``."""
     batch_size: int | None = None
@@ -40,7 +41,7 @@ class EngineOptions:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}.")
-        if not isinstance(self.device, str) or not self.device:
+        if self.device is not None and (not isinstance(self.device, str) or not self.device):
             raise OptionError(f"device must be a name such as 'cpu', not {self.device!r}.")
 
     @property
@@ -56,6 +57,7 @@ class Engine(ABC):
     """
 
     name: ClassVar[str]
+    default_device: ClassVar[str] = "cpu"
 
     def __init__(self, model: bytes, options: EngineOptions) -> None:
         """Open the ONNX graph ``model``.
@@ -66,6 +68,7 @@ class Engine(ABC):
             EngineError: the library refuses the graph.
         """
         self.options = options
+        self.device = options.device if options.device is not None else self.default_device
         self._closed = False
 
     @classmethod
@@ -99,6 +102,11 @@ class Engine(ABC):
             return self._infer(batch, output)
         parts = [self._infer(_fill(batch[start : start + size], size), output) for start in range(0, len(batch), size)]
         return np.concatenate(parts)[: len(batch)].copy()
+
+    @classmethod
+    @abstractmethod
+    def devices(cls) -> list[str]:
+        """Return the devices that this engine finds on this machine, by the names that ``device`` takes."""
 
     @abstractmethod
     def _infer(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:

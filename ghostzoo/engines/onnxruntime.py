@@ -33,7 +33,7 @@ class OnnxRuntimeEngine(Engine):
 
     def __init__(self, model: bytes, options: EngineOptions) -> None:
         super().__init__(model, options)
-        provider, provider_options = _provider(options.device)
+        provider, provider_options = _provider(self.device)
         extra = dict(options.engine_options)
         provider_options |= extra.pop("provider_options", {})
         session_options = _session_options(options, extra)
@@ -46,10 +46,16 @@ class OnnxRuntimeEngine(Engine):
         running = self._session.get_providers()[0]
         if running != provider:
             raise EngineUnavailableError(
-                f"ONNX Runtime would run on {running} instead of {provider} for device {options.device!r}; "
+                f"ONNX Runtime would run on {running} instead of {provider} for device {self.device!r}; "
                 "check the driver and the CUDA libraries, or use device='cpu'."
             )
         self._provider = provider
+
+    @classmethod
+    def devices(cls) -> list[str]:
+        found = [device.ep_name for device in ort.get_ep_devices()]
+        cuda = [f"cuda:{index}" for index in range(found.count("CUDAExecutionProvider"))]
+        return ["cpu", *cuda]
 
     def _infer(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
         session = self._session
@@ -65,7 +71,7 @@ class OnnxRuntimeEngine(Engine):
         return {
             "engine": self.name,
             "version": ort.__version__,
-            "device": self.options.device,
+            "device": self.device,
             "provider": self._provider,
             "threads": self.options.thread_count,
         }

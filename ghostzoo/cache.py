@@ -1,0 +1,95 @@
+"""ghostzoo's cache folder: what was costly to make on this machine is made once, by one process at a time.
+
+Nothing in the cache is needed: where the folder cannot be written, everything is made anew each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from .files import write_atomically
+
+CACHE_VARIABLE = "GHOSTZOO_CACHE"
+"""Environment variable that names the cache folder."""
+
+_log = logging.getLogger("ghostzoo")
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+def cache_folder() -> Path:
+    """Return the cache folder, which may not exist yet: ``GHOSTZOO_CACHE``, or the platform's place for caches."""
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("ghostzoo", appauthor=False)
+
+
+def cache_key(*facts: object) -> str:
+    """Return a file name for ``facts``: equal facts give equal names, on any run of Python."""
+    return hashlib.sha256("\0".join(map(repr, facts)).encode()).hexdigest()[:32]
+
+
+def read_cached(name: str) -> bytes | None:
+    """Return the content of the cache file ``name``, or ``None`` if there is no such file or it is damaged."""
+    try:
+        data = _path(name).read_bytes()
+    except OSError:
+        return None
+    digest, content = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        _log.warning("The cache file %s is damaged and is made anew.", _path(name))
+        return None
+    return content
+
+
+def write_cached(name: str, content: bytes) -> None:
+    """Write the cache file ``name``; a folder that cannot be written is logged and no error."""
+    try:
+        path = _path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, hashlib.sha256(content).digest() + content)
+    except OSError as error:
+        _log.info("%s cannot be written (%s); set %s to a folder that can.", _path(name), error, CACHE_VARIABLE)
+
+
+def cached(name: str, make: Callable[[], bytes]) -> bytes:
+    """Return the cache file ``name``, made with ``make`` if need be; of several processes one makes it, others wait.
+
+    Args:
+        name: ``<kind>/<key>``; the key has to tell everything that the content depends on.
+        make: returns the content; what it raises reaches the caller, and nothing is kept.
+    """
+    found = read_cached(name)
+    if found is not None:
+        return found
+    from filelock import FileLock
+
+    try:
+        path = _path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{path}.lock")
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        _log.info("%s cannot be locked (%s); set %s to a folder that can.", _path(name), error, CACHE_VARIABLE)
+        return make()
+    try:
+        found = read_cached(name)
+        if found is None:
+            found = make()
+            write_cached(name, found)
+        return found
+    finally:
+        lock.release()
+
+
+def _path(name: str) -> Path:
+    if not re.fullmatch(r"[a-z0-9]+/[A-Za-z0-9._-]+", name) or "/." in name:
+        raise ValueError(f"{name!r} is no name of a cache file")
+    return cache_folder() / name
