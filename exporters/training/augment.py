@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -90,7 +91,13 @@ def _translate_y(image: Image, strength: float, sign: float) -> Image:
 
 def _blend(image: Image, other: NDArray[np.float32], factor: float) -> Image:
     """``factor`` 1 keeps the image, 0 gives ``other``, more than 1 goes away from it."""
-    return np.clip(other + (image - other) * np.float32(factor), 0, 255).astype(np.uint8)
+    blended = other + (image - other) * np.float32(factor)
+    return _rounded(blended)
+
+
+def _rounded(values: NDArray[np.floating[Any]]) -> Image:
+    image: Image = np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+    return image
 
 
 def _grey(image: Image) -> NDArray[np.float32]:
@@ -114,9 +121,10 @@ def _sharpness(image: Image, strength: float, sign: float) -> Image:
 
 
 def _autocontrast(image: Image, strength: float, sign: float) -> Image:
-    low = image.min(axis=(0, 1)).astype(np.float32)
-    spread = np.maximum(image.max(axis=(0, 1)) - low, 1)
-    return ((image - low) * (255 / spread)).astype(np.uint8)
+    low, high = image.min(axis=(0, 1)).astype(np.float32), image.max(axis=(0, 1)).astype(np.float32)
+    flat = low == high  # a channel of one value has no contrast to stretch
+    low, spread = np.where(flat, 0, low), np.where(flat, 255, high - low)
+    return _rounded((image - low) * (255 / spread))
 
 
 def _equalise(image: Image, strength: float, sign: float) -> Image:

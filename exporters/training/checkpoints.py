@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ghostzoo.errors import InputError
+from ghostzoo.files import write_atomically
 
 FILE_NAME = "checkpoint.pt"
 FORMAT = 1
@@ -17,16 +17,9 @@ FORMAT = 1
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Replace the run's checkpoint; a kill at any moment leaves the old one or the new one whole."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{FILE_NAME}.", dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(folder / FILE_NAME)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    write_atomically(folder / FILE_NAME, buffer.getvalue())
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any]:
@@ -41,7 +34,8 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise InputError(f"{path} is no readable checkpoint: {error}") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} is no readable checkpoint ({reason}); start the run anew.") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(f"{path} is no checkpoint of this version; start the run anew.")
     return state

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ghostzoo.catalog import get_model, list_models
+from ghostzoo.catalog import get_model
 from ghostzoo.errors import EngineUnavailableError
 from ghostzoo.terminal import Command
 
+from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from .run import Request
+
 _PATH = click.Path(path_type=Path)
+_DEFAULT_MODEL = "GhostNet_x0_5"
+_WARMUP_EPOCHS = 5.0
+_TYPED = "exporters.training.typed"
 
 
 def _pair(form: str, second: type[int] | type[float]) -> Callable[[Any], tuple[int, float]]:
@@ -29,7 +39,16 @@ def _pair(form: str, second: type[int] | type[float]) -> Callable[[Any], tuple[i
     return parse
 
 
-@click.command(cls=Command)
+class _TrainCommand(Command):
+    """Remembers what was typed, for the model card."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        typed = [arg for arg in args if arg not in ("--resume", "--quiet", "--debug")]
+        ctx.meta[_TYPED] = shlex.join(["python", "-m", "exporters", "train", *typed])
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_TrainCommand, context_settings={"show_default": True})
 @click.option(
     "--data",
     type=_PATH,
@@ -55,15 +74,12 @@ def _pair(form: str, second: type[int] | type[float]) -> Callable[[Any], tuple[i
     help="Leave images out that cannot be read, and list them; otherwise they are an error.",
 )
 @click.option(
-    "--model",
-    type=click.Choice(list_models(), case_sensitive=False),
-    default="GhostNet_x0_5",
-    help="Whose width to train.",
+    "--model", help=f"Catalog model whose width to train.  [default: that of --init, or else {_DEFAULT_MODEL}]"
 )
 @click.option("--width", type=float, help="Any other width, instead of --model.")
 @click.option("--init", type=_PATH, help="Official weights to start from; a head for other classes is drawn anew.")
 @click.option("--freeze-backbone", is_flag=True, help="Train the head alone.")
-@click.option("--teacher", type=_PATH, help="Distil from this bundle folder or .pdparams file.")
+@click.option("--teacher", type=_PATH, help="Distil from this bundle or .pdparams file.")
 @click.option("--unlabelled", type=_PATH, help="More images, without labels, to distil on.")
 @click.option("--distill-weight", type=float, default=1.0, help="Weight of the divergence from the teacher.")
 @click.option("--distill-temperature", type=float, default=1.0)
@@ -82,7 +98,7 @@ def _pair(form: str, second: type[int] | type[float]) -> Callable[[Any], tuple[i
 @click.option("--batch-size", type=int, default=512, help="Images a step, over all processes.")
 @click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), default="sgd")
 @click.option("--learning-rate", type=float, help="At the peak.  [default: 0.8 for each 512 images a step]")
-@click.option("--warmup-epochs", type=float, default=5.0)
+@click.option("--warmup-epochs", type=float, help="[default: 5, at most a tenth of the epochs]")
 @click.option("--momentum", type=float, default=0.9)
 @click.option("--nesterov", is_flag=True)
 @click.option("--weight-decay", type=float, default=4e-5)
@@ -125,17 +141,8 @@ def _pair(form: str, second: type[int] | type[float]) -> Callable[[Any], tuple[i
 @click.option("--checkpoint-minutes", type=float, default=10.0, help="Besides one after each epoch.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out exactly where its checkpoint left it.")
 @click.option("--quiet", is_flag=True)
-def train(
-    model: str,
-    width: float | None,
-    image_size: int,
-    resize_short: int | None,
-    precision: str,
-    out: Path,
-    name: str | None,
-    cache_mb: int,
-    **options: Any,
-) -> None:
+@click.pass_context
+def train(ctx: click.Context, /, **options: Any) -> None:
     """Train a GhostNet on your images, and write it as official weights and as a bundle.
 
     The defaults are the published recipe of PaddleClas's GhostNets. A run that was stopped goes on with --resume and
@@ -144,31 +151,65 @@ def train(
     \b
     Examples:
       python -m exporters train --data photos --val-split 0.1 --out run --batch-size 64 --epochs 60
-      python -m exporters train --data photos --out run --model GhostNet_x1_0 \\
-          --init GhostNet_x1_0_pretrained.pdparams --batch-size 64 --epochs 20 --learning-rate 0.02
-      python -m exporters train --data photos --unlabelled more --teacher GhostNet_x1_3 --out run
+      python -m exporters train --data photos --out run --init GhostNet_x1_0_pretrained.pdparams \\
+          --batch-size 64 --epochs 20 --learning-rate 0.02
+      python -m exporters train --data photos --unlabelled more --teacher big-run/bundle --out run
     """
-    training = _import_training()
-    of_recipe = {field.name for field in fields(training.Recipe)}
-    recipe = training.Recipe(
-        width=get_model(model).width if width is None else width,
-        image_size=image_size,
-        resize_short=round(image_size * 256 / 224) if resize_short is None else resize_short,
-        precision=training.resolve_precision(precision, options["device"]),
-        **{key: value for key, value in options.items() if key in of_recipe},
-    )
-    request = training.Request(
-        out=out,
-        name=out.resolve().name if name is None else name,
-        cache_bytes=cache_mb * 2**20,
-        **{key: value for key, value in options.items() if key not in of_recipe},
-    )
-    training.train_model(recipe, request)
+    if find_spec("torch") is None:
+        raise EngineUnavailableError("Training needs PyTorch; run \"pip install -e '.[train]'\".")
+    from .run import train_model
+    from .stopping import TrainingStoppedError
 
-
-def _import_training() -> Any:
+    recipe = _recipe(options)
+    request = _request(options, ctx.meta[_TYPED])
     try:
-        from . import run
-    except ImportError as error:
-        raise EngineUnavailableError(f"Training needs PyTorch ({error}); run \"pip install -e '.[train]'\".") from error
-    return run
+        train_model(recipe, request)
+    except TrainingStoppedError as stopped:
+        click.echo(str(stopped), err=True)
+        ctx.exit(128 + stopped.signal)  # as a shell reports a signal
+
+
+def _recipe(options: dict[str, Any]) -> Recipe:
+    """Take a recipe's options, and fill in the defaults that depend on others."""
+    from .place import resolve_precision
+    from .starting import choose_width
+
+    chosen = {field.name: options[field.name] for field in fields(Recipe)}
+    model, image_size = options["model"], options["image_size"]
+    if model is not None and options["width"] is not None:
+        raise click.UsageError("Give --model or --width, not both.")
+    named = options["width"] if model is None else get_model(model).width
+    chosen["width"] = choose_width(named, options["init"], get_model(_DEFAULT_MODEL).width)
+    if options["resize_short"] is None:
+        chosen["resize_short"] = round(image_size * 256 / 224)
+    if options["warmup_epochs"] is None:
+        chosen["warmup_epochs"] = min(_WARMUP_EPOCHS, options["epochs"] / 10)
+    chosen["precision"] = resolve_precision(options["precision"], options["device"])
+    return Recipe(**chosen)
+
+
+def _request(options: dict[str, Any], typed: str) -> Request:
+    from .data import DataSources
+    from .run import Request
+
+    out = options["out"]
+    return Request(
+        sources=DataSources(**{field.name: options[field.name] for field in fields(DataSources)}),
+        name=out.resolve().name if options["name"] is None else options["name"],
+        command=typed,
+        cache_bytes=options["cache_mb"] * 2**20,
+        **{
+            name: options[name]
+            for name in (
+                "out",
+                "init",
+                "teacher",
+                "device",
+                "threads",
+                "workers",
+                "checkpoint_minutes",
+                "resume",
+                "quiet",
+            )
+        },
+    )

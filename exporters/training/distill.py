@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,24 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from exporters.torch_network import GhostNet, load_official
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle import MODEL_FILES
 from ghostzoo.catalog import Preprocessing
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
 from ghostzoo.errors import OptionError
+from ghostzoo.fetch import fetch
 from ghostzoo.params import read_weights
 
-Teacher = Callable[[Tensor], Tensor]
-"""Pixel values (N, 3, H, W) as the student sees them -> logits (N, classes) on the same device, without gradients."""
+
+@dataclass(frozen=True)
+class Teacher:
+    """A network whose answers are learnt."""
+
+    name: str
+    sha256: str
+    """Of its weights or graph."""
+    answer: Callable[[Tensor], Tensor]
+    """Pixel values (N, 3, H, W) as the student sees them -> logits (N, classes) on the same device, no gradients."""
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -39,23 +49,30 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return each.sum(dim=1).mean() * (temperature**2 / 2)
 
 
-def load_teacher(path: Path, classes: Sequence[str], preprocessing: Preprocessing, device: torch.device) -> Teacher:
-    """Open a bundle folder (run in ONNX Runtime) or a ``.pdparams`` file (run in PyTorch) as a teacher.
+def load_teacher(
+    path: Path, classes: Sequence[str], preprocessing: Preprocessing, device: torch.device, threads: int
+) -> Teacher:
+    """Open a bundle (run in ONNX Runtime) or a ``.pdparams`` file (run in PyTorch) as a teacher.
 
     Args:
-        path: the bundle or the weights.
+        path: the bundle, by name or folder, or the weights.
         classes: the student's classes; a bundle must have the same ones in the same order.
         preprocessing: how the student's pixel values were normalised.
         device: where the student is trained.
+        threads: CPU threads for a bundle.
 
     Raises:
         OptionError: the teacher knows other classes than the student.
         GhostZooError: the teacher cannot be read.
     """
-    if path.is_dir():
-        return _bundle_teacher(path, list(classes), preprocessing)
+    if path.is_file():
+        return _network_teacher(path, len(classes), device)
+    return _bundle_teacher(path, list(classes), preprocessing, threads)
+
+
+def _network_teacher(path: Path, num_classes: int, device: torch.device) -> Teacher:
     weights = read_weights(path)
-    _check_count(path, weights.architecture.num_classes, len(classes))
+    _check_count(path, weights.architecture.num_classes, num_classes)
     network = GhostNet(weights.architecture)
     load_official(network, weights.arrays)
     network.eval().requires_grad_(False).to(device)
@@ -63,13 +80,13 @@ def load_teacher(path: Path, classes: Sequence[str], preprocessing: Preprocessin
     @torch.no_grad()
     def answer(pixel_values: Tensor) -> Tensor:
         logits: Tensor = network(pixel_values)
-        return logits.float()
+        return logits
 
-    return answer
+    return Teacher(weights.file_name, weights.sha256, answer)
 
 
-def _bundle_teacher(path: Path, classes: list[str], ours: Preprocessing) -> Teacher:
-    bundle = Bundle.open(path)
+def _bundle_teacher(path: Path, classes: list[str], ours: Preprocessing, threads: int) -> Teacher:
+    bundle = fetch(str(path))
     _check_count(path, bundle.num_classes, len(classes))
     names = [label.label for label in bundle.labels]
     if names != classes:
@@ -78,7 +95,7 @@ def _bundle_teacher(path: Path, classes: list[str], ours: Preprocessing) -> Teac
             f"The teacher {path} calls class {first} {names[first]!r}, the data call it {classes[first]!r}; "
             "teacher and data must have the same classes in the same order (--labels names those of a list file)."
         )
-    engine = OnnxRuntimeEngine.load(bundle, EngineOptions())
+    engine = OnnxRuntimeEngine.load(bundle, EngineOptions(threads=threads))
     theirs = bundle.preprocessing
 
     def answer(pixel_values: Tensor) -> Tensor:
@@ -89,7 +106,7 @@ def _bundle_teacher(path: Path, classes: list[str], ours: Preprocessing) -> Teac
         x = (x - _column(theirs.mean)) / _column(theirs.std)
         return torch.from_numpy(engine.run(np.ascontiguousarray(x.numpy()))).to(pixel_values.device)
 
-    return answer
+    return Teacher(bundle.name, bundle.manifest.files[MODEL_FILES["fp32"]].sha256, answer)
 
 
 def _column(values: tuple[float, float, float]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 from collections.abc import Mapping, Sequence
@@ -37,11 +38,10 @@ def write_weights(network: GhostNet, path: Path) -> None:
 def write_results(
     network: GhostNet,
     out: Path,
-    *,
     name: str,
     classes: Sequence[str],
-    preprocessing: Preprocessing,
     recipe: Recipe,
+    command: str,
     facts: Mapping[str, Any],
 ) -> Bundle:
     """Write ``weights.pdparams`` and the folder ``bundle`` to ``out``.
@@ -54,38 +54,48 @@ def write_results(
         out: the run's folder.
         name: the bundle's name.
         classes: names, by class index.
-        preprocessing: how images become the network's input.
-        recipe: for the model card.
+        recipe: for the preprocessing and the model card.
+        command: what a user typed; for the model card.
         facts: counts and results for the manifest's validation report and the card.
 
     Raises:
         GhostZooError: the bundle cannot be written, or its graph differs from the network.
     """
-    network = network.to("cpu").eval()
     write_weights(network, out / WEIGHTS_FILE)
     return write_model_bundle(
         read_weights(out / WEIGHTS_FILE),
         out / BUNDLE_FOLDER,
         model_name=name,
         labels=[ClassLabel(label) for label in classes],
-        preprocessing=preprocessing,
-        golden=_golden(network, preprocessing),
-        validation={"golden_source": "the trained PyTorch network on synthetic pictures", **facts},
+        preprocessing=recipe.preprocessing,
+        golden=_golden(network, recipe.preprocessing),
+        validation={**facts, "golden_source": "the trained PyTorch network in float64 on synthetic pictures"},
         tools={"torch": torch.__version__},
-        card_notes=_card_notes(recipe, facts),
+        card_notes=_card_notes(recipe, command),
         overwrite=True,
     )
 
 
 @torch.inference_mode()
 def _golden(network: GhostNet, preprocessing: Preprocessing) -> Golden:
+    """In float64, so that a difference is the graph's alone."""
+    network = copy.deepcopy(network).to("cpu", torch.float64).eval()
     pictures = synthetic_images(_GOLDEN_IMAGES, preprocessing.resize_short)
     pixel_values = np.stack([preprocess(picture, preprocessing) for picture in pictures])
-    x = torch.from_numpy(pixel_values)
-    return Golden(pixel_values, network(x).numpy(), network.embed(x).numpy())
+    x = torch.from_numpy(pixel_values).double()
+    return Golden(pixel_values, network(x).float().numpy(), network.embed(x).float().numpy())
 
 
-def _card_notes(recipe: Recipe, facts: Mapping[str, Any]) -> str:
-    rows = "\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in facts.items())
+def _card_notes(recipe: Recipe, command: str) -> str:
     choices = json.dumps(recipe.to_dict(), indent=2)
-    return f"## Training\n\n| | |\n|---|---|\n{rows}\n\nRecipe:\n\n```json\n{choices}\n```"
+    return f"""## Training
+
+```sh
+{command}
+```
+
+In full, with seed {recipe.seed}:
+
+```json
+{choices}
+```"""

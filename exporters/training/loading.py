@@ -6,7 +6,7 @@ A batch depends on (seed, epoch, step) alone, whatever the number of threads and
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ghostzoo.catalog import Preprocessing
 from ghostzoo.datasets import ImageDataset, Sample
-from ghostzoo.errors import ImageError, InputError, OptionError
+from ghostzoo.errors import ImageError, OptionError
 from ghostzoo.images import read_image
 from ghostzoo.preprocess import preprocess
 
@@ -25,8 +25,8 @@ Labels = NDArray[np.int64]
 """(N,), class indices or ``UNLABELLED``."""
 
 _AHEAD = 3  # batches that are prepared while a step runs
-# Independent streams of random numbers from one seed.
-_ORDER, _AUGMENT, _SPLIT = 1, 2, 0x5EED
+# Streams of random numbers, each independent of the others.
+_ORDER, _AUGMENT = 1, 2
 
 
 class ImageStore:
@@ -61,9 +61,9 @@ def _decode(sample: Sample) -> Image:
 
 
 def find_unreadable(
-    store: ImageStore, dataset: ImageDataset, workers: int, advance: Callable[[], None] = lambda: None
+    store: ImageStore, samples: Sequence[Sample], workers: int, advance: Callable[[], None] = lambda: None
 ) -> list[ImageError]:
-    """Decode every image once (filling the store's cache) and return what went wrong, in the dataset's order."""
+    """Decode every image once (filling the store's cache) and return what went wrong, in the samples' order."""
 
     def attempt(sample: Sample) -> ImageError | None:
         try:
@@ -75,7 +75,7 @@ def find_unreadable(
         return None
 
     with ThreadPoolExecutor(workers) as pool:
-        return [error for error in pool.map(attempt, dataset.samples) if error is not None]
+        return [error for error in pool.map(attempt, samples) if error is not None]
 
 
 class TrainingLoader:
@@ -86,6 +86,10 @@ class TrainingLoader:
     ) -> None:
         if recipe.batch_size % world:
             raise OptionError(f"batch-size {recipe.batch_size} cannot be shared by {world} processes; use a multiple.")
+        if recipe.batch_size < 2 * world:
+            raise OptionError(
+                f"batch-size {recipe.batch_size} leaves a process less than the 2 images of a batch-norm."
+            )
         self.steps = len(dataset.samples) // recipe.batch_size
         if not self.steps:
             raise OptionError(
@@ -139,26 +143,3 @@ def evaluation_batches(
         chunk = samples[start : start + batch_size]
         pixel_values = np.stack([preprocess(store(sample), preprocessing) for sample in chunk])
         yield pixel_values, np.array([sample.label for sample in chunk], np.int64)
-
-
-def take_validation(dataset: ImageDataset, share: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
-    """Take ``share`` of each class (at least one image) out, by a draw that depends on ``seed`` alone.
-
-    Returns:
-        What is left, and what was taken out.
-
-    Raises:
-        InputError: a class has a single image.
-    """
-    rng = np.random.default_rng((seed, _SPLIT))
-    labels = np.array([sample.label for sample in dataset.samples])
-    taken: set[int] = set()
-    for label, name in enumerate(dataset.classes):
-        members = np.flatnonzero(labels == label)
-        if len(members) == 1:
-            raise InputError(f"Class {name!r} has a single image, which cannot be split; add images or pass --val.")
-        count = min(max(1, round(share * len(members))), len(members) - 1)
-        taken.update(rng.permutation(members)[: max(count, 0)].tolist())
-    left = tuple(sample for index, sample in enumerate(dataset.samples) if index not in taken)
-    right = tuple(dataset.samples[index] for index in sorted(taken))
-    return ImageDataset(left, dataset.classes), ImageDataset(right, dataset.classes)

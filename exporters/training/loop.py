@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from exporters.torch_network import GhostNet
-from ghostzoo.catalog import Preprocessing
 from ghostzoo.datasets import UNLABELLED, ImageDataset
 from ghostzoo.errors import InputError
 
@@ -24,47 +23,35 @@ from .ema import MovingAverage
 from .loading import ImageStore, Labels, TrainingLoader, evaluation_batches
 from .mixing import mix
 from .optimiser import autocast, freeze_backbone, make_optimizer
+from .place import Place
 from .recipe import Recipe
 from .reporting import Reporter
+from .stopping import StopRequest, TrainingStoppedError
+from .tally import Tally
 
-_EVALUATION_BATCH = 256
+_EVALUATION_BATCH = 128
 _REPORT_STEPS = 10  # reading a sum waits for the device, so it is not done after each step
 _STEP_STREAM = 3  # of random numbers; the loader has others
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where this process runs among the others."""
-
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    rank: int = 0
-    world: int = 1
-
-
-class Tally:
-    """Running sums over images: loss, right answers, labelled images, images. They stay on the device."""
-
-    def __init__(self, device: torch.device, sums: list[float] | None = None) -> None:
-        self.sums = torch.tensor(sums or [0.0] * 4, dtype=torch.float64, device=device)
-
-    @torch.no_grad()
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        known = labels != UNLABELLED
-        right = ((logits.argmax(1) == labels) & known).sum()
-        images = torch.full_like(right, len(labels))
-        self.sums += torch.stack([loss.double() * len(labels), right.double(), known.sum().double(), images.double()])
-
-    def reduced(self, place: Place) -> tuple[float, float]:
-        """Return mean loss and accuracy over the images of all processes."""
-        sums = self.sums.clone()
-        if place.world > 1:
-            torch.distributed.all_reduce(sums)
-        loss, right, labelled, images = sums.tolist()
-        return loss / max(images, 1), right / max(labelled, 1)
-
-
 class Trainer:
-    """One run: the network, its optimiser, and the place in the schedule."""
+    """One run: the network, its optimiser, and the place in the schedule.
+
+    Args:
+        recipe: what to do.
+        network: the starting weights; it is trained in place.
+        training: images to learn from, labelled or not.
+        validation: images to measure on after each epoch.
+        identity: what a resumed run must have in common with this one besides recipe and classes, by name.
+        out: the run's folder, for checkpoints.
+        store: decodes images.
+        reporter: is told how it goes.
+        place: device and processes.
+        workers: threads that prepare images.
+        teacher: gives the soft answers to learn from.
+        stop: asks the run to end early.
+        checkpoint_minutes: time between checkpoints within an epoch.
+    """
 
     def __init__(
         self,
@@ -73,20 +60,20 @@ class Trainer:
         training: ImageDataset,
         validation: ImageDataset | None,
         *,
+        identity: Mapping[str, str],
         out: Path,
         store: ImageStore,
         reporter: Reporter,
         place: Place,
         workers: int,
-        preprocessing: Preprocessing,
-        teacher: Teacher | None = None,
-        checkpoint_minutes: float = 10.0,
+        teacher: Teacher | None,
+        stop: StopRequest,
+        checkpoint_minutes: float,
     ) -> None:
         self.recipe, self.out, self.place, self.classes = recipe, out, place, training.classes
         self._loader = TrainingLoader(training, store, recipe, workers=workers, rank=place.rank, world=place.world)
         self._validation, self._store, self._reporter, self._teacher = validation, store, reporter, teacher
-        self._preprocessing = preprocessing
-        self._checkpoint_seconds = checkpoint_minutes * 60
+        self._identity, self._stop, self._checkpoint_seconds = dict(identity), stop, checkpoint_minutes * 60
         memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.network = network.to(place.device, memory_format=memory_format)  # type: ignore[call-overload]
         if recipe.freeze_backbone:
@@ -97,10 +84,11 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(place.device.type, enabled=recipe.precision == "float16")
         self._mean, self._deviation = (
             torch.tensor(values, device=place.device).view(1, 3, 1, 1)
-            for values in (preprocessing.mean, preprocessing.std)
+            for values in (recipe.preprocessing.mean, recipe.preprocessing.std)
         )
         self.epoch, self.step, self.tally = 0, 0, Tally(place.device)
         self.history: list[dict[str, float]] = []
+        self._saved = time.monotonic()
 
     @property
     def result(self) -> GhostNet:
@@ -108,33 +96,33 @@ class Trainer:
         return self.average.network if self.average else self.network
 
     def run(self) -> None:
-        """Train from the current place to the end of the schedule."""
+        """Train from the current place to the end of the schedule.
+
+        Raises:
+            InputError: the loss or a weight is no longer finite; the checkpoint of before is kept.
+            TrainingStoppedError: a signal asked for it; the checkpoint was written.
+        """
         while self.epoch < self.recipe.epochs:
             self._run_epoch()
 
     def _run_epoch(self) -> None:
-        started = saved = time.monotonic()
-        first_step = self.step
+        started, first_step = time.monotonic(), self.step
         self._set_mode()
         self._reporter.start_epoch(self.epoch, self._loader.steps, self.step)
         for images, labels in self._loader.batches(self.epoch, self.step):
             self._train_step(images, labels)
             self.step += 1
-            if self.step % _REPORT_STEPS == 0:
+            if self.step % _REPORT_STEPS == 0 or self.step == self._loader.steps:
                 self._report_progress((self.step - first_step) * self.recipe.batch_size / (time.monotonic() - started))
-            if time.monotonic() - saved > self._checkpoint_seconds:
-                self.save()
-                saved = time.monotonic()
-        seconds = time.monotonic() - started
-        self._check_finite()
-        loss, accuracy = self.tally.reduced(self.place)
+            self._save_or_stop()
+        loss, accuracy = self.tally.means(self.place)
         row = {
             "epoch": self.epoch + 1,
             "image_size": self.recipe.image_size_at(self.epoch),
             "learning_rate": self.recipe.learning_rate_at(self.epoch + 1),
             "train_loss": loss,
             "train_accuracy": accuracy,
-            "images_per_second": (self.step - first_step) * self.recipe.batch_size / seconds,
+            "images_per_second": (self.step - first_step) * self.recipe.batch_size / (time.monotonic() - started),
         }
         if self._validation is not None:
             row["validation_loss"], row["validation_accuracy"] = self.evaluate(self._validation)
@@ -157,7 +145,8 @@ class Trainer:
         logits = logits.float()
         loss = _label_loss(logits, targets, y, recipe.label_smoothing)
         if self._teacher is not None:
-            loss = loss + recipe.distill_weight * divergence(logits, self._teacher(x), recipe.distill_temperature)
+            soft = divergence(logits, self._teacher.answer(x), recipe.distill_temperature)
+            loss = loss + recipe.distill_weight * soft
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if recipe.clip_gradients:
@@ -170,15 +159,30 @@ class Trainer:
         self.tally.add(loss.detach(), logits.detach(), y)
 
     def _report_progress(self, images_per_second: float) -> None:
-        self._check_finite()
-        loss, accuracy = self.tally.reduced(self.place)
+        self._check_finite(self.tally.sums)
+        loss, accuracy = self.tally.means(self.place)
         self._reporter.step(self.step, loss, accuracy, images_per_second)
 
-    def _check_finite(self) -> None:
-        if not bool(torch.isfinite(self.tally.sums).all()):
+    def _save_or_stop(self) -> None:
+        """Save where it is time to, and end the run where a signal came; several processes decide together."""
+        if self.place.world > 1 and self.step % _REPORT_STEPS:
+            return
+        is_due = time.monotonic() - self._saved > self._checkpoint_seconds
+        is_due_anywhere, signal = self.place.largest([is_due, self._stop.signal])
+        if is_due_anywhere or signal:
+            self.save()
+        if signal:
+            raise TrainingStoppedError(
+                f"Stopped in epoch {self.epoch + 1} after {self.step} of {self._loader.steps} steps, and saved; "
+                "the same command with --resume continues.",
+                signal,
+            )
+
+    def _check_finite(self, *tensors: Tensor) -> None:
+        if not bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all()):
             raise InputError(
-                f"The loss grew beyond all bounds in epoch {self.epoch + 1}, by step {self.step}; start anew with a "
-                "lower --learning-rate or with --clip-gradients."
+                f"The loss grew beyond all bounds in epoch {min(self.epoch + 1, self.recipe.epochs)}; start anew in "
+                "another --out with a lower --learning-rate or with --clip-gradients."
             )
 
     def _set_mode(self) -> None:
@@ -191,40 +195,43 @@ class Trainer:
     def _pixel_values(self, images: NDArray[np.uint8]) -> Tensor:
         """RGB (N, H, W, 3) -> normalised (N, 3, H, W) on the device."""
         x = torch.from_numpy(images).to(self.place.device).permute(0, 3, 1, 2)
-        x = (x.float() * self._preprocessing.rescale_factor - self._mean) / self._deviation
+        x = (x.float() * self.recipe.preprocessing.rescale_factor - self._mean) / self._deviation
         return x if self.recipe.channels_last else x.contiguous()
 
     @torch.inference_mode()
     def evaluate(self, dataset: ImageDataset) -> tuple[float, float]:
-        """Return the mean cross-entropy and the top-1 accuracy of the result network on labelled images."""
+        """Return mean cross-entropy and top-1 accuracy of the result network, at this epoch's image size."""
         network, place = self.result, self.place
         tally = Tally(place.device)
         network.eval()
-        if place.world > 1:
-            for buffer in network.buffers():  # batch-norm statistics are each process's own
-                torch.distributed.broadcast(buffer, 0)
+        place.copy_from_first(network.buffers())  # batch-norm statistics are each process's own
+        preprocessing = self.recipe.preprocessing_at(self.epoch)
         for pixel_values, labels in evaluation_batches(
-            dataset, self._store, self._preprocessing, _EVALUATION_BATCH, place.rank, place.world
+            dataset, self._store, preprocessing, _EVALUATION_BATCH, place.rank, place.world
         ):
             x, y = torch.from_numpy(pixel_values).to(place.device), torch.from_numpy(labels).to(place.device)
             logits = network(x)
             tally.add(F.cross_entropy(logits, y), logits, y)
         self._set_mode()
-        return tally.reduced(place)
+        return tally.means(place)
 
     def save(self) -> None:
         """Write the checkpoint; of several processes the first one does it for all."""
-        self._check_finite()
-        if self.place.rank:
+        sums = self.place.total(self.tally.sums)
+        weights = self.network.state_dict()
+        self._check_finite(sums, *(tensor for tensor in weights.values() if tensor.is_floating_point()))
+        self._saved = time.monotonic()
+        if not self.place.is_first:
             return
         state = {
             "recipe": self.recipe.to_dict(),
             "classes": list(self.classes),
+            "identity": self._identity,
             "epoch": self.epoch,
             "step": self.step,
-            "tally": self.tally.sums.tolist(),
+            "tally": sums.tolist(),
             "history": self.history,
-            "network": self.network.state_dict(),
+            "network": weights,
             "average": self.average.network.state_dict() if self.average else None,
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
@@ -235,22 +242,38 @@ class Trainer:
         """Take up the run where its checkpoint left it.
 
         Raises:
-            InputError: there is no checkpoint, or it belongs to another recipe or other classes.
+            InputError: there is no checkpoint, or it belongs to another recipe or to other data.
         """
         state = load_checkpoint(self.out)
-        recipe = self.recipe.to_dict()
-        other = [key for key, value in state["recipe"].items() if _plain(value) != _plain(recipe.get(key))]
-        if other or tuple(state["classes"]) != tuple(self.classes):
-            names = ", ".join(f"{key} was {state['recipe'][key]}" for key in other) or "the classes were others"
-            raise InputError(f"{self.out} holds another run ({names}); resume with its options, or use another --out.")
+        self._check_same_run(state)
         self.network.load_state_dict(state["network"])
         if self.average:
             self.average.network.load_state_dict(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
-        # With several processes these are the first one's sums, and good enough for the others' metrics.
-        self.tally = Tally(self.place.device, state["tally"])
+        # The sums are those of all processes.
+        self.tally = Tally(self.place.device, state["tally"] if self.place.is_first else None)
+
+    def _check_same_run(self, state: Mapping[str, Any]) -> None:
+        recipe = self.recipe.to_dict()
+        other = [
+            f"{key.replace('_', '-')} was {value}"
+            for key, value in state["recipe"].items()
+            if _plain(value) != _plain(recipe.get(key))
+        ]
+        if list(state["classes"]) != list(self.classes):
+            other.append("the classes were others")
+        other += [
+            f"the {name} were others"
+            for name, value in state.get("identity", {}).items()
+            if value != self._identity[name]
+        ]
+        if other:
+            raise InputError(
+                f"{self.out} holds another run ({', '.join(other)}); resume it with its own options, or use another "
+                "--out."
+            )
 
 
 def _plain(value: Any) -> Any:

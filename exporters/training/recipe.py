@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ghostzoo.catalog import Preprocessing
 from ghostzoo.errors import OptionError
 
 REFERENCE_BATCH = 512
@@ -77,6 +78,8 @@ class Recipe:
             raise OptionError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}.")
         if self.optimizer == "adamw" and self.learning_rate is None:
             raise OptionError("AdamW needs a --learning-rate of its own, such as 0.002; the default one is for SGD.")
+        if self.warmup_epochs >= self.epochs:
+            raise OptionError(f"warmup-epochs ({self.warmup_epochs:g}) must be fewer than epochs ({self.epochs}).")
         if self.resize_short < self.image_size:
             raise OptionError(
                 f"resize-short ({self.resize_short}) must not be smaller than image-size ({self.image_size})."
@@ -111,6 +114,20 @@ class Recipe:
                 return size
             epoch -= epochs
         return self.image_size
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become the input of the finished network."""
+        return Preprocessing(resize_short=self.resize_short, crop_size=self.image_size)
+
+    def preprocessing_at(self, epoch: int) -> Preprocessing:
+        """How images become the network's input when it is measured after an epoch, counted from 0.
+
+        While the image size grows, a network is measured at the size that it has been trained at: at another one it
+        answers far worse, and says nothing of its progress.
+        """
+        size = self.image_size_at(epoch)
+        return Preprocessing(resize_short=round(self.resize_short * size / self.image_size), crop_size=size)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

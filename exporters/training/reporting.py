@@ -78,17 +78,21 @@ class Reporter:
         row = history[-1]
         self.say(
             f"epoch {row['epoch']}/{self._epochs}  "
-            + "  ".join(f"{name.replace('_', ' ')} {row[name]:.5g}" for name in COLUMNS[1:] if name in row)
+            + "  ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in COLUMNS[1:] if name in row)
         )
         if self._writes:
             write_atomically(self._out / METRICS_FILE, _csv(history))
             self._log_to_tensorboard(row)
 
     def finish(self, history: History) -> None:
-        """Draw the curves, and close what is open."""
-        if self._writes and history:
+        """Draw the curves; write the metrics again, in case that a kill came between a checkpoint and its row."""
+        if not self._writes:
+            return
+        write_atomically(self._out / METRICS_FILE, _csv(history))
+        try:
             write_atomically(self._out / CURVES_FILE, _curves(history))
-        self.close()
+        except ImportError as error:
+            self.say(f"{CURVES_FILE} was not drawn ({error}); 'pip install matplotlib', and --resume draws it.")
 
     def close(self) -> None:
         """Give the terminal back."""

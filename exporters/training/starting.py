@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +16,17 @@ from .recipe import Recipe
 HEAD = ("fc_1.weight", "fc_1.bias")
 
 
-def start_network(recipe: Recipe, num_classes: int, init: Path | None) -> tuple[GhostNet, str]:
+@dataclass(frozen=True)
+class Start:
+    """The network of a new run, and where its weights come from."""
+
+    network: GhostNet
+    description: str
+    sha256: str
+    """Of the weight file; empty where the weights were drawn."""
+
+
+def start_network(recipe: Recipe, num_classes: int, init: Path | None) -> Start:
     """Make the network of a new run.
 
     Args:
@@ -24,20 +35,30 @@ def start_network(recipe: Recipe, num_classes: int, init: Path | None) -> tuple[
         init: official weights of the same width; their head is kept if it has ``num_classes`` classes, and otherwise
             drawn anew.
 
-    Returns:
-        The network, and where its weights come from, in words.
-
     Raises:
         WeightsError: ``init`` cannot be read, or is of another width.
     """
     torch.manual_seed(recipe.seed)
     network = GhostNet(Architecture.of(recipe.width, num_classes), dropout=recipe.dropout)
     if init is None:
-        return network, "random weights"
-    arrays = dict(read_weights(init, width=recipe.width).arrays)
-    keeps_head = arrays[HEAD[1]].shape == (num_classes,)
+        return Start(network, "random weights", "")
+    weights = read_weights(init, width=recipe.width)
+    arrays = dict(weights.arrays)
+    keeps_head = weights.architecture.num_classes == num_classes
     if not keeps_head:
         own = official_arrays(network)
         arrays.update({key: own[key] for key in HEAD})
     load_official(network, arrays)
-    return network, f"{init.name}, " + ("with its head" if keeps_head else f"with a new head for {num_classes} classes")
+    head = "with its head" if keeps_head else f"with a new head for {num_classes} classes"
+    return Start(network, f"{weights.file_name}, {head}", weights.sha256)
+
+
+def choose_width(named: float | None, init: Path | None, default: float) -> float:
+    """Return the width that was asked for, or else that of the starting weights, or else the default.
+
+    Raises:
+        WeightsError: ``init`` is needed and cannot be read.
+    """
+    if named is not None:
+        return named
+    return default if init is None else read_weights(init).architecture.width
