@@ -105,11 +105,11 @@ class Bundle:
         Raises:
             OptionError: the bundle has no such graph.
         """
-        if precision not in self.precisions:
-            raise OptionError(
-                f"{self.name} has no graph in precision {precision!r}; it has {', '.join(self.precisions)}."
-            )
-        return self.read(MODEL_FILES[precision])
+        return self.read(self._model_file(precision))
+
+    def model_hash(self, precision: str = "fp32") -> str:
+        """Return the SHA-256 of the graph of ``precision``, in hexadecimal; raises as ``model`` does."""
+        return self.manifest.files[self._model_file(precision)].sha256
 
     def golden(self) -> Golden:
         """Return the inputs and reference outputs for checking an engine."""
@@ -118,6 +118,13 @@ class Bundle:
             return Golden.from_bytes(data, num_classes=self.num_classes, image_size=self.config.image_size)
         except BundleError as error:
             raise BundleError(f"Bundle {self.path}: {error}") from error
+
+    def _model_file(self, precision: str) -> str:
+        if precision not in self.precisions:
+            raise OptionError(
+                f"{self.name} has no graph in precision {precision!r}; it has {', '.join(self.precisions)}."
+            )
+        return MODEL_FILES[precision]
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the bundle says of itself, as JSON types."""

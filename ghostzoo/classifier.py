@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from .architecture import EMBEDDING_SIZE
 from .bundle import Bundle
-from .engines import engine_class
 from .engines.base import Engine, EngineOptions, Output
+from .engines.select import AUTO, Selection, check_name, open_engine
 from .errors import ImageError, InputError, OptionError
 from .fetch import fetch
 from .images import ImageLimits, read_image
@@ -30,7 +30,7 @@ _DEFAULT_BATCH_SIZE = 4
 def load(
     model: str | PathLike[str],
     *,
-    engine: str = "onnxruntime",
+    engine: str = AUTO,
     threads: int | None = None,
     device: str | None = None,
     precision: str = "fp32",
@@ -42,7 +42,8 @@ def load(
 
     Args:
         model: a bundle folder.
-        engine: the inference library.
+        engine: the inference library; ``auto`` takes the one that ``GHOSTZOO_ENGINE`` names, or else measures on this
+            machine which is the fastest. ``Classifier.selection`` tells which it is and why.
         threads: CPU threads within one call; by default the CPUs that this process may use.
         device: by the engine's own name for it, such as ``cpu`` or ``cuda:0``; ``None`` takes the engine's default.
         precision: ``fp32``, or ``fp16`` or ``int8`` where the bundle has them.
@@ -54,11 +55,11 @@ def load(
         GhostZooError: the model, the engine or an option cannot be used; the message says why and what to do.
     """
     options = EngineOptions(threads, device, precision, batch_size, dict(engine_options or {}))
-    kind = engine_class(engine)
+    check_name(engine)
     bundle = fetch(model)
-    loaded = kind.load(bundle, options)
+    loaded, selection = open_engine(bundle, engine, options)
     bundle.release()
-    return Classifier(bundle, loaded, limits)
+    return Classifier(bundle, loaded, selection, limits)
 
 
 class Classifier:
@@ -69,9 +70,10 @@ class Classifier:
     these.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, limits: ImageLimits | None = None) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, selection: Selection, limits: ImageLimits | None = None) -> None:
         self.bundle = bundle
         self.engine = engine
+        self.selection = selection
         self.limits = limits or ImageLimits()
 
     def __call__(self, image: Any, top_k: int = 5) -> list[Prediction]:

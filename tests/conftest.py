@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,15 @@ from ghostzoo.bundle import Bundle
 from ghostzoo.catalog import Preprocessing
 from ghostzoo.converter import convert
 from tests.fixtures.networks import random_arrays, write_weights
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache folder of the tests' own, and one engine where a test does not choose: measuring takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GHOSTZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("GHOSTZOO_ENGINE", "onnxruntime")
+        yield
 
 
 @pytest.fixture(scope="session")

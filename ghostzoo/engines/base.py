@@ -108,6 +108,11 @@ class Engine(ABC):
     def devices(cls) -> list[str]:
         """Return the devices that this engine finds on this machine, by the names that ``device`` takes."""
 
+    @classmethod
+    def slow_start(cls, bundle: Bundle, options: EngineOptions) -> str | None:
+        """Say why opening ``bundle`` would take too long to try it among others, or return ``None``."""
+        return None
+
     @abstractmethod
     def _infer(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
         """Run one batch, of exactly ``options.batch_size`` images where that is set; called from many threads."""

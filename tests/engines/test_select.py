@@ -1,0 +1,226 @@
+"""The selection, on the engines that are installed; engines that fail in ways no library here does are written out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import ghostzoo
+from ghostzoo.bundle import Bundle
+from ghostzoo.engines import EngineRecord, engine_names, engine_record, select
+from ghostzoo.engines.base import Engine, EngineOptions, Output
+from ghostzoo.engines.select import (
+    Candidate,
+    Measured,
+    Selection,
+    explain,
+    keep_devices,
+    keep_installed,
+    open_engine,
+    rank,
+)
+from ghostzoo.errors import EngineUnavailableError, OptionError, UnknownEngineError
+
+ORT = engine_record("onnxruntime")
+
+
+@pytest.fixture(autouse=True)
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GHOSTZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("GHOSTZOO_ENGINE")
+
+
+def row(engine: str, milliseconds: float) -> Measured:
+    return Measured(engine, "cpu", "1.0", 1, 1, milliseconds, 1e-6)
+
+
+def test_the_decision_is_measured_once_and_kept(tiny_bundle: Bundle) -> None:
+    options = EngineOptions(threads=1)
+    engine, first = open_engine(tiny_bundle, "auto", options)
+    engine.close()
+    assert first.origin == "measured"
+    assert (first.engine, first.device) == (engine.name, engine.device)
+    assert {item.engine for item in first.measured} | {item.engine for item in first.discarded} == set(engine_names())
+    assert [item.milliseconds for item in first.measured] == sorted(item.milliseconds for item in first.measured)
+    assert all(item.milliseconds > 0 and item.relative_difference <= 1e-4 for item in first.measured)
+    assert json.loads(json.dumps(first.to_dict()))["engine"] == first.engine
+    engine, second = open_engine(tiny_bundle, "auto", options)
+    engine.close()
+    assert second == replace(first, origin="cached")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [EngineOptions(threads=2), EngineOptions(threads=1, batch_size=4), EngineOptions(threads=1, device="cpu")],
+)
+def test_other_options_are_another_decision(tiny_bundle: Bundle, options: EngineOptions) -> None:
+    open_engine(tiny_bundle, "auto", EngineOptions(threads=1))[0].close()
+    engine, selection = open_engine(tiny_bundle, "auto", options)
+    engine.close()
+    assert selection.origin == "measured"
+    assert {item.batch_size for item in selection.measured} == {options.batch_size or 1}
+
+
+def test_another_version_of_an_engine_is_another_decision(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_engine(tiny_bundle, "auto", EngineOptions(threads=1))[0].close()
+    monkeypatch.setattr(EngineRecord, "versions", lambda self: {self.distributions[0]: "99"})
+    engine, selection = open_engine(tiny_bundle, "auto", EngineOptions(threads=1))
+    engine.close()
+    assert selection.origin == "measured"
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"engine": "gone"}', b"\xff"])
+def test_a_senseless_decision_is_taken_again(tiny_bundle: Bundle, content: bytes, tmp_path: Path) -> None:
+    import hashlib
+
+    open_engine(tiny_bundle, "auto", EngineOptions(threads=1))[0].close()
+    (path,) = [path for path in (tmp_path / "cache" / "selection").iterdir() if path.suffix != ".lock"]
+    path.write_bytes(hashlib.sha256(content).digest() + content)
+    engine, selection = open_engine(tiny_bundle, "auto", EngineOptions(threads=1))
+    engine.close()
+    assert selection.origin == "measured"
+
+
+def test_who_names_an_engine_gets_it(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ghostzoo.load(tiny_bundle.path, engine="onnxruntime", threads=1) as clf:
+        assert clf.selection.origin == "asked for"
+    monkeypatch.setenv("GHOSTZOO_ENGINE", "onnxruntime")
+    with ghostzoo.load(tiny_bundle.path, threads=1) as clf:
+        assert (clf.selection.origin, clf.selection.engine) == ("environment", "onnxruntime")
+    monkeypatch.setenv("GHOSTZOO_ENGINE", "onxruntime")
+    with pytest.raises(UnknownEngineError, match="onnxruntime"):
+        ghostzoo.load(tiny_bundle.path)
+    with ghostzoo.load(tiny_bundle.path, engine="onnxruntime", threads=1) as clf:
+        assert clf.selection.origin == "asked for"
+
+
+def test_options_of_one_engine_need_its_name(tiny_bundle: Bundle) -> None:
+    with pytest.raises(OptionError, match="name it"):
+        ghostzoo.load(tiny_bundle.path, engine_options={"enable_profiling": False})
+
+
+def test_a_cached_decision_imports_the_chosen_engine_alone(tiny_bundle: Bundle) -> None:
+    script = (
+        "import sys, ghostzoo\n"
+        f"clf = ghostzoo.load({str(tiny_bundle.path)!r}, threads=1)\n"
+        "print(clf.selection.origin, clf.selection.engine, *sorted(set(sys.modules) & "
+        "{'onnxruntime', 'openvino', 'tensorrt', 'onnx', 'huggingface_hub', 'paddle', 'ncnn', 'MNN'}))\n"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=dict(os.environ))
+        for _ in range(2)
+    ]
+    assert runs[0].stdout.startswith("measured")
+    origin, engine, *modules = runs[1].stdout.split()
+    assert origin == "cached"
+    assert modules == [engine]
+
+
+class WrongEngine(Engine):
+    """Answers quickly, and wrongly."""
+
+    name = "wrong"
+
+    @classmethod
+    def devices(cls) -> list[str]:
+        return ["cpu"]
+
+    def _infer(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
+        return np.zeros((len(batch), 7), np.float32)
+
+    def describe(self) -> dict[str, Any]:
+        return {"version": "0"}
+
+    def _release(self) -> None:
+        pass
+
+
+class SlowStart(WrongEngine):
+    name = "slow"
+
+    @classmethod
+    def slow_start(cls, bundle: Bundle, options: EngineOptions) -> str | None:
+        return "building takes minutes; build it before."
+
+
+def record_of(kind: type[Engine], monkeypatch: pytest.MonkeyPatch) -> EngineRecord:
+    record = EngineRecord(kind.name, "x", "X", ("numpy",), f"pip install {kind.name}")
+    original_class, original_load = select.engine_class, EngineRecord.load_class
+    monkeypatch.setattr(select, "engine_class", lambda name: kind if name == kind.name else original_class(name))
+    monkeypatch.setattr(EngineRecord, "load_class", lambda self: kind if self is record else original_load(self))
+    return record
+
+
+@pytest.mark.parametrize(("kind", "reason"), [(WrongEngine, "golden check"), (SlowStart, "building takes minutes")])
+def test_what_is_wrong_or_slow_to_start_is_discarded(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, kind: type[Engine], reason: str
+) -> None:
+    record = record_of(kind, monkeypatch)
+    versions = {item.name: item.versions() for item in (ORT, record)}
+    engine, selection = select.select(tiny_bundle, EngineOptions(threads=1), [record, ORT], versions)
+    engine.close()
+    assert selection.engine == "onnxruntime"
+    (discarded,) = selection.discarded
+    assert (discarded.engine, discarded.device) == (kind.name, "cpu")
+    assert reason in discarded.reason
+
+
+def test_when_none_is_left_every_reason_is_told(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = record_of(WrongEngine, monkeypatch)
+    missing = EngineRecord("missing", "x", "X", ("no-such-distribution",), "pip install missing")
+    versions = {item.name: item.versions() for item in (missing, record)}
+    with pytest.raises(EngineUnavailableError) as caught:
+        select.select(tiny_bundle, EngineOptions(), [missing, record], versions)
+    for part in ("tiny", "pip install missing", "wrong on cpu", "golden check"):
+        assert part in str(caught.value)
+
+
+def test_engines_that_are_not_installed_are_discarded() -> None:
+    missing = EngineRecord("missing", "x", "X", ("no-such-distribution",), "pip install missing")
+    kept, discarded = keep_installed([ORT, missing], {"onnxruntime": {"onnxruntime": "1"}, "missing": {}})
+    assert kept == [ORT]
+    assert [(item.engine, item.device) for item in discarded] == [("missing", None)]
+    assert "pip install missing" in discarded[0].reason
+
+
+@pytest.mark.parametrize(
+    ("options", "devices"),
+    [
+        (EngineOptions(), ["cpu", "cuda:0", "GPU"]),
+        (EngineOptions(device="cpu"), ["cpu"]),
+        (EngineOptions(device="gpu"), ["GPU"]),
+        (EngineOptions(threads=2), ["cpu"]),
+        (EngineOptions(device="npu"), []),
+        (EngineOptions(device="cuda:0", threads=2), []),
+    ],
+)
+def test_devices_follow_the_options(options: EngineOptions, devices: list[str]) -> None:
+    candidates = [Candidate("x", device) for device in ("cpu", "cuda:0", "GPU")]
+    kept, discarded = keep_devices(candidates, options)
+    assert [candidate.device for candidate in kept] == devices
+    assert len(kept) + len(discarded) == 3
+    assert all(item.reason.endswith(".") for item in discarded)
+
+
+def test_a_further_import_must_pay() -> None:
+    base = row("onnxruntime", 10.0)
+    assert rank([row("openvino", 9.5), base])[0] == base
+    assert rank([row("openvino", 8.5), base])[0].engine == "openvino"
+    assert rank([row("a", 5.0), row("b", 4.9)])[0].engine == "b"
+    assert "too little" in explain(base, [row("openvino", 9.5), base])
+    assert "fastest" in explain(row("openvino", 5.0), [row("openvino", 5.0), base])
+    assert "only one" in explain(base, [base])
+
+
+def test_reports_survive_json() -> None:
+    report = Selection("a", "cpu", "measured", "why", (row("a", 1.0),), (select.Discarded("b", None, "gone."),))
+    assert Selection.from_json(json.dumps(report.to_dict()).encode()) == report
