@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from exporters.torch_network import GhostNet
-from ghostzoo.datasets import UNLABELLED, ImageDataset
+from ghostzoo.datasets import ImageDataset
 from ghostzoo.errors import InputError
 
 from .checkpoints import load_checkpoint, save_checkpoint
-from .distill import Teacher, divergence
 from .ema import MovingAverage
 from .loading import ImageStore, Labels, TrainingLoader, evaluation_batches
+from .losses import divergence, label_loss, soft_targets
 from .mixing import mix
 from .optimiser import autocast, freeze_backbone, make_optimizer
 from .place import Place
@@ -28,6 +28,7 @@ from .recipe import Recipe
 from .reporting import Reporter
 from .stopping import StopRequest, TrainingStoppedError
 from .tally import Tally
+from .teachers import Teacher
 
 _EVALUATION_BATCH = 128
 _REPORT_STEPS = 10  # reading a sum waits for the device, so it is not done after each step
@@ -137,13 +138,13 @@ class Trainer:
         torch.manual_seed(int(rng.integers(2**63)))  # for dropout
         x = self._pixel_values(images)
         y = torch.from_numpy(labels).to(device)
-        x, targets = mix(rng, x, y, len(self.classes), recipe)
+        x, targets = mix(rng, x, soft_targets(y, len(self.classes)), recipe)
         for group in self._optimizer.param_groups:
             group["lr"] = recipe.learning_rate_at(self.epoch + self.step / self._loader.steps)
         with autocast(device, recipe.precision):
             logits = self._forward(x)
         logits = logits.float()
-        loss = _label_loss(logits, targets, y, recipe.label_smoothing)
+        loss = label_loss(logits, targets, recipe.label_smoothing)
         if self._teacher is not None:
             soft = divergence(logits, self._teacher.answer(x), recipe.distill_temperature)
             loss = loss + recipe.distill_weight * soft
@@ -288,9 +289,3 @@ def _wrapped(network: GhostNet, place: Place, recipe: Recipe) -> Any:
         forward = torch.nn.parallel.DistributedDataParallel(network, device_ids=devices)
     # One compiled graph for each image size: a graph for all sizes would be slower.
     return torch.compile(forward, dynamic=False) if recipe.compile else forward
-
-
-def _label_loss(logits: Tensor, targets: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy with soft targets over the labelled images; zero where there are none."""
-    known = labels != UNLABELLED
-    return F.cross_entropy(logits[known], targets[known], label_smoothing=smoothing, reduction="sum") / len(labels)

@@ -1,4 +1,4 @@
-"""Mixup and cutmix: a batch mixed with itself in reverse order, and the labels with it."""
+"""Mixup and cutmix: a batch mixed with itself in reverse order, and the targets with it."""
 
 from __future__ import annotations
 
@@ -6,23 +6,18 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
-
-from ghostzoo.datasets import UNLABELLED
 
 from .recipe import Recipe
 
 
-def mix(rng: np.random.Generator, x: Tensor, labels: Tensor, num_classes: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Mix images (N, 3, H, W) and return them with soft targets (N, num_classes).
+def mix(rng: np.random.Generator, x: Tensor, targets: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Mix images (N, 3, H, W) and their targets (N, classes).
 
-    Where both mixup and cutmix are on, each batch gets one of them. A batch with unlabelled images is not mixed: their
-    partners' labels would be half unknown.
+    Where both mixup and cutmix are on, each batch gets one of them.
     """
-    targets = F.one_hot(labels.clamp(min=0), num_classes).float()
     choices = [name for name in ("mixup", "cutmix") if getattr(recipe, name)]
-    if not choices or bool((labels == UNLABELLED).any()):
+    if not choices:
         return x, targets
     chosen = choices[int(rng.integers(len(choices)))]
     alpha = getattr(recipe, chosen)
@@ -31,7 +26,7 @@ def mix(rng: np.random.Generator, x: Tensor, labels: Tensor, num_classes: int, r
         x = x.lerp(x.flip(0), 1 - share)
     else:
         x, share = _cut(rng, x, share)
-    return x, targets * share + targets.flip(0) * (1 - share)
+    return x, targets.lerp(targets.flip(0), 1 - share)
 
 
 def _cut(rng: np.random.Generator, x: Tensor, share: float) -> tuple[Tensor, float]:

@@ -35,9 +35,11 @@ History = Sequence[Mapping[str, float]]
 class Reporter:
     """Reports one run; of several processes all but the first are quiet, and write nothing."""
 
-    def __init__(self, out: Path, epochs: int, *, quiet: bool = False, writes: bool = True) -> None:
+    def __init__(
+        self, out: Path, epochs: int, *, quiet: bool = False, writes: bool = True, console: Console | None = None
+    ) -> None:
         self._out, self._epochs, self._quiet, self._writes = out, epochs, quiet, writes
-        self._console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        self._console = console or Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._tensorboard: Any = None

@@ -19,7 +19,6 @@ from ghostzoo.manifest import check_name
 
 from .checkpoints import FILE_NAME
 from .data import Data, DataSources, open_data
-from .distill import Teacher, load_teacher
 from .finish import BUNDLE_FOLDER, write_results
 from .loading import ImageStore
 from .loop import Trainer
@@ -28,6 +27,7 @@ from .recipe import Recipe
 from .reporting import Reporter
 from .starting import Start, start_network
 from .stopping import StopRequest
+from .teachers import Teacher, load_teacher
 
 RUN_FILE = "run.json"
 

@@ -1,4 +1,4 @@
-"""Distillation, the idea of SSLD: learn a teacher's soft answers, on images with and without labels."""
+"""Teachers for distillation, the idea of SSLD: a stronger network's soft answers, on images with and without labels."""
 
 from __future__ import annotations
 
@@ -30,23 +30,6 @@ class Teacher:
     """Of its weights or graph."""
     answer: Callable[[Tensor], Tensor]
     """Pixel values (N, 3, H, W) as the student sees them -> logits (N, classes) on the same device, no gradients."""
-
-
-def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Jensen-Shannon divergence of the softened answers, mean over the images, in nats.
-
-    Args:
-        student, teacher: logits (N, classes).
-        temperature: logits are divided by it first; the result is multiplied by its square, so that the gradient keeps
-            its size (Hinton et al., 2015).
-    """
-    log_p = F.log_softmax(student / temperature, dim=1)
-    log_q = F.log_softmax(teacher / temperature, dim=1)
-    log_mean = torch.logaddexp(log_p, log_q) - np.log(2)
-    each = F.kl_div(log_mean, log_p, reduction="none", log_target=True) + F.kl_div(
-        log_mean, log_q, reduction="none", log_target=True
-    )
-    return each.sum(dim=1).mean() * (temperature**2 / 2)
 
 
 def load_teacher(

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip(
+    "torch", reason="training needs PyTorch: make test runs these tests in an environment that has it"
+)
+
+from tests.training.runs import train
+
+torch.set_num_threads(1)  # so small a network only waits for more
+
+EVERYTHING = (
+    "--val-split=0.2 --epochs=3 --grow=40:1 --ema=0.9 --mixup=0.2 --cutmix=1 --rand-augment=2:9 "
+    "--clip-gradients=5 --nesterov --seed=3"
+).split()
+"""Options that draw random numbers or keep a state of their own: all that a resumed run must take up again."""
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder a class: discs, plain colours and stripes, 40 of each."""
+    root = tmp_path_factory.mktemp("pictures") / "shapes"
+    rng = np.random.default_rng(0)
+    for name in ("disc", "plain", "stripes"):
+        (root / name).mkdir(parents=True)
+        for index in range(40):
+            picture = np.full((40, 48, 3), rng.integers(0, 100, 3), np.uint8)
+            colour = rng.integers(120, 256, 3).tolist()
+            if name == "disc":
+                cv2.circle(picture, (24, 20), int(rng.integers(8, 18)), colour, -1)
+            elif name == "stripes":
+                picture[:, ::4] = picture[:, 1::4] = colour
+            cv2.imwrite(str(root / name / f"{index:02}.png"), picture)
+    return root
+
+
+@pytest.fixture(scope="session")
+def pictures_tar(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pictures in a tar, packed in another order and below one more folder."""
+    path = tmp_path_factory.mktemp("tar") / "shapes.tar"
+    with tarfile.open(path, "w") as archive:
+        for file in sorted(pictures.rglob("*.png"), reverse=True):
+            archive.add(file, f"train/{file.relative_to(pictures).as_posix()}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an unbroken run with ``EVERYTHING``."""
+    out = tmp_path_factory.mktemp("finished") / "shapes-run"
+    train("--data", pictures, "--out", out, *EVERYTHING).check()
+    return out

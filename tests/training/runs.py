@@ -1,0 +1,107 @@
+"""Runs of ``python -m exporters train``, small enough for tests: in this process, or in one of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+from exporters.cli import main
+from exporters.torch_network import GhostNet
+from exporters.training.data import DataSources, open_data
+from exporters.training.loading import ImageStore
+from exporters.training.loop import Trainer
+from exporters.training.place import Place
+from exporters.training.recipe import Recipe
+from exporters.training.reporting import Reporter
+from exporters.training.starting import start_network
+from exporters.training.stopping import StopRequest
+
+ROOT = Path(__file__).parents[2]
+SMALL = "--width=0.1 --image-size=32 --batch-size=8 --learning-rate=0.02 --crop-scale=0.5 --threads=1".split()
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a command ended, and what it printed."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    def check(self) -> Run:
+        """Fail the test unless the command succeeded."""
+        assert self.code == 0, self.stderr
+        return self
+
+    def error(self) -> str:
+        """Return the one line that a failed command printed."""
+        assert self.code == 1, self.stderr
+        lines = self.stderr.splitlines()
+        assert len(lines) == 1, self.stderr
+        assert lines[0].startswith("Error: ")
+        return lines[0]
+
+
+def train(*arguments: Any) -> Run:
+    """Run the command in this process."""
+    result = CliRunner().invoke(main, ["train", *SMALL, *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Run(result.exit_code, result.stdout, result.stderr)
+
+
+def start(*arguments: Any, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """Start the command in a process of its own."""
+    command = [sys.executable, *launcher, "-m", "exporters", "train", *SMALL, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait(process: subprocess.Popen[str]) -> Run:
+    stdout, stderr = process.communicate(timeout=300)
+    return Run(process.returncode, stdout, stderr)
+
+
+def recipe(**choices: Any) -> Recipe:
+    """A recipe as small as ``SMALL``."""
+    small = {
+        "width": 0.1,
+        "image_size": 32,
+        "resize_short": 32,
+        "epochs": 2,
+        "batch_size": 8,
+        "learning_rate": 0.02,
+        "warmup_epochs": 0.2,
+    }
+    return Recipe(**{**small, **choices})
+
+
+def make_trainer(chosen: Recipe, data: Path, out: Path, *, network: GhostNet | None = None, **sources: Any) -> Trainer:
+    """Everything of a run but the command and the results."""
+    store, place = ImageStore(2**24), Place()
+    opened = open_data(
+        DataSources(data, **sources), out, seed=chosen.seed, store=store, workers=1, place=place, quiet=True
+    )
+    return Trainer(
+        chosen,
+        network or start_network(chosen, len(opened.training.classes), None).network,
+        opened.training,
+        opened.validation,
+        identity={},
+        out=out,
+        store=store,
+        reporter=Reporter(out, chosen.epochs, quiet=True),
+        place=place,
+        workers=1,
+        teacher=None,
+        stop=StopRequest(),
+        checkpoint_minutes=10,
+    )
