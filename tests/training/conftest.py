@@ -11,15 +11,7 @@ torch = pytest.importorskip(
     "torch", reason="training needs PyTorch: make test runs these tests in an environment that has it"
 )
 
-from tests.training.runs import train
-
 torch.set_num_threads(1)  # so small a network only waits for more
-
-EVERYTHING = (
-    "--val-split=0.2 --epochs=3 --grow=40:1 --ema=0.9 --mixup=0.2 --cutmix=1 --rand-augment=2:9 "
-    "--clip-gradients=5 --nesterov --seed=3"
-).split()
-"""Options that draw random numbers or keep a state of their own: all that a resumed run must take up again."""
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +45,8 @@ def pictures_tar(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="session")
 def finished(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an unbroken run with ``EVERYTHING``."""
+    from tests.training.runs import EVERYTHING, train
+
     out = tmp_path_factory.mktemp("finished") / "shapes-run"
     train("--data", pictures, "--out", out, *EVERYTHING).check()
     return out

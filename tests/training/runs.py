@@ -23,7 +23,27 @@ from exporters.training.starting import start_network
 from exporters.training.stopping import StopRequest
 
 ROOT = Path(__file__).parents[2]
-SMALL = "--width=0.1 --image-size=32 --batch-size=8 --learning-rate=0.02 --crop-scale=0.5 --threads=1".split()
+SMALL = (
+    "--width=0.1",
+    "--image-size=32",
+    "--batch-size=8",
+    "--learning-rate=0.02",
+    "--crop-scale=0.5",
+    "--threads=1",
+)
+EVERYTHING = (
+    "--val-split=0.2",
+    "--epochs=3",
+    "--grow=40:1",
+    "--ema=0.9",
+    "--mixup=0.2",
+    "--cutmix=1",
+    "--rand-augment=2:9",
+    "--clip-gradients=5",
+    "--nesterov",
+    "--seed=3",
+)
+"""Options that draw random numbers or keep a state of their own: all that a resumed run must take up again."""
 
 
 @dataclass(frozen=True)
