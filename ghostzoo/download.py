@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from urllib.parse import urljoin, urlsplit
 
 import requests
-import urllib3
 
 from . import __version__
 
 _CHUNK = 64 * 1024
+_LATE = "it was not there in time; try again or raise url_timeout"
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -39,7 +40,7 @@ def download_bytes(url: str, *, max_bytes: int, timeout: float, max_redirects: i
     worker.join(timeout)
     if worker.is_alive():
         transfer.abandon()
-        raise DownloadError(f"it was not there after {timeout:g} seconds; try again or raise url_timeout")
+        raise DownloadError(_LATE)
     if transfer.error is not None:
         raise DownloadError(str(transfer.error)) from transfer.error
     return bytes(transfer.data)
@@ -52,7 +53,7 @@ class _Transfer:
         self._max_bytes = max_bytes
         self._deadline = deadline
         self._max_redirects = max_redirects
-        self._close: Callable[[], None] | None = None
+        self._shut_down: Callable[[], None] | None = None
 
     def run(self, url: str) -> None:
         try:
@@ -61,22 +62,27 @@ class _Transfer:
                 self._fetch(session, url)
         except DownloadError as error:
             self.error = error
+        except requests.exceptions.Timeout:
+            self.error = DownloadError(_LATE)
+        except ValueError:  # the libraries' message shows the whole URL, the password in it included
+            self.error = DownloadError("it is no valid URL, or leads to none; check its spelling")
         except requests.exceptions.RequestException as error:
             self.error = DownloadError(f"it cannot be downloaded ({_reason(error)})")
-        except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
+        except Exception as error:  # whatever is not caught here would be lost with the thread
             self.error = DownloadError(f"it cannot be downloaded ({error})")
 
     def abandon(self) -> None:
-        """Close the connection under the worker, so that it ends soon."""
-        if self._close is not None:
-            self._close()
+        """Shut the connection down under the worker, so that it ends soon; closing would wait for its read to end."""
+        if self._shut_down is not None:
+            with suppress(OSError, RuntimeError, ValueError):  # the worker has ended it itself meanwhile
+                self._shut_down()
 
     def _fetch(self, session: requests.Session, url: str) -> None:
         for _ in range(self._max_redirects + 1):
             if urlsplit(url).scheme.lower() not in ("http", "https"):
                 raise DownloadError(f"it leads to {urlsplit(url).scheme}:, and only http and https are followed")
             with session.get(url, stream=True, allow_redirects=False, timeout=self._left()) as response:
-                self._close = response.close
+                self._shut_down = response.raw.shutdown
                 if response.status_code in _REDIRECTS and "location" in response.headers:
                     url = urljoin(url, response.headers["location"])
                     continue
@@ -101,7 +107,7 @@ class _Transfer:
     def _left(self) -> float:
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise DownloadError("it took too long; try again or raise url_timeout")
+            raise DownloadError(_LATE)
         return left
 
     def _too_large(self) -> DownloadError:

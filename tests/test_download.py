@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import gzip
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
+
+import pytest
+
+from ghostzoo.download import DownloadError, download_bytes
+from tests.fixtures.server import content, redirect, serve
+
+BODY = bytes(range(256)) * 1000
+CLIENT_LEFT = threading.Event()
+
+
+def drip(request: BaseHTTPRequestHandler) -> None:
+    """A byte now and then, for ever: no pause is long enough for a read timeout."""
+    request.send_response(200)
+    request.end_headers()
+    pause = threading.Event()
+    try:
+        while not pause.wait(0.02):
+            request.wfile.write(b"x")
+            request.wfile.flush()
+    except ConnectionError:
+        CLIENT_LEFT.set()
+
+
+def drip_headers(request: BaseHTTPRequestHandler) -> None:
+    request.wfile.write(b"HTTP/1.0 200 OK\r\n")
+    pause = threading.Event()
+    with suppress(ConnectionError):
+        while not pause.wait(0.02):
+            request.wfile.write(b"X: y\r\n")
+            request.wfile.flush()
+
+
+def silence(request: BaseHTTPRequestHandler) -> None:
+    request.connection.settimeout(20)
+    request.connection.recv(1)  # until the client goes
+
+
+def broken_off(request: BaseHTTPRequestHandler) -> None:
+    request.send_response(200)
+    request.send_header("Content-Length", str(len(BODY)))
+    request.end_headers()
+    request.wfile.write(BODY[:1000])
+
+
+def reset(request: BaseHTTPRequestHandler) -> None:
+    request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    request.connection.close()
+
+
+def names_its_agent(request: BaseHTTPRequestHandler) -> None:
+    content(request.headers["User-Agent"].encode())(request)
+
+
+ROUTES = {
+    "/body": content(BODY),
+    "/no-length": content(BODY, with_length=False),
+    "/empty": content(b""),
+    "/gzip": content(gzip.compress(BODY), content_encoding="gzip"),
+    "/bomb": content(gzip.compress(bytes(50_000_000)), content_encoding="gzip"),
+    "/bad-gzip": content(b"no gzip at all", content_encoding="gzip"),
+    "/agent": names_its_agent,
+    "/drip": drip,
+    "/drip-headers": drip_headers,
+    "/silence": silence,
+    "/broken-off": broken_off,
+    "/reset": reset,
+    "/no-content": content(b"", status=204),
+    "/forbidden": content(b"<html>no</html>", status=403),
+    "/hop": redirect("/body"),
+    "/hop-hop": redirect("/hop", 307),
+    "/circle": redirect("/circle"),
+    "/to-file": redirect("file:///etc/hostname"),
+    "/to-ftp": redirect("FTP://127.0.0.1/x"),
+    "/to-data": redirect("data:text/plain,hello"),
+    "/to-nonsense": redirect("http://[::1/x"),
+    "/to-nowhere": content(b"", status=302),
+}
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with serve(ROUTES) as place:
+        yield place
+
+
+def fetch(url: str, *, max_bytes: int = 1_000_000, timeout: float = 30, max_redirects: int = 5) -> bytes:
+    return download_bytes(url, max_bytes=max_bytes, timeout=timeout, max_redirects=max_redirects)
+
+
+@pytest.mark.parametrize("path", ["/body", "/no-length", "/gzip", "/body?size=large&x=%20", "/hop", "/hop-hop"])
+def test_what_is_served_is_what_comes(address: str, path: str) -> None:
+    assert fetch(address + path) == BODY
+
+
+def test_an_empty_body_is_empty(address: str) -> None:
+    assert fetch(address + "/empty") == b""
+
+
+def test_it_says_who_asks(address: str) -> None:
+    assert fetch(address + "/agent").startswith(b"ghostzoo/")
+
+
+@pytest.mark.parametrize("path", ["/body", "/no-length", "/gzip"])
+def test_the_size_limit_is_exact(address: str, path: str) -> None:
+    assert len(fetch(address + path, max_bytes=len(BODY))) == len(BODY)
+    with pytest.raises(DownloadError, match=f"more than the {len(BODY) - 1} bytes.*max_bytes"):
+        fetch(address + path, max_bytes=len(BODY) - 1)
+
+
+def test_a_compressed_bomb_counts_as_what_it_becomes(address: str) -> None:
+    with pytest.raises(DownloadError, match="more than the 100000 bytes"):
+        fetch(address + "/bomb", max_bytes=100_000)
+
+
+@pytest.mark.parametrize("path", ["/drip", "/drip-headers", "/silence"])
+def test_time_is_limited_for_everything_together(address: str, path: str) -> None:
+    with pytest.raises(DownloadError, match=r"not there in time.*url_timeout"):
+        fetch(address + path, timeout=0.3)
+
+
+def test_a_late_download_is_given_up_and_not_only_left_alone(address: str) -> None:
+    CLIENT_LEFT.clear()
+    with pytest.raises(DownloadError, match="in time"):
+        fetch(address + "/drip", timeout=0.3)
+    assert CLIENT_LEFT.wait(30)
+
+
+def test_the_redirects_limit_is_exact(address: str) -> None:
+    assert fetch(address + "/hop-hop", max_redirects=2) == BODY
+    with pytest.raises(DownloadError, match="redirects more than 1 times"):
+        fetch(address + "/hop-hop", max_redirects=1)
+    with pytest.raises(DownloadError, match="redirects more than 5 times"):
+        fetch(address + "/circle")
+    assert fetch(address + "/body", max_redirects=0) == BODY
+
+
+@pytest.mark.parametrize("path", ["/to-file", "/to-ftp", "/to-data"])
+def test_a_redirect_leads_to_nothing_but_the_web(address: str, path: str) -> None:
+    with pytest.raises(DownloadError, match=r"leads to (file|ftp|data):.*only http and https"):
+        fetch(address + path)
+
+
+@pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/x"])
+def test_nothing_but_the_web_is_read(url: str) -> None:
+    with pytest.raises(DownloadError, match="only http and https"):
+        fetch(url)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/nothing-here", "answered 404"),
+        ("/forbidden", "answered 403"),
+        ("/no-content", "answered 204"),
+        ("/to-nowhere", "answered 302"),
+        ("/bad-gzip", "cannot be downloaded"),
+        ("/to-nonsense", "no valid URL"),
+        ("/reset", "cannot be downloaded"),
+        ("/broken-off", "broke|cannot be downloaded"),
+    ],
+)
+def test_each_failure_is_one_sentence(address: str, path: str, message: str) -> None:
+    with pytest.raises(DownloadError, match=message) as caught:
+        fetch(f"{address}{path}?token=secret")
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://",
+        "http://[::1",
+        "http://127.0.0.1:0/",
+        "http://127.0.0.1:99999/",
+        "http://user:secret@:80/",
+        "http://user:secret@a\u2100b/",
+        "http://user:secret@127.0.0.1:1/x",
+        f"http://{'a' * 70}.invalid/",
+        "http://\0/",
+        "http://a b/",
+        "http://*.invalid/",
+    ],
+)
+def test_an_address_without_a_server_is_a_download_error(url: str) -> None:
+    with pytest.raises(DownloadError) as caught:
+        fetch(url, timeout=20)
+    assert "secret" not in str(caught.value)
