@@ -42,7 +42,7 @@ def is_single(source: Any) -> bool:
     if isinstance(source, str | PathLike):
         return is_url(source) or not (os.path.isdir(source) or _is_pattern(source))  # noqa: PTH112
     if isinstance(source, np.ndarray):
-        return source.ndim < 4
+        return source.ndim == 0 or (source.ndim < 4 and source.dtype.kind not in "OU")  # an array of paths is several
     return isinstance(source, bytes | bytearray | memoryview) or is_pil_image(source) or hasattr(source, "read")
 
 
@@ -51,9 +51,10 @@ def expand(images: Any, on_skip: Callable[[Path], object] | None = None) -> Iter
 
     Args:
         images: one image, a folder (all image files in it and below, in the order of their names), a glob pattern such
-            as ``photos/**/*.jpg``, an array (N, H, W, 3), or an iterable of all these. A file whose name happens to
-            look like a pattern is that file.
-        on_skip: called with each file of a folder that is passed over because its suffix is not an image's.
+            as ``photos/**/*.jpg``, an array (N, H, W, 3), or an iterable of all these. A file or folder whose name
+            happens to look like a pattern is that file or folder.
+        on_skip: called with whatever in a folder is passed over: a file without an image's suffix, a hidden file or
+            folder, a link to a folder (which may lead round in a circle).
 
     Raises:
         InputError: a folder or pattern without images, or something that is neither image nor iterable. Raised when
@@ -74,23 +75,38 @@ def expand(images: Any, on_skip: Callable[[Path], object] | None = None) -> Iter
 
 
 def _is_pattern(source: str | PathLike[str]) -> bool:
-    return glob.has_magic(os.fspath(source)) and not os.path.lexists(source)
+    return glob.has_magic(os.fsdecode(source)) and not os.path.lexists(source)
 
 
 def _from_place(place: str | PathLike[str], on_skip: Callable[[Path], object] | None) -> Iterator[Any]:
     found = False
-    if os.path.isdir(place):  # noqa: PTH112
-        for path in _walk(Path(place), on_skip):
-            found = True
-            yield path
-    else:
-        for name in sorted(glob.iglob(os.fspath(place), recursive=True)):  # noqa: PTH207  # absolute patterns too
-            path = Path(name)
-            for image in _walk(path, on_skip) if path.is_dir() else [path]:
-                found = True
-                yield image
+    for image in _walk(Path(os.fsdecode(place)), on_skip) if os.path.isdir(place) else _matches(place, on_skip):  # noqa: PTH112
+        found = True
+        yield image
     if not found:
-        raise InputError(f"There are no images in {os.fspath(place)}; check the path or pattern.")
+        raise InputError(f"There are no images in {os.fsdecode(place)}; check the path or pattern.")
+
+
+def _matches(pattern: str | PathLike[str], on_skip: Callable[[Path], object] | None) -> Iterator[Path]:
+    walked: set[Path] = set()  # '**' matches a folder and, after it, all that is in it
+    for name in sorted(glob.iglob(_literal_start(os.fsdecode(pattern)), recursive=True)):  # noqa: PTH207  # absolute too
+        path = Path(name)
+        if not walked.isdisjoint(path.parents) or not os.path.lexists(path):  # glob takes 'missing/**/' for a match
+            continue
+        if path.is_dir():
+            walked.add(path)
+            yield from _walk(path, on_skip)
+        else:
+            yield path
+
+
+def _literal_start(pattern: str) -> str:
+    """Escape the folders at the beginning that exist under names that look like patterns."""
+    start, rest = Path(pattern), []
+    while glob.has_magic(str(start)) and not os.path.lexists(start):
+        rest.append(start.name)
+        start = start.parent
+    return str(Path(glob.escape(str(start)), *reversed(rest)))
 
 
 def _walk(folder: Path, on_skip: Callable[[Path], object] | None) -> Iterator[Path]:
@@ -98,10 +114,11 @@ def _walk(folder: Path, on_skip: Callable[[Path], object] | None) -> Iterator[Pa
         raise InputError(f"The folder {error.filename} cannot be read: {error.strerror}.") from error
 
     for parent, folders, names in os.walk(folder, onerror=fail):
-        folders.sort()
-        for name in sorted(names):
+        passed_over = [name for name in folders if name.startswith(".") or Path(parent, name).is_symlink()]
+        folders[:] = sorted(set(folders) - set(passed_over))
+        for name in sorted(passed_over + names):
             path = Path(parent, name)
-            if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+            if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".") and name not in passed_over:
                 yield path
             elif on_skip is not None:
                 on_skip(path)
