@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -43,7 +44,7 @@ def rand_augment(rng: np.random.Generator, image: Image, operations: int, magnit
     for _ in range(operations):
         strength = float(rng.uniform(0, magnitude)) / 10
         sign = 1.0 if rng.random() < 0.5 else -1.0
-        image = _OPERATIONS[int(rng.integers(len(_OPERATIONS)))](image, strength, sign)
+        image = OPERATIONS[int(rng.integers(len(OPERATIONS)))](image, strength, sign)
     return image
 
 
@@ -140,7 +141,7 @@ def _solarise(image: Image, strength: float, sign: float) -> Image:
     return np.where(image >= 256 * (1 - strength), 255 - image, image).astype(np.uint8)
 
 
-_OPERATIONS = (
+OPERATIONS: tuple[Callable[[Image, float, float], Image], ...] = (
     _autocontrast,
     _equalise,
     _rotate,
@@ -155,3 +156,4 @@ _OPERATIONS = (
     _translate_x,
     _translate_y,
 )
+"""What RandAugment draws from: each takes an image, a strength from 0 to 1, and a sign of -1 or 1."""

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+
+from exporters.training.losses import divergence, label_loss, soft_targets
+
+RNG = np.random.default_rng(0)
+STUDENT, TEACHER = (torch.from_numpy(RNG.normal(0, 3, (6, 9)).astype(np.float32)) for _ in range(2))
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_the_divergence_is_that_of_jensen_and_shannon(temperature: float) -> None:
+    p, q = (softmax(logits.double().numpy() / temperature) for logits in (STUDENT, TEACHER))
+    m = (p + q) / 2
+    expected = (p * np.log(p / m) + q * np.log(q / m)).sum(axis=1).mean() / 2 * temperature**2
+    assert float(divergence(STUDENT, TEACHER, temperature)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_divergence_is_nothing_between_equals_and_the_logarithm_of_two_between_opposites() -> None:
+    assert float(divergence(STUDENT, STUDENT, 1.0)) == pytest.approx(0, abs=1e-7)
+    assert float(divergence(STUDENT, STUDENT + 100, 1.0)) == pytest.approx(0, abs=1e-6)
+    certain = torch.tensor([[50.0, -50.0]])
+    assert float(divergence(certain, -certain, 1.0)) == pytest.approx(math.log(2))
+    assert float(divergence(STUDENT, TEACHER, 1.0)) == pytest.approx(float(divergence(TEACHER, STUDENT, 1.0)))
+
+
+@pytest.mark.parametrize("size", [1.0, 1e2, 1e4, 1e10, 1e30])
+def test_value_and_gradient_are_finite_at_extreme_logits(size: float) -> None:
+    student = (STUDENT * size).requires_grad_()
+    value = divergence(student, TEACHER.flip(0) * size, 1.0)
+    value.backward()
+    assert 0 <= float(value.detach()) <= math.log(2) + 1e-6
+    assert student.grad is not None
+    assert bool(torch.isfinite(student.grad).all())
+
+
+def test_the_gradient_is_the_slope() -> None:
+    student, teacher = STUDENT.double().requires_grad_(), TEACHER.double()
+    assert torch.autograd.gradcheck(lambda logits: divergence(logits, teacher, 2.0), (student,))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_label_loss_is_the_cross_entropy(smoothing: float) -> None:
+    labels = torch.tensor([0, 8, 3, 3, 5, 1])
+    expected = F.cross_entropy(STUDENT, labels, label_smoothing=smoothing)
+    torch.testing.assert_close(label_loss(STUDENT, soft_targets(labels, 9), smoothing), expected)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_images_without_a_label_add_nothing(smoothing: float) -> None:
+    labels = torch.tensor([0, -1, 3, -1, -1, 1])
+    logits = STUDENT.clone().requires_grad_()
+    loss = label_loss(logits, soft_targets(labels, 9), smoothing)
+    known = labels >= 0
+    expected = F.cross_entropy(STUDENT[known], labels[known], label_smoothing=smoothing, reduction="sum") / 6
+    torch.testing.assert_close(loss.detach(), expected)
+    loss.backward()
+    assert logits.grad is not None
+    assert bool((logits.grad[~known] == 0).all())
+    assert bool((logits.grad[known] != 0).all())
+
+
+def test_a_batch_without_labels_has_no_label_loss() -> None:
+    logits = STUDENT.clone().requires_grad_()
+    loss = label_loss(logits, soft_targets(torch.full((6,), -1), 9), 0.1)
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert logits.grad is not None
+    assert bool((logits.grad == 0).all())
