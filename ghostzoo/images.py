@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 import sys
 from dataclasses import dataclass
+from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit, urlunsplit
 
 import cv2
-import imagesize
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ImageError, InputError
+from .errors import ImageError, InputError, OptionError
+from .image_header import HeaderError, decoded_size
 
-FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, PNM, JPEG 2000 or AVIF"
+_LARGEST_LIMIT = 2**31
+"""The decoder takes neither more bytes nor more pixels, whatever is allowed."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,14 @@ class ImageLimits:
     url_timeout: float = 30.0
     """Seconds for a whole download, redirects included."""
     max_redirects: int = 5
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            whole = name in ("max_bytes", "max_pixels", "max_redirects")
+            if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+                raise OptionError(f"{name} must be a {'whole ' if whole else ''}number, not {value!r}.")
+            if not (0 < float(value) <= _LARGEST_LIMIT or (value == 0 and name == "max_redirects")):
+                raise OptionError(f"{name} must be above zero and at most {_LARGEST_LIMIT}, not {value!r}.")
 
     def check(self, source: Any, width: int, height: int) -> None:
         """Raise ``ImageError`` if an image of this size is too large."""
@@ -84,12 +93,15 @@ def read_image(source: Any, limits: ImageLimits | None = None) -> NDArray[np.uin
 def describe(source: Any) -> str:
     """Name a source for messages: its path, its URL without password and query, or its kind and size."""
     if is_url(source):
-        parts = urlsplit(str(source))
+        try:
+            parts = urlsplit(str(source))
+        except ValueError:  # no URL after all, so where a password would be in it is unknown too
+            return f"<malformed URL of {len(source)} characters>"
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
     if isinstance(source, str | PathLike):
         return os.fsdecode(source)
     if isinstance(source, bytes | bytearray | memoryview):
-        return f"<{len(source)} bytes>"
+        return f"<{memoryview(source).nbytes} bytes>"
     if isinstance(source, np.ndarray):
         return f"<array {' x '.join(map(str, source.shape))} {source.dtype}>"
     name = getattr(source, "filename", None) or getattr(source, "name", None)
@@ -114,7 +126,7 @@ def _encoded(source: Any, limits: ImageLimits) -> bytes:
         from .download import DownloadError, download_bytes
 
         try:
-            return download_bytes(
+            data = download_bytes(
                 source,
                 max_bytes=limits.max_bytes,
                 timeout=limits.url_timeout,
@@ -122,10 +134,12 @@ def _encoded(source: Any, limits: ImageLimits) -> bytes:
             )
         except DownloadError as error:
             raise ImageError(describe(source), str(error)) from error
+        return _bounded(source, data, len(data), limits)
     if isinstance(source, str | PathLike):
         return _read_path(source, limits)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _bounded(source, bytes(source) if len(source) <= limits.max_bytes else b"", len(source), limits)
+        size = memoryview(source).nbytes
+        return _bounded(source, bytes(source) if size <= limits.max_bytes else b"", size, limits)
     if hasattr(source, "read"):
         return _read_file(source, limits)
     raise InputError(
@@ -135,7 +149,7 @@ def _encoded(source: Any, limits: ImageLimits) -> bytes:
 
 def _read_path(path: str | PathLike[str], limits: ImageLimits) -> bytes:
     try:
-        path = Path(path)
+        path = Path(os.fsdecode(path))
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise ImageError(describe(path), "it is a folder; pass it to predict() for all images in it")
@@ -152,12 +166,17 @@ def _read_path(path: str | PathLike[str], limits: ImageLimits) -> bytes:
 
 def _read_file(file: IO[bytes], limits: ImageLimits, name: str | None = None) -> bytes:
     source = name or file
-    try:
-        data = file.read(limits.max_bytes + 1)
-    except Exception as error:  # a file object of the caller's own may raise anything
-        raise ImageError(describe(source), f"it cannot be read ({error})") from error
-    if not isinstance(data, bytes | bytearray | memoryview):
-        raise ImageError(describe(source), "it is no binary file; open it with mode 'rb'")
+    data = bytearray()
+    while len(data) <= limits.max_bytes:  # a raw file or a socket may give less than it was asked for
+        try:
+            part = file.read(limits.max_bytes + 1 - len(data))
+        except Exception as error:  # a file object of the caller's own may raise anything
+            raise ImageError(describe(source), f"it cannot be read ({error})") from error
+        if not isinstance(part, bytes | bytearray | memoryview):
+            raise ImageError(describe(source), "it gives no bytes; open it with mode 'rb', and blocking")
+        if not len(part):
+            break
+        data += part
     return _bounded(source, bytes(data), len(data), limits)
 
 
@@ -173,14 +192,10 @@ def _bounded(source: Any, data: bytes, size: int, limits: ImageLimits) -> bytes:
 
 def _decode(source: Any, data: bytes, limits: ImageLimits) -> NDArray[np.uint8]:
     try:
-        width, height = imagesize.get(io.BytesIO(data))
-    except Exception as error:  # the header is malformed in a way that the library did not expect
-        raise ImageError(describe(source), f"its header is damaged ({error})") from error
-    if width == height == -1:
-        raise ImageError(describe(source), f"it is no image in a format that is read ({FORMATS})")
-    limits.check(source, int(width), int(height))
-    if _is_truncated(data):
-        raise ImageError(describe(source), "it is truncated; get the file again")
+        width, height = decoded_size(data)
+    except HeaderError as error:
+        raise ImageError(describe(source), str(error)) from error
+    limits.check(source, width, height)
     try:
         rgb: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
@@ -191,14 +206,8 @@ def _decode(source: Any, data: bytes, limits: ImageLimits) -> NDArray[np.uint8]:
     return rgb
 
 
-def _is_truncated(data: bytes) -> bool:
-    """Whether the end of a JPEG or PNG is missing; some versions of the decoder fill up what is missing with grey."""
-    if data.startswith(b"\xff\xd8"):
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")  # end of image, start of scan
-    return data.startswith(b"\x89PNG") and data.rfind(b"IEND") < 0
-
-
 def _from_array(array: NDArray[Any], limits: ImageLimits) -> NDArray[np.uint8]:
+    array = np.asarray(array)  # a matrix or masked array would not behave as an array below
     if array.dtype != np.uint8:
         raise ImageError(describe(array), "an image array must be uint8, 0 to 255; convert it first")
     if array.ndim == 2:
@@ -214,7 +223,8 @@ def _from_array(array: NDArray[Any], limits: ImageLimits) -> NDArray[np.uint8]:
 def _from_pil(image: Any, limits: ImageLimits) -> NDArray[np.uint8]:
     limits.check(image, *image.size)
     try:
-        orientation = image.getexif().get(0x0112, 1)  # EXIF's tag 'Orientation'
+        image.load()  # a TIFF image is turned by that already, and then forgets its orientation
+        orientation = _orientation(image)
         if image.mode.startswith("I;16") or image.mode == "I":
             pixels = _from_deep_grey(image)
         elif image.mode == "F":
@@ -226,6 +236,14 @@ def _from_pil(image: Any, limits: ImageLimits) -> NDArray[np.uint8]:
     except Exception as error:  # a lazily loaded file may be damaged; PIL raises many kinds of error
         raise ImageError(describe(image), f"PIL cannot read it ({error})") from error
     return _from_array(_oriented(pixels, orientation), limits)
+
+
+def _orientation(image: Any) -> Any:
+    """EXIF's tag 'Orientation'; damaged EXIF data mean nothing, as they mean nothing to the decoder of files."""
+    try:
+        return image.getexif().get(0x0112, 1)
+    except Exception:  # PIL raises many kinds of error
+        return 1
 
 
 def _target_mode(image: Any) -> str:
