@@ -76,7 +76,7 @@ def read_image(source: Any, limits: ImageLimits | None = None) -> NDArray[np.uin
         limits: what the image may cost.
 
     Returns:
-        (H, W, 3) uint8, contiguous; the caller's array itself where that is one already.
+        (H, W, 3) uint8, contiguous; a view of the caller's array where that is one already.
 
     Raises:
         ImageError: it cannot be read or is beyond a limit.
