@@ -76,6 +76,8 @@ class Recipe:
                 raise OptionError(f"{name.replace('_', '-')} must be from {low:g} to {high:g}, not {value:g}.")
         if self.optimizer not in OPTIMIZERS:
             raise OptionError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}.")
+        if self.nesterov and not self.momentum:
+            raise OptionError("nesterov needs momentum; give --momentum a value, or leave --nesterov out.")
         if self.optimizer == "adamw" and self.learning_rate is None:
             raise OptionError("AdamW needs a --learning-rate of its own, such as 0.002; the default one is for SGD.")
         if self.warmup_epochs >= self.epochs:

@@ -16,6 +16,7 @@ from ghostzoo.cpus import usable_cpus
 from ghostzoo.errors import InputError, OptionError
 from ghostzoo.files import write_atomically
 from ghostzoo.manifest import check_name
+from ghostzoo.params import read_weights
 
 from .checkpoints import FILE_NAME
 from .data import Data, DataSources, open_data
@@ -87,11 +88,12 @@ def _train(recipe: Recipe, request: Request, place: Place) -> Bundle | None:
     quiet = request.quiet or not place.is_first
     reporter = Reporter(request.out, recipe.epochs, quiet=quiet, writes=place.is_first)
     store = ImageStore(request.cache_bytes)
+    init = None if request.init is None else read_weights(request.init, width=recipe.width)
     data = open_data(
         request.sources, request.out, seed=recipe.seed, store=store, workers=workers, place=place, quiet=quiet
     )
     reporter.say(", ".join(f"{count} {what.replace('_', ' ')}" for what, count in data.facts().items()))
-    start = start_network(recipe, len(data.training.classes), request.init)
+    start = start_network(recipe, len(data.training.classes), init)
     teacher = None
     if request.teacher is not None:
         teacher = load_teacher(request.teacher, data.training.classes, recipe.preprocessing, place.device, threads)

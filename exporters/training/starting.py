@@ -9,7 +9,7 @@ import torch
 
 from exporters.torch_network import GhostNet, load_official, official_arrays
 from ghostzoo.architecture import Architecture
-from ghostzoo.params import read_weights
+from ghostzoo.params import Weights, read_weights
 
 from .recipe import Recipe
 
@@ -26,31 +26,27 @@ class Start:
     """Of the weight file; empty where the weights were drawn."""
 
 
-def start_network(recipe: Recipe, num_classes: int, init: Path | None) -> Start:
+def start_network(recipe: Recipe, num_classes: int, init: Weights | None) -> Start:
     """Make the network of a new run.
 
     Args:
         recipe: width, dropout and seed.
         num_classes: of the data.
-        init: official weights of the same width; their head is kept if it has ``num_classes`` classes, and otherwise
-            drawn anew.
-
-    Raises:
-        WeightsError: ``init`` cannot be read, or is of another width.
+        init: official weights of that width; their head is kept if it has ``num_classes`` classes, and otherwise drawn
+            anew.
     """
     torch.manual_seed(recipe.seed)
     network = GhostNet(Architecture.of(recipe.width, num_classes), dropout=recipe.dropout)
     if init is None:
         return Start(network, "random weights", "")
-    weights = read_weights(init, width=recipe.width)
-    arrays = dict(weights.arrays)
-    keeps_head = weights.architecture.num_classes == num_classes
+    arrays = dict(init.arrays)
+    keeps_head = init.architecture.num_classes == num_classes
     if not keeps_head:
         own = official_arrays(network)
         arrays.update({key: own[key] for key in HEAD})
     load_official(network, arrays)
     head = "with its head" if keeps_head else f"with a new head for {num_classes} classes"
-    return Start(network, f"{weights.file_name}, {head}", weights.sha256)
+    return Start(network, f"{init.file_name}, {head}", init.sha256)
 
 
 def choose_width(named: float | None, init: Path | None, default: float) -> float:

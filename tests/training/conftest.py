@@ -16,13 +16,14 @@ torch.set_num_threads(1)  # so small a network only waits for more
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder a class: discs, plain colours and stripes, 40 of each."""
+    """A folder a class: discs, plain colours and stripes, 40 of each, on rather blue, green and red ground."""
     root = tmp_path_factory.mktemp("pictures") / "shapes"
     rng = np.random.default_rng(0)
-    for name in ("disc", "plain", "stripes"):
+    for channel, name in enumerate(("disc", "plain", "stripes")):
         (root / name).mkdir(parents=True)
         for index in range(40):
             picture = np.full((40, 48, 3), rng.integers(0, 100, 3), np.uint8)
+            picture[..., channel] += 100
             colour = rng.integers(120, 256, 3).tolist()
             if name == "disc":
                 cv2.circle(picture, (24, 20), int(rng.integers(8, 18)), colour, -1)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exporters.torch_network import official_arrays
+from exporters.training.starting import choose_width, start_network
+from ghostzoo.bundle import Bundle
+from ghostzoo.params import read_weights
+from tests.training.runs import recipe, train
+
+
+@pytest.fixture(scope="module")
+def two_classes(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("two") / "two"
+    for name in ("disc", "stripes"):
+        shutil.copytree(pictures / name, root / name)
+    return root
+
+
+def is_head(key: str) -> bool:
+    return key.startswith("fc_1.")
+
+
+def test_a_frozen_backbone_is_kept_bit_for_bit_with_a_new_head(
+    finished: Path, two_classes: Path, tmp_path: Path
+) -> None:
+    """Batch-norm statistics included, and with a moving average of all."""
+    before = read_weights(finished / "weights.pdparams")
+    options = ("--init", finished / "weights.pdparams", "--freeze-backbone", "--epochs=2", "--ema=0.5")
+    train("--data", two_classes, "--out", tmp_path / "run", *options).check()
+    after = read_weights(tmp_path / "run" / "weights.pdparams", num_classes=2)
+    assert all(np.array_equal(after.arrays[key], array) for key, array in before.arrays.items() if not is_head(key))
+    head = start_network(recipe(), 2, before).network
+    assert not np.array_equal(after.arrays["fc_1.weight"], official_arrays(head)["fc_1.weight"])
+    validation = Bundle.open(tmp_path / "run" / "bundle").manifest.validation
+    assert validation["starting_point"] == "weights.pdparams, with a new head for 2 classes"
+
+
+def test_a_free_backbone_learns_on_from_its_weights(finished: Path, two_classes: Path, tmp_path: Path) -> None:
+    before = read_weights(finished / "weights.pdparams").arrays
+    options = ("--init", finished / "weights.pdparams", "--epochs=1", "--learning-rate=1e-6")
+    train("--data", two_classes, "--out", tmp_path / "run", *options).check()
+    after = read_weights(tmp_path / "run" / "weights.pdparams").arrays
+    convolutions = [key for key in before if key.endswith("_conv.weight")]
+    assert all(np.allclose(after[key], before[key], atol=1e-3) for key in convolutions)
+    assert any(not np.array_equal(after[key], before[key]) for key in convolutions)
+
+
+def test_the_same_class_count_keeps_the_head(finished: Path) -> None:
+    before = read_weights(finished / "weights.pdparams")
+    start = start_network(recipe(), 3, before)
+    assert all(np.array_equal(array, before.arrays[key]) for key, array in official_arrays(start.network).items())
+    assert start.description == "weights.pdparams, with its head"
+    assert start.sha256 == before.sha256
+
+
+def test_drawn_weights_depend_on_the_seed_alone() -> None:
+    one, again, other = (official_arrays(start_network(recipe(seed=seed), 3, None).network) for seed in (1, 1, 2))
+    assert all(np.array_equal(one[key], again[key]) for key in one)
+    assert not np.array_equal(one["conv1._conv.weight"], other["conv1._conv.weight"])
+
+
+def test_a_new_head_depends_on_the_seed_alone(finished: Path) -> None:
+    weights = read_weights(finished / "weights.pdparams")
+    heads = [official_arrays(start_network(recipe(seed=seed), 5, weights).network) for seed in (1, 1, 2)]
+    assert np.array_equal(heads[0]["fc_1.weight"], heads[1]["fc_1.weight"])
+    assert not np.array_equal(heads[0]["fc_1.weight"], heads[2]["fc_1.weight"])
+
+
+def test_the_width_is_the_one_asked_for_or_that_of_the_weights(finished: Path) -> None:
+    weights = finished / "weights.pdparams"
+    assert choose_width(None, None, 0.5) == 0.5
+    assert choose_width(1.0, None, 0.5) == 1.0
+    assert choose_width(None, weights, 0.5) == 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--init={}/weights.pdparams", "--width=0.5"), "of width 0.1, not 0.5 as was asked for"),
+        (("--init={}/none.pdparams",), "There is no weight file"),
+        (("--init={}/metrics.csv",), "no readable .pdparams file"),
+    ],
+)
+def test_weights_that_cannot_be_started_from_are_one_clear_error(
+    finished: Path, pictures: Path, tmp_path: Path, options: tuple[str, ...], expected: str
+) -> None:
+    given = [option.format(finished) for option in options]
+    assert expected in train("--data", pictures, "--out", tmp_path / "run", *given).error()
