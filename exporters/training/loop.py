@@ -166,7 +166,7 @@ class Trainer:
 
     def _save_or_stop(self) -> None:
         """Save where it is time to, and end the run where a signal came; several processes decide together."""
-        if self.place.world > 1 and self.step % _REPORT_STEPS:
+        if self.place.world > 1 and self.step % _REPORT_STEPS and self.step < self._loader.steps:
             return
         is_due = time.monotonic() - self._saved > self._checkpoint_seconds
         is_due_anywhere, signal = self.place.largest([is_due, self._stop.signal])

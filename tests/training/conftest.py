@@ -1,17 +1,28 @@
 from __future__ import annotations
 
 import tarfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-torch = pytest.importorskip(
-    "torch", reason="training needs PyTorch: make test runs these tests in an environment that has it"
-)
+if find_spec("torch") is not None:
+    import torch
 
-torch.set_num_threads(1)  # so small a network only waits for more
+    torch.set_num_threads(1)  # so small a network only waits for more
+
+
+class _WithoutTorch(pytest.Module):
+    """A module of tests that is not imported."""
+
+    def collect(self) -> list[pytest.Item]:
+        pytest.skip("training needs PyTorch: make test runs these tests in an environment that has it")
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    return _WithoutTorch.from_parent(parent, path=module_path) if find_spec("torch") is None else None
 
 
 @pytest.fixture(scope="session")
