@@ -22,6 +22,12 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     write_atomically(folder / FILE_NAME, buffer.getvalue())
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a kill left of a checkpoint that was just being written."""
+    for path in folder.glob(f".{FILE_NAME}-*.tmp"):  # as write_atomically names them
+        path.unlink()
+
+
 def load_checkpoint(folder: Path) -> dict[str, Any]:
     """Read the run's checkpoint.
 

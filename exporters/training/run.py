@@ -18,7 +18,7 @@ from ghostzoo.files import write_atomically
 from ghostzoo.manifest import check_name
 from ghostzoo.params import read_weights
 
-from .checkpoints import FILE_NAME
+from .checkpoints import FILE_NAME, remove_leftovers
 from .data import Data, DataSources, open_data
 from .finish import BUNDLE_FOLDER, write_results
 from .loading import ImageStore
@@ -142,6 +142,7 @@ def _prepare_folder(recipe: Recipe, request: Request, place: Place) -> None:
             raise InputError(f"{out} holds no {FILE_NAME} to resume from; start without --resume.")
         check_target(out / BUNDLE_FOLDER, overwrite=True)
         out.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(out)
         content = {"command": request.command, "recipe": recipe.to_dict()}
         write_atomically(out / RUN_FILE, (json.dumps(content, indent=2) + "\n").encode())
     place.wait()
