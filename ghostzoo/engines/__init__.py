@@ -38,6 +38,18 @@ class EngineRecord:
         return engine
 
 
+# All of them hold the one module ``onnxruntime``, each built for other devices.
+_ONNXRUNTIME_DISTRIBUTIONS = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-directml",
+    "onnxruntime-openvino",
+    "onnxruntime-migraphx",
+    "onnxruntime-rocm",
+    "onnxruntime-qnn",
+    "onnxruntime-training",
+)
+
 _ENGINES = {
     record.name: record
     for record in (
@@ -45,8 +57,15 @@ _ENGINES = {
             "onnxruntime",
             "onnxruntime",
             "OnnxRuntimeEngine",
-            ("onnxruntime", "onnxruntime-gpu"),
+            _ONNXRUNTIME_DISTRIBUTIONS,
             "pip install onnxruntime",
+        ),
+        EngineRecord(
+            "openvino",
+            "openvino",
+            "OpenVinoEngine",
+            ("openvino",),
+            "pip install 'ghostzoo[openvino]'",
         ),
     )
 }
@@ -76,6 +95,22 @@ def engine_class(name: str) -> type[Engine]:
         EngineUnavailableError: its library cannot be imported here.
     """
     return engine_record(name).load_class()
+
+
+def installation_conflict() -> str | None:
+    """Say which distributions of ONNX Runtime hide one another and what mends it, or return ``None``.
+
+    Told from metadata alone; nothing is imported.
+    """
+    found = [name for name, _ in _installed(_ONNXRUNTIME_DISTRIBUTIONS)]
+    if len(found) < 2:
+        return None
+    remaining = next((name for name in found if name != "onnxruntime"), found[0])
+    return (
+        f"{' and '.join(found)} are installed together, but they are builds of one module and overwrite each other's "
+        f"files. Remove them all with 'pip uninstall {' '.join(found)}', then install the one you need, as in "
+        f"'pip install {remaining}'."
+    )
 
 
 def _installed(distributions: Iterable[str]) -> Iterable[tuple[str, str]]:

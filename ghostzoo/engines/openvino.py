@@ -1,0 +1,249 @@
+"""OpenVINO.
+
+``engine_options``: any property of the device or of OpenVINO's core by its own name, such as
+``{"PERFORMANCE_HINT": "THROUGHPUT"}`` or ``{"CACHE_DIR": ""}``. They have the last word over what is set here.
+
+On a CPU the compiled model is kept in ghostzoo's cache folder, which checks what it reads; OpenVINO's own cache
+(``CACHE_DIR``), which does not, serves the other devices, since only it can keep what they compile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cpus import usable_cpus
+from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
+from .base import Engine, EngineOptions, Output
+from .prepared import prepare, writable_folder
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+
+try:
+    import openvino as ov
+except ImportError as error:
+    raise EngineUnavailableError(
+        f"openvino cannot be imported ({error}); 'pip install 'ghostzoo[openvino]'' installs it."
+    ) from error
+
+_CACHE = "openvino"
+_DEVICE_KINDS = ("CPU", "GPU", "NPU", "AUTO")
+_CORE_PROPERTIES = ("CACHE_DIR", "CACHE_MODE", "ENABLE_MMAP")  # taken by any device, yet listed by none
+_MAX_STREAMS = 8
+"""Calls that run at the same time on a CPU; each stream has activations and a copy of the execution plan."""
+_STREAM_PROPERTIES = ("NUM_STREAMS", "INFERENCE_NUM_THREADS", "PERFORMANCE_HINT", "PERFORMANCE_HINT_NUM_REQUESTS")
+_PRECISION_PROPERTIES = ("INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT")
+
+
+class OpenVinoEngine(Engine):
+    """A compiled model of OpenVINO on ``CPU``, ``GPU``, ``GPU.1``, ``NPU`` or what ``AUTO`` chooses.
+
+    On an NPU the network runs in float16, whatever the graph's precision: that is all an NPU has.
+    """
+
+    name = "openvino"
+    default_device = "CPU"
+
+    def __init__(self, model: bytes, options: EngineOptions, model_hash: str | None = None) -> None:
+        """Compile ``model``; ``model_hash`` is its SHA-256 in hexadecimal, where the caller knows it already."""
+        super().__init__(model, options)
+        self._core: Any = ov.Core()
+        _check_device(self.device, self._core.available_devices)
+        self.device = self.device.upper()
+        self._is_cpu = self.device.split(".")[0] == "CPU"
+        if options.threads is not None and not self._is_cpu:
+            raise OptionError(
+                f"OpenVINO counts threads on a CPU only, not on {self.device}; leave threads out or take device='CPU'."
+            )
+        extra = dict(options.engine_options)
+        if options.threads is not None and "INFERENCE_NUM_THREADS" in extra:
+            raise OptionError("threads and INFERENCE_NUM_THREADS say the same thing; give one of them.")
+        _check_properties(self._core, self.device, extra)
+        self._compiled: Any = self._open(model, model_hash, self._properties(extra))
+        self._idle: deque[Any] = deque()
+        self._most_idle = usable_cpus()
+        if self._is_cpu:
+            self._check_threads()
+
+    @classmethod
+    def load(cls, bundle: Bundle, options: EngineOptions) -> Self:
+        return cls(bundle.model(options.precision), options, bundle.model_hash(options.precision))
+
+    @classmethod
+    def devices(cls) -> list[str]:
+        return list(ov.Core().available_devices)
+
+    def _properties(self, extra: dict[str, Any]) -> dict[str, Any]:
+        """What the options mean in OpenVINO's terms."""
+        properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if self.options.precision == "fp32" and not any(name in extra for name in _PRECISION_PROPERTIES):
+            # Left alone, CPUs that have bfloat16 and all GPUs compute float32 graphs in 16 bits.
+            if self.device.split(".")[0] in ("CPU", "GPU"):
+                properties["INFERENCE_PRECISION_HINT"] = "f32"
+            elif self.device.startswith("AUTO"):
+                properties["EXECUTION_MODE_HINT"] = "ACCURACY"
+        if self._is_cpu:
+            properties |= self._thread_properties(extra)
+        else:
+            folder = writable_folder(_CACHE)
+            if folder is not None:
+                properties["CACHE_DIR"] = str(folder)
+        return properties | extra
+
+    def _thread_properties(self, extra: dict[str, Any]) -> dict[str, Any]:
+        """``threads`` is for one call; OpenVINO counts those of all streams, and runs one call a stream at a time."""
+        threads = self.options.thread_count
+        properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads}
+        if self.options.threads is not None:
+            properties["ENABLE_HYPER_THREADING"] = True  # else no more threads than physical cores
+        streams = min(usable_cpus() // threads, _MAX_STREAMS)
+        if streams > 1 and not any(name in extra for name in _STREAM_PROPERTIES):
+            properties |= {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads * streams}
+            # Who asks for fewer threads than there are CPUs shares them, so no thread may insist on one CPU.
+            properties["ENABLE_CPU_PINNING"] = False
+        return properties
+
+    def _open(self, model: bytes, model_hash: str | None, properties: dict[str, Any]) -> Any:
+        core, device, size = self._core, self.device, self.options.batch_size
+
+        def compile_model() -> Any:
+            graph = core.read_model(model)
+            if size is not None:
+                graph.reshape(ov.PartialShape([size, *list(graph.inputs[0].partial_shape)[1:]]))
+            return core.compile_model(graph, device, properties)
+
+        def build() -> tuple[Any, bytes]:
+            compiled = compile_model()
+            return compiled, compiled.export_model().getvalue()
+
+        try:
+            if not self._is_cpu or "CACHE_DIR" in properties:
+                return compile_model()
+            digest = model_hash or hashlib.sha256(model).hexdigest()
+            return prepare(
+                _CACHE,
+                (
+                    digest,
+                    ov.__version__,
+                    device,
+                    size,
+                    sorted((name, repr(value)) for name, value in properties.items()),
+                ),
+                build=build,
+                restore=lambda content: core.import_model(content, device, properties),
+                plain=compile_model,
+            )
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO {_version()} refuses the model or an option: {_reason(error)}") from error
+
+    def _check_threads(self) -> None:
+        running = self._threads()
+        if self.options.threads is not None and running != self.options.threads:
+            raise OptionError(
+                f"OpenVINO runs {running} threads a call here, not {self.options.threads}; ask for fewer threads."
+            )
+
+    def _threads(self) -> int:
+        """Threads of one call."""
+        total, streams = (int(self._compiled.get_property(name)) for name in ("INFERENCE_NUM_THREADS", "NUM_STREAMS"))
+        return total // max(1, streams)
+
+    def _infer(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
+        try:
+            with self._request() as request:
+                # The output is memory of the request, which another caller will take.
+                result: NDArray[np.float32] = request.infer({"pixel_values": batch}, share_outputs=True)[output].copy()
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO failed on a batch of shape {batch.shape}: {_reason(error)}") from error
+        return result
+
+    @contextmanager
+    def _request(self) -> Iterator[Any]:
+        """Lend an infer request, which serves one caller at a time; a few wait for the next callers."""
+        compiled = self._compiled
+        if compiled is None:
+            raise EngineError(f"The {self.name} engine was closed; load the model again.")
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = compiled.create_infer_request()
+        yield request  # one that failed is not lent again
+        if len(self._idle) < self._most_idle:
+            self._idle.append(request)
+        if self._compiled is None:  # closed meanwhile
+            self._idle.clear()
+
+    def describe(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {"engine": self.name, "version": _version(), "device": self.device}
+        compiled = self._compiled
+        if compiled is None:
+            return facts
+        facts["execution_devices"] = list(compiled.get_property("EXECUTION_DEVICES"))
+        if self._is_cpu:
+            facts["threads"] = self._threads()
+            facts["streams"] = compiled.get_property("NUM_STREAMS")
+            facts["computes_in"] = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        return facts
+
+    def _release(self) -> None:
+        self._compiled = None
+        self._idle.clear()
+        self._core = None
+
+
+def _version() -> str:
+    """The version without the build's name."""
+    return str(ov.__version__).partition("-")[0]
+
+
+def _check_device(name: str, available: list[str]) -> None:
+    """Check a name such as ``GPU.1`` or ``AUTO:GPU,CPU`` against what OpenVINO finds."""
+    device = name.upper()
+    kind, _, members = device.partition(":")
+    if kind == "AUTO":
+        for member in filter(None, members.split(",")):
+            _check_device(member.removeprefix("-"), available)
+        return
+    bare = [item.partition(".")[0] for item in available]
+    if device in available or device in bare or device.removesuffix(".0") in bare:
+        return
+    if not re.fullmatch(r"(CPU|GPU|NPU)(\.\d+)?", device):
+        raise OptionError(f"OpenVINO has no device {name!r}. {nearest(device, _DEVICE_KINDS)}")
+    raise EngineUnavailableError(
+        f"OpenVINO finds no {device} on this machine (is its driver installed?); it finds {', '.join(available)}."
+    )
+
+
+def _check_properties(core: Any, device: str, extra: dict[str, Any]) -> None:
+    """Check the names and values of properties, so that a wrong one is told from a wrong model."""
+    if not extra:
+        return
+    kind = device.partition(":")[0]
+    asked = [kind, *core.available_devices] if kind == "AUTO" else [kind]
+    known = {
+        str(name): None
+        for item in asked
+        for name, access in core.get_property(item, "SUPPORTED_PROPERTIES").items()
+        if access != "RO"
+    } | dict.fromkeys(_CORE_PROPERTIES)
+    for name, value in extra.items():
+        if name not in known:
+            raise OptionError(f"OpenVINO has no property {name!r} for {device}. {nearest(str(name), known)}")
+        try:
+            core.set_property(kind, {name: value})
+        except (RuntimeError, TypeError) as error:
+            raise OptionError(f"OpenVINO does not take {name} = {value!r}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The message without the source lines of the library and line breaks."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return " ".join(line for line in lines if line and not line.startswith("Exception from"))

@@ -1,0 +1,77 @@
+"""Models as a library prepares them for this machine's CPU, kept in the cache folder so that they load faster.
+
+What is prepared on one CPU may be wrong on another one, so the key of each file tells the CPU too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from ..cache import cache_folder, cache_key, cached
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_CPU_FACTS = ("vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU part")  # x86 and Arm
+
+_log = logging.getLogger("ghostzoo")
+_T = TypeVar("_T")
+
+
+def cpu_facts() -> tuple[str, ...]:
+    """Return what tells this CPU from others: its model and instruction sets where the system lists them."""
+    try:
+        first = _CPU_INFO.read_text().split("\n\n")[0]
+    except OSError:
+        return platform.machine(), platform.processor()
+    lines = (line.partition(":") for line in first.splitlines())
+    return platform.machine(), *(
+        f"{key.strip()}={value.strip()}" for key, _, value in lines if key.strip() in _CPU_FACTS
+    )
+
+
+def writable_folder(kind: str) -> Path | None:
+    """Return the folder ``kind`` in the cache folder, made if need be, or ``None`` if nothing can be written there."""
+    folder = cache_folder() / kind
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK | os.X_OK) else None
+
+
+def prepare(
+    kind: str,
+    facts: tuple[object, ...],
+    *,
+    build: Callable[[], tuple[_T, bytes]],
+    restore: Callable[[bytes], _T],
+    plain: Callable[[], _T],
+) -> _T:
+    """Return a model restored from the cache, or built and kept there, or opened plainly where that cannot be done.
+
+    Args:
+        kind: the folder in the cache folder.
+        facts: everything besides the CPU that the prepared model depends on: hash of the graph, versions, options.
+        build: opens the model, and returns it with what to keep of it.
+        restore: opens what was kept.
+        plain: opens the model without the cache; what this raises is what the caller sees.
+    """
+    if writable_folder(kind) is None:
+        return plain()
+    built: list[_T] = []
+
+    def make() -> bytes:
+        model, content = build()
+        built.append(model)
+        return content
+
+    try:
+        content = cached(f"{kind}/{cache_key(*cpu_facts(), *facts)}", make)
+        return built[0] if built else restore(content)
+    except Exception as error:  # the libraries' own classes; a fault of the model or an option comes up again below
+        _log.info("No prepared model is used: %s", error)
+        return built[0] if built else plain()
