@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import click
@@ -40,10 +41,28 @@ class Command(click.Command):
             raise click.ClickException(" ".join(str(error).split())) from error
 
 
-class CommandGroup(click.Group):
-    """A group of such commands."""
+class LazyGroup(click.Group):
+    """A group of such commands, each imported when it is called.
+
+    Args:
+        commands: name -> ``module:attribute``, in the order of the help.
+    """
 
     command_class = Command
+
+    def __init__(self, *arguments: Any, commands: Mapping[str, str], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._places = dict(commands)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._places)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._places:
+            return None
+        module, _, attribute = self._places[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str | None = None) -> None:

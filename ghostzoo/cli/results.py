@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import IO, Any
 
-from .errors import ImageError
-from .predictions import SCORE_DECIMALS, Prediction
+from ..errors import ImageError
+from ..predictions import SCORE_DECIMALS, Prediction
 
 CSV_COLUMNS = ("image", "rank", "index", "label", "score", "wnid")
 

@@ -1,0 +1,37 @@
+"""The command line: a module a command; each parses and prints, and decides nothing.
+
+Data goes to stdout, everything else to stderr. A command's module is imported when the command is called.
+"""
+
+from __future__ import annotations
+
+import click
+
+from .. import __version__
+from ..terminal import LazyGroup
+
+_COMMANDS = {
+    "list": "ghostzoo.cli.models:list_command",
+    "info": "ghostzoo.cli.models:info",
+    "predict": "ghostzoo.cli.predict:predict",
+    "eval": "ghostzoo.cli.evaluate:eval_command",
+    "convert": "ghostzoo.cli.convert:convert",
+}
+"""Name -> module and command, in the order of the help."""
+
+
+@click.group(
+    cls=LazyGroup,
+    commands=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, message="ghostzoo %(version)s")
+def main() -> None:
+    """GhostNet image classifiers as proven ONNX models.
+
+    \b
+    Examples:
+      ghostzoo list
+      ghostzoo convert --model GhostNet_x1_0 --weights GhostNet_x1_0_pretrained.pdparams --out GhostNet_x1_0
+      ghostzoo predict cat.jpg --model GhostNet_x1_0
+    """

@@ -1,0 +1,93 @@
+"""``ghostzoo eval``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..terminal import Command, print_table, progress
+from .options import engine_options
+from .unreadable import report_unreadable
+
+if TYPE_CHECKING:
+    from ..evaluate import Evaluation, Proportion
+
+
+@click.command("eval", cls=Command)
+@click.option("--model", required=True, help="A bundle folder.")
+@click.option("--data", required=True, type=click.Path(), help="Folder a class, .tar of one, or .txt list file.")
+@engine_options
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images a call.")
+@click.option("--limit", type=click.IntRange(min=1), help="Take this many images, spread evenly over the data.")
+@click.option("--out", type=click.Path(), help="Folder for report.json, classes.csv, confusion.png, mistakes.png.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def eval_command(
+    model: str, data: str, batch_size: int, limit: int | None, out: str | None, as_json: bool, **options: Any
+) -> None:
+    """Measure a model's accuracy on labelled images.
+
+    The classes are matched by WordNet id, label or index. A list file has a line '<path> <class index>' for each image,
+    as ImageNet's validation set comes. Unreadable images are listed and make the exit status 1.
+
+    \b
+    Examples:
+      ghostzoo eval --model GhostNet_x1_0 --data imagenet/val
+      ghostzoo eval --model GhostNet_x1_0 --data imagenet/val_list.txt --limit 5000 --json
+      ghostzoo eval --model ./flowers --data flowers.tar --out report
+    """
+    from ..classifier import load
+    from ..evaluate import evaluate, open_labelled, published_figures, take_evenly
+
+    with load(model, **options) as classifier:
+        dataset = take_evenly(open_labelled(data, classifier.bundle.labels), limit)
+        with progress(len(dataset.samples), "evaluating") as advance:
+            result = evaluate(
+                classifier,
+                dataset,
+                published=published_figures(classifier.bundle.name),
+                batch_size=batch_size,
+                on_image=advance,
+            )
+    if as_json:
+        click.echo(json.dumps(result.to_dict()))
+    else:
+        _print_evaluation(result)
+    if out is not None:
+        from ..evaluation_report import write_report
+
+        click.echo(f"Wrote {', '.join(map(str, write_report(result, Path(out))))}", err=True)
+    report_unreadable(result.unreadable, len(dataset.samples), 0)
+
+
+def _print_evaluation(result: Evaluation) -> None:
+    facts = result.to_dict()
+    print_table(
+        ["class", "images", "recall", "precision"],
+        [
+            [row["label"], str(row["recall"]["total"]), _percent(row["recall"]), _percent(row["precision"])]
+            for row in facts["classes"]
+        ],
+    )
+    rows = [["top-1", *_shown(result.top1)], ["top-5", *_shown(result.top5)]]
+    columns = [result.model, "measured", "95 % interval"]
+    if result.published is not None:
+        columns += ["published", "within the interval"]
+        for row, name in zip(rows, ("top1", "top5"), strict=True):
+            published = facts["published"]
+            row += [f"{published[name]:.4f}", "yes" if published[f"{name}_agrees"] else "no"]
+    engine = ", ".join(str(value) for value in result.engine.values())
+    print_table(
+        columns, rows, caption=f"{result.top1.total} images, {result.images_per_second:.1f} a second ({engine})"
+    )
+
+
+def _shown(proportion: Proportion) -> tuple[str, str]:
+    low, high = proportion.interval
+    return f"{proportion.value:.4f}", f"{low:.4f} to {high:.4f}"
+
+
+def _percent(proportion: dict[str, Any]) -> str:
+    return "-" if proportion["value"] is None else f"{proportion['value']:.1%}"

@@ -1,0 +1,67 @@
+"""``ghostzoo list`` and ``ghostzoo info``."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from ..terminal import Command, flatten, print_table
+
+
+@click.command("list", cls=Command)
+@click.argument("pattern", default="*")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_command(pattern: str, as_json: bool) -> None:
+    """List the catalog's models whose name matches PATTERN (wildcards * ? [..]).
+
+    \b
+    Examples:
+      ghostzoo list
+      ghostzoo list "*x1*"
+    """
+    from ..catalog import get_model, list_models
+
+    records = [get_model(name) for name in list_models(pattern)]
+    if not records:
+        raise click.ClickException(f"No model matches {pattern!r}. Known: {', '.join(list_models())}.")
+    if as_json:
+        for record in records:
+            click.echo(json.dumps(record.to_dict()))
+        return
+    print_table(
+        ["model", "width", "parameters", "multiply-adds", "top-1", "top-5", "MB"],
+        [
+            [
+                record.name,
+                f"{record.width:g}",
+                f"{record.published.parameters_millions:.2f} M",
+                f"{record.published.multiply_adds_millions:.2f} M",
+                f"{record.published.top1:.4f}",
+                f"{record.published.top5:.4f}",
+                str(record.published.storage_mb),
+            ]
+            for record in records
+        ],
+        caption="Figures as published by PaddleClas.",
+    )
+
+
+@click.command(cls=Command)
+@click.argument("model")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def info(model: str, as_json: bool) -> None:
+    """Show what is known of MODEL: a name of the catalog, or a bundle folder.
+
+    \b
+    Examples:
+      ghostzoo info GhostNet_x1_0
+      ghostzoo info ./my-bundle --json
+    """
+    from ..fetch import describe_model
+
+    facts = describe_model(model)
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        print_table(["", model], flatten(facts))
