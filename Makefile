@@ -1,4 +1,4 @@
-# make demo    convert WEIGHTS and classify IMAGE
+# make demo    classify a photograph with the model that comes along; IMAGE=... another one, WEIGHTS=... with those
 # make test    all tests
 # make lint    ruff and mypy
 # Each makes the virtual environments that it needs.
@@ -11,22 +11,30 @@ EXPORT_PYTHON ?= $(firstword $(foreach name,python3.12 python3.11 $(PYTHON),$(if
 RUNTIME := .venv/installed-runtime
 DEV := .venv/installed-dev
 EXPORT := .venv-export/installed
+TRAIN := .venv-train/installed
 PADDLE2 := .venv-paddle2/installed
 
+IMAGE ?= examples/chelsea.png
 MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
 
-.PHONY: demo test test-runtime test-exporters lint clean
+.PHONY: demo test test-runtime test-training test-exporters lint clean
 
+ifeq ($(WEIGHTS),)
 demo: $(RUNTIME)
-	@test -n "$(WEIGHTS)" && test -n "$(IMAGE)" || { \
-		echo "usage: make demo WEIGHTS=GhostNet_x1_0_pretrained.pdparams IMAGE=photo.jpg" >&2; exit 2; }
+	.venv/bin/ghostzoo predict "$(IMAGE)"
+else
+demo: $(RUNTIME)
 	.venv/bin/ghostzoo convert --model "$(MODEL)" --weights "$(WEIGHTS)" --out "bundles/$(MODEL)" --overwrite
 	.venv/bin/ghostzoo predict "$(IMAGE)" --model "bundles/$(MODEL)"
+endif
 
-test: test-runtime test-exporters
+test: test-runtime test-training test-exporters
 
 test-runtime: $(DEV)
-	.venv/bin/python -m pytest tests --ignore tests/exporters
+	.venv/bin/python -m pytest tests --ignore tests/exporters --ignore tests/training
+
+test-training: $(TRAIN)
+	.venv-train/bin/python -m pytest tests/training
 
 ifeq ($(EXPORT_PYTHON),)
 test-exporters:
@@ -43,7 +51,7 @@ lint: $(DEV)
 	.venv/bin/mypy
 
 clean:
-	rm -rf .venv .venv-export .venv-paddle2 bundles
+	rm -rf .venv .venv-train .venv-export .venv-paddle2 bundles
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -55,6 +63,13 @@ $(RUNTIME): .venv/bin/python pyproject.toml
 $(DEV): .venv/bin/python pyproject.toml
 	.venv/bin/python -m pip install --quiet --editable ".[dev]"
 	@touch $(RUNTIME) $@
+
+# An environment of its own: PyTorch is large. One version, so that a failure is ours; pip takes a CPU build of it where
+# its settings offer one (CONTRIBUTING.md).
+$(TRAIN): pyproject.toml
+	$(PYTHON) -m venv .venv-train
+	.venv-train/bin/python -m pip install --quiet --editable ".[train]" "torch==2.13.0" tensorboard "pytest>=8"
+	@touch $@
 
 # An environment of its own: paddle2onnx pins an old onnx.
 $(EXPORT): pyproject.toml

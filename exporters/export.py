@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ghostzoo.architecture import Architecture
 from ghostzoo.bundle import Bundle, check_target
-from ghostzoo.catalog import CatalogModel, Preprocessing, get_model
+from ghostzoo.catalog import CatalogModel, Preprocessing, get_official_model
 from ghostzoo.converter import write_model_bundle
 from ghostzoo.errors import OptionError, WeightsError
 from ghostzoo.golden import Golden
@@ -100,7 +100,7 @@ def export_model(
         raise OptionError("Say which catalog model this is, or give the new model a name.")
     if (weights is None) == (archive is None):
         raise OptionError("Pass either weights or an archive.")
-    record = get_model(model) if model is not None else None
+    record = get_official_model(model) if model is not None else None
     model_name = name or (record.name if record else "")
     preprocessing = record.preprocessing if record else Preprocessing()
     check_name(model_name)

@@ -92,9 +92,9 @@ def export(
 
 
 def _jobs(weights_dir: Path, out: Path) -> list[tuple[str, Path, Path]]:
-    from ghostzoo.catalog import list_models
+    from ghostzoo.catalog import list_official_models
 
-    jobs = [(name, weights_dir / f"{name}_pretrained.pdparams", out / name) for name in list_models()]
+    jobs = [(name, weights_dir / f"{name}_pretrained.pdparams", out / name) for name in list_official_models()]
     missing = [path.name for _, path, _ in jobs if not path.is_file()]
     if missing:
         raise InputError(f"{weights_dir} lacks {', '.join(missing)}; download them, or export the others one by one.")

@@ -12,6 +12,9 @@ from .errors import OptionError, UnknownModelError, nearest
 MODEL_PAGE = "https://github.com/PaddlePaddle/PaddleClas/blob/release/2.6/docs/zh_CN/models/ImageNet1k/GhostNet.md"
 """Where PaddleClas publishes the accuracy, speed and size of its GhostNets."""
 
+DEFAULT_MODEL = "GhostNet_x0_5_cifar10"
+"""The model that comes with the package, so that it works without network and weights."""
+
 MAX_IMAGE_SIZE = 4096
 """Largest side in pixels that a model may ask for; a guard, not a property of the network."""
 
@@ -48,20 +51,26 @@ class Preprocessing:
             raise OptionError(f"mean must be a number for every channel, not {self.mean!r}.")
 
 
-@dataclass(frozen=True)
-class PublishedFigures:
-    """What the original's authors report (not measured by ghostzoo). Accuracies are fractions of 1."""
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What a model achieves and costs. Accuracies are fractions of 1."""
 
     top1: float
     top5: float
-    reference_top1: float
-    """Top-1 of the paper's authors, as PaddleClas quotes it."""
-    reference_top5: float
     parameters_millions: float
     """Batch-norm statistics are counted in."""
     multiply_adds_millions: float
-    """At 224 x 224; two operations for each batch-norm output and the global poolings are counted in."""
+    """At the model's image size; two operations for each batch-norm output and the global poolings are counted in."""
     storage_mb: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedFigures(Figures):
+    """What the original's authors report on ImageNet-1k's validation images (not measured by ghostzoo)."""
+
+    reference_top1: float
+    """Top-1 of the paper's authors, as PaddleClas quotes it."""
+    reference_top5: float
     snapdragon855_ms: tuple[float, float, float]
     """Milliseconds at batch 1 on a Snapdragon 855 with 1, 2 and 4 threads."""
     v100_ms: tuple[float, float, float]
@@ -69,29 +78,49 @@ class PublishedFigures:
     source: str = MODEL_PAGE
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeasuredFigures(Figures):
+    """What ghostzoo measured itself, with ``ghostzoo eval``, on images that no choice was made on."""
+
+    data: str
+    """The images."""
+    images: int
+    """How many."""
+
+
 @dataclass(frozen=True)
 class CatalogModel:
-    """One model that ghostzoo knows by name."""
+    """One model that ghostzoo knows by name: with ``published`` figures if it is PaddleClas's, else ``measured``."""
 
     name: str
     width: float
-    published: PublishedFigures
+    published: PublishedFigures | None = None
+    measured: MeasuredFigures | None = None
     num_classes: int = 1000
     labels: str = "imagenet1k"
-    """Name of the class list in ``ghostzoo/data``."""
+    """Name of the class list."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     license: str = "apache-2.0"
     description: str = "trained by PaddleClas on ImageNet-1k"
+    embedded: bool = False
+    """Whether its bundle comes with the package, in ``ghostzoo/models``; if not, there are official weights."""
 
     @property
-    def weights_url(self) -> str:
-        """The official training weights: a ``.pdparams`` file."""
-        return f"{_WEIGHTS}/{self.name}_pretrained.pdparams"
+    def figures(self) -> Figures:
+        """The published figures, or else the measured ones."""
+        figures = self.published or self.measured
+        assert figures is not None, self.name  # noqa: S101
+        return figures
 
     @property
-    def archive_url(self) -> str:
-        """The official inference model: a tar of a Paddle program and its weights."""
-        return f"{_WEIGHTS}/inference/{self.name}_infer.tar"
+    def weights_url(self) -> str | None:
+        """The official training weights: a ``.pdparams`` file; ``None`` for an embedded model."""
+        return None if self.embedded else f"{_WEIGHTS}/{self.name}_pretrained.pdparams"
+
+    @property
+    def archive_url(self) -> str | None:
+        """The official inference model: a tar of a Paddle program and its weights; ``None`` for an embedded model."""
+        return None if self.embedded else f"{_WEIGHTS}/inference/{self.name}_infer.tar"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON types."""
@@ -160,6 +189,24 @@ _MODELS = (
         ),
         description="distilled by PaddleClas (SSLD) from a stronger teacher, then tuned on ImageNet-1k",
     ),
+    CatalogModel(
+        name=DEFAULT_MODEL,
+        width=0.5,
+        measured=MeasuredFigures(
+            top1=0.0,
+            top5=0.0,
+            parameters_millions=1.33,
+            multiply_adds_millions=9.06,
+            storage_mb=6,
+            data="half of CIFAR-10's test images",
+            images=5000,
+        ),
+        num_classes=10,
+        labels="cifar10",
+        preprocessing=Preprocessing(resize_short=96, crop_size=96),
+        description="trained by ghostzoo on CIFAR-10, for ten everyday classes",
+        embedded=True,
+    ),
 )
 _BY_NAME = {model.name: model for model in _MODELS}
 
@@ -167,6 +214,11 @@ _BY_NAME = {model.name: model for model in _MODELS}
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the catalog's models that match the wildcard ``pattern`` (``*``, ``?``, ``[...]``), ignoring case."""
     return [name for name in _BY_NAME if fnmatchcase(name.lower(), pattern.lower())]
+
+
+def list_official_models() -> list[str]:
+    """Names of the models whose weights PaddleClas publishes."""
+    return [name for name, model in _BY_NAME.items() if not model.embedded]
 
 
 def get_model(name: str) -> CatalogModel:
@@ -179,3 +231,19 @@ def get_model(name: str) -> CatalogModel:
         return _BY_NAME[name]
     except KeyError:
         raise UnknownModelError(f"There is no model named {name!r}. {nearest(name, _BY_NAME)}") from None
+
+
+def get_official_model(name: str) -> CatalogModel:
+    """Return the record of ``name``, whose weights PaddleClas publishes.
+
+    Raises:
+        UnknownModelError: no such model; the message names the nearest ones.
+        OptionError: the model is ghostzoo's own.
+    """
+    model = get_model(name)
+    if model.embedded:
+        raise OptionError(
+            f"{name} comes with ghostzoo as a bundle and has no official weights; for weights of your own give a name "
+            "of your own instead of a catalog model."
+        )
+    return model

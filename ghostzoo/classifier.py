@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from os import PathLike
@@ -23,12 +24,14 @@ from .predictions import Prediction, softmax, top_predictions
 from .preprocess import preprocess
 from .sources import expand, is_single
 
+_log = logging.getLogger("ghostzoo")
+
 _DEFAULT_BATCH_SIZE = 4
 """Images a call of the engine in ``predict``; on CPUs, batches of 2 to 4 give the most images a second."""
 
 
 def load(
-    model: str | PathLike[str],
+    model: str | PathLike[str] | None = None,
     *,
     engine: str = AUTO,
     threads: int | None = None,
@@ -41,7 +44,8 @@ def load(
     """Load a model.
 
     Args:
-        model: a bundle folder.
+        model: a bundle folder, or the name of a model. Without one it is the small model that comes with the package,
+            and a warning is logged (which goes to stderr unless logging is set up otherwise) that names its classes.
         engine: the inference library; ``auto`` takes the one that ``GHOSTZOO_ENGINE`` names, or else measures on this
             machine which is the fastest. ``Classifier.selection`` tells which it is and why.
         threads: CPU threads within one call; by default the CPUs that this process may use.
@@ -57,6 +61,14 @@ def load(
     options = EngineOptions(threads, device, precision, batch_size, dict(engine_options or {}))
     check_name(engine)
     bundle = fetch(model)
+    if model is None:
+        _log.warning(
+            "No model was named, so this is %s, which comes with ghostzoo and knows %d everyday classes: %s. "
+            "For ImageNet's 1,000 classes name another one, such as GhostNet_x1_0; 'ghostzoo list' shows them all.",
+            bundle.name,
+            bundle.num_classes,
+            ", ".join(label.label for label in bundle.labels),
+        )
     loaded, selection = open_engine(bundle, engine, options)
     bundle.release()
     return Classifier(bundle, loaded, selection, limits)

@@ -13,7 +13,7 @@ import numpy as np
 from . import __version__
 from .bundle import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle, check_target, write_bundle
 from .card import write_card
-from .catalog import CatalogModel, Preprocessing, get_model
+from .catalog import CatalogModel, Preprocessing, get_official_model
 from .engines.base import OUTPUTS, EngineOptions
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .errors import OptionError, ParityError
@@ -61,7 +61,7 @@ def convert(
     """
     if model is None and name is None:
         raise OptionError("Say which catalog model the weights belong to, or give the new model a name.")
-    record = get_model(model) if model is not None else None
+    record = get_official_model(model) if model is not None else None
     tensors = read_weights(weights, width=record.width if record else None)
     is_official = (
         record is not None

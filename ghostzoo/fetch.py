@@ -8,18 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
-from .catalog import get_model, list_models
+from .catalog import DEFAULT_MODEL, get_model, list_models
 from .errors import UnknownModelError, nearest
 from .manifest import MANIFEST_FILE
 
+_EMBEDDED = Path(__file__).with_name("models")
 
-def fetch(model: str | PathLike[str]) -> Bundle:
-    """Open the bundle in the folder ``model``.
+
+def fetch(model: str | PathLike[str] | None = None) -> Bundle:
+    """Open a bundle: the folder ``model``, or the one of that name that comes with the package.
+
+    Args:
+        model: a folder or a name; ``None`` is the default model of the package, whatever folders there are.
 
     Raises:
         UnknownModelError: no such folder; a catalog model's message says how to make its bundle.
         BundleError: the folder holds no bundle, or a damaged one.
     """
+    if model is None:
+        return _open_embedded(DEFAULT_MODEL)
     path = Path(model)
     if path.is_dir() or not _is_bare_name(model):
         return Bundle.open(path)
@@ -30,6 +37,8 @@ def fetch(model: str | PathLike[str]) -> Bundle:
             f"{nearest(name, list_models())}"
         )
     record = get_model(name)
+    if record.embedded:
+        return _open_embedded(name)
     raise UnknownModelError(
         f"There is no bundle of {name} on this machine; download {record.weights_url} and run "
         f"'ghostzoo convert --model {name} --weights {name}_pretrained.pdparams --out {name}'."
@@ -46,6 +55,10 @@ def describe_model(model: str | PathLike[str]) -> dict[str, Any]:
     if isinstance(model, str) and model in list_models() and not Path(model).is_dir():
         return get_model(model).to_dict()
     return fetch(model).to_dict()
+
+
+def _open_embedded(name: str) -> Bundle:
+    return Bundle.open(_EMBEDDED / name, origin="embedded")
 
 
 def _is_bare_name(model: str | PathLike[str]) -> bool:

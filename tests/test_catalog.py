@@ -6,24 +6,43 @@ import math
 import pytest
 
 from ghostzoo.architecture import EMBEDDING_SIZE, Architecture
-from ghostzoo.catalog import MAX_IMAGE_SIZE, Preprocessing, get_model, list_models
+from ghostzoo.catalog import (
+    DEFAULT_MODEL,
+    MAX_IMAGE_SIZE,
+    Preprocessing,
+    get_model,
+    get_official_model,
+    list_models,
+    list_official_models,
+)
 from ghostzoo.errors import OptionError, UnknownModelError
 
-NAMES = ["GhostNet_x0_5", "GhostNet_x1_0", "GhostNet_x1_3", "GhostNet_x1_3_ssld"]
+OFFICIAL = ["GhostNet_x0_5", "GhostNet_x1_0", "GhostNet_x1_3", "GhostNet_x1_3_ssld"]
+NAMES = [*OFFICIAL, DEFAULT_MODEL]
 
 
-def test_four_models_and_their_widths() -> None:
+def test_four_official_models_and_their_widths() -> None:
+    assert list_official_models() == OFFICIAL
+    assert [get_model(name).width for name in OFFICIAL] == [0.5, 1.0, 1.3, 1.3]
+    assert {get_model(name).num_classes for name in OFFICIAL} == {1000}
+
+
+def test_the_embedded_model_is_listed_last_and_has_no_official_weights() -> None:
     assert list_models() == NAMES
-    assert [get_model(name).width for name in NAMES] == [0.5, 1.0, 1.3, 1.3]
-    assert {get_model(name).num_classes for name in NAMES} == {1000}
+    record = get_model(DEFAULT_MODEL)
+    assert record.embedded
+    assert (record.weights_url, record.archive_url, record.published) == (None, None, None)
+    with pytest.raises(OptionError, match="no official weights"):
+        get_official_model(DEFAULT_MODEL)
+    assert get_official_model("GhostNet_x1_0") is get_model("GhostNet_x1_0")
 
 
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [
         ("*", NAMES),
-        ("*x1*", NAMES[1:]),
-        ("*X1*", NAMES[1:]),
+        ("*x1*", OFFICIAL[1:]),
+        ("*X1*", OFFICIAL[1:]),
         ("ghostnet_x0_5", NAMES[:1]),
         ("GhostNet_x?_0", NAMES[1:2]),
         ("*_[01]", NAMES[1:2]),
@@ -53,14 +72,15 @@ def test_unknown_names_suggest_known_ones(name: str, suggested: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_published_sizes_are_those_of_the_architecture(name: str) -> None:
-    """The published counts hold more than weights and their uses; see ``PublishedFigures``."""
+def test_sizes_are_those_of_the_architecture(name: str) -> None:
+    """The counts hold more than weights and their uses; see ``Figures``."""
     model = get_model(name)
+    size = model.preprocessing.crop_size
     architecture = Architecture.of(model.width, model.num_classes)
     parameters = sum(map(math.prod, architecture.state_shapes().values()))
-    assert parameters / 1e6 == pytest.approx(model.published.parameters_millions, abs=0.005)
-    multiply_adds = architecture.count_multiply_adds(224) + count_small_operations(architecture, 224)
-    assert multiply_adds / 1e6 == pytest.approx(model.published.multiply_adds_millions, abs=0.005)
+    assert parameters / 1e6 == pytest.approx(model.figures.parameters_millions, abs=0.005)
+    multiply_adds = architecture.count_multiply_adds(size) + count_small_operations(architecture, size)
+    assert multiply_adds / 1e6 == pytest.approx(model.figures.multiply_adds_millions, abs=0.005)
 
 
 def count_small_operations(architecture: Architecture, size: int) -> int:
@@ -81,7 +101,7 @@ def count_small_operations(architecture: Architecture, size: int) -> int:
     return total + architecture.last_channels * (3 * size**2 + 1) + 2 * EMBEDDING_SIZE
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OFFICIAL)
 def test_records_are_json_and_name_their_sources(name: str) -> None:
     record = json.loads(json.dumps(get_model(name).to_dict()))
     assert record["name"] == name

@@ -48,7 +48,7 @@ def test_help_shows_examples(command: str) -> None:
 
 
 def test_list_filters_by_wildcard() -> None:
-    assert run("list").stdout.count("GhostNet_") == 4
+    assert run("list").stdout.count("GhostNet_") == 6  # the embedded one is in the caption too
     lines = run("list", "*x1_3*", "--json").stdout.splitlines()
     assert [json.loads(line)["name"] for line in lines] == ["GhostNet_x1_3", "GhostNet_x1_3_ssld"]
     result = run("list", "nothing*")

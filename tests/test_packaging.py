@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ghostzoo import __version__
+from ghostzoo import __version__, list_models
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,6 +64,12 @@ def test_data_types_and_licence_come_along(wheel: zipfile.ZipFile) -> None:
     assert not any(name.endswith((".pyc", ".onnx.tmp", ".pdparams")) for name in names)
 
 
+def test_the_embedded_model_is_small(wheel: zipfile.ZipFile) -> None:
+    embedded = [entry for entry in wheel.infolist() if entry.filename.startswith("ghostzoo/models/")]
+    assert any(entry.filename.endswith("onnx/model.onnx") for entry in embedded)
+    assert sum(entry.compress_size for entry in embedded) < 6_000_000
+
+
 def test_the_wheel_works_by_itself(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     wheel.extractall(tmp_path)
     code = (
@@ -71,7 +77,7 @@ def test_the_wheel_works_by_itself(wheel: zipfile.ZipFile, tmp_path: Path) -> No
         "from ghostzoo.labels import imagenet_labels; print(len(imagenet_labels()), *ghostzoo.list_models())"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert result.stdout.split() == ["1000", "GhostNet_x0_5", "GhostNet_x1_0", "GhostNet_x1_3", "GhostNet_x1_3_ssld"]
+    assert result.stdout.split() == ["1000", *list_models()]
     result = subprocess.run(
         [sys.executable, "-m", "ghostzoo", "--version"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
@@ -90,7 +96,7 @@ def test_the_metadata_say_what_is_needed(metadata: Message) -> None:
     assert metadata["Name"] == "ghostzoo"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert {"export", "dev", "plots"} <= set(metadata.get_all("Provides-Extra", []))
+    assert {"export", "train", "dev", "plots"} <= set(metadata.get_all("Provides-Extra", []))
     assert metadata["Description-Content-Type"] == "text/markdown"
 
 

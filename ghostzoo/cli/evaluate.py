@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..terminal import Command, print_table, progress
-from .options import engine_options
+from .options import engine_options, model_option
 from .unreadable import report_unreadable
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("eval", cls=Command)
-@click.option("--model", required=True, help="A bundle folder.")
+@model_option
 @click.option("--data", required=True, type=click.Path(), help="Folder a class, .tar of one, or .txt list file.")
 @engine_options
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images a call.")
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(), help="Folder for report.json, classes.csv, confusion.png, mistakes.png.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def eval_command(
-    model: str, data: str, batch_size: int, limit: int | None, out: str | None, as_json: bool, **options: Any
+    model: str | None, data: str, batch_size: int, limit: int | None, out: str | None, as_json: bool, **options: Any
 ) -> None:
     """Measure a model's accuracy on labelled images.
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from ..terminal import Command, flatten, print_table
+
+if TYPE_CHECKING:
+    from ..catalog import CatalogModel
 
 
 @click.command("list", cls=Command)
@@ -30,21 +34,33 @@ def list_command(pattern: str, as_json: bool) -> None:
             click.echo(json.dumps(record.to_dict()))
         return
     print_table(
-        ["model", "width", "parameters", "multiply-adds", "top-1", "top-5", "MB"],
+        ["model", "classes", "width", "params", "mult-adds", "top-1", "top-5", "MB"],
         [
             [
                 record.name,
+                f"{record.num_classes:,}",
                 f"{record.width:g}",
-                f"{record.published.parameters_millions:.2f} M",
-                f"{record.published.multiply_adds_millions:.2f} M",
-                f"{record.published.top1:.4f}",
-                f"{record.published.top5:.4f}",
-                str(record.published.storage_mb),
+                f"{record.figures.parameters_millions:.2f} M",
+                f"{record.figures.multiply_adds_millions:.2f} M",
+                f"{record.figures.top1:.4f}",
+                f"{record.figures.top5:.4f}",
+                str(record.figures.storage_mb),
             ]
             for record in records
         ],
-        caption="Figures as published by PaddleClas.",
+        caption=_caption(records),
     )
+
+
+def _caption(records: list[CatalogModel]) -> str:
+    """Say whose the figures are: published and measured ones are never mixed without a word."""
+    lines = ["Figures as published by PaddleClas."] if any(record.published for record in records) else []
+    lines += [
+        f"{record.name}: measured by ghostzoo on {record.measured.data} ({record.measured.images:,} images)."
+        for record in records
+        if record.measured
+    ]
+    return "\n".join(lines)
 
 
 @click.command(cls=Command)

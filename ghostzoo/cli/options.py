@@ -8,7 +8,13 @@ from typing import Any, TypeVar
 
 import click
 
+from ..catalog import DEFAULT_MODEL
+
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+model_option = click.option(
+    "--model", help=f"A name that 'ghostzoo list' shows, or a bundle folder.  [default: {DEFAULT_MODEL}]"
+)
 
 _ENGINE_OPTIONS = (
     click.option("--engine", default="auto", show_default=True, help="Inference library; auto measures which is best."),

@@ -9,7 +9,7 @@ import click
 
 from ..errors import ImageError
 from ..terminal import Command, progress
-from .options import engine_options
+from .options import engine_options, model_option
 from .unreadable import report_unreadable
 
 if TYPE_CHECKING:
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--model", required=True, help="A bundle folder.")
+@model_option
 @engine_options
 @click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Classes for each image.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a call of the engine.  [default: 4]")
 @click.option("--json", "output", flag_value="json", help="JSON lines on stdout.")
 @click.option("--csv", "output", flag_value="csv", help="CSV on stdout.")
 def predict(
-    images: tuple[str, ...], model: str, top_k: int, batch_size: int | None, output: str | None, **options: Any
+    images: tuple[str, ...], model: str | None, top_k: int, batch_size: int | None, output: str | None, **options: Any
 ) -> None:
     """Classify IMAGEs: files, folders, glob patterns, or http(s) URLs.
 
@@ -33,6 +33,7 @@ def predict(
 
     \b
     Examples:
+      ghostzoo predict cat.jpg
       ghostzoo predict cat.jpg --model GhostNet_x1_0
       ghostzoo predict photos/ --model GhostNet_x1_0 --json > results.jsonl
       ghostzoo predict "photos/**/*.jpg" --model GhostNet_x1_0 --top-k 1 --csv

@@ -4,12 +4,12 @@ import pytest
 
 from exporters.counts import count
 from ghostzoo.architecture import Architecture
-from ghostzoo.catalog import get_model, list_models
+from ghostzoo.catalog import get_model, list_official_models
 from ghostzoo.graph import build_graph
 from tests.fixtures.networks import random_arrays
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", list_official_models())
 def test_the_graph_counts_as_published(name: str) -> None:
     model = get_model(name)
     architecture = Architecture.of(model.width, 1000)

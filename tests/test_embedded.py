@@ -1,0 +1,68 @@
+"""The model that comes with the package: no network, no weights, no option."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ghostzoo
+from ghostzoo.catalog import DEFAULT_MODEL, get_model
+from ghostzoo.fetch import fetch
+from ghostzoo.parity import EXACT_TOLERANCE
+
+CAT = Path(__file__).parents[1] / "examples" / "chelsea.png"
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+def predict(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ghostzoo", "predict", *map(str, arguments), "--threads", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(CAT.parents[1])}
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=cwd, env=environment)
+
+
+def test_the_bundle_is_what_the_catalog_says() -> None:
+    bundle, record = fetch(), get_model(DEFAULT_MODEL)
+    assert (bundle.name, bundle.origin) == (DEFAULT_MODEL, "embedded")
+    assert bundle.config.width == record.width
+    assert bundle.preprocessing == record.preprocessing
+    assert [label.label for label in bundle.labels] == CLASSES
+    assert fetch(DEFAULT_MODEL) == bundle
+
+
+def test_it_computes_here_what_the_trained_network_computed() -> None:
+    with ghostzoo.load(DEFAULT_MODEL, threads=1) as classifier:
+        assert classifier.self_check().within(EXACT_TOLERANCE)
+
+
+def test_without_a_name_it_is_loaded_and_a_warning_says_what_it_knows(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="ghostzoo"), ghostzoo.load(threads=1) as classifier:
+        assert classifier.bundle.name == DEFAULT_MODEL
+        assert {prediction.label for prediction in classifier(CAT, top_k=10)} == set(CLASSES)
+    (record,) = caplog.records
+    for part in (DEFAULT_MODEL, "10 everyday classes", *CLASSES, "ImageNet's 1,000", "GhostNet_x1_0"):
+        assert part in record.getMessage()
+
+
+def test_a_model_that_was_named_needs_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    ghostzoo.load(DEFAULT_MODEL, threads=1).close()
+    assert not caplog.records
+
+
+def test_the_command_line_answers_on_stdout_and_warns_on_stderr(tmp_path: Path) -> None:
+    result = predict(CAT, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "cat" in result.stdout
+    assert "everyday" not in result.stdout
+    assert result.stderr.count("\n") == 1
+    assert "10 everyday classes" in result.stderr
+    assert predict(CAT, "--model", DEFAULT_MODEL, cwd=tmp_path).stderr == ""
+
+
+def test_a_folder_of_its_name_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / DEFAULT_MODEL).mkdir()  # as a training run with the command of the card makes it
+    assert predict(CAT, cwd=tmp_path).returncode == 0
