@@ -1,6 +1,7 @@
 # make demo    classify a photograph with the model that comes along; IMAGE=... another one, WEIGHTS=... with those
 # make test    all tests
 # make lint    ruff and mypy
+# make web     fetch onnxruntime-web, with which the web page runs models in the browser (needs npm)
 # Each makes the virtual environments that it needs.
 
 PYTHON ?= python3
@@ -13,11 +14,12 @@ DEV := .venv/installed-dev
 EXPORT := .venv-export/installed
 TRAIN := .venv-train/installed
 PADDLE2 := .venv-paddle2/installed
+WEB := ghostzoo/serve/page/vendor
 
 IMAGE ?= examples/chelsea.png
 MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
 
-.PHONY: demo test test-runtime test-training test-exporters lint clean
+.PHONY: demo test test-runtime test-training test-exporters lint web clean
 
 ifeq ($(WEIGHTS),)
 demo: $(RUNTIME)
@@ -30,7 +32,8 @@ endif
 
 test: test-runtime test-training test-exporters
 
-test-runtime: $(DEV)
+# Without npm the tests of the web page are skipped, saying so.
+test-runtime: $(DEV) $(if $(shell command -v npm),web)
 	.venv/bin/python -m pytest tests --ignore tests/exporters --ignore tests/training
 
 test-training: $(TRAIN)
@@ -50,8 +53,19 @@ lint: $(DEV)
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
+web: $(WEB)/LICENSE
+
+# onnxruntime-web's package has no licence file; the Python package of the same project has it, and the notices.
+$(WEB)/LICENSE: exporters/web/package-lock.json $(RUNTIME)
+	cd exporters/web && npm ci --ignore-scripts --no-audit --no-fund
+	rm -rf $(WEB) && mkdir -p $(WEB)
+	cd exporters/web/node_modules/onnxruntime-web/dist && \
+		cp ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm $(CURDIR)/$(WEB)/
+	cp "$$(.venv/bin/python -c 'import onnxruntime; print(onnxruntime.__path__[0])')"/ThirdPartyNotices.txt $(WEB)/
+	cp "$$(.venv/bin/python -c 'import onnxruntime; print(onnxruntime.__path__[0])')"/LICENSE $@
+
 clean:
-	rm -rf .venv .venv-train .venv-export .venv-paddle2 bundles
+	rm -rf .venv .venv-train .venv-export .venv-paddle2 bundles $(WEB) exporters/web/node_modules
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -10,6 +10,7 @@ from ghostzoo.terminal import LazyGroup
 _COMMANDS = {
     "export": "exporters.export_command:export",
     "train": "exporters.training.command:train",
+    "web": "exporters.web.command:web",
 }
 """Name -> module and command. Paddle and PyTorch are heavy, and few have both."""
 

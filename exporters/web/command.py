@@ -1,0 +1,40 @@
+"""``python -m exporters web``: the web page as a static site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ghostzoo.catalog import DEFAULT_MODEL
+from ghostzoo.fetch import fetch
+from ghostzoo.terminal import Command
+
+
+@click.command(cls=Command)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    default=[DEFAULT_MODEL],
+    show_default=True,
+    help="A name or a bundle folder; may be repeated, and the page starts with the first.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an older site.")
+def web(out: Path, models: tuple[str, ...], overwrite: bool) -> None:
+    """Write the web page as a static site, which runs the models in the visitor's browser.
+
+    Any web server can serve the folder; nothing is sent anywhere. 'make web' fetches onnxruntime-web first.
+
+    \b
+    Examples:
+      python -m exporters web --out site
+      python -m exporters web --out site --model GhostNet_x1_0 --model ./flowers
+    """
+    from .site import write_site
+
+    bundles = [fetch(model) for model in models]
+    write_site(out, bundles, overwrite=overwrite)
+    click.echo(f"Wrote {out} with {', '.join(bundle.name for bundle in bundles)}.", err=True)
+    click.echo(f"To look at it: python -m http.server --directory {out} --bind 127.0.0.1", err=True)

@@ -1,0 +1,78 @@
+"""The web page as a static site: the page's own files, and models beside them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from ghostzoo.bundle import CARD_FILE, MODEL_FILES, Bundle
+from ghostzoo.errors import InputError
+from ghostzoo.peer_config import CONFIG_FILE, PREPROCESSOR_FILE
+
+PAGE = Path(str(files("ghostzoo"))) / "serve" / "page"
+RUNTIME = PAGE / "vendor" / "ort.wasm.min.mjs"
+INDEX = "models/index.json"
+
+_MODEL_FILES = (CONFIG_FILE, PREPROCESSOR_FILE, MODEL_FILES["fp32"], CARD_FILE)
+_SERVER_MODE, _STATIC_MODE = 'data-mode="server"', 'data-mode="static"'
+
+
+def write_site(out: Path, bundles: Sequence[Bundle], *, overwrite: bool = False) -> None:
+    """Write the page with ``bundles`` to a temporary folder beside ``out``, and rename it into place.
+
+    Args:
+        out: the folder to make.
+        bundles: the first is the one that the page starts with.
+        overwrite: replace an older site (and nothing else).
+
+    Raises:
+        InputError: ``out`` may not be replaced or written, or the page was not built.
+    """
+    if not RUNTIME.is_file():
+        raise InputError("onnxruntime-web, which runs the models in the browser, is not there yet; run 'make web'.")
+    names = [bundle.name for bundle in bundles]
+    if len(set(names)) < len(names):
+        raise InputError(f"Two models have one name ({', '.join(names)}); leave one of them out.")
+    _check_target(out, overwrite)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".tmp", dir=out.parent))
+        try:
+            site = scratch / "new"
+            _fill(site, bundles)
+            if out.exists():
+                out.rename(scratch / "old")
+            site.rename(out)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"Cannot write {out}: {error.strerror or error}; choose another folder.") from error
+
+
+def _check_target(out: Path, overwrite: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / INDEX).is_file():
+        raise InputError(f"{out} exists and is no such site; choose another folder.")
+    if not overwrite:
+        raise InputError(f"{out} exists; choose another folder, or replace it with --overwrite.")
+
+
+def _fill(site: Path, bundles: Sequence[Bundle]) -> None:
+    shutil.copytree(PAGE, site)
+    page = site / "index.html"
+    html = page.read_text(encoding="utf-8")
+    if _SERVER_MODE not in html:
+        raise InputError(f"{PAGE / 'index.html'} has no {_SERVER_MODE}; it is not the page of this version.")
+    page.write_text(html.replace(_SERVER_MODE, _STATIC_MODE, 1), encoding="utf-8")
+    for bundle in bundles:
+        for name in _MODEL_FILES:
+            target = site / "models" / bundle.name / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(bundle.read(name))
+    index = {"models": [{"name": bundle.name, "classes": bundle.num_classes} for bundle in bundles]}
+    (site / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

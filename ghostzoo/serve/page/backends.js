@@ -1,0 +1,79 @@
+// Where answers come from: the server that this page came from, or, in the static page, this browser alone.
+
+import { classifyInBrowser } from "./browser.js";
+
+export const TOP_K = 5;
+const isStatic = document.documentElement.dataset.mode === "static";
+const UNREADABLE = 422; // the answer says of each image why
+let apiKey = "";
+
+export const hasServer = !isStatic;
+
+export function setApiKey(key) {
+  apiKey = key;
+}
+
+/** @returns {Promise<{name: string, engines: string[], folder: string}[]>} the models, the default one first */
+export async function listModels() {
+  const answer = await request(isStatic ? "models/index.json" : "v1/models");
+  const { models } = await answer.json();
+  return models.map(({ name, engines = [] }) => ({
+    name,
+    engines,
+    folder: isStatic ? `models/${encodeURIComponent(name)}/` : `v1/models/${encodeURIComponent(name)}/files/`,
+  }));
+}
+
+/** @returns {Promise<boolean>} whether onnxruntime-web came with this page */
+export async function canRunInBrowser() {
+  return typeof WebAssembly === "object" && (await fetch("vendor/ort.wasm.min.mjs", { method: "HEAD" })).ok;
+}
+
+/** Ask the server. @returns {Promise<{predictions: object[], timings: Record<string, number>}>} times in milliseconds */
+export async function askServer(model, engine, file, signal) {
+  const form = new FormData();
+  form.append("files", file, file.name || "picture");
+  form.append("model", model.name);
+  form.append("engine", engine);
+  form.append("top_k", TOP_K);
+  const start = performance.now();
+  const answer = await request("v1/classify", { method: "POST", body: form, signal });
+  const [{ predictions, timing, error }] = (await answer.json()).images;
+  if (error) throw new Error(error);
+  const timings = {
+    queue: timing.queue_ms + timing.batch_ms,
+    "decode and preprocess": timing.decode_ms,
+    inference: timing.inference_ms,
+    "in all": performance.now() - start,
+  };
+  return { predictions, timings };
+}
+
+export async function askBrowser(model, file) {
+  const start = performance.now();
+  const { predictions, timings } = await classifyInBrowser(model.folder, file, TOP_K);
+  return { predictions, timings: { ...timings, "in all": performance.now() - start } };
+}
+
+async function request(url, options = {}) {
+  const headers = apiKey ? { Authorization: `Bearer ${apiKey}` } : {};
+  let answer;
+  try {
+    answer = await fetch(url, { ...options, headers });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("the server cannot be reached; is it still running?");
+  }
+  if (answer.ok || answer.status === UNREADABLE) return answer;
+  const failure = new Error(await reasonOf(answer));
+  failure.status = answer.status;
+  throw failure;
+}
+
+async function reasonOf(answer) {
+  try {
+    return (await answer.json()).error;
+  } catch {
+    return `the server answered with status ${answer.status}`;
+  }
+}

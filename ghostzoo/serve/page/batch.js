@@ -1,0 +1,85 @@
+// Many pictures: a few on their way at a time, a row each in the order of the files, and a CSV of all.
+
+import { toCsv } from "./csv.js";
+import { byId } from "./view.js";
+
+const AT_ONCE = 4;
+
+/**
+ * Classify `files` with `ask`, and fill the table.
+ *
+ * @param {File[]} files
+ * @param {(file: File) => Promise<{predictions: object[]}>} ask
+ * @param {AbortController} running ends the batch early; what is there by then stays
+ */
+export async function runBatch(files, ask, running) {
+  const results = [];
+  const rows = files.map((file) => newRow(file.name));
+  byId("rows").replaceChildren(...rows);
+  byId("save").disabled = true;
+  byId("stop").disabled = false;
+  byId("stop").onclick = () => running.abort();
+  const report = () => showProgress(results, files.length);
+  report();
+  let next = 0;
+  const work = async () => {
+    while (next < files.length && !running.signal.aborted) {
+      const index = next++;
+      results[index] = await resultOf(files[index], ask);
+      if (running.signal.aborted) return;
+      fillRow(rows[index], results[index]);
+      report();
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, work));
+  byId("stop").disabled = true;
+  byId("save").disabled = false;
+  byId("save").onclick = () => download(toCsv(results.filter(Boolean)), "predictions.csv");
+}
+
+async function resultOf(file, ask) {
+  try {
+    return { name: file.name, predictions: (await ask(file)).predictions };
+  } catch (error) {
+    return { name: file.name, error: error.name === "AbortError" ? "stopped" : error.message };
+  }
+}
+
+function newRow(name) {
+  const row = document.createElement("tr");
+  for (const text of [name, "…", "", ""]) row.insertCell().textContent = text;
+  row.cells[2].className = "number";
+  return row;
+}
+
+function fillRow(row, { predictions, error }) {
+  const [, label, score, others] = row.cells;
+  if (error !== undefined) {
+    label.textContent = error;
+    label.className = "error";
+    return;
+  }
+  label.textContent = predictions[0].label;
+  score.textContent = percent(predictions[0].score);
+  others.textContent = predictions.slice(1, 3).map((other) => `${other.label} ${percent(other.score)}`).join(", ");
+}
+
+function showProgress(results, total) {
+  const done = results.filter(Boolean);
+  const failed = done.filter(({ error }) => error !== undefined).length;
+  byId("progress").max = total;
+  byId("progress").value = done.length;
+  byId("progress-text").textContent = `${done.length} of ${total}${failed ? `, ${failed} without an answer` : ""}`;
+}
+
+function percent(score) {
+  return `${(100 * score).toFixed(1)} %`;
+}
+
+function download(text, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}

@@ -1,0 +1,66 @@
+// What the page shows of one picture: the picture, an answer with bars and times for each engine, a verdict on two.
+
+export const byId = (id) => document.getElementById(id);
+
+let pictureUrl = "";
+
+export function showNotice(text) {
+  byId("notice").textContent = text;
+  byId("notice").hidden = text === "";
+}
+
+export function showPicture(file) {
+  URL.revokeObjectURL(pictureUrl);
+  pictureUrl = URL.createObjectURL(file);
+  byId("picture").src = pictureUrl;
+  byId("picture").alt = file.name;
+  byId("picture-name").textContent = file.name;
+}
+
+export function startAnswers() {
+  byId("answers").replaceChildren();
+}
+
+/** Add an empty answer; returns what fills it with predictions and times, or with an error. */
+export function showAnswer(title) {
+  const article = byId("answer").content.cloneNode(true).firstElementChild;
+  article.querySelector("h2").textContent = title;
+  article.querySelector(".timings").textContent = "…";
+  byId("answers").append(article);
+  return ({ predictions = [], timings = {}, error }) => {
+    article.querySelector(".bars").replaceChildren(...predictions.map(bar));
+    const line = article.querySelector(".timings");
+    line.textContent = error ?? timesOf(timings);
+    line.classList.toggle("error", error !== undefined);
+  };
+}
+
+export function showVerdict({ agrees, difference }) {
+  const line = document.createElement("p");
+  line.id = "verdict";
+  line.className = agrees ? "agree" : "error";
+  line.textContent = agrees
+    ? `Both answers agree: the scores differ by ${difference.toExponential(1)} at most.`
+    : `The answers differ: scores by up to ${difference.toExponential(1)}.`;
+  byId("answers").append(line);
+}
+
+function bar({ label, score }) {
+  const item = document.createElement("li");
+  item.style.setProperty("--share", `${100 * score}%`);
+  item.append(span("label", label), span("score", `${(100 * score).toFixed(1)} %`));
+  return item;
+}
+
+function span(kind, text) {
+  const element = document.createElement("span");
+  element.className = kind;
+  element.textContent = text;
+  return element;
+}
+
+function timesOf(timings) {
+  return Object.entries(timings)
+    .map(([stage, milliseconds]) => `${stage} ${milliseconds.toFixed(1)} ms`)
+    .join(" · ");
+}

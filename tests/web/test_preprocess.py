@@ -1,0 +1,51 @@
+"""The page preprocesses bit for bit as the package does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from exporters.web.site import PAGE
+from ghostzoo.catalog import Preprocessing
+from ghostzoo.peer_config import preprocessing_to_json
+from ghostzoo.preprocess import preprocess
+
+_SIZES = [
+    (500, 375),
+    (375, 500),
+    (256, 256),
+    (257, 300),
+    (512, 512),  # exactly half: the engine of the package averages there
+    (1024, 512),
+    (100, 70),
+    (610, 22),
+    (33, 31),
+    (1, 40),
+    (1500, 900),
+]
+
+
+def test_the_page_preprocesses_bit_for_bit_as_the_package(node: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    sizes = _SIZES + [tuple(size) for size in rng.integers(20, 700, (12, 2)).tolist()]
+    cases, expected = [], []
+    for index, (width, height) in enumerate(sizes):
+        rgba = rng.integers(0, 256, (height, width, 4), dtype=np.uint8)
+        if index % 2:
+            rgba = cv2.GaussianBlur(rgba, (7, 7), 0)
+        config = Preprocessing(256, 224) if index % 3 else Preprocessing(72, 64, rescale_factor=1 / 255)
+        file = tmp_path / f"{index}.rgba"
+        rgba.tofile(file)
+        facts = json.loads(preprocessing_to_json(config))
+        cases.append({"file": str(file), "width": width, "height": height, "config": facts})
+        expected.append(preprocess(np.ascontiguousarray(rgba[:, :, :3]), config))
+    (tmp_path / "cases.json").write_text(json.dumps(cases))
+    script = Path(__file__).with_name("preprocess.mjs")
+    subprocess.run([node, script, PAGE / "preprocess.js", tmp_path / "cases.json"], check=True)
+    for case, values in zip(cases, expected, strict=True):
+        actual = np.fromfile(f"{case['file']}.out", np.float32)
+        np.testing.assert_array_equal(actual, values.ravel(), err_msg=f"{case['width']} x {case['height']}")

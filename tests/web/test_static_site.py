@@ -1,0 +1,63 @@
+"""The static site in a real browser: no server computes anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import ghostzoo
+from exporters.web.site import write_site
+from ghostzoo.bundle import Bundle
+from ghostzoo.errors import InputError
+from ghostzoo.fetch import fetch
+
+from .conftest import Visit
+
+_PHOTO = Path(__file__).parents[2] / "examples" / "chelsea.png"
+
+
+def test_the_browser_answers_as_the_package_does(visit: Visit, site_url: str) -> None:
+    visit.open(site_url)
+    visit.choose(_PHOTO)
+    (answer,) = visit.answers()
+    with ghostzoo.load(engine="onnxruntime", threads=1) as classifier:
+        expected = classifier(_PHOTO)
+    assert answer["labels"] == [prediction.label for prediction in expected]
+    assert answer["scores"] == pytest.approx([100 * prediction.score for prediction in expected], abs=0.06)
+    assert visit.problems == []
+    assert all(request.startswith((site_url, "blob:")) for request in visit.requests)
+
+
+def test_transparent_pixels_keep_their_colour(visit: Visit, site_url: str, tmp_path: Path) -> None:
+    rgba = np.random.default_rng(0).integers(0, 256, (90, 120, 4), dtype=np.uint8)
+    rgba = cv2.GaussianBlur(rgba, (9, 9), 0)
+    rgba[:, :60, 3] = 40
+    file = tmp_path / "glass.png"
+    cv2.imwrite(str(file), rgba)
+    visit.open(site_url)
+    visit.choose(file)
+    (answer,) = visit.answers()
+    with ghostzoo.load(engine="onnxruntime", threads=1) as classifier:
+        expected = classifier(file)
+    assert answer["scores"] == pytest.approx([100 * prediction.score for prediction in expected], abs=0.06)
+
+
+def test_a_text_file_is_one_clear_sentence(visit: Visit, site_url: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    visit.open(site_url)
+    visit.choose(tmp_path / "notes.txt")
+    (answer,) = visit.answers()
+    assert answer["labels"] == []
+    assert "cannot decode it" in answer["line"]
+
+
+def test_a_site_replaces_nothing_else(tmp_path: Path, tiny_bundle: Bundle) -> None:
+    out = tmp_path / "site"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"exists and is no such site|make web"):
+        write_site(out, [fetch()], overwrite=True)
+    assert (out / "thesis.txt").read_text() == "mine"
