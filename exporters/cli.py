@@ -9,6 +9,7 @@ from ghostzoo.terminal import LazyGroup
 
 _COMMANDS = {
     "export": "exporters.export_command:export",
+    "quantize": "exporters.quantize_command:quantize",
     "train": "exporters.training.command:train",
     "web": "exporters.web.command:web",
 }

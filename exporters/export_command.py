@@ -11,10 +11,10 @@ from ghostzoo.errors import EngineUnavailableError, InputError
 from ghostzoo.sources import expand
 from ghostzoo.terminal import Command, print_table, steps
 
+from .photographs import default_photographs
+
 if TYPE_CHECKING:
     from .export import Export
-
-_EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @click.command(cls=Command)
@@ -63,7 +63,7 @@ def export(
         raise click.UsageError("--all takes the names from the catalog; leave out --model and --name.")
     if not every and model is None and name is None:
         raise click.UsageError("Give --model (a catalog model) or --name (a model of your own).")
-    sources = list(expand(images or _default_images()))
+    sources = list(expand(images or default_photographs("--images")))
     exporting = _import_export()
     exports = []
     jobs = _jobs(Path(weights_dir), Path(out)) if weights_dir else [(model, weights, Path(out))]
@@ -99,12 +99,6 @@ def _jobs(weights_dir: Path, out: Path) -> list[tuple[str, Path, Path]]:
     if missing:
         raise InputError(f"{weights_dir} lacks {', '.join(missing)}; download them, or export the others one by one.")
     return jobs
-
-
-def _default_images() -> str:
-    if not _EXAMPLES.is_dir():
-        raise click.UsageError("Give --images: a folder of photographs to compare on.")
-    return str(_EXAMPLES)
 
 
 def _import_export() -> Any:

@@ -84,3 +84,47 @@ def _phrase(value: object) -> str:
     if isinstance(value, list | tuple):
         return " / ".join(map(_phrase, value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+_PRECISIONS_START, _PRECISIONS_END = "<!-- precisions -->", "<!-- /precisions -->"
+
+
+def replace_precisions(card: str, precisions: Mapping[str, Mapping[str, Any]]) -> str:
+    """Write the section on the smaller graphs into a card, in place of an older one or at the end.
+
+    Args:
+        card: the card's Markdown.
+        precisions: what was measured, as the manifest has it under ``validation.precisions``.
+    """
+    rows = [
+        "| precision | size, of float32 | top-1 as float32's | top-1 | float32's top-1 | images | what it is |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for precision, facts in sorted(precisions.items()):
+        measured = facts.get("labelled_images", facts["unseen_images"])
+        accuracies = (f"{measured[key]:.4f}" if key in measured else "-" for key in ("top1", "float32_top1"))
+        cells = (
+            f"`{precision}`",
+            f"{facts['size_ratio']:.3f}",
+            f"{measured['same_top1']:.4f}",
+            *accuracies,
+            str(measured["images"]),
+            facts["description"],
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    section = "\n".join(
+        [
+            _PRECISIONS_START,
+            "## Smaller graphs",
+            "",
+            '`ghostzoo.load(..., precision="fp16")` and `"int8"` take them. Measured in ONNX Runtime, on images that '
+            "had no part in the calibration:",
+            "",
+            *rows,
+            _PRECISIONS_END,
+        ]
+    )
+    before, start, rest = card.partition(_PRECISIONS_START)
+    if not start:
+        return f"{card.rstrip()}\n\n{section}\n"
+    return f"{before}{section}{rest.partition(_PRECISIONS_END)[2]}"

@@ -84,11 +84,11 @@ class OpenVinoEngine(Engine):
     def _properties(self, extra: dict[str, Any]) -> dict[str, Any]:
         """What the options mean in OpenVINO's terms."""
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-        if self.options.precision == "fp32" and not any(name in extra for name in _PRECISION_PROPERTIES):
-            # Left alone, CPUs that have bfloat16 and all GPUs compute float32 graphs in 16 bits.
-            if self.device.split(".")[0] in ("CPU", "GPU"):
+        if not any(name in extra for name in _PRECISION_PROPERTIES):
+            # Left alone, CPUs that have bfloat16 compute every graph in it, and all GPUs float32 graphs in 16 bits.
+            if self._is_cpu or (self.options.precision == "fp32" and self.device.split(".")[0] == "GPU"):
                 properties["INFERENCE_PRECISION_HINT"] = "f32"
-            elif self.device.startswith("AUTO"):
+            elif self.options.precision == "fp32" and self.device.startswith("AUTO"):
                 properties["EXECUTION_MODE_HINT"] = "ACCURACY"
         if self._is_cpu:
             properties |= self._thread_properties(extra)

@@ -1,0 +1,171 @@
+"""A float32 graph -> a smaller one: float16 throughout, or int8 by static quantisation on real images.
+
+The float32 graph is ``ghostzoo.graph``'s, whose node names say which part of the network a node belongs to; the plans
+below go by them. int8 graphs are in the QDQ form, which every engine reads: weights per output channel and symmetric,
+activations per tensor from the ranges that were seen on the images.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
+
+from ghostzoo.graph import INPUT_NAME
+
+_LARGEST_INT8 = 127
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which part of the network computes in int8; the rest has int8 weights too, but computes in float32."""
+
+    name: str
+    description: str
+    operators: tuple[str, ...] | None
+    """Operators that compute in int8; ``None``: all that have an int8 form."""
+    in_int8: Callable[[str], bool]
+    """Whether the node of this name may compute in int8."""
+
+
+def _is_backbone(node: str) -> bool:
+    """Neither squeeze-and-excitation nor the head: they take no time in float32, and err most in int8."""
+    return ".se." not in node and not node.startswith("head.")
+
+
+def _is_wide_convolution(node: str) -> bool:
+    """The 1x1 convolutions that most of the arithmetic is in, before whose outputs a ReLU or an addition stands."""
+    return ".ghost1.primary" in node or ".shortcut.pointwise" in node
+
+
+PLANS = (
+    Plan(
+        "backbone",
+        "int8 weights and activations; squeeze-and-excitation and head compute in float32",
+        None,
+        _is_backbone,
+    ),
+    Plan(
+        "wide convolutions",
+        "int8 weights; the 1x1 convolutions into ghost modules and shortcuts compute in int8, the rest in float32",
+        ("Conv", "Relu"),
+        _is_wide_convolution,
+    ),
+    Plan("weights", "int8 weights; all computes in float32", (), lambda _: False),
+)
+"""From the fastest (on CPUs that multiply int8) to the most exact."""
+
+
+def to_float16(model: bytes) -> bytes:
+    """Convert a graph to float16; inputs and outputs stay float32."""
+    with _quiet():
+        converted = convert_float_to_float16(onnx.load_from_string(model), keep_io_types=True)
+    OnnxModel.graph_topological_sort(converted.graph)  # the converter appends what narrows the input
+    return _serialized(converted)
+
+
+def to_int8(model: bytes, plan: Plan, batches: Callable[[], Iterator[NDArray[np.float32]]]) -> bytes:
+    """Quantise a graph.
+
+    Args:
+        model: the float32 graph.
+        plan: what computes in int8.
+        batches: gives the calibration images anew, as (N, 3, H, W) float32 batches.
+    """
+    graph = onnx.load_from_string(model)
+    excluded = [node.name for node in graph.graph.node if not plan.in_int8(node.name)]
+    if len(excluded) < len(graph.graph.node):
+        graph = _quantize_statically(graph, plan, excluded, batches())
+    _shrink_weights(graph, set(excluded))
+    return _serialized(graph)
+
+
+def _quantize_statically(
+    graph: onnx.ModelProto, plan: Plan, excluded: list[str], batches: Iterator[NDArray[np.float32]]
+) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory(prefix="ghostzoo-quantize-") as folder, _quiet():
+        out = Path(folder, "int8.onnx")
+        quantize_static(
+            onnx.shape_inference.infer_shapes(graph),
+            out,
+            _Reader(batches),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(plan.operators) if plan.operators is not None else None,
+            nodes_to_exclude=excluded,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,  # a ReLU's output uses all 256 values, and so the ReLU itself vanishes
+        )
+        return onnx.load(out)
+
+
+def _shrink_weights(model: onnx.ModelProto, nodes: set[str]) -> None:
+    """Keep the weights of ``nodes`` in int8, one scale an output channel, and widen them in the graph.
+
+    By Cast and Mul, not DequantizeLinear: engines fold those once, when they load the graph, and then compute as fast
+    as with float32 weights; ONNX Runtime would run a DequantizeLinear anew for each image.
+    """
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    widening = []
+    for node in model.graph.node:
+        if node.name not in nodes or node.op_type not in ("Conv", "Gemm") or node.input[1] not in tensors:
+            continue
+        name = node.input[1]
+        tensor = tensors.pop(name)
+        values = numpy_helper.to_array(tensor)
+        # Paddle's Linear weights, which Gemm takes as they are, have their output channels last.
+        axes = tuple(range(1, values.ndim)) if node.op_type == "Conv" else (0,)
+        scale = np.abs(values).max(axis=axes, keepdims=True) / np.float32(_LARGEST_INT8)
+        scale[scale == 0] = 1
+        model.graph.initializer.remove(tensor)
+        model.graph.initializer.extend(
+            [
+                numpy_helper.from_array(np.rint(values / scale).astype(np.int8), f"{name}.int8"),
+                numpy_helper.from_array(scale.astype(np.float32), f"{name}.scale"),
+            ]
+        )
+        widening += [
+            helper.make_node("Cast", [f"{name}.int8"], [f"{name}.cast"], f"{name}.cast", to=TensorProto.FLOAT),
+            helper.make_node("Mul", [f"{name}.cast", f"{name}.scale"], [name], f"{name}.widen"),
+        ]
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*widening, *rest])
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]  # the library has no types
+    def __init__(self, batches: Iterable[NDArray[np.float32]]) -> None:
+        self._batches = iter(batches)
+
+    def get_next(self) -> dict[str, Any] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {INPUT_NAME: batch}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The library's advice (to run its own preprocessing first) goes to the root logger and is for other graphs."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _serialized(model: onnx.ModelProto) -> bytes:
+    del model.graph.value_info[:]  # engines infer the shapes themselves
+    serialized: bytes = model.SerializeToString(deterministic=True)
+    return serialized

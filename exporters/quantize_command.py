@@ -1,0 +1,98 @@
+"""``python -m exporters quantize``: what it takes and what it prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ghostzoo.errors import EngineUnavailableError
+from ghostzoo.terminal import Command, print_table, steps
+
+from .photographs import default_photographs
+
+if TYPE_CHECKING:
+    from .quantized_bundle import Comparison, Quantized
+
+_STEPS = 6
+
+
+@click.command(cls=Command)
+@click.argument("bundle", type=click.Path())
+@click.option("--to", "precision", required=True, type=click.Choice(["fp16", "int8"]), help="The precision to add.")
+@click.option(
+    "--calibration", type=click.Path(), help="Real images: a folder, .tar or .txt list file.  [default: examples/]"
+)
+@click.option("--images", "max_images", type=click.IntRange(min=2), default=512, show_default=True, help="At most.")
+@click.option("--data", type=click.Path(), help="Labelled images to measure accuracy on: folder a class, .tar, .txt.")
+@click.option("--limit", type=click.IntRange(min=1), help="Take this many of the labelled images.")
+@click.option("--max-loss", type=float, help="Percentage points of top-1 that may be lost on --data.")
+def quantize(
+    bundle: str,
+    precision: str,
+    calibration: str | None,
+    max_images: int,
+    data: str | None,
+    limit: int | None,
+    max_loss: float | None,
+) -> None:
+    """Add a float16 or int8 graph to BUNDLE, and what was measured to its manifest and model card.
+
+    int8 is calibrated on every second image; the others decide how much of the network computes in int8, and the
+    agreement with float32 is measured on them.
+
+    \b
+    Examples:
+      python -m exporters quantize ./GhostNet_x1_0 --to fp16 --calibration photos
+      python -m exporters quantize ./GhostNet_x1_0 --to int8 --calibration imagenet/train \\
+          --data imagenet/val_list.txt --limit 5000 --max-loss 1.0
+    """
+    from ghostzoo.bundle import Bundle
+    from ghostzoo.datasets import open_dataset
+    from ghostzoo.evaluate import open_labelled, take_evenly
+
+    try:
+        from .quantized_bundle import quantize_bundle
+    except ImportError as error:
+        raise EngineUnavailableError(
+            f"Quantising needs onnxruntime's quantisation tools ({error}); run 'pip install ml_dtypes', or use the "
+            "environment of the runtime, which has a current onnx."
+        ) from error
+
+    labels = Bundle.open(bundle).labels
+    images = open_dataset(calibration or default_photographs(), labelled=False)
+    labelled = take_evenly(open_labelled(data, labels), limit) if data is not None else None
+    with steps(_STEPS) as on_step:
+        result = quantize_bundle(
+            bundle, precision, images, labelled=labelled, max_images=max_images, max_loss=max_loss, on_step=on_step
+        )
+    _print(result)
+
+
+def _print(result: Quantized) -> None:
+    rows = [["unseen", *_shown(result.unseen)]]
+    if result.evaluated is not None:
+        rows.append(["labelled", *_shown(result.evaluated)])
+    caption = (
+        f"{result.bundle.name} in {result.precision}: {result.description}; {result.size / 1e6:.2f} MB, "
+        f"{result.size_ratio:.3f} of float32."
+    )
+    columns = ["images", "count", "same top-1", "difference", "top-1", "float32", "lost"]
+    print_table(columns, rows, caption=caption)
+    click.echo(f"Wrote {result.bundle.path}", err=True)
+
+
+def _shown(comparison: Comparison) -> list[str]:
+    cells = [
+        str(comparison.same_top1.total),
+        f"{comparison.same_top1.value:.4f}",
+        f"{comparison.largest_difference:.2e}",
+    ]
+    if comparison.top1 is None or comparison.float32_top1 is None:
+        return [*cells, "-", "-", "-"]
+    return [
+        *cells,
+        f"{comparison.top1.value:.4f}",
+        f"{comparison.float32_top1.value:.4f}",
+        f"{comparison.lost_points:.2f} points",
+    ]

@@ -1,0 +1,225 @@
+"""Add a float16 or int8 graph to a bundle, measured on real images: all of it, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.quantize import PLANS, Plan, to_float16, to_int8
+from ghostzoo.bundle import CARD_FILE, MODEL_FILES, Bundle, write_bundle
+from ghostzoo.card import replace_precisions
+from ghostzoo.datasets import UNLABELLED, ImageDataset, Sample
+from ghostzoo.engines.base import EngineOptions
+from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
+from ghostzoo.errors import InputError, OptionError, ParityError
+from ghostzoo.evaluate import Proportion, take_evenly
+from ghostzoo.images import read_image
+from ghostzoo.parity import compare_logits, engine_tolerance
+from ghostzoo.preprocess import preprocess
+
+PRECISIONS = ("fp16", "int8")
+REQUIRED_AGREEMENT = 0.98
+"""Share of unseen images whose best class an int8 plan must keep; else the next, more exact plan is tried."""
+
+_BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A smaller graph held against the float32 graph on the same images."""
+
+    same_top1: Proportion
+    largest_difference: float
+    """Of two logits, as a fraction of the float32 logits' scale."""
+    top1: Proportion | None = None
+    """Accuracy of the smaller graph, where the images are labelled."""
+    float32_top1: Proportion | None = None
+
+    @property
+    def lost_points(self) -> float | None:
+        """Percentage points of top-1 that the smaller graph loses; negative if it gains."""
+        if self.top1 is None or self.float32_top1 is None:
+            return None
+        return 100 * (self.float32_top1.value - self.top1.value)
+
+    def to_dict(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {
+            "images": self.same_top1.total,
+            "same_top1": round(self.same_top1.value, 5),
+            "largest_difference": self.largest_difference,
+        }
+        if self.top1 is not None and self.float32_top1 is not None:
+            facts |= {"top1": round(self.top1.value, 5), "float32_top1": round(self.float32_top1.value, 5)}
+        return facts
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What was added to a bundle."""
+
+    bundle: Bundle
+    precision: str
+    description: str
+    size: int
+    """Bytes of the graph."""
+    size_ratio: float
+    """Against the float32 graph."""
+    unseen: Comparison
+    """On images that had no part in the calibration."""
+    evaluated: Comparison | None
+    """On the labelled images."""
+
+
+def quantize_bundle(
+    path: str | PathLike[str],
+    precision: str,
+    images: ImageDataset,
+    *,
+    labelled: ImageDataset | None = None,
+    max_images: int = 512,
+    max_loss: float | None = None,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> Quantized:
+    """Add a graph in ``precision`` to the bundle at ``path``, and what was measured to its manifest and card.
+
+    Args:
+        path: the bundle; its folder is replaced as a whole.
+        precision: ``fp16`` or ``int8``.
+        images: real images like those that the model is for. Every second one calibrates an int8 graph, the others
+            decide how much of the network may compute in int8, and are what the agreement is measured on.
+        labelled: images with the model's class indices, to measure accuracy on.
+        max_images: how many of ``images`` are used, spread evenly.
+        max_loss: percentage points of top-1 on ``labelled`` that may be lost.
+        on_step: told of each step as it begins.
+
+    Raises:
+        ParityError: the graph loses too much; nothing was written.
+        GhostZooError: the bundle or an image cannot be used; nothing was written.
+    """
+    bundle = Bundle.open(path)
+    chosen = take_evenly(images, max_images).samples
+    if len(chosen) < 2:
+        raise InputError("Quantising needs at least two images: one to calibrate on, one to measure on.")
+    if max_loss is not None and labelled is None:
+        raise OptionError("The loss of accuracy is measured on labelled images; give some, or no limit.")
+    calibration, unseen = chosen[::2], chosen[1::2]
+    original = bundle.model("fp32")
+    description, graph, agreement = _smaller(bundle, precision, calibration, unseen, on_step)
+    _check_golden(bundle, graph, precision)
+    evaluated = None
+    if labelled is not None:
+        on_step("measuring the accuracy")
+        evaluated = compare_graphs(bundle, graph, precision, labelled.samples)
+        lost = evaluated.lost_points
+        if max_loss is not None and lost is not None and lost > max_loss:
+            raise ParityError(
+                f"{bundle.name} in {precision} loses {lost:.2f} points of top-1 on {evaluated.same_top1.total} images, "
+                f"more than the {max_loss:g} allowed; nothing was written. Calibrate on more or more typical images."
+            )
+    on_step("writing the bundle")
+    result = Quantized(bundle, precision, description, len(graph), len(graph) / len(original), agreement, evaluated)
+    return replace(result, bundle=_write(result, graph, len(calibration)))
+
+
+def compare_graphs(bundle: Bundle, graph: bytes, precision: str, samples: Sequence[Sample]) -> Comparison:
+    """Run the bundle's float32 graph and ``graph`` on every sample, in ONNX Runtime."""
+    same = right = original_right = 0
+    difference = scale = 0.0
+    labels = np.array([sample.label for sample in samples])
+    with _engine(bundle.model("fp32"), "fp32") as original, _engine(graph, precision) as smaller:
+        for start, batch in zip(range(0, len(samples), _BATCH_SIZE), _batches(bundle, samples), strict=True):
+            expected, actual = original.run(batch), smaller.run(batch)
+            best, original_best = actual.argmax(1), expected.argmax(1)
+            truth = labels[start : start + len(batch)]
+            same += int((best == original_best).sum())
+            right += int((best == truth).sum())
+            original_right += int((original_best == truth).sum())
+            difference = max(difference, float(np.abs(expected - actual).max()))
+            scale = max(scale, float(np.abs(expected).max()))
+    total = len(samples)
+    relative = difference / scale if scale else difference
+    if (labels == UNLABELLED).all():
+        return Comparison(Proportion(same, total), relative)
+    return Comparison(Proportion(same, total), relative, Proportion(right, total), Proportion(original_right, total))
+
+
+def _smaller(
+    bundle: Bundle,
+    precision: str,
+    calibration: Sequence[Sample],
+    unseen: Sequence[Sample],
+    on_step: Callable[[str], None],
+) -> tuple[str, bytes, Comparison]:
+    """The smaller graph, what it is, and how far it agrees on unseen images."""
+    unlabelled = [replace(sample, label=UNLABELLED) for sample in unseen]
+    if precision == "fp16":
+        on_step("converting to float16")
+        graph = to_float16(bundle.model("fp32"))
+        return "float16 weights and activations", graph, compare_graphs(bundle, graph, precision, unlabelled)
+    if precision != "int8":
+        raise OptionError(f"A bundle can be made smaller as {' or '.join(PRECISIONS)}, not {precision!r}.")
+    for plan in PLANS:
+        on_step(f"quantising: {plan.name}")
+        graph = _int8(bundle, plan, calibration)
+        agreement = compare_graphs(bundle, graph, precision, unlabelled)
+        if agreement.same_top1.value >= REQUIRED_AGREEMENT:
+            break
+    return plan.description, graph, agreement
+
+
+def _int8(bundle: Bundle, plan: Plan, calibration: Sequence[Sample]) -> bytes:
+    return to_int8(bundle.model("fp32"), plan, lambda: _batches(bundle, calibration))
+
+
+def _batches(bundle: Bundle, samples: Sequence[Sample]) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(samples), _BATCH_SIZE):
+        pictures = [read_image(sample.read()) for sample in samples[start : start + _BATCH_SIZE]]
+        yield np.stack([preprocess(picture, bundle.preprocessing) for picture in pictures])
+
+
+def _engine(graph: bytes, precision: str) -> OnnxRuntimeEngine:
+    return OnnxRuntimeEngine(graph, EngineOptions(precision=precision))
+
+
+def _check_golden(bundle: Bundle, graph: bytes, precision: str) -> None:
+    golden, tolerance = bundle.golden(), engine_tolerance(precision)
+    with _engine(graph, precision) as engine:
+        agreement = compare_logits(golden.logits, engine.run(golden.pixel_values), tolerance)
+    if not agreement.within(tolerance):
+        raise ParityError(
+            f"{bundle.name} in {precision} is too far from its golden logits: {agreement}; at most {tolerance:g} is "
+            "accepted. Nothing was written; calibrate on more or more typical images."
+        )
+
+
+def _write(result: Quantized, graph: bytes, calibration_images: int) -> Bundle:
+    bundle, precision = result.bundle, result.precision
+    facts: dict[str, Any] = {
+        "description": result.description,
+        "size_ratio": round(result.size_ratio, 4),
+        "tool": f"onnxruntime {version('onnxruntime')}",
+        "unseen_images": result.unseen.to_dict(),
+    }
+    if precision == "int8":
+        facts["calibration_images"] = calibration_images
+    if result.evaluated is not None:
+        facts["labelled_images"] = result.evaluated.to_dict()
+    precisions = {**bundle.manifest.validation.get("precisions", {}), precision: facts}
+    contents = {name: bundle.read(name) for name in bundle.manifest.files}
+    contents[MODEL_FILES[precision]] = graph
+    contents[CARD_FILE] = replace_precisions(contents[CARD_FILE].decode(), precisions).encode()
+    return write_bundle(
+        bundle.path,
+        name=bundle.name,
+        contents=contents,
+        weights=bundle.manifest.weights,
+        created_by=bundle.manifest.created_by,
+        validation={**bundle.manifest.validation, "precisions": precisions},
+        overwrite=True,
+    )
