@@ -36,13 +36,16 @@ test: test-runtime test-training test-exporters
 test-runtime: $(DEV) $(if $(shell command -v npm),web)
 	.venv/bin/python -m pytest tests --ignore tests/exporters --ignore tests/training
 
+ifeq ($(EXPORT_PYTHON),)
 test-training: $(TRAIN)
 	.venv-train/bin/python -m pytest tests/training
 
-ifeq ($(EXPORT_PYTHON),)
 test-exporters:
 	@echo "The exporter's tests were not run: PaddlePaddle needs Python 3.11 or 3.12, and neither was found." >&2
 else
+test-training: $(TRAIN) $(EXPORT)
+	GHOSTZOO_PADDLE_PYTHON=.venv-export/bin/python .venv-train/bin/python -m pytest tests/training
+
 test-exporters: $(DEV) $(EXPORT) $(PADDLE2)
 	GHOSTZOO_RUNTIME_PYTHON=.venv/bin/python GHOSTZOO_PADDLE2_PYTHON=.venv-paddle2/bin/python \
 		.venv-export/bin/python -m pytest tests/exporters

@@ -11,6 +11,7 @@ _COMMANDS = {
     "export": "exporters.export_command:export",
     "quantize": "exporters.quantize_command:quantize",
     "train": "exporters.training.command:train",
+    "embed": "exporters.embed:embed",
     "web": "exporters.web.command:web",
 }
 """Name -> module and command. Paddle and PyTorch are heavy, and few have both."""

@@ -139,7 +139,7 @@ def export_model(
         model_name=model_name,
         labels=classes,
         preprocessing=preprocessing,
-        official=record if fits_record and name in (None, model) and labels is None else None,
+        record=record if fits_record and name in (None, model) and labels is None else None,
         golden=golden,
         validation={
             "paddle_comparison": comparison.to_report(),

@@ -47,17 +47,19 @@ def write_card(
     architecture: Architecture,
     preprocessing: Preprocessing,
     *,
-    official: CatalogModel | None,
+    record: CatalogModel | None,
     weights: Mapping[str, Any],
     validation: Mapping[str, Any],
     notes: str = "",
 ) -> str:
-    """Return the Markdown text of the card; ``official`` is the catalog's record when these are its weights."""
+    """Return the Markdown text of the card; ``record`` is the catalog's when these are its weights."""
     metadata = ["library_name: ghostzoo", "pipeline_tag: image-classification", "tags: [ghostnet, onnx]"]
     origin = "of custom weights"
-    if official is not None:
-        metadata.append(f"license: {official.license}")
-        origin = f"{official.description}; the original weights are at <{official.weights_url}>"
+    if record is not None:
+        metadata.append(f"license: {record.license}")
+        origin = record.description
+        if record.weights_url is not None:
+            origin += f"; the original weights are at <{record.weights_url}>"
     return _TEMPLATE.format(
         metadata="\n".join(metadata),
         name=name,

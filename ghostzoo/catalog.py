@@ -102,6 +102,8 @@ class CatalogModel:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     license: str = "apache-2.0"
     description: str = "trained by PaddleClas on ImageNet-1k"
+    limits: str = ""
+    """What a user has to know before relying on it."""
     embedded: bool = False
     """Whether its bundle comes with the package, in ``ghostzoo/models``; if not, there are official weights."""
 
@@ -204,7 +206,12 @@ _MODELS = (
         num_classes=10,
         labels="cifar10",
         preprocessing=Preprocessing(resize_short=96, crop_size=96),
-        description="trained by ghostzoo on CIFAR-10, for ten everyday classes",
+        description="trained by ghostzoo on CIFAR-10",
+        limits=(
+            "It takes every image for one of its ten classes, whatever the image shows. It learnt from pictures of "
+            "32 x 32 pixels with one object each, so it does best where one object fills the middle of a photograph. "
+            "CIFAR-10 (Krizhevsky, 2009) was gathered from the web for research, and states no licence of its images."
+        ),
         embedded=True,
     ),
 )

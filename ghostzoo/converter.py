@@ -75,7 +75,7 @@ def convert(
         model_name=name or (record.name if record else ""),
         labels=resolve_labels(labels, tensors.architecture.num_classes),
         preprocessing=preprocessing or (record.preprocessing if record else Preprocessing()),
-        official=record if is_official else None,
+        record=record if is_official else None,
         overwrite=overwrite,
     )
 
@@ -87,7 +87,7 @@ def write_model_bundle(
     model_name: str,
     labels: Sequence[ClassLabel],
     preprocessing: Preprocessing,
-    official: CatalogModel | None = None,
+    record: CatalogModel | None = None,
     golden: Golden | None = None,
     validation: Mapping[str, Any] | None = None,
     tools: Mapping[str, str] | None = None,
@@ -102,7 +102,7 @@ def write_model_bundle(
         model_name: the bundle's name.
         labels: one for each class.
         preprocessing: ``crop_size`` is the side of the graph's input.
-        official: the catalog's record when these are the official weights; it gives source and licence.
+        record: the catalog's when these are the weights that it describes; it gives source and licence.
         golden: inputs with the original's outputs; computed with ``reference_forward`` when ``None``.
         validation: a report of comparisons with the original; ``None`` says that there was none.
         tools: versions of further libraries that took part.
@@ -125,13 +125,13 @@ def write_model_bundle(
         report["golden_source"] = "float64 reference forward pass on synthetic pictures"
     report["golden_check"] = _check_graph(graph, golden, model_name)
     identity: dict[str, Any] = {"file_name": weights.file_name, "sha256": weights.sha256, "size": weights.size}
-    if official is not None:
-        identity["source_url"] = official.weights_url
+    if record is not None and record.weights_url is not None:
+        identity["source_url"] = record.weights_url
     card = write_card(
         model_name,
         weights.architecture,
         preprocessing,
-        official=official,
+        record=record,
         weights=identity,
         validation=report,
         notes=card_notes,

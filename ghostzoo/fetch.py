@@ -12,7 +12,8 @@ from .catalog import DEFAULT_MODEL, get_model, list_models
 from .errors import UnknownModelError, nearest
 from .manifest import MANIFEST_FILE
 
-_EMBEDDED = Path(__file__).with_name("models")
+EMBEDDED_FOLDER = Path(__file__).with_name("models")
+"""The bundles that come with the package."""
 
 
 def fetch(model: str | PathLike[str] | None = None) -> Bundle:
@@ -58,7 +59,7 @@ def describe_model(model: str | PathLike[str]) -> dict[str, Any]:
 
 
 def _open_embedded(name: str) -> Bundle:
-    return Bundle.open(_EMBEDDED / name, origin="embedded")
+    return Bundle.open(EMBEDDED_FOLDER / name, origin="embedded")
 
 
 def _is_bare_name(model: str | PathLike[str]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,10 +21,9 @@ from ghostzoo.labels import ClassLabel
 from ghostzoo.params import read_weights
 from ghostzoo.preprocess import preprocess
 
+from .notes import BUNDLE_FOLDER, WEIGHTS_FILE, training_notes
 from .recipe import Recipe
 
-WEIGHTS_FILE = "weights.pdparams"
-BUNDLE_FOLDER = "bundle"
 _GOLDEN_IMAGES = 4
 _PICKLE_PROTOCOL = 4  # what paddle.save writes
 
@@ -71,7 +69,7 @@ def write_results(
         golden=_golden(network, recipe.preprocessing),
         validation={**facts, "golden_source": "the trained PyTorch network in float64 on synthetic pictures"},
         tools={"torch": torch.__version__},
-        card_notes=_card_notes(recipe, command),
+        card_notes=training_notes(recipe.to_dict(), command),
         overwrite=True,
     )
 
@@ -84,18 +82,3 @@ def _golden(network: GhostNet, preprocessing: Preprocessing) -> Golden:
     pixel_values = np.stack([preprocess(picture, preprocessing) for picture in pictures])
     x = torch.from_numpy(pixel_values).double()
     return Golden(pixel_values, network(x).float().numpy(), network.embed(x).float().numpy())
-
-
-def _card_notes(recipe: Recipe, command: str) -> str:
-    choices = json.dumps(recipe.to_dict(), indent=2)
-    return f"""## Training
-
-```sh
-{command}
-```
-
-In full, with seed {recipe.seed}:
-
-```json
-{choices}
-```"""

@@ -20,17 +20,16 @@ from ghostzoo.params import read_weights
 
 from .checkpoints import FILE_NAME, remove_leftovers
 from .data import Data, DataSources, open_data
-from .finish import BUNDLE_FOLDER, write_results
+from .finish import write_results
 from .loading import ImageStore
 from .loop import Trainer
+from .notes import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE
 from .place import Place, open_place
 from .recipe import Recipe
 from .reporting import Reporter
 from .starting import Start, start_network
 from .stopping import StopRequest
 from .teachers import Teacher, load_teacher
-
-RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def _train(recipe: Recipe, request: Request, place: Place) -> Bundle | None:
     bundle = write_results(
         trainer.result, request.out, request.name, data.training.classes, recipe, request.command, facts
     )
-    reporter.say(f"wrote {request.out / 'weights.pdparams'} and {bundle.path}")
+    reporter.say(f"wrote {request.out / WEIGHTS_FILE} and {bundle.path}")
     return bundle
 
 

@@ -1,0 +1,103 @@
+"""``python -m exporters embed``: the result of a training run becomes the model that comes with the package."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ghostzoo.bundle import Bundle
+from ghostzoo.catalog import DEFAULT_MODEL, CatalogModel, get_model
+from ghostzoo.converter import write_model_bundle
+from ghostzoo.errors import InputError
+from ghostzoo.fetch import EMBEDDED_FOLDER
+from ghostzoo.params import read_weights
+from ghostzoo.terminal import Command
+
+from .training.notes import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE, training_notes
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+_MEASURED = ("top1", "top5", "images", "data")
+
+
+@click.command(cls=Command)
+@click.argument("run", type=click.Path(path_type=Path))
+def embed(run: Path) -> None:
+    """Make the result of the training RUN the model that comes with the package.
+
+    Its figures and limits are those of the catalog: measure with 'ghostzoo eval' and enter them there first. The
+    weights go to examples/, from where other trainings can start; the bundle goes to ghostzoo/models.
+
+    \b
+    Examples:
+      ghostzoo eval --model GhostNet_x0_5_cifar10/bundle --data cifar10-test-dev.tar
+      python -m exporters embed GhostNet_x0_5_cifar10
+    """
+    bundle = embed_run(run, EMBEDDED_FOLDER, EXAMPLES, get_model(DEFAULT_MODEL))
+    size = sum(record.size for record in bundle.manifest.files.values())
+    click.echo(f"wrote {bundle.path}, {size / 1e6:.2f} MB", err=True)
+
+
+def embed_run(run: Path, models: Path, examples: Path, record: CatalogModel) -> Bundle:
+    """Write the run's weights to ``examples`` and its bundle, with the catalog's figures in the card, to ``models``.
+
+    The graph is built anew from the weights and checked against the golden vectors of the trained network.
+
+    Args:
+        run: the folder of a finished training run.
+        models: the folder of the embedded bundles.
+        examples: the folder for the weights.
+        record: the model's record in the catalog.
+
+    Raises:
+        InputError: the run is not finished.
+        GhostZooError: the weights do not fit the record, or the graph does not compute what the network did.
+    """
+    missing = [name for name in (RUN_FILE, WEIGHTS_FILE, BUNDLE_FOLDER) if not (run / name).exists()]
+    if missing:
+        raise InputError(f"{run} lacks {', '.join(missing)}; is it the folder of a finished training run?")
+    trained = Bundle.open(run / BUNDLE_FOLDER)
+    weights = read_weights(run / WEIGHTS_FILE, width=record.width, num_classes=record.num_classes)
+    if trained.manifest.weights["sha256"] != weights.sha256:
+        raise InputError(f"{run / WEIGHTS_FILE} are not the weights of {run / BUNDLE_FOLDER}; train anew.")
+    if trained.preprocessing != record.preprocessing:
+        raise InputError(f"{run / BUNDLE_FOLDER} preprocesses images otherwise than the catalog says of {record.name}.")
+    kept = examples / f"{record.name}.pdparams"
+    shutil.copyfile(run / WEIGHTS_FILE, kept)
+    training = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
+    notes = f"{_result_notes(record)}\n\n{training_notes(training['recipe'], training['command'])}"
+    return write_model_bundle(
+        read_weights(kept),
+        models / record.name,
+        model_name=record.name,
+        labels=trained.labels,
+        preprocessing=trained.preprocessing,
+        record=record,
+        golden=trained.golden(),
+        validation=_validation(trained, record),
+        tools={name: text for name, text in trained.manifest.created_by.items() if name == "torch"},
+        card_notes=notes,
+        overwrite=True,
+    )
+
+
+def _validation(trained: Bundle, record: CatalogModel) -> dict[str, Any]:
+    report = {name: value for name, value in trained.manifest.validation.items() if name != "golden_check"}
+    measured = asdict(record.measured) if record.measured else {}
+    return {**report, "measured": {name: measured[name] for name in _MEASURED if name in measured}}
+
+
+def _result_notes(record: CatalogModel) -> str:
+    measured = record.measured
+    if measured is None:
+        return ""
+    return f"""## Result and limits
+
+Top-1 {measured.top1:.4f}, top-5 {measured.top5:.4f}: measured with `ghostzoo eval` on {measured.data} \
+({measured.images:,} images), on which nothing was trained and no choice was made.
+
+{record.limits}"""
