@@ -17,11 +17,7 @@ _COMMANDS = {
 """Name -> module and command. Paddle and PyTorch are heavy, and few have both."""
 
 
-@click.group(
-    cls=LazyGroup,
-    commands=_COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+@click.group(cls=LazyGroup, commands=_COMMANDS)
 @click.version_option(__version__, message="ghostzoo %(version)s")
 def main() -> None:
     """Make ghostzoo bundles: from Paddle's weights and archives, or by training."""

@@ -132,6 +132,7 @@ def export_model(
     )
 
     on_step("writing the bundle")
+    source_url = record.archive_url if record and archive is not None else None
     fits_record = record is not None and tensors.architecture.num_classes == record.num_classes
     bundle = write_model_bundle(
         tensors,
@@ -140,6 +141,7 @@ def export_model(
         labels=classes,
         preprocessing=preprocessing,
         record=record if fits_record and name in (None, model) and labels is None else None,
+        source_url=source_url,
         golden=golden,
         validation={
             "paddle_comparison": comparison.to_report(),

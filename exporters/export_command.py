@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ghostzoo.bundle import check_target
 from ghostzoo.errors import EngineUnavailableError, InputError
 from ghostzoo.sources import expand
-from ghostzoo.terminal import Command, print_table, steps
+from ghostzoo.terminal import ANY_PATH, Command, print_table, steps
 
 from .photographs import default_photographs
 
@@ -20,15 +23,13 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @click.option("--model", help="Catalog model.  [e.g. GhostNet_x1_0]")
 @click.option("--name", help="Name of a model of your own; its width is taken from the weights.")
-@click.option("--weights", type=click.Path(), help="A .pdparams file.")
-@click.option("--archive", type=click.Path(), help="An inference archive (.tar) instead of weights.")
+@click.option("--weights", type=ANY_PATH, help="A .pdparams file.")
+@click.option("--archive", type=ANY_PATH, help="An inference archive (.tar) instead of weights.")
 @click.option("--all", "every", is_flag=True, help="All models of the catalog, from --weights-dir.")
-@click.option("--weights-dir", type=click.Path(), help="Folder with <model>_pretrained.pdparams files, for --all.")
-@click.option(
-    "--out", required=True, type=click.Path(), help="The bundle folder to make; with --all, one in it for each."
-)
-@click.option("--labels", type=click.Path(), help="File with a line '<id> <name>' a class.  [default: ImageNet's]")
-@click.option("--images", type=click.Path(), help="Folder of photographs to compare on.  [default: examples/]")
+@click.option("--weights-dir", type=ANY_PATH, help="Folder with <model>_pretrained.pdparams files, for --all.")
+@click.option("--out", required=True, type=ANY_PATH, help="The bundle folder to make; with --all, one in it for each.")
+@click.option("--labels", type=ANY_PATH, help="File with a line '<id> <name>' a class.  [default: ImageNet's]")
+@click.option("--images", type=ANY_PATH, help="Folder of photographs to compare on.  [default: examples/]")
 @click.option("--overwrite", is_flag=True, help="Replace existing bundles.")
 def export(
     model: str | None,
@@ -39,6 +40,7 @@ def export(
     weights_dir: str | None,
     out: str,
     images: str | None,
+    overwrite: bool,
     **options: Any,
 ) -> None:
     """Turn Paddle weights into a bundle, proven equal to Paddle on real images.
@@ -64,9 +66,11 @@ def export(
     if not every and model is None and name is None:
         raise click.UsageError("Give --model (a catalog model) or --name (a model of your own).")
     sources = list(expand(images or default_photographs("--images")))
+    jobs = _jobs(Path(weights_dir), Path(out)) if weights_dir else [(model, weights, Path(out))]
+    for _, _, target in jobs:
+        check_target(target, overwrite)
     exporting = _import_export()
     exports = []
-    jobs = _jobs(Path(weights_dir), Path(out)) if weights_dir else [(model, weights, Path(out))]
     try:
         with steps(len(jobs) * (exporting.STEPS + len(sources))) as on_step:
             for job_model, job_weights, target in jobs:
@@ -82,6 +86,7 @@ def export(
                         archive=archive,
                         model=job_model,
                         name=name,
+                        overwrite=overwrite,
                         on_step=report,
                         **options,
                     )
@@ -102,6 +107,8 @@ def _jobs(weights_dir: Path, out: Path) -> list[tuple[str, Path, Path]]:
 
 
 def _import_export() -> Any:
+    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle logs its own progress between the lines of ours
+    warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)
     try:
         from . import export as exporting
     except ImportError as error:

@@ -93,6 +93,8 @@ def check_params(data: bytes) -> None:
             if description.data_type != framework_pb2.VarType.FP32 or any(side < 0 for side in description.dims):
                 raise ValueError(f"the tensor before byte {position} is not of float32")
             position += description_size + 4 * math.prod(description.dims)
+        if not data:
+            raise ValueError("there are none")
         if position != len(data):
             raise ValueError(f"its tensors need {position} bytes, it has {len(data)}")
     except Exception as error:  # struct and protobuf have errors of their own

@@ -92,8 +92,9 @@ class Bundle:
 
     def read(self, name: str) -> bytes:
         """Return the verified content of one file, by its path in the manifest."""
-        if name in self._contents:
-            return self._contents[name]
+        content = self._contents.get(name)
+        if content is not None:
+            return content
         try:
             return _read_verified(self.path, name, self.manifest.files[name])
         except BundleError as error:
@@ -198,8 +199,10 @@ def check_target(out: Path, overwrite: bool) -> None:
     """Check that a bundle may be written to ``out``.
 
     Raises:
-        BundleError: something is there already that may not be replaced.
+        BundleError: something is there already that may not be replaced, or this is the working folder or one above.
     """
+    if out.name in ("", ".."):
+        raise BundleError(f"{str(out)!r} is no name for a new folder; name the folder that is to be made.")
     try:
         if not (out.exists() or out.is_symlink()) or (out.is_dir() and not any(out.iterdir())):
             return

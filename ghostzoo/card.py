@@ -58,8 +58,8 @@ def write_card(
     if record is not None:
         metadata.append(f"license: {record.license}")
         origin = record.description
-        if record.weights_url is not None:
-            origin += f"; the original weights are at <{record.weights_url}>"
+        if "source_url" in weights:
+            origin += f"; the original weights are at <{weights['source_url']}>"
     return _TEMPLATE.format(
         metadata="\n".join(metadata),
         name=name,

@@ -88,6 +88,7 @@ def write_model_bundle(
     labels: Sequence[ClassLabel],
     preprocessing: Preprocessing,
     record: CatalogModel | None = None,
+    source_url: str | None = None,
     golden: Golden | None = None,
     validation: Mapping[str, Any] | None = None,
     tools: Mapping[str, str] | None = None,
@@ -103,6 +104,7 @@ def write_model_bundle(
         labels: one for each class.
         preprocessing: ``crop_size`` is the side of the graph's input.
         record: the catalog's when these are the weights that it describes; it gives source and licence.
+        source_url: where they were published; the record's ``weights_url`` by default.
         golden: inputs with the original's outputs; computed with ``reference_forward`` when ``None``.
         validation: a report of comparisons with the original; ``None`` says that there was none.
         tools: versions of further libraries that took part.
@@ -125,8 +127,9 @@ def write_model_bundle(
         report["golden_source"] = "float64 reference forward pass on synthetic pictures"
     report["golden_check"] = _check_graph(graph, golden, model_name)
     identity: dict[str, Any] = {"file_name": weights.file_name, "sha256": weights.sha256, "size": weights.size}
-    if record is not None and record.weights_url is not None:
-        identity["source_url"] = record.weights_url
+    source_url = source_url or (record.weights_url if record is not None else None)
+    if record is not None and source_url is not None:
+        identity["source_url"] = source_url
     card = write_card(
         model_name,
         weights.architecture,

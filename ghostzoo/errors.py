@@ -78,7 +78,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
     by_lower = {candidate.lower(): candidate for candidate in known}
-    close = get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
+    close = get_close_matches(str(name).lower(), by_lower, n=3, cutoff=0.6)
     if close:
         return "Did you mean " + " or ".join(by_lower[match] for match in close) + "?"
     return "Known: " + ", ".join(by_lower.values()) + "."

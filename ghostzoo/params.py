@@ -180,7 +180,9 @@ def _read_file(path: Path, max_bytes: int) -> bytes:
 
 def _named_arrays(content: Any, file_size: int) -> dict[str, NDArray[np.float32]]:
     if not isinstance(content, dict):
-        raise WeightsError(f"a weight file holds a dict of tensors, this one a {type(content).__name__}.")
+        raise WeightsError(
+            f"a weight file holds a dict of tensors, this one a {type(content).__name__}; is it another kind of file?"
+        )
     arrays: dict[str, NDArray[np.float32]] = {}
     strange: list[str] = []
     unused = file_size
@@ -194,12 +196,18 @@ def _named_arrays(content: Any, file_size: int) -> dict[str, NDArray[np.float32]
             # Many keys may name one array, and converting would copy it for each of them.
             unused -= value.nbytes
             if unused < 0:
-                raise WeightsError("its tensors share their contents, so together they are larger than the file.")
+                raise WeightsError(
+                    "its tensors share their contents, so together they are larger than the file; "
+                    "get it from a source you trust."
+                )
             arrays[key] = np.ascontiguousarray(value, dtype=np.float32)
         else:
             strange.append(f"{key} ({getattr(value, 'dtype', type(value).__name__)})")
     if strange:
-        raise WeightsError(f"{len(strange)} entries are no floating-point tensors: {_shorten(strange)}.")
+        raise WeightsError(
+            f"{len(strange)} of its {len(content)} entries are no floating-point tensors: {_shorten(strange)}. Is it "
+            "an optimiser's state? The weights are in the .pdparams file."
+        )
     return arrays
 
 

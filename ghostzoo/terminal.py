@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
@@ -12,9 +14,14 @@ import click
 
 from .errors import GhostZooError
 
+ANY_PATH = click.Path(readable=False)
+"""A path as an option. What opens it says what is wrong with it; click would call an unreadable file wrong usage."""
+
 _DEBUG = "ghostzoo.debug"
 _PROGRESS_FROM = 8
 """Fewer images than this are done before a progress bar is worth looking at."""
+_PIPE_WIDTH = 1000
+"""Columns of a table that is not for a terminal: wide enough that no cell is folded."""
 
 
 class Command(click.Command):
@@ -33,12 +40,30 @@ class Command(click.Command):
         )
 
     def invoke(self, ctx: click.Context) -> Any:
+        os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # what it warns of, the errors say in their one line
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # a full disk is an error of the command, not of the interpreter's end
         except GhostZooError as error:
             if ctx.meta.get(_DEBUG):
                 raise
             raise click.ClickException(" ".join(str(error).split())) from error
+        except OSError as error:
+            if ctx.meta.get(_DEBUG) or error.errno == errno.EPIPE:  # click ends quietly when nobody reads on
+                raise
+            _give_up_stdout()
+            place = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{place}{error.strerror or error}.") from error
+        return result
+
+
+def _give_up_stdout() -> None:
+    """Close stdout where nothing can be written to it, or Python would complain of it once more at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):
+            sys.stdout.close()
 
 
 class LazyGroup(click.Group):
@@ -51,6 +76,7 @@ class LazyGroup(click.Group):
     command_class = Command
 
     def __init__(self, *arguments: Any, commands: Mapping[str, str], **options: Any) -> None:
+        options.setdefault("context_settings", {"help_option_names": ["-h", "--help"], "max_content_width": 100})
         super().__init__(*arguments, **options)
         self._places = dict(commands)
 
@@ -66,7 +92,7 @@ class LazyGroup(click.Group):
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str | None = None) -> None:
-    """Print a table; long cells are folded, not cut."""
+    """Print a table; cells too long for the terminal are folded, not cut."""
     from rich.console import Console
     from rich.table import Table
 
@@ -75,7 +101,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: 
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False, markup=False).print(table)
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    Console(highlight=False, markup=False, width=width).print(table)
 
 
 def flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

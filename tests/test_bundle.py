@@ -476,6 +476,16 @@ def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
     assert not list((tmp_path / "locked").iterdir())
 
 
+@pytest.mark.parametrize("out", ["", ".", "..", "new/.."])
+def test_the_working_folder_and_those_above_are_no_target(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match="name the folder"):
+        write(Path(out))
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_check_before_the_work_says_the_same(tmp_path: Path) -> None:
     check_target(tmp_path / "new", False)
     (tmp_path / "file").write_text("x")

@@ -144,6 +144,24 @@ def test_convert_makes_a_bundle_that_predicts(tmp_path: Path, photos: Path) -> N
     assert {p["label"] for p in rows["predictions"]} == {"cat", "dog, hound", "bird"}
 
 
+def test_tables_in_a_pipe_fold_no_cell() -> None:
+    url = ghostzoo.get_model("GhostNet_x1_3_ssld").archive_url
+    assert url is not None
+    assert url in run("info", "GhostNet_x1_3_ssld").stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full, the disk that takes no more")
+@pytest.mark.parametrize("form", [[], ["--csv"], ["--json"]])
+def test_a_full_disk_is_one_line(form: list[str], tiny_bundle: Bundle, photos: Path) -> None:
+    command = [sys.executable, "-m", "ghostzoo", "predict", photos / "a.jpg", "--model", tiny_bundle.path, *form]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=buffered)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "No space left" in result.stderr
+
+
 def test_convert_without_model_and_name_is_wrong_usage(tmp_path: Path) -> None:
     result = run("convert", "--weights", "w.pdparams", "--out", tmp_path / "out")
     assert result.returncode == 2

@@ -20,11 +20,7 @@ _COMMANDS = {
 """Name -> module and command, in the order of the help."""
 
 
-@click.group(
-    cls=LazyGroup,
-    commands=_COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+@click.group(cls=LazyGroup, commands=_COMMANDS)
 @click.version_option(__version__, message="ghostzoo %(version)s")
 def main() -> None:
     """GhostNet image classifiers as proven ONNX models.

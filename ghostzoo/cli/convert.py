@@ -6,15 +6,15 @@ from typing import Any
 
 import click
 
-from ..terminal import Command
+from ..terminal import ANY_PATH, Command
 
 
 @click.command(cls=Command)
 @click.option("--model", help="Catalog model that the weights belong to.  [e.g. GhostNet_x1_0]")
 @click.option("--name", help="Name of a model of your own; its width is taken from the weights.")
-@click.option("--weights", required=True, type=click.Path(), help="A .pdparams file; nothing in it is executed.")
-@click.option("--out", required=True, type=click.Path(), help="The bundle folder to make.")
-@click.option("--labels", type=click.Path(), help="File with a line '<id> <name>' a class.  [default: ImageNet's]")
+@click.option("--weights", required=True, type=ANY_PATH, help="A .pdparams file; nothing in it is executed.")
+@click.option("--out", required=True, type=ANY_PATH, help="The bundle folder to make.")
+@click.option("--labels", type=ANY_PATH, help="File with a line '<id> <name>' a class.  [default: ImageNet's]")
 @click.option("--resize-short", type=click.IntRange(min=1), help="Short side in pixels.  [default: the model's]")
 @click.option("--crop-size", type=click.IntRange(min=1), help="Side of the network's input.  [default: the model's]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..terminal import Command, print_table, progress
+from ..terminal import ANY_PATH, Command, print_table, progress
 from .options import engine_options, model_option
 from .unreadable import report_unreadable
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @click.command("eval", cls=Command)
 @model_option
-@click.option("--data", required=True, type=click.Path(), help="Folder a class, .tar of one, or .txt list file.")
+@click.option("--data", required=True, type=ANY_PATH, help="Folder a class, .tar of one, or .txt list file.")
 @engine_options
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images a call.")
 @click.option("--limit", type=click.IntRange(min=1), help="Take this many images, spread evenly over the data.")
-@click.option("--out", type=click.Path(), help="Folder for report.json, classes.csv, confusion.png, mistakes.png.")
+@click.option("--out", type=ANY_PATH, help="Folder for report.json, classes.csv, confusion.png, mistakes.png.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def eval_command(
     model: str | None, data: str, batch_size: int, limit: int | None, out: str | None, as_json: bool, **options: Any

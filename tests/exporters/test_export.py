@@ -12,6 +12,7 @@ import pytest
 
 import exporters.export as exporting
 import ghostzoo
+from ghostzoo.catalog import list_official_models
 from ghostzoo.errors import GhostZooError, ParityError
 from ghostzoo.parity import compare_logits
 from tests.fixtures.networks import random_arrays, write_weights
@@ -67,6 +68,7 @@ def test_an_archive_becomes_the_same_network(archive: Path, weights: Path, image
     assert set(comparison["routes"]) == {"Paddle forward", "paddle2onnx graph", "ghostzoo graph"}
     assert all(route["relative"] <= 1e-5 for route in comparison["routes"].values())
     assert bundle.manifest.validation["softmax_difference"] <= 1e-6
+    assert bundle.manifest.weights["source_url"].endswith("/inference/GhostNet_x0_5_infer.tar")
     converted = ghostzoo.convert(weights, tmp_path / "converted", model="GhostNet_x0_5")
     with ghostzoo.load(out, threads=1) as one, ghostzoo.load(converted.path, threads=1) as other:
         np.testing.assert_array_equal(one.logits(images), other.logits(images))
@@ -144,6 +146,16 @@ def test_missing_weights_of_all_are_named_before_any_work(images: Path, tmp_path
     assert result.returncode == 1
     assert "GhostNet_x1_3_ssld_pretrained.pdparams" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_that_is_there_already_is_told_before_any_work(weights: Path, images: Path, tmp_path: Path) -> None:
+    for name in list_official_models():
+        shutil.copy(weights, tmp_path / f"{name}_pretrained.pdparams")
+    (tmp_path / "out" / "GhostNet_x1_3" / "mine").mkdir(parents=True)
+    result = run("export", "--all", "--weights-dir", tmp_path, "--images", images, "--out", tmp_path / "out")
+    assert result.returncode == 1
+    assert "GhostNet_x1_3 exists" in result.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["GhostNet_x1_3"]
 
 
 def test_an_unreadable_image_is_an_error(weights: Path, images: Path, tmp_path: Path) -> None:
