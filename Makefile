@@ -4,10 +4,12 @@
 # make web     fetch onnxruntime-web, with which the web page runs models in the browser (needs npm)
 # Each makes the virtual environments that it needs.
 
-PYTHON ?= python3
+# $(call first_python,CONDITION,NAMES): the first of these interpreters that is there and fulfils the condition.
+first_python = $(firstword $(foreach name,$(2),$(if $(shell \
+	$(name) -c 'import sys; sys.exit(not $(1))' 2>/dev/null && echo yes),$(name))))
+PYTHON ?= $(or $(call first_python,0x30b0000 <= sys.hexversion,python3 python3.14 python3.13 python3.12 python3.11),python3)
 # The exporter's libraries have wheels for Python 3.11 and 3.12 only.
-EXPORT_PYTHON ?= $(firstword $(foreach name,python3.12 python3.11 $(PYTHON),$(if $(shell \
-	$(name) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo yes),$(name))))
+EXPORT_PYTHON ?= $(call first_python,0x30b0000 <= sys.hexversion < 0x30d0000,python3.12 python3.11 $(PYTHON))
 
 RUNTIME := .venv/installed-runtime
 DEV := .venv/installed-dev
@@ -19,6 +21,9 @@ WEB := ghostzoo/serve/page/vendor
 IMAGE ?= examples/chelsea.png
 MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
 
+# One pip at a time fills an environment, and one that could not be made is made anew.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
 .PHONY: demo test test-runtime test-training test-exporters lint web clean
 
 ifeq ($(WEIGHTS),)
