@@ -11,6 +11,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from . import __version__
+from .addresses import AddressPolicy, AddressRefusedError, PinnedAdapter
 
 _CHUNK = 64 * 1024
 _LATE = "it was not there in time; try again or raise url_timeout"
@@ -21,7 +22,9 @@ class DownloadError(Exception):
     """The download failed; the message says why, without the URL."""
 
 
-def download_bytes(url: str, *, max_bytes: int, timeout: float, max_redirects: int) -> bytes:
+def download_bytes(
+    url: str, *, max_bytes: int, timeout: float, max_redirects: int, address_policy: AddressPolicy | None = None
+) -> bytes:
     """Fetch ``url`` with one GET. Proxies and certificates are those of the environment, as ``requests`` has it.
 
     Args:
@@ -29,11 +32,14 @@ def download_bytes(url: str, *, max_bytes: int, timeout: float, max_redirects: i
         max_bytes: largest size, after decompression.
         timeout: seconds for everything together, name look-up and redirects included.
         max_redirects: how many redirects are followed.
+        address_policy: which addresses may be connected to, for URLs of people who are not trusted: ``is_public``.
+            Nothing of the environment is used then, neither a proxy (which would resolve the name again) nor a
+            password that it holds for the host.
 
     Raises:
         DownloadError: any failure.
     """
-    transfer = _Transfer(max_bytes, time.monotonic() + timeout, max_redirects)
+    transfer = _Transfer(max_bytes, time.monotonic() + timeout, max_redirects, address_policy)
     # A read timeout starts anew with every byte, and a name look-up has none: only a thread can be left behind in time.
     worker = threading.Thread(target=transfer.run, args=(url,), name="ghostzoo-download", daemon=True)
     worker.start()
@@ -47,21 +53,30 @@ def download_bytes(url: str, *, max_bytes: int, timeout: float, max_redirects: i
 
 
 class _Transfer:
-    def __init__(self, max_bytes: int, deadline: float, max_redirects: int) -> None:
+    def __init__(
+        self, max_bytes: int, deadline: float, max_redirects: int, address_policy: AddressPolicy | None
+    ) -> None:
         self.data = bytearray()
         self.error: Exception | None = None
         self._max_bytes = max_bytes
         self._deadline = deadline
         self._max_redirects = max_redirects
+        self._address_policy = address_policy
         self._shut_down: Callable[[], None] | None = None
 
     def run(self, url: str) -> None:
         try:
             with requests.Session() as session:
                 session.headers["User-Agent"] = f"ghostzoo/{__version__}"
+                if self._address_policy is not None:
+                    session.trust_env = False
+                    for scheme in ("http://", "https://"):
+                        session.mount(scheme, PinnedAdapter(self._address_policy))
                 self._fetch(session, url)
         except DownloadError as error:
             self.error = error
+        except AddressRefusedError as error:
+            self.error = DownloadError(str(error))
         except requests.exceptions.Timeout:
             self.error = DownloadError(_LATE)
         except ValueError:  # the libraries' message shows the whole URL, the password in it included

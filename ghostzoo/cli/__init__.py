@@ -15,6 +15,7 @@ _COMMANDS = {
     "info": "ghostzoo.cli.models:info",
     "predict": "ghostzoo.cli.predict:predict",
     "eval": "ghostzoo.cli.evaluate:eval_command",
+    "serve": "ghostzoo.cli.serve:serve",
     "convert": "ghostzoo.cli.convert:convert",
 }
 """Name -> module and command, in the order of the help."""

@@ -1,0 +1,84 @@
+"""``ghostzoo serve``."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import click
+
+from ..catalog import DEFAULT_MODEL
+from ..errors import EngineUnavailableError
+from ..terminal import Command
+
+_LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "httptools", "prometheus_client", "python_multipart", "uvicorn")
+
+
+@click.command(cls=Command)
+@click.option("--model", "models", multiple=True, help=f"May be repeated.  [default: {DEFAULT_MODEL}]")
+@click.option("--engine", "engines", multiple=True, default=["auto"], show_default=True, help="May be repeated.")
+@click.option("--device", help="Device, by the engine's name for it.  [default: the CPU]")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, or fp16 / int8 where the bundle has them.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads a call of the engine.  [default: 1]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="0 takes a free one.")
+@click.option("--grpc/--no-grpc", default=True, show_default=True, help="Speak gRPC too.")
+@click.option("--workers", type=click.IntRange(min=1), help="Threads that decode and infer.  [default: usable CPUs]")
+@click.option("--max-batch", type=click.IntRange(min=1), help="Images a call of the engine.  [default: 8]")
+@click.option("--max-delay-ms", type=click.FloatRange(min=0), help="Longest wait for a fuller batch.  [default: 5]")
+@click.option("--queue-size", type=click.IntRange(min=1), help="Images that may wait.  [default: 256]")
+@click.option("--deadline", type=click.FloatRange(min=0, min_open=True), help="Seconds a request.  [default: 30]")
+@click.option("--drain-timeout", type=click.FloatRange(min=0), help="Seconds after SIGTERM.  [default: 30]")
+@click.option("--max-body-mb", type=click.IntRange(min=1), help="Largest request body in MiB.  [default: 64]")
+@click.option("--max-pixels", type=click.IntRange(min=1), help="Largest image.  [default: 50000000]")
+@click.option("--max-images", type=click.IntRange(min=1), help="Images a call.  [default: 64]")
+@click.option("--api-key-file", type=click.Path(), help="File with the key that clients must show.")
+@click.option("--cors-origin", "cors_origins", multiple=True, help="Origin whose pages may call; may be repeated.")
+@click.option("--allow-urls", is_flag=True, help="Fetch images from public addresses for clients.")
+@click.option(
+    "--model-control/--no-model-control", default=True, show_default=True, help="Clients may (un)load models."
+)
+@click.option("--page/--no-page", default=True, show_default=True, help="Serve the web page at /.")
+def serve(api_key_file: str | None, **given: Any) -> None:
+    """Serve models over REST, gRPC and a web page, on this machine only unless --host says otherwise.
+
+    The API is documented at /docs. A key in GHOSTZOO_API_KEY, or in a file, must then be shown by all clients.
+
+    \b
+    Examples:
+      ghostzoo serve --model GhostNet_x1_0
+      ghostzoo serve --model ./flowers --model GhostNet_x1_0 --host 0.0.0.0 --api-key-file key.txt
+    """
+    missing = [name for name in _LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise EngineUnavailableError(
+            f"Serving needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed; run "
+            "'pip install \"ghostzoo[serve]\"'."
+        )
+    from ..serve.options import find_api_key
+    from ..serve.server import serve as run
+
+    run(_options(api_key=find_api_key(api_key_file), **given))
+
+
+def _options(grpc: bool, grpc_port: int, **given: Any) -> Any:
+    """What was given on the command line, in the server's own terms; the defaults are the server's."""
+    from dataclasses import replace
+
+    from ..serve.options import ServeLimits, ServeOptions
+
+    limits = ServeLimits()
+    body_mb, pixels, images = (given.pop(name) for name in ("max_body_mb", "max_pixels", "max_images"))
+    if body_mb is not None:
+        size = body_mb * 2**20
+        limits = replace(limits, max_body_bytes=size, max_buffered_bytes=max(size, limits.max_buffered_bytes))
+    if pixels is not None:
+        limits = replace(limits, image=replace(limits.image, max_pixels=pixels))
+    if images is not None:
+        limits = replace(limits, max_images=images)
+    delay = given.pop("max_delay_ms")
+    if delay is not None:
+        given["max_delay"] = delay / 1000
+    values = {name: value for name, value in given.items() if value is not None}
+    return ServeOptions(limits=limits, grpc_port=grpc_port if grpc else None, **values)

@@ -1,0 +1,156 @@
+"""Around every HTTP request: an id, a deadline, the API key, a line in the log, the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .failures import CLIENT_GONE
+from .service import Exchange, Service
+
+access_logger = logging.getLogger("ghostzoo.access")
+
+REQUEST_ID = "x-request-id"
+_REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+
+_PROBES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+_OPEN_BELOW = ("/docs", "/openapi.json", "/static-offline-docs/")
+"""What needs no key: probes and documentation, which hold nothing of the models."""
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        content: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        content |= getattr(record, "fields", {})
+        if record.exc_info:
+            content["exception"] = self.formatException(record.exc_info)
+        return json.dumps(content, ensure_ascii=True)
+
+
+def log_access(service: Service, protocol: str, route: str, status: str, exchange: Exchange, **fields: object) -> None:
+    """Write the line of one answered request, and count it."""
+    seconds = asyncio.get_running_loop().time() - exchange.started
+    service.metrics.on_answer(protocol, route, status, seconds)
+    access_logger.info(
+        "request",
+        extra={
+            "fields": {
+                "protocol": protocol,
+                "request_id": exchange.request_id,
+                "route": route,
+                "status": status,
+                "ms": round(1000 * seconds, 3),
+                **fields,
+            }
+        },
+    )
+
+
+def request_id(given: str | None) -> str:
+    """Return the id that a client gave, if it is a plain one, or a new one."""
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+
+
+def key_matches(expected: str, authorization: str | None, api_key: str | None) -> bool:
+    """Whether ``Authorization: Bearer KEY`` or ``X-API-Key: KEY`` shows the key, in time that tells nothing of it."""
+    scheme, _, token = (authorization or "").partition(" ")
+    shown = token.strip() if scheme.lower() == "bearer" else (api_key or "")
+    return hmac.compare_digest(shown.encode("utf-8", "surrogateescape"), expected.encode())
+
+
+class AccessMiddleware:
+    """See the module.
+
+    Args:
+        open_paths: paths that need no key.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service, open_paths: frozenset[str]) -> None:
+        self._app = app
+        self._service = service
+        self._open_paths = _PROBES | open_paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        started = asyncio.get_running_loop().time()
+        deadline = started + self._service.options.deadline
+        exchange = Exchange(request_id(headers.get(REQUEST_ID)), started, deadline, receive)
+        scope.setdefault("state", {})["exchange"] = exchange
+        status = CLIENT_GONE
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message.setdefault("headers", [])
+                message["headers"] = [*message["headers"], *self._headers(exchange)]
+            await send(message)
+
+        self._service.metrics.on_request("http")
+        try:
+            if self._allowed(scope, headers):
+                await self._app(scope, receive, send_and_note)
+            else:
+                await _refuse(send_and_note)
+        finally:
+            client = scope.get("client")
+            log_access(
+                self._service,
+                "http",
+                _route(scope),
+                str(status),
+                exchange,
+                method=scope["method"],
+                path=scope["path"][:500],
+                client=client[0] if client else None,
+            )
+
+    def _headers(self, exchange: Exchange) -> Iterable[tuple[bytes, bytes]]:
+        yield REQUEST_ID.encode(), exchange.request_id.encode()
+        yield b"x-content-type-options", b"nosniff"
+        if self._service.draining:
+            yield b"connection", b"close"
+
+    def _allowed(self, scope: Scope, headers: Headers) -> bool:
+        key, path = self._service.options.api_key, scope["path"]
+        if key is None or path in self._open_paths or path.startswith(_OPEN_BELOW):
+            return True
+        return key_matches(key, headers.get("authorization"), headers.get("x-api-key"))
+
+
+async def _refuse(send: Send) -> None:
+    body = json.dumps({"error": "This server wants its API key: send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."})
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"www-authenticate", b"Bearer"),
+        (b"connection", b"close"),  # the body has not been read
+    ]
+    await send({"type": "http.response.start", "status": 401, "headers": headers})
+    await send({"type": "http.response.body", "body": body.encode()})
+
+
+def _route(scope: Scope) -> str:
+    """The route's pattern: a label for metrics must not be of the client's choosing."""
+    route = scope.get("route")
+    return getattr(route, "path", None) or "other"

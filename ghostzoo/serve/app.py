@@ -1,0 +1,81 @@
+"""The HTTP application: routes, error answers, middleware."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import Response
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+from .. import __version__
+from . import classify, models, operation
+from .access import REQUEST_ID, AccessMiddleware
+from .classify import json_response
+from .documentation import DESCRIPTION, document
+from .failures import as_request_error
+from .page_files import PageFiles, page_paths
+from .service import Service
+
+_logger = logging.getLogger(__name__)
+
+_BODY_UNREAD = (408, 413, 503)
+"""After these answers some of the body may still be on its way."""
+
+
+def create_app(service: Service) -> FastAPI:
+    """Return the ASGI application of ``service``. Middleware of a user's own, such as tracing, goes around it."""
+    app = FastAPIOffline(
+        title="ghostzoo",
+        version=__version__,
+        description=DESCRIPTION,
+        redoc_url=None,
+        swagger_ui_parameters={"tryItOutEnabled": True},
+    )
+    app.state.service = service
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(Exception, _answer_error)
+    for module in (classify, models, operation):
+        app.include_router(module.router)
+    document(app)
+    options = service.options
+    open_paths: frozenset[str] = frozenset()
+    if options.page:
+        app.mount("/", PageFiles(), name="page")
+        open_paths = page_paths()
+    if options.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(options.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=[REQUEST_ID, "inference-header-content-length", "retry-after"],
+        )
+    app.add_middleware(AccessMiddleware, service=service, open_paths=open_paths)
+    return app
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    """Tell the client what happened, unless it is a fault of the server's own: that is for the log."""
+    known = as_request_error(error)
+    if known is None:
+        fields = {"request_id": request.state.exchange.request_id}
+        _logger.error("A request failed.", exc_info=error, extra={"fields": fields})
+        return error_response(500, "The server failed on this request; its log has the reason, by the request's id.")
+    headers = {} if known.retry_after is None else {"retry-after": str(known.retry_after)}
+    return error_response(known.status, str(known), headers)
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101  # what the handler is registered for
+    return error_response(error.status_code, f"{error.detail}: {request.method} {request.url.path}", error.headers)
+
+
+def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An error in the form that all of this server's REST answers have."""
+    if status in _BODY_UNREAD:
+        headers = {**(headers or {}), "connection": "close"}
+    return json_response({"error": message}, status, headers)

@@ -1,0 +1,168 @@
+"""The task API: images in, classes out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import ValidationError
+
+from ..errors import ImageError
+from ..predictions import softmax, top_predictions
+from .body import body_of, parse_form
+from .documentation import CLASSIFY_BODY, QUERY, failures
+from .failures import RequestError, bad_request, too_large
+from .repository import EngineLane
+from .scheduler import Answer, Source
+from .schemas import ClassifyRequest, ClassifyResponse, ImageRequest, decode_base64, parse_top_k
+from .service import Exchange, Service
+
+router = APIRouter(tags=["classify"])
+
+
+@dataclass(frozen=True)
+class ClassifyCall:
+    """What a client asks for, in whichever form it was sent."""
+
+    names: list[str]
+    sources: list[Source]
+    top_k: int
+    model: str | None
+    engine: str | None
+
+
+@router.post(
+    "/v1/classify",
+    summary="Classify images",
+    response_model=ClassifyResponse,
+    responses=failures(400, 401, 404, 408, 413, 415, 422, 503, 504),
+    openapi_extra={"requestBody": CLASSIFY_BODY, "parameters": QUERY},
+)
+async def classify(request: Request) -> Response:
+    """Send one or more files as a multipart form, one image as the raw body, or JSON with base64 or URLs.
+
+    Each image has its result or its own error, in the order of the request. The status is 200 if at least one image
+    could be read, else 422.
+    """
+    service: Service = request.app.state.service
+    exchange: Exchange = request.state.exchange
+    async with body_of(request, service) as body:
+        call = await _read_call(request, service, body)
+        lane = service.repository.get(call.model).lane(call.engine)
+        outcomes = await service.classify(lane, call.sources, exchange)
+    results = [
+        {"name": name} | _result(lane, outcome, call.top_k) for name, outcome in zip(call.names, outcomes, strict=True)
+    ]
+    content = {
+        "model": lane.model,
+        "engine": lane.engine,
+        "images": results,
+        "total_ms": _ms(asyncio.get_running_loop().time() - exchange.started),
+    }
+    failed = all(isinstance(outcome, ImageError) for outcome in outcomes)
+    return json_response(content, HTTPStatus.UNPROCESSABLE_ENTITY if failed else HTTPStatus.OK)
+
+
+def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(json.dumps(content, ensure_ascii=False, allow_nan=False), status, headers, "application/json")
+
+
+async def _read_call(request: Request, service: Service, body: bytes) -> ClassifyCall:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    max_images = service.options.limits.max_images
+    if kind == "multipart/form-data":
+        fields, files = parse_form(request.headers["content-type"], body, max_images)
+        if not files:
+            raise bad_request("The form has no file; send images as its files.")
+        return _from_parameters(
+            {**request.query_params, **fields}, [name for name, _ in files], [data for _, data in files]
+        )
+    if kind in ("application/json", "text/json"):
+        return await _from_json(request, service, body)
+    if kind.startswith("image/") or kind in ("application/octet-stream", ""):
+        if not body:
+            raise bad_request("The body is empty; send an image.")
+        return _from_parameters(request.query_params, [request.query_params.get("name") or "image"], [body])
+    raise RequestError(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        f"Content-Type {kind[:80]!r} is not read; send multipart/form-data, image/*, application/octet-stream or "
+        "application/json.",
+    )
+
+
+def _from_parameters(parameters: Mapping[str, str], names: list[str], sources: list[Source]) -> ClassifyCall:
+    return ClassifyCall(
+        names,
+        sources,
+        parse_top_k(parameters.get("top_k")),
+        parameters.get("model") or None,
+        parameters.get("engine") or None,
+    )
+
+
+async def _from_json(request: Request, service: Service, body: bytes) -> ClassifyCall:
+    try:
+        content = ClassifyRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise bad_request(f"The JSON body is not as it should be: {first_problem(error)}.") from error
+    max_images = service.options.limits.max_images
+    if len(content.images) > max_images:
+        raise too_large(f"More than {max_images} images were sent in one call; send them in several.")
+    sources = await asyncio.gather(*(_source(image, service, request) for image in content.images))
+    names = [image.name or f"image-{index}" for index, image in enumerate(content.images)]
+    return ClassifyCall(names, list(sources), content.top_k, content.model, content.engine)
+
+
+async def _source(image: ImageRequest, service: Service, request: Request) -> Source:
+    name = image.name or "image"
+    if (image.base64 is None) == (image.url is None):
+        return ImageError(name, "it must have either base64 or url")
+    if image.url is not None:
+        return await fetch(image.url, service, request)
+    try:
+        return decode_base64(image.base64 or "")
+    except RequestError as error:
+        return ImageError(name, str(error))
+
+
+async def fetch(url: str, service: Service, request: Request) -> Source:
+    """Fetch an image by its URL, or say why not."""
+    if not service.options.allow_urls:
+        return ImageError("image", "this server fetches no URLs (--allow-urls is off); send the image itself")
+    return await service.fetch(url, request.state.exchange)
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong, in one line."""
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(map(str, problem["loc"]))
+    return f"{place}: {problem['msg']}" if place else problem["msg"]
+
+
+def _result(lane: EngineLane, outcome: Answer | ImageError, top_k: int) -> dict[str, Any]:
+    if isinstance(outcome, ImageError):
+        return {"error": outcome.reason}
+    probabilities = softmax(outcome.logits[None])[0]
+    stages = outcome.stages
+    return {
+        "predictions": [
+            each.to_dict() for each in top_predictions(probabilities, lane.classifier.bundle.labels, top_k)
+        ],
+        "timing": {
+            "queue_ms": _ms(stages.queue),
+            "decode_ms": _ms(stages.decode),
+            "batch_ms": _ms(stages.batch),
+            "inference_ms": _ms(stages.inference),
+            "batch_size": stages.batch_size,
+        },
+    }
+
+
+def _ms(seconds: float) -> float:
+    return round(1000 * seconds, 3)

@@ -1,0 +1,101 @@
+"""One HTTP connection: uvicorn's, with a limit on what comes before the body and on how long that takes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEADER_SECONDS = 15.0
+"""Time for the request line and headers together, so that idle half-requests do not pile up."""
+
+
+def limited_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
+    """Return a protocol for uvicorn that answers 431 to larger headers and 408 to slow ones."""
+
+    class LimitedProtocol(HttpToolsProtocol):
+        _header_bytes = 0
+        """Of the request that is being received; minus one while its body is."""
+        _told_bytes = 0
+        """What the parser has told of it."""
+        _header_timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._start_timer()
+
+        def data_received(self, data: bytes) -> None:
+            if self._header_bytes == 0:
+                self._start_timer()
+            if self._header_bytes >= 0:
+                self._header_bytes += len(data)
+            super().data_received(data)
+            # What the parser has not told of yet may be one endless header.
+            if self._header_bytes > max_header_bytes and not self.transport.is_closing():
+                self._refuse(431, f"The headers are larger than {max_header_bytes} bytes; send less.")
+
+        def on_message_begin(self) -> None:
+            self._told_bytes = 0
+            super().on_message_begin()
+
+        def on_url(self, url: bytes) -> None:
+            self._tell(len(url))
+            super().on_url(url)
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            self._tell(len(name) + len(value) + 4)
+            super().on_header(name, value)
+
+        def on_headers_complete(self) -> None:
+            self._header_bytes = -1
+            self._stop_timer()
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self._header_bytes = 0
+            super().on_message_complete()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_timer()
+            super().connection_lost(exc)
+
+        def _tell(self, size: int) -> None:
+            self._told_bytes += size
+            if self._told_bytes > max_header_bytes:
+                raise ValueError("headers too large")
+
+        def _start_timer(self) -> None:
+            self._stop_timer()
+            self._header_timer = self.loop.call_later(HEADER_SECONDS, self._too_slow)
+
+        def _stop_timer(self) -> None:
+            if self._header_timer is not None:
+                self._header_timer.cancel()
+                self._header_timer = None
+
+        def _too_slow(self) -> None:
+            if not self.transport.is_closing():
+                self._refuse(408, "The headers did not arrive in time; send them faster.")
+
+        def send_400_response(self, msg: str) -> None:
+            if self._told_bytes > max_header_bytes:
+                self._refuse(431, f"The headers are larger than {max_header_bytes} bytes; send less.")
+            else:
+                self._refuse(400, "This is no valid HTTP request.")
+
+        def _refuse(self, status: int, message: str) -> None:
+            self._stop_timer()
+            body = json.dumps({"error": message})
+            phrases: dict[int, str] = {
+                400: "Bad Request",
+                408: "Request Timeout",
+                431: "Request Header Fields Too Large",
+            }
+            self.transport.write(
+                f"HTTP/1.1 {status} {phrases[status]}\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}".encode()
+            )
+            self.transport.close()
+
+    return LimitedProtocol

@@ -1,0 +1,118 @@
+"""What ``ghostzoo serve`` can be told."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..cpus import usable_cpus
+from ..errors import OptionError
+from ..images import ImageLimits
+
+API_KEY_VARIABLE = "GHOSTZOO_API_KEY"
+"""Environment variable with the key that clients must show."""
+
+_MIN_KEY_LENGTH = 16
+
+
+@dataclass(frozen=True)
+class ServeLimits:
+    """What one request may cost at most; each is checked before the memory is taken."""
+
+    max_body_bytes: int = 64 * 2**20
+    """Of one request, after decompression."""
+    max_buffered_bytes: int = 512 * 2**20
+    """Of all requests together while their bodies are read; beyond it new ones are told to come back later."""
+    max_header_bytes: int = 32 * 2**10
+    """Request line and headers together; for gRPC, the metadata."""
+    max_images: int = 64
+    """Images, or rows of a tensor, in one call."""
+    image: ImageLimits = field(default_factory=lambda: ImageLimits(max_bytes=32 * 2**20, max_pixels=50_000_000))
+
+    def __post_init__(self) -> None:
+        for name in ("max_body_bytes", "max_buffered_bytes", "max_header_bytes", "max_images"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} must be at least 1, not {getattr(self, name)!r}.")
+        if self.max_body_bytes > self.max_buffered_bytes:
+            raise OptionError(f"max_buffered_bytes must be at least max_body_bytes ({self.max_body_bytes}).")
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """All options of the server; the command line has one for each that people change."""
+
+    models: tuple[str | None, ...] = ()
+    """Names or bundle folders; a request that names no model gets the first. Without any, the package's own model."""
+    engines: tuple[str, ...] = ("auto",)
+    """Each model is loaded once for each; a request that names no engine gets the first."""
+    device: str | None = None
+    precision: str = "fp32"
+    threads: int | None = None
+    """CPU threads within one call of the engine; one by default, since as many calls run at once as there are CPUs."""
+    host: str = "127.0.0.1"
+    port: int = 8000
+    grpc_port: int | None = 8001
+    """``None`` for no gRPC."""
+    workers: int = field(default_factory=usable_cpus)
+    """Threads that decode images and run the engine."""
+    max_batch: int = 8
+    max_delay: float = 0.005
+    """Seconds that an image waits for others that are on their way, to share a call of the engine with them."""
+    queue_size: int = 256
+    """Images that may wait; a request beyond it is refused with 503."""
+    deadline: float = 30.0
+    """Seconds for one request, from its first byte to its answer."""
+    drain_timeout: float = 30.0
+    """Seconds that accepted requests have left after SIGTERM."""
+    api_key: str | None = None
+    cors_origins: tuple[str, ...] = ()
+    allow_urls: bool = False
+    """Whether clients may have images fetched from public addresses."""
+    model_control: bool = True
+    """Whether clients may unload and load the models that the server was started with."""
+    page: bool = True
+    """Whether the web page is served at ``/``."""
+    limits: ServeLimits = field(default_factory=ServeLimits)
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "max_batch", "queue_size"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} must be at least 1, not {getattr(self, name)!r}.")
+        if self.max_delay < 0 or self.deadline <= 0 or self.drain_timeout < 0:
+            raise OptionError("max_delay and drain_timeout must not be negative, and deadline must be above zero.")
+        if self.queue_size < self.limits.max_images:
+            raise OptionError(
+                f"queue_size ({self.queue_size}) must be at least max_images ({self.limits.max_images}), "
+                "or a full call could never be taken."
+            )
+
+    @property
+    def engine_threads(self) -> int | None:
+        """Threads to load the engines with; other devices than the CPU take no such option."""
+        if self.threads is None and self.device in (None, "cpu", "CPU"):
+            return 1
+        return self.threads
+
+
+def find_api_key(file: str | None) -> str | None:
+    """Return the key in ``file``, or else the one in the environment, or ``None`` where there is neither.
+
+    Raises:
+        OptionError: the file cannot be read, or the key is too short to keep anybody out.
+    """
+    key, place = os.environ.get(API_KEY_VARIABLE), API_KEY_VARIABLE
+    if file is not None:
+        place = file
+        try:
+            key = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionError(f"The API key file {file} cannot be read ({error}); check the path.") from error
+    if key is None:
+        return None
+    if len(key) < _MIN_KEY_LENGTH or not key.isascii() or not key.isprintable() or " " in key:
+        raise OptionError(
+            f"The API key in {place} must be at least {_MIN_KEY_LENGTH} printable ASCII characters without spaces; "
+            "'openssl rand -hex 32' makes one."
+        )
+    return key

@@ -1,0 +1,52 @@
+"""The web page at ``/``: files of the package's folder ``page``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from fastapi.responses import Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+FOLDER = Path(__file__).parent / "page"
+
+_HEADERS = {
+    # Everything comes from this server; WebAssembly is the browser's own inference.
+    "content-security-policy": (
+        "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; "
+        "img-src 'self' blob: data:; media-src 'self' blob:; style-src 'self' 'unsafe-inline'; "
+        "connect-src 'self' blob: data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    # With these two, browsers let WebAssembly use threads.
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-embedder-policy": "require-corp",
+    "referrer-policy": "no-referrer",
+}
+
+
+class PageFiles(StaticFiles):
+    """Serves the folder; whatever is not in it is not found, with any method."""
+
+    def __init__(self) -> None:
+        super().__init__(directory=FOLDER, html=True)
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        if scope["method"] not in ("GET", "HEAD"):
+            raise HTTPException(404)
+        return await super().get_response(path, scope)
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        response = super().file_response(*arguments, **options)
+        response.headers.update(_HEADERS)
+        return response
+
+
+def page_paths() -> frozenset[str]:
+    """The URL paths of all files of the page."""
+    found = {"/"}
+    for parent, _, names in os.walk(FOLDER):
+        found |= {"/" + Path(parent, name).relative_to(FOLDER).as_posix() for name in names}
+    return frozenset(found)

@@ -1,0 +1,126 @@
+"""What the task API takes and answers, for validation and for the documentation."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from .failures import bad_request, unprocessable
+
+MAX_TOP_K = 1000
+MAX_NAME = 200
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageRequest(_Strict):
+    """One image: its bytes in base64, or its URL."""
+
+    base64: str | None = Field(None, description="The encoded image; a data: URL is taken too.")
+    url: Annotated[str, StringConstraints(max_length=8192)] | None = Field(
+        None, description="Where to fetch it, if the server was started with --allow-urls."
+    )
+    name: Name | None = Field(None, description="What the answer calls it.")
+
+
+class ClassifyRequest(_Strict):
+    """Images to classify."""
+
+    images: list[ImageRequest] = Field(min_length=1)
+    top_k: int = Field(5, ge=1, le=MAX_TOP_K, description="Classes for each image.")
+    model: Name | None = Field(None, description="By default the first model of the server.")
+    engine: Name | None = Field(None, description="By default the first engine of the server.")
+
+
+class PredictionResult(BaseModel):
+    """One class that the model sees in an image."""
+
+    index: int
+    label: str
+    score: float = Field(description="Softmax probability, 0 to 1, rounded to 5 decimals.")
+    wnid: str | None = Field(description="WordNet id of the class, where it has one.")
+
+
+class StageTimes(BaseModel):
+    """Where the time of one image went, in milliseconds."""
+
+    queue_ms: float = Field(description="Until a worker took it.")
+    decode_ms: float = Field(description="Decoding and preprocessing.")
+    batch_ms: float = Field(description="Waiting for its batch.")
+    inference_ms: float = Field(description="The engine's call for the whole batch.")
+    batch_size: int = Field(description="Images in that call.")
+
+
+class ImageResult(BaseModel):
+    """The classes of one image, best first, or why it could not be read."""
+
+    name: str
+    predictions: list[PredictionResult] | None = None
+    timing: StageTimes | None = None
+    error: str | None = None
+
+
+class ClassifyResponse(BaseModel):
+    """A result for each image, in the order of the request."""
+
+    model: str
+    engine: str
+    images: list[ImageResult]
+    total_ms: float = Field(description="From the arrival of the request to the answer, in milliseconds.")
+
+
+class ErrorResponse(BaseModel):
+    """Why the request was refused."""
+
+    error: str
+
+
+class ModelDescription(BaseModel):
+    """A model of this server."""
+
+    name: str
+    ready: bool
+    classes: int | None = None
+    image_size: int | None = Field(None, description="Side of the network's input in pixels.")
+    engines: list[dict[str, Any]] = Field([], description="What runs it; the first is the default.")
+    files: dict[str, int] = Field({}, description="Path below /v1/models/{name}/files/ -> bytes.")
+
+
+class ModelsResponse(BaseModel):
+    """The models of this server; the first is the default."""
+
+    models: list[ModelDescription]
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode base64, with or without a ``data:`` prefix and line breaks.
+
+    Raises:
+        RequestError: it is no base64.
+    """
+    if text[:5].lower() == "data:":
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise unprocessable(f"The image is no valid base64 ({error}).") from error
+
+
+def parse_top_k(text: str | None) -> int:
+    """Read the number of classes that is asked for in a query or a form; 5 where there is none.
+
+    Raises:
+        RequestError: it is no number from 1 to 1000.
+    """
+    if text is None:
+        return 5
+    if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= MAX_TOP_K):
+        raise bad_request(f"top_k must be a whole number from 1 to {MAX_TOP_K}, not {text[:20]!r}.")
+    return int(text)

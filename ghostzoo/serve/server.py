@@ -1,0 +1,112 @@
+"""The running process: sockets, signals, and an end that loses no accepted request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+
+import uvicorn
+
+from ..errors import OptionError
+from .access import JsonFormatter
+from .app import create_app
+from .connection import limited_protocol
+from .options import ServeOptions
+from .service import Service
+
+_logger = logging.getLogger("ghostzoo.serve")
+
+_KEEP_ALIVE_SECONDS = 30
+_IDLE_SECONDS = 1.0
+"""On shutdown, time for clients with idle connections to send what they are about to send, and hear 'close'."""
+_LOGGERS = ("ghostzoo", "uvicorn.error")
+
+
+def serve(options: ServeOptions) -> None:
+    """Load the models, then serve until SIGTERM or SIGINT; accepted requests are answered before it returns.
+
+    Raises:
+        GhostZooError: a model, an engine or an address cannot be used.
+    """
+    set_up_logging()
+    loop_factory = uvicorn.Config("", loop="auto").get_loop_factory()  # uvloop where there is one
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(_serve(options))
+
+
+async def _serve(options: ServeOptions) -> None:
+    listener = listen(options.host, options.port)
+    service = Service(options)
+    try:
+        await service.repository.load_all()
+        server = DrainingServer(http_config(service), service)
+        host, port = listener.getsockname()[:2]
+        _logger.info("ghostzoo serves", extra={"fields": {"http": f"http://{_bracketed(host)}:{port}"}})
+        await server.serve([listener])
+    finally:
+        listener.close()
+        await service.close()
+
+
+def set_up_logging() -> None:
+    """JSON lines on stderr; stdout is for data."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    for name in _LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+    logging.getLogger("ghostzoo").setLevel(logging.INFO)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a listening socket.
+
+    Raises:
+        OptionError: the address cannot be had.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OptionError(f"Cannot listen on {host}, port {port}: {reason}; choose another.") from error
+
+
+def http_config(service: Service) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(service),
+        http=limited_protocol(service.options.limits.max_header_bytes),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(service.options.drain_timeout)),
+    )
+
+
+class DrainingServer(uvicorn.Server):
+    """Stops in three steps: no new connections; every answer closes its connection; what is left idle is closed."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.draining = True
+        for server in self.servers:
+            server.close()
+        end = asyncio.get_running_loop().time() + _IDLE_SECONDS
+        while self.server_state.connections and asyncio.get_running_loop().time() < end and not self.force_exit:
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

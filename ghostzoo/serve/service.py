@@ -1,0 +1,144 @@
+"""One running server: its models, its scheduler, and how a request's images go through them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from ..addresses import is_public
+from ..download import DownloadError, download_bytes
+from ..errors import GhostZooError, ImageError
+from ..images import describe
+from .failures import ClientGoneError, RequestError
+from .metrics import Metrics
+from .options import ServeOptions
+from .repository import EngineLane, Repository
+from .scheduler import Answer, Call, Scheduler, Source
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+_DOWNLOADS = 8
+"""Downloads at once; they wait for other machines and do not need a CPU each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request, whatever its protocol."""
+
+    request_id: str
+    started: float
+    """By the event loop's clock, as the deadline is."""
+    deadline: float
+    receive: Receive | None = None
+    """Where the disconnection of an HTTP client is heard, once its request's body has been read."""
+
+
+class Service:
+    """Everything that all protocols share; made within the event loop that it runs on."""
+
+    def __init__(self, options: ServeOptions) -> None:
+        self.options = options
+        self.metrics = Metrics()
+        self.scheduler = Scheduler(
+            workers=options.workers,
+            max_batch=options.max_batch,
+            max_delay=options.max_delay,
+            queue_size=options.queue_size,
+            observer=self.metrics,
+        )
+        self.metrics.watch_queue(lambda: self.scheduler.waiting)
+        self.repository = Repository(options, self.scheduler)
+        self.draining = False
+        self.buffered = 0
+        """Bytes of bodies that are being read."""
+        self._downloads = ThreadPoolExecutor(_DOWNLOADS, "ghostzoo-fetch")
+
+    @property
+    def ready(self) -> bool:
+        return self.repository.ready and not self.draining
+
+    async def close(self) -> None:
+        """Finish what was accepted and free everything."""
+        await asyncio.to_thread(self.scheduler.close)
+        await self.repository.close()
+        self._downloads.shutdown(wait=False, cancel_futures=True)
+
+    async def classify(
+        self, lane: EngineLane, sources: Sequence[Source], exchange: Exchange
+    ) -> list[Answer | ImageError]:
+        """Run images through the network: for each an answer, or why it could not be read.
+
+        Raises:
+            RequestError: the queue is full, the deadline has passed, the client has gone.
+            GhostZooError: the engine failed.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        call = self._submit(lane, sources, functools.partial(loop.call_soon_threadsafe, _set, done))
+        watch = asyncio.ensure_future(_cancel_when_gone(exchange.receive, done)) if exchange.receive else None
+        try:
+            async with asyncio.timeout_at(exchange.deadline):
+                await done
+        except TimeoutError:
+            self.scheduler.cancel(call)
+            raise late() from None
+        except asyncio.CancelledError:
+            self.scheduler.cancel(call)
+            if done.cancelled() and watch is not None and watch.done():
+                raise ClientGoneError from None
+            raise
+        finally:
+            if watch is not None:
+                watch.cancel()
+        return [_checked(outcome) for outcome in call.outcomes]
+
+    def _submit(self, lane: EngineLane, sources: Sequence[Source], on_done: Callable[[], object]) -> Call:
+        try:
+            return self.scheduler.submit(lane, sources, on_done)
+        except RequestError:
+            self.metrics.on_rejected()
+            raise
+
+    async def fetch(self, url: str, exchange: Exchange) -> bytes | ImageError:
+        """Download an image from a public address, or return why there is none."""
+        limits = self.options.limits.image
+        left = exchange.deadline - asyncio.get_running_loop().time()
+        download = functools.partial(
+            download_bytes,
+            url,
+            max_bytes=limits.max_bytes,
+            timeout=max(0.001, min(limits.url_timeout, left)),
+            max_redirects=limits.max_redirects,
+            address_policy=is_public,
+        )
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._downloads, download)
+        except DownloadError as error:
+            return ImageError(describe(url), str(error))
+
+
+def late() -> RequestError:
+    return RequestError(504, "The request was not answered within its deadline; send fewer images, or try again later.")
+
+
+def _set(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
+
+
+async def _cancel_when_gone(receive: Receive, done: asyncio.Future[None]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    done.cancel()
+
+
+def _checked(outcome: Answer | Exception | None) -> Answer | ImageError:
+    if isinstance(outcome, Answer | ImageError):
+        return outcome
+    if isinstance(outcome, GhostZooError):
+        raise outcome
+    raise RuntimeError("a worker failed; its error is in the log") from outcome
