@@ -15,11 +15,13 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .failures import CLIENT_GONE
+from .failures import CLIENT_GONE, as_request_error
 from .service import Exchange, Service
 
+_logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("ghostzoo.access")
 
+_NO_KEY = "This server wants its API key: send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
@@ -46,7 +48,7 @@ class JsonFormatter(logging.Formatter):
 
 def log_access(service: Service, protocol: str, route: str, status: str, exchange: Exchange, **fields: object) -> None:
     """Write the line of one answered request, and count it."""
-    seconds = asyncio.get_running_loop().time() - exchange.started
+    seconds = time.perf_counter() - exchange.started
     service.metrics.on_answer(protocol, route, status, seconds)
     access_logger.info(
         "request",
@@ -92,9 +94,8 @@ class AccessMiddleware:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        started = asyncio.get_running_loop().time()
-        deadline = started + self._service.options.deadline
-        exchange = Exchange(request_id(headers.get(REQUEST_ID)), started, deadline, receive)
+        deadline = asyncio.get_running_loop().time() + self._service.options.deadline
+        exchange = Exchange(request_id(headers.get(REQUEST_ID)), time.perf_counter(), deadline, receive)
         scope.setdefault("state", {})["exchange"] = exchange
         status = CLIENT_GONE
 
@@ -111,7 +112,12 @@ class AccessMiddleware:
             if self._allowed(scope, headers):
                 await self._app(scope, receive, send_and_note)
             else:
-                await _refuse(send_and_note)
+                await send_error(send_and_note, 401, _NO_KEY, (b"www-authenticate", b"Bearer"))
+        except Exception as error:
+            _logger.error("A request failed.", exc_info=error, extra={"fields": {"request_id": exchange.request_id}})
+            if status != CLIENT_GONE:
+                raise
+            await send_error(send_and_note, 500, str(as_request_error(error)))
         finally:
             client = scope.get("client")
             log_access(
@@ -138,16 +144,13 @@ class AccessMiddleware:
         return key_matches(key, headers.get("authorization"), headers.get("x-api-key"))
 
 
-async def _refuse(send: Send) -> None:
-    body = json.dumps({"error": "This server wants its API key: send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."})
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"www-authenticate", b"Bearer"),
-        (b"connection", b"close"),  # the body has not been read
-    ]
-    await send({"type": "http.response.start", "status": 401, "headers": headers})
-    await send({"type": "http.response.body", "body": body.encode()})
+async def send_error(send: Send, status: int, message: str, *headers: tuple[bytes, bytes]) -> None:
+    """Answer a request whose body may not have been read."""
+    body = json.dumps({"error": message}).encode()
+    length = (b"content-length", str(len(body)).encode())
+    head = [(b"content-type", b"application/json"), length, (b"connection", b"close"), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _route(scope: Scope) -> str:

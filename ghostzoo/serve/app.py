@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
@@ -12,15 +11,14 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from .. import __version__
+from ..errors import GhostZooError
 from . import classify, models, operation
 from .access import REQUEST_ID, AccessMiddleware
 from .classify import json_response
 from .documentation import DESCRIPTION, document
-from .failures import as_request_error
+from .failures import RequestError, as_request_error
 from .page_files import PageFiles, page_paths
 from .service import Service
-
-_logger = logging.getLogger(__name__)
 
 _BODY_UNREAD = (408, 413, 503)
 """After these answers some of the body may still be on its way."""
@@ -37,14 +35,15 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_exception_handler(Exception, _answer_error)
+    for kind in (RequestError, GhostZooError):
+        app.add_exception_handler(kind, _answer_error)
     for module in (classify, models, operation):
         app.include_router(module.router)
     document(app)
     options = service.options
     open_paths: frozenset[str] = frozenset()
     if options.page:
-        app.mount("/", PageFiles(), name="page")
+        app.router.default = PageFiles()  # for what no route takes; a mount would hide that a method is not allowed
         open_paths = page_paths()
     if options.cors_origins:
         app.add_middleware(
@@ -59,12 +58,7 @@ def create_app(service: Service) -> FastAPI:
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    """Tell the client what happened, unless it is a fault of the server's own: that is for the log."""
     known = as_request_error(error)
-    if known is None:
-        fields = {"request_id": request.state.exchange.request_id}
-        _logger.error("A request failed.", exc_info=error, extra={"fields": fields})
-        return error_response(500, "The server failed on this request; its log has the reason, by the request's id.")
     headers = {} if known.retry_after is None else {"retry-after": str(known.retry_after)}
     return error_response(known.status, str(known), headers)
 

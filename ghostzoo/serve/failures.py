@@ -47,8 +47,8 @@ def overloaded(message: str) -> RequestError:
     return RequestError(HTTPStatus.SERVICE_UNAVAILABLE, message, retry_after=RETRY_AFTER)
 
 
-def as_request_error(error: Exception) -> RequestError | None:
-    """Return what the client is told of ``error``, or ``None`` where it is a fault of the server's own."""
+def as_request_error(error: Exception) -> RequestError:
+    """Return what the client is told of ``error``; of a fault of the server's own only that there is one."""
     if isinstance(error, RequestError):
         return error
     if isinstance(error, UnknownModelError | UnknownEngineError):
@@ -59,4 +59,7 @@ def as_request_error(error: Exception) -> RequestError | None:
         return bad_request(str(error))
     if isinstance(error, GhostZooError):
         return RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
-    return None
+    return RequestError(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "The server failed on this request; its log has the reason, by the request's id.",
+    )

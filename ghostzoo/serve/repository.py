@@ -67,7 +67,8 @@ class ServedModel:
             "ready": True,
             "classes": self.bundle.num_classes,
             "image_size": self.bundle.config.image_size,
-            "engines": [lane.classifier.engine.describe() for lane in self.lanes.values()],
+            "engines": list(self.lanes),
+            "running": [lane.classifier.engine.describe() for lane in self.lanes.values()],
             "files": {name: record.size for name, record in self.bundle.manifest.files.items()},
         }
 

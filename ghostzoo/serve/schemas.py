@@ -89,7 +89,8 @@ class ModelDescription(BaseModel):
     ready: bool
     classes: int | None = None
     image_size: int | None = Field(None, description="Side of the network's input in pixels.")
-    engines: list[dict[str, Any]] = Field([], description="What runs it; the first is the default.")
+    engines: list[str] = Field([], description="What can run it; the first is the default.")
+    running: list[dict[str, Any]] = Field([], description="Version, device and threads of each of them.")
     files: dict[str, int] = Field({}, description="Path below /v1/models/{name}/files/ -> bytes.")
 
 

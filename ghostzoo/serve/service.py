@@ -31,8 +31,9 @@ class Exchange:
 
     request_id: str
     started: float
-    """By the event loop's clock, as the deadline is."""
+    """By ``time.perf_counter``; the event loop's clock may count whole milliseconds only."""
     deadline: float
+    """By the event loop's clock."""
     receive: Receive | None = None
     """Where the disconnection of an HTTP client is heard, once its request's body has been read."""
 
