@@ -99,6 +99,7 @@ class DrainingServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
+        self.should_exit: bool = False
         self._service = service
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
