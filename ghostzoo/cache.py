@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import re
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ CACHE_VARIABLE = "GHOSTZOO_CACHE"
 """Environment variable that names the cache folder."""
 
 _log = logging.getLogger("ghostzoo")
-_DIGEST_BYTES = hashlib.sha256().digest_size
+_CHECKSUM_BYTES = 4
 
 
 def cache_folder() -> Path:
@@ -39,11 +40,11 @@ def cache_key(*facts: object) -> str:
 def read_cached(name: str) -> bytes | None:
     """Return the content of the cache file ``name``, or ``None`` if there is no such file or it is damaged."""
     try:
-        data = _path(name).read_bytes()
+        with _path(name).open("rb", buffering=0) as file:
+            checksum, content = file.read(_CHECKSUM_BYTES), file.readall()
     except OSError:
         return None
-    digest, content = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
-    if hashlib.sha256(content).digest() != digest:
+    if _checksum(content) != checksum:
         _log.warning("The cache file %s is damaged and is made anew.", _path(name))
         return None
     return content
@@ -54,7 +55,7 @@ def write_cached(name: str, content: bytes) -> None:
     try:
         path = _path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, hashlib.sha256(content).digest() + content)
+        write_atomically(path, _checksum(content) + content)
     except OSError as error:
         _log.info("%s cannot be written (%s); set %s to a folder that can.", _path(name), error, CACHE_VARIABLE)
 
@@ -87,6 +88,14 @@ def cached(name: str, make: Callable[[], bytes]) -> bytes:
         return found
     finally:
         lock.release()
+
+
+def _checksum(content: bytes) -> bytes:
+    """CRC-32: it finds damage, which is all there is to find in the user's own folder, in a quarter of SHA-256's time.
+
+    A model is opened from here because that is faster; a slow check would take the gain away.
+    """
+    return zlib.crc32(content).to_bytes(_CHECKSUM_BYTES, "big")
 
 
 def _path(name: str) -> Path:

@@ -3,59 +3,150 @@
 ``engine_options``: any attribute of ``onnxruntime.SessionOptions`` (``enable_cpu_mem_arena=False``), any session
 configuration entry by its dotted name (``{"session.intra_op.allow_spinning": "0"}``), and ``provider_options``, a dict
 for the execution provider.
+
+On a CPU without ``engine_options`` the graph is optimised once and kept in ghostzoo's cache folder as optimised for
+this machine; its results are the same bit for bit.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
+from . import installation_conflict
 from .base import Engine, EngineOptions, Output
+from .prepared import prepare
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+
+# Its usage reports (since 1.29) are off unless the user sets this otherwise: nobody asked for them, and the thread that
+# sends them keeps a forked process from ending.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 try:
     import onnxruntime as ort
-except ImportError as error:  # a broken installation, or one wheel shadowing the other
+
+    ort.InferenceSession  # noqa: B018 - gone where uninstalling one of two wheels took files of the other
+except (ImportError, AttributeError) as error:
     raise EngineUnavailableError(
-        f"onnxruntime cannot be imported ({error}); reinstall it with 'pip install --force-reinstall onnxruntime'."
+        f"onnxruntime cannot be imported ({error}). "
+        + (installation_conflict() or "Reinstall it with 'pip install --force-reinstall onnxruntime'.")
     ) from error
 
 _BATCH_DIMENSION = "batch"
 _LOG_ERRORS = 3  # its warnings about a graph are for the maker of the graph
+_CPU = "CPUExecutionProvider"
+_SUFFIX = "ExecutionProvider"
+_NUMBERED = ("cuda", "dml", "migraphx", "rocm", "tensorrt")
+"""Devices of which a machine may have several, told apart by the provider's option ``device_id``."""
+_FROM_PACKAGES = ("cuda", "tensorrt")
+_REMOTE = ("AzureExecutionProvider",)  # sends the input to a service
+_NO_FALLBACK = "fallback to CPU EP has been explicitly disabled"
+_WHEELS = {
+    "cuda": "onnxruntime-gpu",
+    "tensorrt": "onnxruntime-gpu",
+    "dml": "onnxruntime-directml",
+    "openvino": "onnxruntime-openvino",
+    "migraphx": "onnxruntime-migraphx",
+    "qnn": "onnxruntime-qnn",
+}
 
 
 class OnnxRuntimeEngine(Engine):
-    """A session of ONNX Runtime on the CPU or on one CUDA device (``cuda`` or ``cuda:1``)."""
+    """A session of ONNX Runtime on ``cpu``, ``cuda``, ``cuda:1``, or another execution provider of this build by the
+    short form of its name: ``dml``, ``coreml``, ``tensorrt``, ..."""
 
     name = "onnxruntime"
 
-    def __init__(self, model: bytes, options: EngineOptions) -> None:
+    def __init__(self, model: bytes, options: EngineOptions, model_hash: str | None = None) -> None:
+        """Open ``model``; ``model_hash`` is its SHA-256 in hexadecimal, where the caller knows it already."""
         super().__init__(model, options)
-        provider, provider_options = _provider(self.device)
+        self.device = self.device.lower()
+        self._provider, self._provider_options = _provider(self.device)
         extra = dict(options.engine_options)
-        provider_options |= extra.pop("provider_options", {})
-        session_options = _session_options(options, extra)
-        if provider != "CPUExecutionProvider":
-            session_options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        wanted = extra.pop("provider_options", {})
+        if wanted and self._provider == _CPU:
+            raise OptionError(f"The CPU takes no provider_options; leave {', '.join(wanted)} out.")
+        self._provider_options |= wanted
+        if options.threads is not None and "intra_op_num_threads" in extra:
+            raise OptionError("threads and intra_op_num_threads say the same thing; give one of them.")
         try:
-            self._session: Any = ort.InferenceSession(model, session_options, providers=[(provider, provider_options)])
+            if self._provider == _CPU and not options.engine_options:
+                self._session: Any = self._open_prepared(model, model_hash)
+            else:
+                self._session = self._open(model, _session_options(options, self._provider, extra))
+        except OptionError:
+            raise
         except Exception as error:  # the library raises classes of its own that have no common public base
+            if _NO_FALLBACK in str(error):
+                raise self._elsewhere("the CPU") from error
             raise EngineError(f"ONNX Runtime {ort.__version__} refuses the model or an option: {error}") from error
-        running = self._session.get_providers()[0]
-        if running != provider:
-            raise EngineUnavailableError(
-                f"ONNX Runtime would run on {running} instead of {provider} for device {self.device!r}; "
-                "check the driver and the CUDA libraries, or use device='cpu'."
-            )
-        self._provider = provider
+        self._check_what_runs()
+
+    @classmethod
+    def load(cls, bundle: Bundle, options: EngineOptions) -> Self:
+        return cls(bundle.model(options.precision), options, bundle.model_hash(options.precision))
 
     @classmethod
     def devices(cls) -> list[str]:
-        found = [device.ep_name for device in ort.get_ep_devices()]
-        cuda = [f"cuda:{index}" for index in range(found.count("CUDAExecutionProvider"))]
-        return ["cpu", *cuda]
+        found = [device.ep_name for device in getattr(ort, "get_ep_devices", list)()]  # since 1.22
+        names = ["cpu"]
+        for provider in dict.fromkeys(found):
+            kind = _short(provider)
+            if kind in _NUMBERED:
+                names += [f"{kind}:{index}" for index in range(found.count(provider))]
+            elif provider != _CPU:
+                names.append(kind)
+        return names
+
+    def _open(self, model: bytes, session_options: Any) -> Any:
+        return ort.InferenceSession(model, session_options, providers=[(self._provider, self._provider_options)])
+
+    def _open_prepared(self, model: bytes, model_hash: str | None) -> Any:
+        def session_options() -> Any:
+            return _session_options(self.options, self._provider, {})
+
+        def build() -> tuple[Any, bytes]:
+            with tempfile.TemporaryDirectory(prefix="ghostzoo-") as folder:
+                target = Path(folder) / "optimised.onnx"
+                saving = session_options()
+                saving.optimized_model_filepath = str(target)
+                return self._open(model, saving), target.read_bytes()
+
+        def restore(content: bytes) -> Any:
+            ready = session_options()
+            ready.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            return self._open(content, ready)
+
+        return prepare(
+            self.name,
+            (model_hash or hashlib.sha256(model).hexdigest(), ort.__version__, self.options.batch_size),
+            build=build,
+            restore=restore,
+            plain=lambda: self._open(model, session_options()),
+        )
+
+    def _check_what_runs(self) -> None:
+        running = self._session.get_providers()[0]
+        if running != self._provider:
+            raise self._elsewhere(running)
+        size, batch = self.options.batch_size, self._session.get_inputs()[0].shape[0]
+        if size is not None and batch != size:
+            raise OptionError(f"This graph cannot be specialised for batch_size={size}: its batch is {batch!r}.")
+
+    def _elsewhere(self, running: str) -> EngineUnavailableError:
+        return EngineUnavailableError(
+            f"For device {self.device!r} ONNX Runtime would run all or part of the model on {running} instead of "
+            f"{self._provider}; check the driver and the libraries that it needs, or use device='cpu'."
+        )
 
     def _infer(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
         session = self._session
@@ -68,34 +159,52 @@ class OnnxRuntimeEngine(Engine):
         return result
 
     def describe(self) -> dict[str, Any]:
+        session = self._session
         return {
             "engine": self.name,
             "version": ort.__version__,
             "device": self.device,
             "provider": self._provider,
-            "threads": self.options.thread_count,
+            "threads": session.get_session_options().intra_op_num_threads if session else None,
         }
 
     def _release(self) -> None:
         self._session = None
 
 
+def _short(provider: str) -> str:
+    return provider.removesuffix(_SUFFIX).lower()
+
+
 def _provider(device: str) -> tuple[str, dict[str, Any]]:
     """Return the execution provider of a device and its options."""
-    kind, _, index = device.partition(":")
-    if device == "cpu":
-        return "CPUExecutionProvider", {}
-    if kind != "cuda" or (index and not index.isdecimal()):
-        raise OptionError(f"ONNX Runtime has no device {device!r}; use 'cpu', 'cuda' or 'cuda:<number>'.")
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
-        raise EngineUnavailableError(
-            f"This onnxruntime {ort.__version__} has no CUDA support; for device {device!r} run "
-            "'pip uninstall onnxruntime' and then 'pip install onnxruntime-gpu', or use device='cpu'."
+    kind, colon, index = device.partition(":")
+    known = {_short(name): name for name in ort.get_all_providers() if name not in _REMOTE}
+    if kind not in known:
+        raise OptionError(f"ONNX Runtime has no device {device!r}. {nearest(kind, known)}")
+    if colon and (kind not in _NUMBERED or not index.isdecimal()):
+        raise OptionError(
+            f"ONNX Runtime has no device {device!r}; a number, as in 'cuda:1', goes with {', '.join(_NUMBERED)} only."
         )
-    return "CUDAExecutionProvider", {"device_id": int(index or 0)}
+    provider = known[kind]
+    if provider not in ort.get_available_providers():
+        raise EngineUnavailableError(
+            f"This onnxruntime {ort.__version__} has no {provider}. {_how_to_get(kind)} Or use device='cpu'."
+        )
+    if kind in _FROM_PACKAGES and hasattr(ort, "preload_dlls"):  # since 1.21
+        ort.preload_dlls()  # finds CUDA and cuDNN where they were installed as Python packages
+    return provider, {"device_id": int(index or 0)} if kind in _NUMBERED else {}
 
 
-def _session_options(options: EngineOptions, extra: dict[str, Any]) -> Any:
+def _how_to_get(kind: str) -> str:
+    wheel = _WHEELS.get(kind)
+    conflict = installation_conflict()
+    if conflict or wheel is None:
+        return conflict or "It takes a build of ONNX Runtime that has it."
+    return f"Run 'pip uninstall onnxruntime' and then 'pip install {wheel}'."
+
+
+def _session_options(options: EngineOptions, provider: str, extra: dict[str, Any]) -> Any:
     result = ort.SessionOptions()
     result.intra_op_num_threads = options.thread_count
     result.inter_op_num_threads = 1
@@ -105,7 +214,10 @@ def _session_options(options: EngineOptions, extra: dict[str, Any]) -> Any:
         result.add_session_config_entry("session.x64quantprecision", "1")
     if options.batch_size is not None:
         result.add_free_dimension_override_by_name(_BATCH_DIMENSION, options.batch_size)
-    settable = [name for name in dir(result) if not name.startswith(("_", "add_", "get_", "register_"))]
+    if provider != _CPU:
+        result.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    methods = ("_", "add_", "get_", "register_", "set_", "clear_", "has_")
+    settable = [name for name in dir(result) if not name.startswith(methods)]
     for name, value in extra.items():
         try:
             if "." in name:
