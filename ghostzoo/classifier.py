@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Self, overload
@@ -15,19 +17,24 @@ from numpy.typing import NDArray
 from .architecture import EMBEDDING_SIZE
 from .bundle import Bundle
 from .engines.base import Engine, EngineOptions, Output
+from .engines.opened import OpenedEngines
 from .engines.select import AUTO, Selection, check_name, open_engine
-from .errors import ImageError, InputError, OptionError
+from .errors import BundleError, ImageError, InputError, OptionError
 from .fetch import fetch
 from .images import ImageLimits, read_image
+from .outputs import Outputs, run_batch
+from .parallel import map_batches
 from .parity import Agreement
 from .predictions import Prediction, softmax, top_predictions
 from .preprocess import preprocess
-from .sources import expand, is_single
+from .sources import count_at_hand, expand, is_single
 
 _log = logging.getLogger("ghostzoo")
 
 _DEFAULT_BATCH_SIZE = 4
 """Images a call of the engine in ``predict``; on CPUs, batches of 2 to 4 give the most images a second."""
+_MANY = 32
+"""From this many images on, it pays to open an engine for several threads."""
 
 
 def load(
@@ -58,20 +65,47 @@ def load(
     Raises:
         GhostZooError: the model, the engine or an option cannot be used; the message says why and what to do.
     """
-    options = EngineOptions(threads, device, precision, batch_size, dict(engine_options or {}))
-    check_name(engine)
-    bundle = fetch(model)
+    options = EngineOptions(threads, device, precision, batch_size, engine_options=dict(engine_options or {}))
+    request = _Request({"model": model}, engine, options, limits or ImageLimits())
+    classifier = _open(request)
     if model is None:
         _log.warning(
             "No model was named, so this is %s, which comes with ghostzoo and knows %d everyday classes: %s. "
             "For ImageNet's 1,000 classes name another one, such as GhostNet_x1_0; 'ghostzoo list' shows them all.",
-            bundle.name,
-            bundle.num_classes,
-            ", ".join(label.label for label in bundle.labels),
+            classifier.bundle.name,
+            classifier.bundle.num_classes,
+            ", ".join(label.label for label in classifier.bundle.labels),
         )
-    loaded, selection = open_engine(bundle, engine, options)
+    return classifier
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What the caller of ``load`` asked for: enough to load the same model in another process."""
+
+    source: Mapping[str, Any]
+    """The arguments of ``fetch``."""
+    engine: str
+    options: EngineOptions
+    limits: ImageLimits
+
+
+def _open(request: _Request) -> Classifier:
+    check_name(request.engine)
+    bundle = fetch(**request.source)
+    engine, selection = open_engine(bundle, request.engine, request.options)
     bundle.release()
-    return Classifier(bundle, loaded, selection, limits)
+    return Classifier(bundle, engine, selection, request)
+
+
+def _reload(request: _Request, model_hash: str) -> Classifier:
+    """Load a pickled classifier's model in this process."""
+    classifier = _open(request)
+    bundle, precision = classifier.bundle, request.options.precision
+    if bundle.model_hash(precision) != model_hash:
+        classifier.close()
+        raise BundleError(f"Bundle {bundle.path}: its model is another one than when the classifier was pickled.")
+    return classifier
 
 
 class Classifier:
@@ -82,11 +116,17 @@ class Classifier:
     these.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, selection: Selection, limits: ImageLimits | None = None) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, selection: Selection, request: _Request) -> None:
         self.bundle = bundle
-        self.engine = engine
         self.selection = selection
-        self.limits = limits or ImageLimits()
+        self.limits = request.limits
+        self._request = request
+        self._engines = OpenedEngines(bundle, engine)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine for single calls; in a forked process, one that was opened there."""
+        return self._engines.for_calls
 
     def __call__(self, image: Any, top_k: int = 5) -> list[Prediction]:
         """Classify one image: its ``top_k`` classes, best first.
@@ -98,15 +138,33 @@ class Classifier:
         _check_count("top_k", top_k)
         if not is_single(image):
             raise InputError("A call takes one image; use predict() for several, a folder or a pattern.")
-        return self._top(self._infer([self._read(image)], "logits"), top_k)[0]
+        return self._top(self.engine.run(self._read(image)[np.newaxis]), top_k)[0]
+
+    async def apredict(self, image: Any, top_k: int = 5) -> list[Prediction]:
+        """Classify one image as a call does, in another thread, so that the event loop goes on."""
+        import asyncio
+
+        return await asyncio.to_thread(self, image, top_k)
 
     @overload
     def predict(
-        self, images: Any, top_k: int = ..., batch_size: int | None = ..., *, on_error: Literal["raise"] = ...
+        self,
+        images: Any,
+        top_k: int = ...,
+        batch_size: int | None = ...,
+        *,
+        on_error: Literal["raise"] = ...,
+        workers: int | None = ...,
     ) -> Iterator[list[Prediction]]: ...
     @overload
     def predict(
-        self, images: Any, top_k: int = ..., batch_size: int | None = ..., *, on_error: Literal["return"]
+        self,
+        images: Any,
+        top_k: int = ...,
+        batch_size: int | None = ...,
+        *,
+        on_error: Literal["return"],
+        workers: int | None = ...,
     ) -> Iterator[list[Prediction] | ImageError]: ...
     def predict(
         self,
@@ -115,24 +173,31 @@ class Classifier:
         batch_size: int | None = None,
         *,
         on_error: Literal["raise", "return"] = "raise",
+        workers: int | None = None,
     ) -> Iterator[list[Prediction] | ImageError]:
-        """Classify images lazily: one result for each, in order, with at most ``batch_size`` images in memory.
+        """Classify images lazily: one result for each, in order, in bounded memory.
 
         Args:
             images: see the class.
             top_k: classes for each image.
-            batch_size: images a call of the engine; with 1, each result is there before the next image is read.
+            batch_size: images a call of the engine.
             on_error: ``raise`` an unreadable image's ``ImageError`` (after the results of all images before it), or
                 ``return`` it in its place and go on.
+            workers: threads that each read images and run the network, a few batches ahead of the results. By default
+                as many as the engine has CPU threads for a folder, a pattern, and a list or tuple of many paths, URLs,
+                bytes or arrays; and 1 for anything else: an iterator is read as results are asked for, and with a
+                ``batch_size`` of 1 each result is there before the next image is read.
 
         Raises:
             InputError: ``images`` is of a kind that is not accepted, or an empty folder or pattern.
         """
         _check_count("top_k", top_k)
+        if workers is not None:
+            _check_count("workers", workers)
         size = self._batch_size(batch_size)
         if on_error not in ("raise", "return"):
             raise OptionError(f"on_error must be 'raise' or 'return', not {on_error!r}.")
-        return self._predict(iter(expand(images)), top_k, size, on_error == "raise")
+        return self._predict(images, top_k, size, on_error == "raise", workers)
 
     def logits(self, images: Any, batch_size: int | None = None) -> NDArray[np.float32]:
         """Return the network's raw outputs, (N, classes) float32, for all images.
@@ -154,9 +219,27 @@ class Classifier:
         """Run the bundle's golden inputs on this engine and compare the logits with the original's."""
         return self.bundle.golden().check(self.engine.run)
 
+    def warmup(self, batch_size: int | None = None) -> None:
+        """Run the network once on made-up pixels, so that the first image does not wait for what is done only once.
+
+        Args:
+            batch_size: images in that call; by default the fixed batch size, or 1.
+        """
+        count = self.engine.options.batch_size or 1 if batch_size is None else batch_size
+        _check_count("batch_size", count)
+        side = self.bundle.config.image_size
+        self.engine.run(np.zeros((count, 3, side, side), np.float32))
+
     def close(self) -> None:
         """Free the model."""
-        self.engine.close()
+        self._engines.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what was asked for, not the model: it is loaded again in the other process, and has to be there."""
+        request = self._request
+        if self.bundle.origin == "folder":  # a relative path may mean something else there
+            request = replace(request, source={**request.source, "model": str(self.bundle.path.resolve())})
+        return _reload, (request, self.bundle.model_hash(request.options.precision))
 
     def __enter__(self) -> Self:
         return self
@@ -172,57 +255,45 @@ class Classifier:
     def _read(self, image: Any) -> NDArray[np.float32]:
         return preprocess(read_image(image, self.limits), self.bundle.preprocessing)
 
-    def _infer(self, tensors: list[NDArray[np.float32]], output: Output) -> NDArray[np.float32]:
-        return self.engine.run(np.stack(tensors), output)
-
     def _top(self, logits: NDArray[np.float32], top_k: int) -> list[list[Prediction]]:
         return [top_predictions(row, self.bundle.labels, top_k) for row in softmax(logits)]
 
     def _predict(
-        self, sources: Iterator[Any], top_k: int, batch_size: int, raise_errors: bool
+        self, images: Any, top_k: int, batch_size: int, raise_errors: bool, workers: int | None
     ) -> Iterator[list[Prediction] | ImageError]:
-        failure: Exception | None = None
-        while failure is None:
-            tensors: list[NDArray[np.float32]] = []
-            slots: list[ImageError | None] = []
-            try:
-                for source in islice(sources, batch_size):
-                    slots.append(self._read_into(tensors, source, raise_errors))
-            except Exception as error:  # the caller's own iterable may fail too: first the results of what came before
-                failure = error
-            if not slots and failure is None:
-                return
-            results = iter(self._top(self._infer(tensors, "logits"), top_k) if tensors else [])
-            for slot in slots:
-                yield next(results) if slot is None else slot
-        raise failure
-
-    def _read_into(self, tensors: list[NDArray[np.float32]], source: Any, raise_errors: bool) -> ImageError | None:
-        """Append the image's tensor; return the error instead of raising it if that is asked for."""
-        try:
-            tensors.append(self._read(source))
-        except ImageError as error:
-            if raise_errors:
-                raise
-            return error
-        return None
+        with closing(self._outputs(images, batch_size, "logits", raise_errors, workers)) as batches:
+            for done in batches:
+                results = iter(self._top(done.rows, top_k) if done.rows is not None else [])
+                for error in done.errors:
+                    yield next(results) if error is None else error
+                if done.failure is not None:
+                    raise done.failure
 
     def _collect(self, images: Any, batch_size: int | None, output: Output, width: int) -> NDArray[np.float32]:
-        size = self._batch_size(batch_size)
-        parts = [self._infer(tensors, output) for tensors in _batches(map(self._read, expand(images)), size)]
+        parts = []
+        with closing(self._outputs(images, self._batch_size(batch_size), output, True, None)) as batches:
+            for done in batches:
+                if done.failure is not None:
+                    raise done.failure
+                if done.rows is not None:
+                    parts.append(done.rows)
         return np.concatenate(parts) if parts else np.empty((0, width), np.float32)
+
+    def _outputs(
+        self, images: Any, batch_size: int, output: Output, raise_errors: bool, workers: int | None
+    ) -> Generator[Outputs, None, None]:
+        """Read images and run the network on them, a batch after the other or several side by side."""
+        if workers is None:
+            workers = self._engines.concurrent_calls if count_at_hand(images) >= _MANY else 1
+        engine = self._engines.for_calls if workers == 1 else self._engines.for_many
+        work = partial(run_batch, read=self._read, engine=engine, output=output, raise_errors=raise_errors)
+        return map_batches(work, expand(images), batch_size, workers)
 
     def _batch_size(self, batch_size: int | None) -> int:
         if batch_size is None:
             return self.engine.options.batch_size or _DEFAULT_BATCH_SIZE
         _check_count("batch_size", batch_size)
         return batch_size
-
-
-def _batches(items: Iterable[NDArray[np.float32]], size: int) -> Iterator[list[NDArray[np.float32]]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 def _check_count(name: str, value: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
@@ -37,6 +38,10 @@ IMAGE_SUFFIXES = frozenset(
 """Which files of a folder are taken for images, in lower case. A file that is named itself may have any suffix."""
 
 
+_FIXED = (str, PathLike, bytes, np.ndarray)
+"""Kinds of images that several threads may read at the same time."""
+
+
 def is_single(source: Any) -> bool:
     """Whether ``source`` is one image, rather than a folder, a pattern, or an iterable of images."""
     if isinstance(source, str | PathLike):
@@ -44,6 +49,22 @@ def is_single(source: Any) -> bool:
     if isinstance(source, np.ndarray):
         return source.ndim == 0 or (source.ndim < 4 and source.dtype.kind not in "OU")  # an array of paths is several
     return isinstance(source, bytes | bytearray | memoryview) or is_pil_image(source) or hasattr(source, "read")
+
+
+def count_at_hand(images: Any) -> float:
+    """How many images there are already, so that several threads may read them at the same time.
+
+    Images that change as they are read (files, PIL images) and iterators, which may make each image when it is asked
+    for, count as none. How many a folder or a pattern has is not known before it is read: infinitely many.
+    """
+    if isinstance(images, str | PathLike):
+        return 1 if is_single(images) else math.inf
+    if isinstance(images, np.ndarray):
+        return 1 if is_single(images) else len(images)
+    if isinstance(images, list | tuple):
+        kinds = {type(image) for image in images}
+        return len(images) if all(issubclass(kind, _FIXED) for kind in kinds) else 0
+    return 0
 
 
 def expand(images: Any, on_skip: Callable[[Path], object] | None = None) -> Iterator[Any]:

@@ -21,18 +21,20 @@ def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
-@pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle of a narrow network with seven classes for 64-pixel images."""
-    folder = tmp_path_factory.mktemp("tiny")
-    weights = write_weights(folder / "tiny.pdparams", random_arrays(Architecture.of(0.25, 7)))
+def make_tiny_bundle(out: Path, seed: int = 0) -> Bundle:
+    """A bundle of a narrow network with seven classes for 64-pixel images, written to ``out``."""
     return convert(
-        weights,
-        folder / "tiny",
+        write_weights(out.with_suffix(".pdparams"), random_arrays(Architecture.of(0.25, 7), seed)),
+        out,
         name="tiny",
         labels=[f"class-{index}" for index in range(7)],
         preprocessing=Preprocessing(resize_short=72, crop_size=64),
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_tiny_bundle(tmp_path_factory.mktemp("tiny") / "tiny")
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +72,8 @@ class Engine(ABC):
         self.options = options
         self.device = options.device if options.device is not None else self.default_device
         self._closed = False
+        self._process = os.getpid()
+        _open_engines.add(self)
 
     @classmethod
     def load(cls, bundle: Bundle, options: EngineOptions) -> Self:
@@ -91,6 +95,11 @@ class Engine(ABC):
         """
         if self._closed:
             raise EngineError(f"The {self.name} engine was closed; load the model again.")
+        if self.is_inherited:
+            raise EngineError(
+                f"The {self.name} engine was opened before this process was forked, and its threads stayed behind; "
+                "load the model in this process."
+            )
         if output not in OUTPUTS:
             raise OptionError(f"output must be one of {', '.join(OUTPUTS)}, not {output!r}.")
         if not isinstance(batch, np.ndarray) or batch.dtype != np.float32 or batch.ndim != 4 or not batch.size:
@@ -125,7 +134,13 @@ class Engine(ABC):
         """Free the model. Calls that are running finish; later ones raise. Closing twice is fine."""
         if not self._closed:
             self._closed = True
-            self._release()
+            if not self.is_inherited:
+                self._release()
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this process is a fork of the one that opened the engine, which cannot run here."""
+        return self._process != os.getpid()
 
     @abstractmethod
     def _release(self) -> None:
@@ -144,3 +159,18 @@ def _fill(batch: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     """Append copies of the last image until there are ``size``."""
     missing = size - len(batch)
     return batch if not missing else np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+
+
+_open_engines: WeakSet[Engine] = WeakSet()
+
+
+def _keep_inherited_engines() -> None:
+    """Keep the engines of the parent process for ever: freeing one would wait for threads that no fork takes along."""
+    import ctypes
+
+    for engine in list(_open_engines):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_inherited_engines)
