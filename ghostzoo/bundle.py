@@ -41,15 +41,20 @@ class Bundle:
 
     path: Path
     origin: str
-    """Where it was found, such as ``folder``."""
+    """Where it was found: ``folder``, ``embedded``, ``models folder``, ``cache``, ``hub`` or ``official weights``."""
     manifest: Manifest
     config: ModelConfig
     preprocessing: Preprocessing
     _contents: dict[str, bytes] = field(repr=False, compare=False)
 
     @classmethod
-    def open(cls, path: str | PathLike[str], *, origin: str = "folder") -> Bundle:
+    def open(cls, path: str | PathLike[str], *, origin: str = "folder", manifest_sha256: str | None = None) -> Bundle:
         """Read the bundle in the folder ``path`` and check every file in it against the manifest.
+
+        Args:
+            path: the folder.
+            origin: where it was found.
+            manifest_sha256: what the manifest's own SHA-256 must be, where it is known.
 
         Raises:
             BundleVersionError: it was written in a newer format.
@@ -57,7 +62,10 @@ class Bundle:
         """
         path = Path(path)
         try:
-            manifest = Manifest.from_json(_read_file(path, MANIFEST_FILE, MAX_MANIFEST_BYTES))
+            listing = _read_file(path, MANIFEST_FILE, MAX_MANIFEST_BYTES)
+            if manifest_sha256 is not None and hashlib.sha256(listing).hexdigest() != manifest_sha256:
+                raise BundleError(f"{MANIFEST_FILE} is not the published one: its SHA-256 is not {manifest_sha256}.")
+            manifest = Manifest.from_json(listing)
             absent = [name for name in _REQUIRED_FILES if name not in manifest.files]
             if absent:
                 raise BundleError(f"{MANIFEST_FILE} does not list {', '.join(absent)}; do not use this bundle.")

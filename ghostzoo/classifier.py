@@ -22,6 +22,7 @@ from .engines.select import AUTO, Selection, check_name, open_engine
 from .errors import BundleError, ImageError, InputError, OptionError
 from .fetch import fetch
 from .images import ImageLimits, read_image
+from .origins.options import FetchOptions
 from .outputs import Outputs, run_batch
 from .parallel import map_batches
 from .parity import Agreement
@@ -47,12 +48,21 @@ def load(
     batch_size: int | None = None,
     engine_options: Mapping[str, Any] | None = None,
     limits: ImageLimits | None = None,
+    revision: str | None = None,
+    cache_dir: str | PathLike[str] | None = None,
+    offline: bool | None = None,
+    endpoint: str | None = None,
+    token: str | bool | None = None,
 ) -> Classifier:
     """Load a model.
 
     Args:
-        model: a bundle folder, or the name of a model. Without one it is the small model that comes with the package,
-            and a warning is logged (which goes to stderr unless logging is set up otherwise) that names its classes.
+        model: a bundle folder; the name of a model; or a repository of the Hub, ``owner/name[@revision]``, with
+            ``hf://`` before it or not. A name is looked for in the package, in the folders of ``GHOSTZOO_MODELS``, in
+            the cache, on the Hub, and among the official weights, of which the bundle is then built;
+            ``Classifier.bundle.origin`` tells where it was found. Without one it is the small model that comes with the
+            package, and a warning is logged (which goes to stderr unless logging is set up otherwise) that names its
+            classes.
         engine: the inference library; ``auto`` takes the one that ``GHOSTZOO_ENGINE`` names, or else measures on this
             machine which is the fastest. ``Classifier.selection`` tells which it is and why.
         threads: CPU threads within one call; by default the CPUs that this process may use.
@@ -61,13 +71,18 @@ def load(
         batch_size: specialise the model for this number of images a call; any number is still accepted.
         engine_options: passed on to the engine in its own terms.
         limits: what images may cost at most.
+        revision: branch, tag or commit of the Hub repository.
+        cache_dir: folder that keeps fetched models; by default ``models`` in ghostzoo's cache folder.
+        offline: make no request; by default as ``HF_HUB_OFFLINE`` says.
+        endpoint: address of the Hub; by default ``HF_ENDPOINT`` or https://huggingface.co.
+        token: the Hub's token; by default that of ``HF_TOKEN`` or ``hf auth login``, ``False`` for none.
 
     Raises:
         GhostZooError: the model, the engine or an option cannot be used; the message says why and what to do.
     """
     options = EngineOptions(threads, device, precision, batch_size, engine_options=dict(engine_options or {}))
-    request = _Request({"model": model}, engine, options, limits or ImageLimits())
-    classifier = _open(request)
+    source = {"model": model, "options": FetchOptions(revision, cache_dir, offline, endpoint, token)}
+    classifier = _open(_Request(source, engine, options, limits or ImageLimits()))
     if model is None:
         _log.warning(
             "No model was named, so this is %s, which comes with ghostzoo and knows %d everyday classes: %s. "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -52,6 +53,51 @@ def download_bytes(
     return bytes(transfer.data)
 
 
+def open_session() -> requests.Session:
+    """Return a session that says who asks; proxies and certificates are those of the environment.
+
+    For certificates, ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` count as they do for Python and the Hub's client, and
+    ``requests``' own variables go before them.
+    """
+    session = requests.Session()
+    session.verify = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR") or True
+    session.headers["User-Agent"] = f"ghostzoo/{__version__}"
+    return session
+
+
+@contextmanager
+def follow(
+    session: requests.Session,
+    url: str,
+    *,
+    max_redirects: int,
+    timeout: Callable[[], float],
+    headers: Mapping[str, str] | None = None,
+    on_answer: Callable[[requests.Response], None] = lambda _: None,
+) -> Iterator[requests.Response]:
+    """Yield the answer to a GET that is no redirect, its body unread.
+
+    Args:
+        url: ``http`` or ``https``; redirects may not lead to anything else.
+        timeout: called before each request; seconds for the connection and for each read.
+        on_answer: called with each answer, redirects included.
+
+    Raises:
+        DownloadError: a redirect leads elsewhere, or there are too many.
+        requests.exceptions.RequestException, ValueError: whatever ``requests`` raises.
+    """
+    for _ in range(max_redirects + 1):
+        if urlsplit(url).scheme.lower() not in ("http", "https"):
+            raise DownloadError(f"it leads to {urlsplit(url).scheme}:, and only http and https are followed")
+        with session.get(url, stream=True, allow_redirects=False, timeout=timeout(), headers=headers) as response:
+            on_answer(response)
+            if response.status_code not in _REDIRECTS or "location" not in response.headers:
+                yield response
+                return
+            url = urljoin(url, response.headers["location"])
+    raise DownloadError(f"it redirects more than {max_redirects} times")
+
+
 class _Transfer:
     def __init__(
         self, max_bytes: int, deadline: float, max_redirects: int, address_policy: AddressPolicy | None
@@ -66,8 +112,7 @@ class _Transfer:
 
     def run(self, url: str) -> None:
         try:
-            with requests.Session() as session:
-                session.headers["User-Agent"] = f"ghostzoo/{__version__}"
+            with open_session() as session:
                 if self._address_policy is not None:
                     session.trust_env = False
                     for scheme in ("http://", "https://"):
@@ -82,7 +127,7 @@ class _Transfer:
         except ValueError:  # the libraries' message shows the whole URL, the password in it included
             self.error = DownloadError("it is no valid URL, or leads to none; check its spelling")
         except requests.exceptions.RequestException as error:
-            self.error = DownloadError(f"it cannot be downloaded ({_reason(error)})")
+            self.error = DownloadError(f"it cannot be downloaded ({reason_of(error)})")
         except Exception as error:  # whatever is not caught here would be lost with the thread
             self.error = DownloadError(f"it cannot be downloaded ({error})")
 
@@ -93,19 +138,14 @@ class _Transfer:
                 self._shut_down()
 
     def _fetch(self, session: requests.Session, url: str) -> None:
-        for _ in range(self._max_redirects + 1):
-            if urlsplit(url).scheme.lower() not in ("http", "https"):
-                raise DownloadError(f"it leads to {urlsplit(url).scheme}:, and only http and https are followed")
-            with session.get(url, stream=True, allow_redirects=False, timeout=self._left()) as response:
-                self._shut_down = response.raw.shutdown
-                if response.status_code in _REDIRECTS and "location" in response.headers:
-                    url = urljoin(url, response.headers["location"])
-                    continue
-                if response.status_code != 200:
-                    raise DownloadError(f"the server answered {response.status_code} {response.reason}")
-                self._receive(response)
-                return
-        raise DownloadError(f"it redirects more than {self._max_redirects} times")
+        answers = follow(session, url, max_redirects=self._max_redirects, timeout=self._left, on_answer=self._opened)
+        with answers as response:
+            if response.status_code != 200:
+                raise DownloadError(f"the server answered {response.status_code} {response.reason}")
+            self._receive(response)
+
+    def _opened(self, response: requests.Response) -> None:
+        self._shut_down = response.raw.shutdown
 
     def _receive(self, response: requests.Response) -> None:
         declared = response.headers.get("content-length", "")
@@ -129,8 +169,8 @@ class _Transfer:
         return DownloadError(f"it has more than the {self._max_bytes} bytes that are read; raise max_bytes")
 
 
-def _reason(error: Exception) -> str:
-    """The innermost cause, which is the readable one."""
-    while isinstance(error.__cause__ or error.__context__, Exception):
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+def reason_of(error: BaseException) -> str:
+    """Return the innermost cause, which is the readable one."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
     return str(error) or type(error).__name__

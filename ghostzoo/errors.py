@@ -16,6 +16,10 @@ class UnknownModelError(GhostZooError):
     """The name is neither in the catalog nor a bundle folder."""
 
 
+class FetchError(GhostZooError):
+    """A model could not be got from where it is; the message says what was tried, in which order."""
+
+
 class UnknownEngineError(GhostZooError):
     """The name is no engine that ghostzoo knows."""
 

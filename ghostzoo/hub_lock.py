@@ -63,3 +63,8 @@ def write_lock(pins: Mapping[str, Pin], path: Path | None = None) -> None:
 def find_pin(name: str) -> Pin | None:
     """Return the pin of the catalog model ``name``, or ``None`` if it was never published."""
     return read_lock().get(name)
+
+
+def find_published(repo: str, commit: str) -> Pin | None:
+    """Return the pin of this very commit of this repository, if it is one that was published."""
+    return next((pin for pin in read_lock().values() if (pin.repo, pin.commit) == (repo, commit)), None)

@@ -152,3 +152,31 @@ def steps(total: int) -> Iterator[Callable[[str], None]]:
         task = bar.add_task("starting", total=total, completed=-1)
         yield lambda name: bar.update(task, description=name, advance=1)
         bar.update(task, description="done", completed=total)
+
+
+@contextmanager
+def transfer(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show a download by its size on a terminal; yield what is told of bytes so far and in all, where that is known."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def format_size(count: int) -> str:
+    """Write a number of bytes for people, in powers of 1,000."""
+    from rich.filesize import decimal
+
+    return decimal(count)

@@ -14,10 +14,15 @@ from tests.fixtures.networks import random_arrays, write_weights
 
 @pytest.fixture(scope="session", autouse=True)
 def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache folder of the tests' own, and one engine where a test does not choose: measuring takes seconds."""
+    """A cache folder of the tests' own, no way to the internet, and one engine where a test does not choose."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GHOSTZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("GHOSTZOO_ENGINE", "onnxruntime")
+        patch.setenv("GHOSTZOO_ENGINE", "onnxruntime")  # measuring takes seconds
+        patch.setenv("GHOSTZOO_WEIGHTS_URL", str(tmp_path_factory.mktemp("no-weights")))
+        patch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+        patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hub-client")))
+        for variable in ("GHOSTZOO_MODELS", "GHOSTZOO_HUB_NAMESPACE", "HF_HUB_OFFLINE", "HF_TOKEN"):
+            patch.delenv(variable, raising=False)
         yield
 
 

@@ -191,8 +191,8 @@ def test_closing_frees_the_model(tiny_bundle: Bundle, pictures: list[Path]) -> N
 def test_load_names_what_is_wrong(tmp_path: Path, tiny_bundle: Bundle) -> None:
     with pytest.raises(ghostzoo.UnknownModelError, match="GhostNet_x1_0"):
         ghostzoo.load("GhostNet_x10")
-    with pytest.raises(ghostzoo.UnknownModelError, match="ghostzoo convert"):
-        ghostzoo.load("GhostNet_x1_0")
+    with pytest.raises(ghostzoo.FetchError, match="ghostzoo pull GhostNet_x1_0"):
+        ghostzoo.load("GhostNet_x1_0", offline=True)
     with pytest.raises(ghostzoo.BundleError, match=r"no such folder"):
         ghostzoo.load(tmp_path / "absent")
     with pytest.raises(ghostzoo.BundleError, match=r"no ghostzoo\.json"):

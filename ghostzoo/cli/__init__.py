@@ -16,6 +16,8 @@ _COMMANDS = {
     "predict": "ghostzoo.cli.predict:predict",
     "eval": "ghostzoo.cli.evaluate:eval_command",
     "serve": "ghostzoo.cli.serve:serve",
+    "pull": "ghostzoo.cli.pull:pull",
+    "cache": "ghostzoo.cli.cache:cache",
     "convert": "ghostzoo.cli.convert:convert",
 }
 """Name -> module and command, in the order of the help."""

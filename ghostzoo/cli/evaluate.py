@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..terminal import ANY_PATH, Command, print_table, progress
-from .options import engine_options, model_option
+from .options import engine_options, fetch_options, model_option
 from .unreadable import report_unreadable
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.command("eval", cls=Command)
 @model_option
 @click.option("--data", required=True, type=ANY_PATH, help="Folder a class, .tar of one, or .txt list file.")
+@fetch_options
 @engine_options
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images a call.")
 @click.option("--limit", type=click.IntRange(min=1), help="Take this many images, spread evenly over the data.")

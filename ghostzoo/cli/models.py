@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..terminal import Command, flatten, print_table
+from .options import fetch_options
 
 if TYPE_CHECKING:
     from ..catalog import CatalogModel
@@ -65,18 +66,21 @@ def _caption(records: list[CatalogModel]) -> str:
 
 @click.command(cls=Command)
 @click.argument("model")
+@fetch_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def info(model: str, as_json: bool) -> None:
-    """Show what is known of MODEL: a name of the catalog, or a bundle folder.
+def info(model: str, as_json: bool, **options: Any) -> None:
+    """Show what is known of MODEL: a name of the catalog, a bundle folder, or owner/name of the Hub.
 
     \b
     Examples:
       ghostzoo info GhostNet_x1_0
       ghostzoo info ./my-bundle --json
+      ghostzoo info hf://owner/name@v1.0
     """
     from ..fetch import describe_model
+    from ..origins.options import FetchOptions
 
-    facts = describe_model(model)
+    facts = describe_model(model, FetchOptions(**options))
     if as_json:
         click.echo(json.dumps(facts))
     else:

@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 import click
 
 from ..catalog import DEFAULT_MODEL
+from ..terminal import ANY_PATH
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 model_option = click.option(
-    "--model", help=f"A name that 'ghostzoo list' shows, or a bundle folder.  [default: {DEFAULT_MODEL}]"
+    "--model",
+    help=f"A name that 'ghostzoo list' shows, a bundle folder, or owner/name of the Hub.  [default: {DEFAULT_MODEL}]",
 )
 
 _ENGINE_OPTIONS = (
@@ -25,7 +27,24 @@ _ENGINE_OPTIONS = (
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the CPUs that may be used]"),
 )
 
+cache_dir_option = click.option(
+    "--cache-dir", type=ANY_PATH, help="Folder that keeps fetched models.  [default: see 'ghostzoo cache path']"
+)
+
+_FETCH_OPTIONS = (
+    click.option("--revision", help="Branch, tag or commit of the Hub repository."),
+    cache_dir_option,
+    click.option("--offline", is_flag=True, default=None, help="Make no request; as HF_HUB_OFFLINE=1."),
+    click.option("--endpoint", metavar="URL", help="The Hub's address; as HF_ENDPOINT."),
+    click.option("--token", help="The Hub's token; HF_TOKEN keeps it out of the list of processes."),
+)
+
 
 def engine_options(command: _F) -> _F:
     """Give a command the options of ``ghostzoo.load``: ``engine``, ``device``, ``precision`` and ``threads``."""
     return reduce(lambda decorated, option: option(decorated), reversed(_ENGINE_OPTIONS), command)
+
+
+def fetch_options(command: _F) -> _F:
+    """Give a command the options of ``ghostzoo.load`` that say where models come from, under the same names."""
+    return reduce(lambda decorated, option: option(decorated), reversed(_FETCH_OPTIONS), command)

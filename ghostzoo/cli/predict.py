@@ -9,7 +9,7 @@ import click
 
 from ..errors import ImageError
 from ..terminal import Command, progress
-from .options import engine_options, model_option
+from .options import engine_options, fetch_options, model_option
 from .unreadable import report_unreadable
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @model_option
+@fetch_options
 @engine_options
 @click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Classes for each image.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a call of the engine.  [default: 4]")

@@ -1,0 +1,57 @@
+"""``ghostzoo pull``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from ..errors import GhostZooError
+from ..terminal import Command, print_table
+from .options import fetch_options
+
+
+@click.command(cls=Command)
+@click.argument("names", nargs=-1, metavar="NAME...")
+@click.option("--all", "everything", is_flag=True, help="All models of the catalog.")
+@click.option("--force", is_flag=True, help="Fetch anew what is in the cache already.")
+@click.option("--accept", metavar="SHA256", help="Take official weights with this hash in place of the first ones.")
+@fetch_options
+def pull(names: tuple[str, ...], everything: bool, force: bool, accept: str | None, **options: Any) -> None:
+    """Fetch models into the cache, so that they work without network.
+
+    NAME is a name that 'ghostzoo list' shows, or owner/name[@revision] of the Hub. A model that cannot be had is named
+    at the end and makes the exit status 1; all others are fetched.
+
+    \b
+    Examples:
+      ghostzoo pull GhostNet_x1_0
+      ghostzoo pull hf://owner/name@v1.0
+      ghostzoo pull --all --cache-dir ./models
+    """
+    from ..catalog import list_models
+    from ..fetch import fetch
+    from ..origins.options import FetchOptions
+
+    if bool(names) == everything:
+        raise click.UsageError("Name the models to fetch, or give --all.")
+    if accept is not None and (len(names) != 1 or "/" in names[0]):
+        raise click.UsageError("--accept is for one model with official weights.")
+    where = FetchOptions(**options)
+    rows, errors = [], []
+    for name in list_models() if everything else names:
+        try:
+            bundle = fetch(name, where, refresh=force, accept=accept)
+            rows.append([name, bundle.origin, str(bundle.path)])
+            bundle.release()
+        except GhostZooError as error:
+            if len(names) == 1:
+                raise
+            errors.append(" ".join(str(error).split()))
+    if rows:
+        print_table(["model", "from", "folder"], rows)
+    for message in errors:
+        click.echo(f"Error: {message}", err=True)
+    if errors:
+        sys.exit(1)

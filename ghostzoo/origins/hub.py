@@ -1,0 +1,122 @@
+"""The Hugging Face Hub: a repository at a revision -> a verified bundle in the store."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from ..bundle import Bundle
+from ..errors import BundleError, OptionError
+from ..hub_lock import find_pin, find_published
+from .hub_client import SCHEME, Hub, HubModel, UnreachableError
+from .options import NAMESPACE_VARIABLE, FetchOptions, hub_namespace
+from .store import Store
+
+_REFERENCE = re.compile(r"([A-Za-z0-9][\w.-]{0,95})/([A-Za-z0-9][\w.-]{0,95})(?:@(\S+))?", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+_log = logging.getLogger("ghostzoo")
+
+
+def parse_reference(text: str, options: FetchOptions) -> HubModel | None:
+    """Read ``hf://owner/name[@revision]`` or ``owner/name[@revision]``; ``None`` if it is neither.
+
+    Raises:
+        OptionError: it begins with ``hf://`` and goes on as no repository, or two revisions are asked for.
+    """
+    match = _REFERENCE.fullmatch(text.removeprefix(SCHEME))
+    if match is None or any("--" in part or ".." in part for part in match.group(1, 2)):
+        if text.startswith(SCHEME):
+            raise OptionError(f"{text!r} names no repository of the Hub; write {SCHEME}owner/name[@revision].")
+        return None
+    if match[3] and options.revision and match[3] != options.revision:
+        raise OptionError(f"{text!r} names one revision and revision={options.revision!r} another; give one.")
+    return HubModel(f"{match[1]}/{match[2]}", match[3] or options.revision or "main")
+
+
+def published_as(name: str, options: FetchOptions) -> HubModel | None:
+    """Return where the model ``name`` is on the Hub: in ``GHOSTZOO_HUB_NAMESPACE``, or where the lock file says.
+
+    Raises:
+        OptionError: ``GHOSTZOO_HUB_NAMESPACE`` cannot name a user or an organisation.
+    """
+    pin = find_pin(name)
+    namespace = hub_namespace()
+    if namespace and not (pin and pin.repo == f"{namespace}/{name}"):
+        model = parse_reference(f"{namespace}/{name}", options)
+        if model is None:
+            raise OptionError(f"{NAMESPACE_VARIABLE} is {namespace!r}, which names no user or organisation of the Hub.")
+        return model
+    return HubModel(pin.repo, options.revision or pin.commit) if pin else None
+
+
+def open_kept(model: HubModel, store: Store, options: FetchOptions) -> Bundle | None:
+    """Return the store's bundle or ``None``, without asking whether a branch or tag has moved on."""
+    commit = model.revision
+    if not _COMMIT.fullmatch(commit):
+        commit = store.known_commit(model.repo, options.hub_endpoint, commit) or ""
+    return _open(store, model.repo, commit) if commit else None
+
+
+def fetch_from_hub(model: HubModel, store: Store, options: FetchOptions, *, refresh: bool = False) -> Bundle:
+    """Return the bundle, from the store if it has this very commit, else from the Hub.
+
+    A pinned commit that is kept costs no request, a branch or tag costs one. If the Hub cannot be reached, what the
+    branch was the last time is taken, and a warning says so.
+
+    Args:
+        model: what to fetch.
+        store: where it is kept.
+        options: endpoint, token, offline.
+        refresh: download again what is kept already.
+
+    Raises:
+        FetchError: the Hub does not give it.
+        BundleError: what the Hub gives is refused.
+    """
+    pinned = bool(_COMMIT.fullmatch(model.revision))
+    if (pinned or options.is_offline) and not refresh and (kept := open_kept(model, store, options)):
+        return kept
+    hub = Hub(model, options)
+    try:
+        commit = model.revision if pinned else hub.commit()
+    except UnreachableError as error:
+        kept = None if refresh else open_kept(model, store, options)
+        if kept is None:
+            raise
+        _log.warning("%s The bundle of commit %s is used, which it was the last time.", error, kept.path.name)
+        return kept
+    with store.exclusive(store.hub_path(model.repo, commit)) as path:
+        bundle = None if refresh else _open(store, model.repo, commit)
+        if bundle is None:
+            bundle = _download(hub, commit, path, store)
+    if not pinned:
+        store.remember_commit(model.repo, options.hub_endpoint, model.revision, commit)
+    return bundle
+
+
+def _open(store: Store, repo: str, commit: str) -> Bundle | None:
+    pin = find_published(repo, commit)
+    return store.open(store.hub_path(repo, commit), manifest_sha256=pin.manifest_sha256 if pin else None)
+
+
+def _download(hub: Hub, commit: str, path: Path, store: Store) -> Bundle:
+    pin = find_published(hub.model.repo, commit)
+    sha256 = pin.manifest_sha256 if pin else None
+    with store.scratch(path) as scratch:
+        folder = scratch / "bundle"
+        try:
+            hub.save(folder, commit, sha256)
+            bundle = Bundle.open(folder, origin="hub", manifest_sha256=sha256)
+        except BundleError as error:
+            raise type(error)(
+                f"{hub} is refused: {str(error).removeprefix(f'Bundle {folder}: ')} Nothing of it was kept."
+            ) from error
+        except OSError as error:
+            raise store.unwritable(error) from error
+        shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's notes
+        store.install(folder, path)
+    return replace(bundle, path=path)

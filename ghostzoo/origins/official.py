@@ -1,0 +1,196 @@
+"""The official weights: downloaded from PaddleClas or a mirror, and made into a bundle on the spot.
+
+They carry no published checksum. So the hash of the first download is kept, a later download that differs is refused
+until the user says that the new one is right, and the weights must fit the architecture to the last shape.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ..bundle import Bundle
+from ..catalog import CatalogModel
+from ..errors import FetchError, OptionError, WeightsError
+from ..files import write_atomically
+from .options import WEIGHTS_VARIABLE, FetchOptions
+from .store import Store
+
+RECORD_FILE = "first-download.json"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+_log = logging.getLogger("ghostzoo")
+
+
+@dataclass(frozen=True)
+class WeightsPlace:
+    """Where the weights of one model are: a URL, or a file on this machine."""
+
+    text: str
+
+    @property
+    def file(self) -> Path | None:
+        """The local file, or ``None`` for a URL."""
+        return None if _is_url(self.text) else Path(self.text).expanduser()
+
+    def __str__(self) -> str:
+        """The place without password and query."""
+        from ..images import describe
+
+        return describe(self.text)
+
+
+def weights_place(record: CatalogModel) -> WeightsPlace:
+    """Return where to get the weights: ``GHOSTZOO_WEIGHTS_URL``, or else PaddleClas's own address.
+
+    Raises:
+        OptionError: the template in ``GHOSTZOO_WEIGHTS_URL`` has a placeholder other than ``{name}``.
+    """
+    official = record.weights_url or ""
+    mirror = os.environ.get(WEIGHTS_VARIABLE, "").strip()
+    if not mirror:
+        return WeightsPlace(official)
+    if "{" not in mirror:
+        return WeightsPlace(f"{mirror.removeprefix('file://').rstrip('/')}/{official.rpartition('/')[2]}")
+    try:
+        return WeightsPlace(mirror.removeprefix("file://").format(name=record.name))
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise OptionError(
+            f"{WEIGHTS_VARIABLE} is {mirror!r}; {{name}} is the only placeholder that it may have."
+        ) from error
+
+
+def build_from_official(
+    record: CatalogModel,
+    store: Store,
+    options: FetchOptions,
+    *,
+    refresh: bool = False,
+    accept: str | None = None,
+) -> Bundle:
+    """Download the official weights of ``record`` and make a bundle of them in the store.
+
+    Args:
+        record: the catalog's record.
+        store: where the bundle is kept.
+        options: whether requests may be made.
+        refresh: build it anew even if another process has built it meanwhile, or it is there already.
+        accept: SHA-256 of weights that replace those of the first download.
+
+    Raises:
+        FetchError: the weights cannot be had, or the store cannot be written.
+        WeightsError: they differ from the first download's, or do not fit the architecture.
+    """
+    if accept is not None and not _SHA256.fullmatch(accept):
+        raise OptionError(f"A SHA-256 has 64 hexadecimal digits; {accept!r} cannot be accepted.")
+    place = weights_place(record)
+    if options.is_offline and place.file is None:
+        raise FetchError(f"{place} was not asked, since no request may be made")
+    if place.file is not None and not place.file.is_file():
+        raise FetchError(f"there is no file {place.file}")
+    path = store.official_path(record.name)
+    with store.exclusive(path):
+        kept = None if refresh else store.open(path)
+        if kept is not None:
+            return kept
+        try:
+            file = place.file or _download(place, path.parent, record)
+            return _build(record, place, file, path, store, accept)
+        except OSError as error:
+            raise store.unwritable(error) from error
+
+
+def _download(place: WeightsPlace, folder: Path, record: CatalogModel) -> Path:
+    from ..download import DownloadError
+    from ..params import MAX_WEIGHTS_BYTES
+    from .transfer import download_file
+
+    target = folder / f".{record.name}_pretrained.pdparams"
+    try:
+        download_file(place.text, target, max_bytes=MAX_WEIGHTS_BYTES, title=record.name)
+    except DownloadError as error:
+        raise FetchError(f"{place} was not downloaded: {error}") from error
+    return target
+
+
+def _build(
+    record: CatalogModel, place: WeightsPlace, file: Path, path: Path, store: Store, accept: str | None
+) -> Bundle:
+    from ..converter import write_model_bundle
+    from ..labels import resolve_labels
+    from ..params import read_weights
+
+    try:
+        weights = read_weights(file, width=record.width, num_classes=record.num_classes)
+    except WeightsError as error:
+        if place.file is not None:
+            raise
+        reason = str(error).replace(str(file), "the file")
+        raise WeightsError(f"{place} gives no weights of {record.name}, and nothing was kept: {reason}") from error
+    finally:
+        if place.file is None:
+            file.unlink(missing_ok=True)
+    _check_first_download(record, place, path.with_name(RECORD_FILE), weights.sha256, accept)
+    with store.scratch(path) as scratch:
+        bundle = write_model_bundle(
+            replace(weights, file_name=f"{record.name}_pretrained.pdparams"),
+            scratch / "bundle",
+            model_name=record.name,
+            labels=resolve_labels(None, record.num_classes),
+            preprocessing=record.preprocessing,
+            official=record,
+        )
+        _record_first_download(path.with_name(RECORD_FILE), place, weights.sha256, weights.size)
+        store.install(bundle.path, path)
+    return replace(bundle, path=path, origin="official weights")
+
+
+def _check_first_download(
+    record: CatalogModel, place: WeightsPlace, note: Path, sha256: str, accept: str | None
+) -> None:
+    """Refuse weights that are others than those of the first download, unless their very hash is accepted."""
+    first = _read_record(note)
+    if accept is not None and accept != sha256:
+        raise FetchError(
+            f"{place} gives weights with SHA-256 {sha256}, not the accepted {accept}; nothing was changed."
+        )
+    if first is None or first["sha256"] == sha256:
+        return
+    if accept == sha256:
+        _log.warning("%s: new weights are accepted: %s instead of %s.", record.name, sha256, first["sha256"])
+        return
+    raise WeightsError(
+        f"{place} gives other weights of {record.name} than before and they are refused: SHA-256 {sha256}, but the "
+        f"first download, of {first['date']} from {first['url']}, had {first['sha256']}. If you know that the new ones "
+        f"are right, accept them with 'ghostzoo pull {record.name} --accept {sha256}'."
+    )
+
+
+def _read_record(note: Path) -> dict[str, str] | None:
+    try:
+        content = json.loads(note.read_bytes())
+        return {key: str(content[key]) for key in ("sha256", "url", "date")}
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{note} is damaged, so it is not known which weights were downloaded first; delete it to trust the next "
+            "download."
+        ) from error
+
+
+def _record_first_download(note: Path, place: WeightsPlace, sha256: str, size: int) -> None:
+    first = _read_record(note)
+    if first is None or first["sha256"] != sha256:  # others get here only when they were accepted
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        content = {"url": str(place), "sha256": sha256, "size": size, "date": now}
+        write_atomically(note, json.dumps(content, indent=2).encode())
+
+
+def _is_url(text: str) -> bool:
+    return text.lower().startswith(("http://", "https://"))

@@ -1,0 +1,83 @@
+"""What a caller or the environment says about where models come from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from ..cache import cache_folder
+from ..errors import OptionError
+
+MODELS_VARIABLE = "GHOSTZOO_MODELS"
+"""Environment variable: folders that hold bundles by name, separated as in ``PATH``."""
+NAMESPACE_VARIABLE = "GHOSTZOO_HUB_NAMESPACE"
+"""Environment variable: the Hub's user or organisation whose repositories are asked for models by name."""
+WEIGHTS_VARIABLE = "GHOSTZOO_WEIGHTS_URL"
+"""Environment variable: a mirror of the official weights, as URL template with ``{name}``, URL folder or folder."""
+ENDPOINT_VARIABLE = "HF_ENDPOINT"
+OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
+
+DEFAULT_ENDPOINT = "https://huggingface.co"
+_TRUE = ("1", "on", "yes", "true")
+
+
+@dataclass(frozen=True)
+class FetchOptions:
+    """Options of ``ghostzoo.load`` that say where a model comes from; ``None`` asks the environment."""
+
+    revision: str | None = None
+    """Branch, tag or commit of the Hub repository."""
+    cache_dir: str | PathLike[str] | None = None
+    """Folder that keeps fetched models; by default ``models`` in ghostzoo's cache folder."""
+    offline: bool | None = None
+    """Make no request; by default as ``HF_HUB_OFFLINE`` says."""
+    endpoint: str | None = None
+    """Address of the Hub; by default ``HF_ENDPOINT`` or https://huggingface.co."""
+    token: str | bool | None = field(default=None, repr=False)
+    """The Hub's token; ``None`` takes the one of ``HF_TOKEN`` or ``hf auth login``, ``False`` none."""
+
+    def __post_init__(self) -> None:
+        if self.revision is not None and not self.revision.strip():
+            raise OptionError("revision must name a branch, a tag or a commit of the Hub repository.")
+        if not self.hub_endpoint.lower().startswith(("http://", "https://")):
+            raise OptionError(
+                f"The Hub's endpoint must begin with http:// or https://, not {self.hub_endpoint!r}; "
+                f"see endpoint= and {ENDPOINT_VARIABLE}."
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A token does not go into a pickle; who unpickles uses his own."""
+        return {**vars(self), "token": None if isinstance(self.token, str) else self.token}
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether no request may be made."""
+        if self.offline is not None:
+            return self.offline
+        return os.environ.get(OFFLINE_VARIABLE, "").strip().lower() in _TRUE
+
+    @property
+    def hub_endpoint(self) -> str:
+        """The Hub's address, without a slash at its end."""
+        return (self.endpoint or os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT).rstrip("/")
+
+    @property
+    def models_cache(self) -> Path:
+        """The folder that keeps fetched models; it may not exist yet."""
+        return Path(self.cache_dir).expanduser() if self.cache_dir is not None else cache_folder() / "models"
+
+
+def hub_namespace() -> str | None:
+    """Return the namespace of ``GHOSTZOO_HUB_NAMESPACE``, if there is one."""
+    return os.environ.get(NAMESPACE_VARIABLE, "").strip().strip("/") or None
+
+
+def model_folders() -> Iterator[Path]:
+    """Yield the folders of ``GHOSTZOO_MODELS``, in their order."""
+    for entry in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep):
+        if entry.strip():
+            yield Path(entry.strip()).expanduser()

@@ -1,0 +1,209 @@
+"""The folder that keeps fetched models: each a plain bundle, which appears whole or not at all.
+
+::
+
+    hub/<owner>--<name>/<commit>/       a bundle
+    hub/<owner>--<name>/branches.json   which commit a branch or tag was, when it was asked for last
+    official/<name>/bundle/             a bundle that was built from the official weights
+    official/<name>/first-download.json the hash of the weights that were downloaded first
+
+Whatever begins with a dot is unfinished or a lock.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..bundle import Bundle
+from ..cache import CACHE_VARIABLE
+from ..errors import BundleError, FetchError
+from ..files import write_atomically
+from ..manifest import MANIFEST_FILE
+
+_HUB = "hub"
+_OFFICIAL = "official"
+_BRANCHES_FILE = "branches.json"
+_SUPERSEDED = "superseded"
+_PATIENCE = 2.0
+"""Seconds that another process is waited for without a word."""
+
+_log = logging.getLogger("ghostzoo")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One bundle in the folder."""
+
+    name: str
+    """A model's name, or ``owner/name@commit``."""
+    path: Path
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return folder_size(self.path)
+
+
+class Store:
+    """The models in ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def hub_path(self, repo: str, commit: str) -> Path:
+        """Return where the bundle of ``commit`` of the repository ``repo`` is or would be."""
+        return self._repository(repo) / commit
+
+    def official_path(self, name: str) -> Path:
+        """Return where the bundle built from the official weights of ``name`` is or would be."""
+        return self.root / _OFFICIAL / name / "bundle"
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the bundles, damaged ones included."""
+        for path in sorted(self.root.glob(f"{_OFFICIAL}/[!.]*/bundle")):
+            yield Entry(path.parent.name, path)
+        for path in sorted(self.root.glob(f"{_HUB}/[!.]*/[!.]*")):
+            if path.is_dir():
+                yield Entry(f"{path.parent.name.replace('--', '/', 1)}@{path.name}", path)
+
+    def open(self, path: Path, *, manifest_sha256: str | None = None) -> Bundle | None:
+        """Open the bundle at ``path``, or return ``None`` if there is none or a damaged one, which is said."""
+        if not path.is_dir():
+            return None
+        try:
+            return Bundle.open(path, origin="cache", manifest_sha256=manifest_sha256)
+        except BundleError as error:
+            _log.warning("What the cache holds is not used: %s", error)
+            return None
+
+    def known_commit(self, repo: str, endpoint: str, revision: str) -> str | None:
+        """Return which commit ``revision`` was when this Hub was asked last."""
+        return self._branches(repo).get(f"{endpoint} {revision}")
+
+    def remember_commit(self, repo: str, endpoint: str, revision: str, commit: str) -> None:
+        """Note which commit ``revision`` is."""
+        key = f"{endpoint} {revision}"
+        if self._branches(repo).get(key) == commit:
+            return
+        with self.exclusive(self._repository(repo) / _BRANCHES_FILE) as path:
+            branches = self._branches(repo)
+            superseded = {*branches.pop(_SUPERSEDED, "").split(), branches.get(key, "")}
+            branches[key] = commit
+            branches[_SUPERSEDED] = " ".join(sorted(superseded - set(branches.values())))
+            write_atomically(path, json.dumps(branches, indent=2).encode())
+
+    def superseded_commits(self, repo: str) -> set[str]:
+        """Return the commits that a branch or tag has moved on from."""
+        return set(self._branches(repo).get(_SUPERSEDED, "").split())
+
+    def folders(self) -> Iterator[Path]:
+        """Yield the folders that hold bundles, and what a killed process left."""
+        yield from sorted((*self.root.glob(f"{_HUB}/[!.]*"), *self.root.glob(f"{_OFFICIAL}/[!.]*")))
+
+    @contextmanager
+    def idle(self, lock_file: Path) -> Iterator[bool]:
+        """Yield whether no process holds this lock; nobody can take it meanwhile."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(lock_file)
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, OSError, NotImplementedError):
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    @contextmanager
+    def exclusive(self, path: Path) -> Iterator[Path]:
+        """Let only one process at a time make ``path``; its folder is made, what a killed one left is cleared away.
+
+        Raises:
+            FetchError: the folder cannot be written or locked.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=_PATIENCE)
+            except Timeout:
+                _log.warning("Another process is fetching %s; waiting for it.", path)
+                lock.acquire()
+        except (OSError, NotImplementedError) as error:
+            raise self.unwritable(error) from error
+        try:
+            for left in path.parent.glob(f".{path.name}-*.tmp"):
+                shutil.rmtree(left, ignore_errors=True)
+            yield path
+        finally:
+            lock.release()
+
+    @contextmanager
+    def scratch(self, path: Path) -> Iterator[Path]:
+        """Yield an empty folder beside ``path`` that is gone afterwards.
+
+        Raises:
+            FetchError: the folder cannot be written.
+        """
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent))
+        except OSError as error:
+            raise self.unwritable(error) from error
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def install(self, folder: Path, path: Path) -> None:
+        """Rename the finished bundle ``folder``, which lies in a scratch folder, to ``path``; replaces what is there.
+
+        Raises:
+            FetchError: the folder cannot be written.
+        """
+        try:
+            if path.exists():
+                path.rename(folder.with_name(f"{folder.name}-old"))
+            folder.rename(path)
+        except OSError as error:
+            raise self.unwritable(error) from error
+
+    def unwritable(self, error: Exception) -> FetchError:
+        """Return the error that says that nothing can be kept here, and what to do."""
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        return FetchError(
+            f"{self.root} cannot be written ({reason}); free some space there, or name another folder with cache_dir= "
+            f"or {CACHE_VARIABLE}."
+        )
+
+    def _repository(self, repo: str) -> Path:
+        return self.root / _HUB / repo.replace("/", "--")  # the Hub allows no '--' in names
+
+    def _branches(self, repo: str) -> dict[str, str]:
+        try:
+            content = json.loads((self._repository(repo) / _BRANCHES_FILE).read_bytes())
+        except (OSError, ValueError):  # it only saves asking the Hub again
+            return {}
+        return {key: str(value) for key, value in content.items()} if isinstance(content, dict) else {}
+
+
+def is_bundle_folder(path: Path) -> bool:
+    """Whether ``path`` holds a manifest."""
+    return (path / MANIFEST_FILE).is_file()
+
+
+def folder_size(path: Path) -> int:
+    """Return the bytes of all files in ``path``, or of the file itself."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
