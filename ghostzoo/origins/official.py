@@ -143,7 +143,7 @@ def _build(
             model_name=record.name,
             labels=resolve_labels(None, record.num_classes),
             preprocessing=record.preprocessing,
-            official=record,
+            record=record,
         )
         _record_first_download(path.with_name(RECORD_FILE), place, weights.sha256, weights.size)
         store.install(bundle.path, path)
