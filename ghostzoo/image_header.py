@@ -19,6 +19,10 @@ _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_END = 0xD9
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_CHUNK_EXTRA = 12
+"""Bytes of a chunk besides its content: length, kind and checksum."""
+
 _PNM = re.compile(rb"P[1-6](?=\s)(?:\s|#[^\r\n]*[\r\n])*(\d{1,9})\s(?:\s|#[^\r\n]*[\r\n])*(\d{1,9})\s")
 
 _TIFF_SIZES = {256: "width", 257: "height", 322: "tile width", 323: "tile height"}
@@ -38,6 +42,8 @@ def decoded_size(data: bytes) -> tuple[int, int]:
     try:
         if data.startswith(b"\xff\xd8"):
             return _jpeg_size(data)
+        if data.startswith(_PNG):
+            return _png_size(data)
         if data.startswith((b"II*\0", b"MM\0*")):
             return _tiff_size(data)
         if data.startswith((b"GIF87a", b"GIF89a")):
@@ -64,6 +70,22 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
             size = (width, height)
         position += max(length, 2)
     raise HeaderError("it is truncated; get the file again")
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    """The one header's size. The decoder takes as much memory as a chunk claims, so each has to be there in full."""
+    position, size = len(_PNG), None
+    while True:
+        length, kind = struct.unpack_from(">L4s", data, position)
+        if length > len(data) - position - _PNG_CHUNK_EXTRA:
+            raise HeaderError("it is truncated or damaged; get the file again")
+        if (kind == b"IHDR") != (size is None):
+            raise HeaderError("its header is damaged; save it again")
+        if size is None:
+            size = struct.unpack_from(">LL", data, position + 8)
+        if kind == b"IEND":
+            return size
+        position += length + _PNG_CHUNK_EXTRA
 
 
 def _pnm_size(data: bytes) -> tuple[int, int]:
@@ -98,10 +120,8 @@ def _whole(pixels: int, tile: int) -> int:
 def _other_size(data: bytes) -> tuple[int, int]:
     if data[4:8] == b"ftyp":
         raise HeaderError("AVIF and HEIC are not read; convert it to PNG, or open it with PIL and pass the PIL image")
-    if not data.startswith((b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"\0\0\0\x0cjP  ")):
+    if not data.startswith((b"RIFF", b"BM", b"\0\0\0\x0cjP  ")):
         raise HeaderError(f"it is no image in a format that is read ({FORMATS})")
-    if data.startswith(b"\x89PNG") and b"IEND" not in data:
-        raise HeaderError("it is truncated; get the file again")
     width, height = imagesize.get(io.BytesIO(data))
     if width == height == -1:
         raise HeaderError(f"its header is damaged, or it is in no format that is read ({FORMATS})")

@@ -261,6 +261,18 @@ def bomb_png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
 
 
+@pytest.mark.parametrize("kind", [b"IHDR", b"IDAT", b"tEXt", b"IEND"])
+@pytest.mark.parametrize("claimed", [2**31 - 1, 2**31 + 5, 2**32 - 1])
+def test_a_png_chunk_that_claims_more_than_there_is_allocates_nothing(kind: bytes, claimed: int) -> None:
+    text = chunk(b"tEXt", b"Comment\0x")
+    data = bytearray(encoded(picture(*SMALL), "PNG"))
+    data[33:33] = text
+    start = data.index(kind) - 4
+    data[start : start + 4] = struct.pack(">L", claimed)
+    with pytest.raises(HeaderError, match="truncated or damaged"):
+        decoded_size(bytes(data))
+
+
 @pytest.mark.parametrize(
     "data",
     [
