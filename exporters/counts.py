@@ -1,8 +1,9 @@
 """Parameters and multiply-adds, counted from the ONNX graph and held against the published figures.
 
-The graph pads channels to fit the engines' blocked layouts. Which slots are padding is told by the graph of the same
-architecture whose weights are all ones: there, padding is all that is zero. They are counted apart, so that what is
-left is the network itself, dead channels included.
+The graph pads channels to fit the engines' blocked layouts, and computes some twice to spare a concatenation. Both are
+told by graphs of the same architecture with weights that show their place: padding is what is zero there, a repetition
+is what was there before, and what the weights have no part in is the graph's own. They are counted apart, so that what
+is left is the network itself, dead channels included.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ghostzoo.architecture import Architecture
+from ghostzoo.architecture import BATCH_NORM_EPSILON, Architecture
 from ghostzoo.catalog import PublishedFigures
 from ghostzoo.graph import build_graph
 
@@ -63,7 +64,7 @@ def count(model: bytes, architecture: Architecture) -> Counts:
         ValueError: the graph is another one, or holds something in its padding.
     """
     graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(model), strict_mode=True).graph
-    used = _used_slots(graph, architecture)
+    used, own = _used_slots(graph, architecture)
     shapes = {
         value.name: [dimension.dim_value or 1 for dimension in value.type.tensor_type.shape.dim]
         for value in (*graph.input, *graph.value_info, *graph.output)
@@ -73,16 +74,16 @@ def count(model: bytes, architecture: Architecture) -> Counts:
         if node.op_type == "GlobalAveragePool":
             _, _, height, width = shapes[node.input[0]]
             extra += (height * width + 1) * _channels(graph, node.input[0], used)
-        if node.op_type not in ("Conv", "Gemm"):
+        if node.op_type != "Conv":
             continue
-        weight = used[node.input[1]]
-        bias = used[node.input[2]].sum() if len(node.input) > 2 else 0  # the second half of a split has none
+        weight = own[node.input[1]]
+        bias = own[node.input[2]].sum() if len(node.input) > 2 else 0  # the second half of a split has none
         places = int(np.prod(shapes[node.output[0]][2:], dtype=np.int64))
         weights += int(weight.sum())
         multiply_adds += int(weight.sum()) * places
         padded += sum(used[name].size for name in node.input[1:])
         padded_multiply_adds += weight.size * places
-        if node.op_type == "Gemm" or ".se." in node.name:
+        if node.name == "head.logits" or ".se." in node.name:
             biases += int(bias)
         else:  # folded from a batch-norm
             normalised += int(bias)
@@ -97,20 +98,50 @@ def count(model: bytes, architecture: Architecture) -> Counts:
     )
 
 
-def _used_slots(graph: onnx.GraphProto, architecture: Architecture) -> dict[str, NDArray[np.bool_]]:
-    """Initializer -> which of its numbers are weights of the network, and not padding."""
-    ones = {key: np.ones(shape, np.float32) for key, shape in architecture.state_shapes().items()}
+def _used_slots(
+    graph: onnx.GraphProto, architecture: Architecture
+) -> tuple[dict[str, NDArray[np.bool_]], dict[str, NDArray[np.bool_]]]:
+    """Initializer -> which of its numbers are no padding, and which of those are weights that stand there first."""
     size = graph.input[0].type.tensor_type.shape.dim[2].dim_value
-    data = build_graph(ones, architecture, model_name=graph.name, weights_sha256="", image_size=size)
-    probe = onnx.load_from_string(data).graph
-    if list(probe.node) != list(graph.node):
+    none, every = (_probe(architecture, graph.name, size, numbered) for numbered in (False, True))
+    if list(every.node) != list(graph.node):
         raise ValueError(f"this is not the graph that ghostzoo writes for width {architecture.width:g}")
-    used = {tensor.name: onnx.numpy_helper.to_array(tensor) != 0 for tensor in probe.initializer}
+    numbers, constants = (
+        {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in probe.initializer} for probe in (every, none)
+    )
+    used = {name: values != 0 for name, values in numbers.items()}
     for tensor in graph.initializer:
         slots = used[tensor.name]
         if list(tensor.dims) != list(slots.shape) or (onnx.numpy_helper.to_array(tensor)[~slots] != 0).any():
             raise ValueError(f"{tensor.name} has another shape than the architecture's, or weights in its padding")
-    return used
+    return used, {name: (values != constants[name]) & _is_first(values) for name, values in numbers.items()}
+
+
+def _probe(architecture: Architecture, name: str, image_size: int, numbered: bool) -> onnx.GraphProto:
+    """The graph of weights that are all different, or all zero; the batch-norms change nothing.
+
+    The numbers start at 2, since the graph has ones of its own.
+    """
+    arrays = {
+        key: (np.arange(2, np.prod(shape) + 2, dtype=np.float32) * numbered).reshape(shape)
+        for key, shape in architecture.state_shapes().items()
+    }
+    for key, values in arrays.items():
+        if key.endswith("_batch_norm.weight"):
+            values[:] = 1
+        elif key.endswith("._variance"):
+            values[:] = 1 - BATCH_NORM_EPSILON
+        elif key.endswith("._mean"):
+            values[:] = 0
+    data = build_graph(arrays, architecture, model_name=name, weights_sha256="", image_size=image_size)
+    return onnx.load_from_string(data).graph
+
+
+def _is_first(values: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Where a value stands for the first time."""
+    first = np.zeros(values.size, bool)
+    first[np.unique(values, return_index=True)[1]] = True
+    return first.reshape(values.shape)
 
 
 def _channels(graph: onnx.GraphProto, name: str, used: dict[str, NDArray[np.bool_]]) -> int:

@@ -23,7 +23,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from ghostzoo.graph import INPUT_NAME
+from ghostzoo.graph_builder import INPUT_NAME
 
 _LARGEST_INT8 = 127
 
@@ -120,14 +120,12 @@ def _shrink_weights(model: onnx.ModelProto, nodes: set[str]) -> None:
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     widening = []
     for node in model.graph.node:
-        if node.name not in nodes or node.op_type not in ("Conv", "Gemm") or node.input[1] not in tensors:
+        if node.name not in nodes or node.op_type != "Conv" or node.input[1] not in tensors:
             continue
         name = node.input[1]
         tensor = tensors.pop(name)
         values = numpy_helper.to_array(tensor)
-        # Paddle's Linear weights, which Gemm takes as they are, have their output channels last.
-        axes = tuple(range(1, values.ndim)) if node.op_type == "Conv" else (0,)
-        scale = np.abs(values).max(axis=axes, keepdims=True) / np.float32(_LARGEST_INT8)
+        scale = np.abs(values).max(axis=(1, 2, 3), keepdims=True) / np.float32(_LARGEST_INT8)
         scale[scale == 0] = 1
         model.graph.initializer.remove(tensor)
         model.graph.initializer.extend(

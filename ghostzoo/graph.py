@@ -6,45 +6,22 @@ logical channel each physical slot of a tensor holds; ``EMPTY`` slots carry zero
 zero through ReLU, depthwise convolutions, additions and gates. So the logits are those of the original, up to float32
 rounding.
 
-A tensor between blocks has the two halves of a ghost module's output, each padded on its own, so that concatenating the
-halves is the only data movement, and the hidden tensors inside a block are never concatenated at all.
+A wide tensor between blocks has the two halves of a ghost module's output, each padded on its own, so that
+concatenating the halves is the only data movement, and the hidden tensors inside a block are never concatenated at all.
+A narrow one is computed as a whole, without any concatenation: see ``GraphBuilder.narrow_ghost``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from . import __version__
-from .architecture import BATCH_NORM_EPSILON, EMBEDDING_SIZE, Architecture, Block
+from .architecture import EMBEDDING_SIZE, Architecture, Block
+from .graph_builder import EMBEDDING_NAME, EMPTY, INPUT_NAME, LOGITS_NAME, Arrays, GraphBuilder, Layout, Tensor, padded
 
-if TYPE_CHECKING:
-    import onnx
-
-INPUT_NAME = "pixel_values"
-LOGITS_NAME = "logits"
-EMBEDDING_NAME = "embedding"
-
-# Opset 17 with IR 8 is what TensorRT 10, OpenVINO and every ONNX Runtime since 1.12 read.
-OPSET_VERSION = 17
-IR_VERSION = 8
-
-EMPTY = -1
 _CHANNEL_BLOCK = 8
-_SE_CHANNEL_BLOCK = 4
-
-Arrays = Mapping[str, NDArray[np.float32]]
-Layout = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    name: str
-    layout: Layout
+_NARROW_CHANNELS = 16
+"""As many as fit one block of the widest layout, that of AVX-512; half a block would cost as much as a whole one."""
 
 
 def build_graph(
@@ -65,8 +42,10 @@ def build_graph(
     Returns:
         The serialised ``onnx.ModelProto``.
     """
-    builder = _Builder(arrays)
-    x = builder.stem(_halves(architecture.stem_channels))
+    builder = GraphBuilder(arrays)
+    image = Tensor(INPUT_NAME, np.arange(3), image_size)
+    stem = _joined_layout(architecture.stem_channels)
+    x = builder.conv_bn("stem", "conv1", [image], stem, relu=True, stride=2)
     for block in architecture.blocks:
         x = _block(builder, block, x)
     _head(builder, architecture, x)
@@ -79,235 +58,58 @@ def build_graph(
     return builder.serialize(model_name, architecture.num_classes, image_size, metadata)
 
 
-def _block(builder: _Builder, block: Block, x: _Tensor) -> _Tensor:
+def _block(builder: GraphBuilder, block: Block, x: Tensor) -> Tensor:
     name, key = f"blocks.{block.index}", block.key
-    hidden = _half_layouts(block.hidden_channels)
-    primary = builder.conv_bn(f"{name}.ghost1.primary", f"{key}.ghost_module_1.primary_conv", [x], hidden[0], relu=True)
-    cheap = builder.depthwise_bn(
-        f"{name}.ghost1.cheap", f"{key}.ghost_module_1.cheap_operation", primary, layout=hidden[1], relu=True
-    )
-    halves = [primary, cheap]
+    parts = _ghost(builder, f"{name}.ghost1", f"{key}.ghost_module_1", [x], block.hidden_channels, relu=True)
     if block.stride == 2:
-        halves = [
-            builder.depthwise_bn(f"{name}.depthwise.{side}", f"{key}.depthwise_conv", half, stride=2)
-            for side, half in zip("ab", halves, strict=True)
+        parts = [
+            builder.depthwise_bn(f"{name}.depthwise.{side}", f"{key}.depthwise_conv", part, stride=2)
+            for side, part in zip("ab", parts, strict=False)
         ]
     if block.se_channels:
-        halves = builder.squeeze_excite(f"{name}.se", f"{key}.se_block", halves, block.se_channels)
-    out = _half_layouts(block.out_channels)
-    primary = builder.conv_bn(f"{name}.ghost2.primary", f"{key}.ghost_module_2.primary_conv", halves, out[0])
-    cheap = builder.depthwise_bn(
-        f"{name}.ghost2.cheap", f"{key}.ghost_module_2.cheap_operation", primary, layout=out[1]
-    )
-    joined = builder.concat(f"{name}.ghost2", [primary, cheap])
+        parts = builder.squeeze_excite(f"{name}.se", f"{key}.se_block", parts, block.se_channels)
+    parts = _ghost(builder, f"{name}.ghost2", f"{key}.ghost_module_2", parts, block.out_channels)
+    joined = parts[0] if len(parts) == 1 else builder.concat(f"{name}.ghost2", parts)
     shortcut = x
     if not block.has_identity_shortcut:
         depthwise = builder.depthwise_bn(
             f"{name}.shortcut.depthwise", f"{key}.shortcut_depthwise", x, stride=block.stride
         )
         shortcut = builder.conv_bn(f"{name}.shortcut.pointwise", f"{key}.shortcut_conv", [depthwise], joined.layout)
-    return builder.node("Add", name, [joined.name, shortcut.name], joined.layout)
+    return builder.node("Add", name, [joined, shortcut], joined.layout)
 
 
-def _head(builder: _Builder, architecture: Architecture, x: _Tensor) -> None:
-    last = _padded(np.arange(architecture.last_channels), _CHANNEL_BLOCK)
+def _ghost(
+    builder: GraphBuilder, name: str, key: str, inputs: list[Tensor], channels: int, *, relu: bool = False
+) -> list[Tensor]:
+    """A ghost module: its two halves, or one tensor that holds both where they are narrow."""
+    if channels <= _NARROW_CHANNELS:
+        return [builder.narrow_ghost(name, key, inputs, _joined_layout(channels), relu=relu)]
+    layouts = _half_layouts(channels)
+    primary = builder.conv_bn(f"{name}.primary", f"{key}.primary_conv", inputs, layouts[0], relu=relu)
+    cheap = builder.depthwise_bn(f"{name}.cheap", f"{key}.cheap_operation", primary, layout=layouts[1], relu=relu)
+    return [primary, cheap]
+
+
+def _head(builder: GraphBuilder, architecture: Architecture, x: Tensor) -> None:
+    last = padded(np.arange(architecture.last_channels), _CHANNEL_BLOCK)
     x = builder.conv_bn("head.last", "conv_last", [x], last, relu=True)
-    x = builder.node("GlobalAveragePool", "head.pool", [x.name], last)
+    x = builder.pool("head.pool", x)
     x = builder.conv_bn("head.hidden", "fc_0", [x], np.arange(EMBEDDING_SIZE), relu=True)
-    builder.node("Flatten", "head.embedding", [x.name], x.layout, output=EMBEDDING_NAME)
-    builder.linear("head.logits", "fc_1", EMBEDDING_NAME, LOGITS_NAME)
-
-
-def _padded(channels: Layout, block: int) -> Layout:
-    return np.concatenate([channels, np.full(-len(channels) % block, EMPTY)])
+    builder.node("Flatten", "head.embedding", [x], x.layout, output=EMBEDDING_NAME)
+    # As a convolution, so that the tensor stays in the blocked layout up to the very end.
+    logits = builder.pointwise_linear("head.logits", "fc_1", x, np.arange(architecture.num_classes))
+    builder.node("Flatten", "head.logits.flat", [logits], logits.layout, output=LOGITS_NAME)
 
 
 def _half_layouts(channels: int) -> tuple[Layout, Layout]:
     half = channels // 2
-    first = _padded(np.arange(half), _CHANNEL_BLOCK)
+    first = padded(np.arange(half), _CHANNEL_BLOCK)
     return first, np.where(first == EMPTY, EMPTY, first + half)
 
 
-def _halves(channels: int) -> Layout:
+def _joined_layout(channels: int) -> Layout:
+    """The layout of a block's output, and so of its shortcut, too."""
+    if channels <= _NARROW_CHANNELS:
+        return padded(np.arange(channels), _CHANNEL_BLOCK)
     return np.concatenate(_half_layouts(channels))
-
-
-def _place(values: NDArray[Any], layout: Layout, axis: int) -> NDArray[Any]:
-    """Gather the logical channels of ``values`` along ``axis`` into physical slots, zero where a slot is empty."""
-    placed = np.take(values, np.maximum(layout, 0), axis=axis)
-    placed[(slice(None),) * axis + (layout == EMPTY,)] = 0
-    return placed
-
-
-class _Builder:
-    """Collects nodes and initializers; one method an operation of the network."""
-
-    def __init__(self, arrays: Arrays) -> None:
-        import onnx.helper
-        import onnx.numpy_helper
-
-        self._helper = onnx.helper
-        self._from_array = onnx.numpy_helper.from_array
-        self._arrays = arrays
-        self._nodes: list[onnx.NodeProto] = []
-        self._initializers: dict[str, onnx.TensorProto] = {}
-
-    def node(
-        self,
-        operator: str,
-        name: str,
-        inputs: list[str],
-        layout: Layout,
-        *,
-        output: str | None = None,
-        **attributes: Any,
-    ) -> _Tensor:
-        """Append a node; its one output bears the node's name unless ``output`` says otherwise."""
-        output = output or name
-        self._nodes.append(self._helper.make_node(operator, inputs, [output], name=name, **attributes))
-        return _Tensor(output, layout)
-
-    def concat(self, name: str, tensors: list[_Tensor]) -> _Tensor:
-        layout = np.concatenate([tensor.layout for tensor in tensors])
-        return self.node("Concat", f"{name}.concat", [tensor.name for tensor in tensors], layout, axis=1)
-
-    def stem(self, layout: Layout) -> _Tensor:
-        image = _Tensor(INPUT_NAME, np.arange(3))
-        return self.conv_bn("stem", "conv1", [image], layout, relu=True, kernel=3, stride=2)
-
-    def conv_bn(
-        self,
-        name: str,
-        key: str,
-        inputs: list[_Tensor],
-        layout: Layout,
-        *,
-        relu: bool = False,
-        kernel: int = 1,
-        stride: int = 1,
-    ) -> _Tensor:
-        """Convolve the concatenation of ``inputs`` without concatenating: one convolution an input, then their sum."""
-        weight, bias = self._folded(key)
-        weight, bias = _place(weight, layout, 0), _place(bias, layout, 0)
-        window = _window(kernel, stride)
-        parts = []
-        for position, tensor in enumerate(inputs):
-            part = name if len(inputs) == 1 else f"{name}.{'ab'[position]}"
-            operands = [tensor.name, self._constant(f"{part}.weight", _place(weight, tensor.layout, 1))]
-            if position == 0:
-                operands.append(self._constant(f"{part}.bias", bias))
-            parts.append(self.node("Conv", part, operands, layout, **window))
-        x = parts[0] if len(parts) == 1 else self.node("Add", name, [part.name for part in parts], layout)
-        return self.node("Relu", f"{name}.relu", [x.name], layout) if relu else x
-
-    def depthwise_bn(
-        self,
-        name: str,
-        key: str,
-        x: _Tensor,
-        *,
-        layout: Layout | None = None,
-        stride: int = 1,
-        relu: bool = False,
-    ) -> _Tensor:
-        """Convolve channel by channel; ``layout`` names the output's logical channels if not the input's."""
-        weight, bias = self._folded(key)
-        rows = x.layout  # a cheap operation's weights are counted from its own first channel, as its input is
-        operands = [
-            x.name,
-            self._constant(f"{name}.weight", _place(weight, rows, 0)),
-            self._constant(f"{name}.bias", _place(bias, rows, 0)),
-        ]
-        layout = rows if layout is None else layout
-        y = self.node("Conv", name, operands, layout, group=len(rows), **_window(weight.shape[-1], stride))
-        return self.node("Relu", f"{name}.relu", [y.name], layout) if relu else y
-
-    def squeeze_excite(self, name: str, key: str, halves: list[_Tensor], channels: int) -> list[_Tensor]:
-        """Gate each half by clip(excite(relu(squeeze(mean of both halves))), 0, 1): a clip, not a hard-sigmoid."""
-        pooled = [
-            self.node("GlobalAveragePool", f"{name}.pool.{side}", [half.name], half.layout)
-            for side, half in zip("ab", halves, strict=True)
-        ]
-        joined = self.concat(f"{name}.pool", pooled)
-        middle = _padded(np.arange(channels), _SE_CHANNEL_BLOCK)
-        squeezed = self._pointwise_linear(f"{name}.squeeze", f"{key}.squeeze", joined, middle)
-        squeezed = self.node("Relu", f"{name}.squeeze.relu", [squeezed.name], middle)
-        limits = [self._constant("zero", np.float32(0)), self._constant("one", np.float32(1))]
-        gated = []
-        for side, half in zip("ab", halves, strict=True):
-            excited = self._pointwise_linear(f"{name}.excite.{side}", f"{key}.excitation", squeezed, half.layout)
-            gate = self.node("Clip", f"{name}.gate.{side}", [excited.name, *limits], half.layout)
-            gated.append(self.node("Mul", f"{name}.{side}", [half.name, gate.name], half.layout))
-        return gated
-
-    def linear(self, name: str, key: str, x: str, output: str) -> None:
-        operands = [
-            x,
-            self._constant(f"{name}.weight", self._arrays[f"{key}.weight"]),
-            self._constant(f"{name}.bias", self._arrays[f"{key}.bias"]),
-        ]
-        self.node("Gemm", name, operands, np.arange(0), output=output)
-
-    def _pointwise_linear(self, name: str, key: str, x: _Tensor, layout: Layout) -> _Tensor:
-        """Apply a Linear layer to an (N, C, 1, 1) tensor as a 1x1 convolution; Paddle's weight is (in, out)."""
-        weight = self._arrays[f"{key}.weight"].T[:, :, None, None]
-        weight = _place(_place(weight, layout, 0), x.layout, 1)
-        operands = [
-            x.name,
-            self._constant(f"{name}.weight", weight),
-            self._constant(f"{name}.bias", _place(self._arrays[f"{key}.bias"], layout, 0)),
-        ]
-        return self.node("Conv", name, operands, layout, **_window(1, 1))
-
-    def _folded(self, key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Weight and bias of a convolution with its batch-norm folded in."""
-        gamma, beta, mean, variance = (
-            self._arrays[f"{key}._batch_norm.{name}"].astype(np.float64)
-            for name in ("weight", "bias", "_mean", "_variance")
-        )
-        scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
-        weight = self._arrays[f"{key}._conv.weight"].astype(np.float64) * scale[:, None, None, None]
-        return weight, beta - mean * scale
-
-    def _constant(self, name: str, values: NDArray[Any] | np.float32) -> str:
-        if name not in self._initializers:
-            # Raw tensor bytes are little-endian on every machine.
-            self._initializers[name] = self._from_array(
-                np.ascontiguousarray(values, dtype="<f4").reshape(np.shape(values)), name
-            )
-        return name
-
-    def serialize(self, model_name: str, num_classes: int, image_size: int, metadata: Mapping[str, str]) -> bytes:
-        import onnx
-
-        def value(name: str, *shape: int) -> onnx.ValueInfoProto:
-            info: onnx.ValueInfoProto
-            info = self._helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", *shape])
-            return info
-
-        graph = self._helper.make_graph(
-            self._nodes,
-            model_name,
-            inputs=[value(INPUT_NAME, 3, image_size, image_size)],
-            outputs=[value(LOGITS_NAME, num_classes), value(EMBEDDING_NAME, EMBEDDING_SIZE)],
-            initializer=list(self._initializers.values()),
-        )
-        model = self._helper.make_model(
-            graph,
-            opset_imports=[self._helper.make_opsetid("", OPSET_VERSION)],
-            ir_version=IR_VERSION,
-            producer_name="ghostzoo",
-            producer_version=__version__,
-        )
-        self._helper.set_model_props(model, dict(metadata))
-        serialized: bytes = model.SerializeToString(deterministic=True)
-        return serialized
-
-
-def _window(kernel: int, stride: int) -> dict[str, Any]:
-    return {
-        "kernel_shape": [kernel, kernel],
-        "strides": [stride, stride],
-        "pads": [kernel // 2] * 4,
-        "dilations": [1, 1],
-    }

@@ -56,7 +56,8 @@ def test_float16_keeps_its_inputs_and_outputs(tiny_bundle: Bundle) -> None:
     onnx.checker.check_model(smaller, full_check=True)
     graph = onnx.load_from_string(smaller).graph
     assert {value.type.tensor_type.elem_type for value in [*graph.input, *graph.output]} == {onnx.TensorProto.FLOAT}
-    assert {tensor.data_type for tensor in graph.initializer} == {onnx.TensorProto.FLOAT16}
+    weights = [tensor for tensor in graph.initializer if not tensor.name.startswith("scales.")]  # of Resize: float32
+    assert {tensor.data_type for tensor in weights} == {onnx.TensorProto.FLOAT16}
     assert len(smaller) < 0.6 * len(tiny_bundle.model())
 
 
