@@ -18,7 +18,8 @@ from .architecture import EMBEDDING_SIZE
 from .bundle import Bundle
 from .engines.base import Engine, EngineOptions, Output
 from .engines.opened import OpenedEngines
-from .engines.select import AUTO, Selection, check_name, open_engine
+from .engines.select import AUTO, check_name, open_engine
+from .engines.selection import Selection
 from .errors import BundleError, ImageError, InputError, OptionError
 from .fetch import fetch
 from .images import ImageLimits, read_image

@@ -1,13 +1,45 @@
-"""How many CPUs this process may really use: not the host's count, but what affinity and the container allow."""
+"""The CPU, and how many this process may really use: not the host's count, but what affinity and container allow."""
 
 from __future__ import annotations
 
 import math
 import os
+import platform
+from functools import lru_cache
 from pathlib import Path
 
 _PROC_CGROUP = Path("/proc/self/cgroup")
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
+_CPU_INFO = Path("/proc/cpuinfo")
+_FEATURES = (
+    *("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "avx_vnni"),
+    *("amx_tile", "amx_int8", "amx_bf16"),
+    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),
+)
+"""Instruction sets that decide how fast a network runs, by the kernel's names, on x86 and on Arm."""
+
+
+@lru_cache(maxsize=1)
+def cpu_info() -> dict[str, str]:
+    """Return what the system tells of its first CPU, by the kernel's own names; empty where it tells nothing."""
+    try:
+        first = _CPU_INFO.read_text().split("\n\n")[0]
+    except OSError:
+        return {}
+    lines = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in lines}
+
+
+def cpu_name() -> str:
+    """Name the CPU as the system does."""
+    return cpu_info().get("model name") or platform.processor() or platform.machine()
+
+
+def cpu_features() -> tuple[str, ...]:
+    """Return the instruction sets for networks that this CPU has; empty where the system does not list them."""
+    info = cpu_info()
+    present = set((info.get("flags") or info.get("Features") or "").split())
+    return tuple(name for name in _FEATURES if name in present)
 
 
 def usable_cpus() -> int:

@@ -18,6 +18,7 @@ _COMMANDS = {
     "serve": "ghostzoo.cli.serve:serve",
     "pull": "ghostzoo.cli.pull:pull",
     "cache": "ghostzoo.cli.cache:cache",
+    "doctor": "ghostzoo.cli.doctor:doctor",
     "convert": "ghostzoo.cli.convert:convert",
 }
 """Name -> module and command, in the order of the help."""

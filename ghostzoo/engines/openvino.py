@@ -31,7 +31,7 @@ try:
     import openvino as ov
 except ImportError as error:
     raise EngineUnavailableError(
-        f"openvino cannot be imported ({error}); 'pip install 'ghostzoo[openvino]'' installs it."
+        f"openvino cannot be imported ({error}); install it with: pip install 'ghostzoo[openvino]'"
     ) from error
 
 _CACHE = "openvino"

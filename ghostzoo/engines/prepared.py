@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..cache import cache_folder, cache_key, cached
+from ..cpus import cpu_info
 
-_CPU_INFO = Path("/proc/cpuinfo")
 _CPU_FACTS = ("vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU part")  # x86 and Arm
 
 _log = logging.getLogger("ghostzoo")
@@ -23,14 +23,8 @@ _T = TypeVar("_T")
 
 def cpu_facts() -> tuple[str, ...]:
     """Return what tells this CPU from others: its model and instruction sets where the system lists them."""
-    try:
-        first = _CPU_INFO.read_text().split("\n\n")[0]
-    except OSError:
-        return platform.machine(), platform.processor()
-    lines = (line.partition(":") for line in first.splitlines())
-    return platform.machine(), *(
-        f"{key.strip()}={value.strip()}" for key, _, value in lines if key.strip() in _CPU_FACTS
-    )
+    facts = [f"{name}={value}" for name, value in cpu_info().items() if name in _CPU_FACTS]
+    return platform.machine(), *(facts or [platform.processor()])
 
 
 def writable_folder(kind: str) -> Path | None:

@@ -12,110 +12,38 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
-from typing import Any, Literal
-
-import numpy as np
+from dataclasses import asdict, replace
+from pathlib import Path
 
 from .. import __version__
 from ..bundle import Bundle
 from ..cache import cache_key, read_cached, write_cached
 from ..cpus import usable_cpus
-from ..errors import EngineUnavailableError, GhostZooError, OptionError
-from ..parity import engine_tolerance
-from ..timing import median_ms, time_in_turn
+from ..errors import EngineUnavailableError, OptionError
 from . import EngineRecord, engine_class, engine_names, engine_record
 from .base import Engine, EngineOptions
+from .candidates import find_devices, keep_devices, keep_installed, reason_of
+from .prepared import cpu_facts
+from .selection import Discarded, Measured, Origin, Selection
+from .trial import Opened, measure, open_checked
 
 AUTO = "auto"
 ENGINE_VARIABLE = "GHOSTZOO_ENGINE"
 """Environment variable that names the engine where the caller does not."""
 
 MEASURING_SECONDS = 3.0
-"""No further candidate is opened after this time."""
+"""What the first decision may take."""
+OPENING_SECONDS = 1.5
+"""No further candidate is opened after this time: opening one takes up to a second."""
 ROUNDS_SECONDS = 0.3
-"""Time for the measured rounds, for each candidate."""
+"""Time for the measured rounds, for each candidate, where that much is left."""
 REQUIRED_GAIN = 0.9
 """What needs a further import must take less than this share of the time of the engine that needs none."""
 BASE_ENGINE = "onnxruntime"
 """The engine that every installation has."""
 
-Origin = Literal["asked for", "environment", "measured", "cached"]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An engine on one device, by the engine's own name for it."""
-
-    engine: str
-    device: str
-
-
-@dataclass(frozen=True)
-class Discarded:
-    """A candidate that was not taken into account, and why; without a device where the engine itself is not usable."""
-
-    engine: str
-    device: str | None
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.engine}{f' on {self.device}' if self.device else ''}: {self.reason}"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A candidate that gave the right answers, and how long it took for one call."""
-
-    engine: str
-    device: str
-    version: str
-    batch_size: int
-    threads: int
-    milliseconds: float
-    """Median of a call with ``batch_size`` images."""
-    relative_difference: float
-    """Largest difference from the golden logits, as a fraction of their scale."""
-
-    def __str__(self) -> str:
-        return f"{self.engine} on {self.device}"
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The engine that runs, and everything that led to it."""
-
-    engine: str
-    device: str
-    origin: Origin
-    reason: str
-    measured: tuple[Measured, ...] = ()
-    """Fastest first."""
-    discarded: tuple[Discarded, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON types."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Selection:
-        """Read what ``to_dict`` gave.
-
-        Raises:
-            ValueError, TypeError, KeyError: it is something else.
-        """
-        content = json.loads(data)
-        content["measured"] = tuple(Measured(**row) for row in content["measured"])
-        content["discarded"] = tuple(Discarded(**row) for row in content["discarded"])
-        return cls(**content)
-
-
-@dataclass(frozen=True)
-class _Opened:
-    engine: Engine
-    difference: float
-    """From the golden logits, as a fraction of their scale."""
+_ACCELERATORS = ("nvidia[0-9]*", "dri/renderD*", "accel/accel*", "kfd")
+"""Device files below ``/dev`` of GPUs and NPUs."""
 
 
 def check_name(engine: str) -> None:
@@ -165,9 +93,13 @@ def _open_fastest(bundle: Bundle, options: EngineOptions) -> tuple[Engine, Selec
 
 def _decision_key(bundle: Bundle, options: EngineOptions, versions: Mapping[str, Mapping[str, str]]) -> str:
     threads = options.thread_count  # what the machine allows now counts, not only what was asked for
-    machine = (platform.system(), platform.machine(), platform.release(), usable_cpus(), os.cpu_count())
-    model = bundle.model_hash(options.precision)
+    machine = (platform.system(), platform.release(), cpu_facts(), usable_cpus(), os.cpu_count(), _accelerators())
+    model = sorted((name, record.sha256) for name, record in bundle.manifest.files.items())
     return cache_key(__version__, model, asdict(options), threads, machine, sorted(map(repr, versions.items())))
+
+
+def _accelerators() -> list[str]:
+    return sorted(str(path) for pattern in _ACCELERATORS for path in Path("/dev").glob(pattern))
 
 
 def _read_decision(name: str) -> Selection | None:
@@ -189,23 +121,14 @@ def select(
     Raises:
         EngineUnavailableError: none can be used; the message has every reason.
     """
-    deadline = time.perf_counter() + MEASURING_SECONDS
-    kept, discarded = keep_installed(records, versions)
-    opened: list[_Opened] = []
-    for record in kept:
-        candidates, unsuitable = _candidates(record, options)
-        discarded += unsuitable
-        for candidate in candidates:
-            if opened and time.perf_counter() > deadline:
-                discarded.append(_discard(candidate, f"not measured, since {MEASURING_SECONDS:g} s were used up."))
-                continue
-            try:
-                opened.append(_open_checked(bundle, candidate, options))
-            except GhostZooError as error:
-                discarded.append(_discard(candidate, str(error)))
+    start = time.perf_counter()
+    opened, discarded = _open_all(bundle, options, records, versions, start + OPENING_SECONDS)
     if not opened:
         raise EngineUnavailableError(f"No engine can run {bundle.name}. {' '.join(map(str, discarded))}")
-    measured = _measure(bundle, opened, options)
+    left = start + MEASURING_SECONDS - time.perf_counter()
+    # A single candidate is measured too, for the report, but not for long.
+    seconds = min(left, ROUNDS_SECONDS * len(opened)) if len(opened) > 1 else 0.0
+    measured = measure(bundle, opened, options.batch_size or 1, seconds)
     best = rank(measured)[0]
     chosen = opened[measured.index(best)].engine
     for other in opened:
@@ -217,31 +140,31 @@ def select(
     )
 
 
-def keep_installed(
-    records: Iterable[EngineRecord], versions: Mapping[str, Mapping[str, str]]
-) -> tuple[list[EngineRecord], list[Discarded]]:
-    """Keep the engines whose library is installed."""
-    kept, discarded = [], []
-    for record in records:
-        if versions[record.name]:
-            kept.append(record)
-        else:
-            discarded.append(Discarded(record.name, None, f"not installed; '{record.install}' installs it."))
-    return kept, discarded
-
-
-def keep_devices(candidates: Iterable[Candidate], options: EngineOptions) -> tuple[list[Candidate], list[Discarded]]:
-    """Keep the candidates on devices that the options leave open: the one named, or CPUs where threads are counted."""
-    kept, discarded = [], []
-    for candidate in candidates:
-        device = candidate.device.lower()
-        if options.device is not None and device != options.device.lower():
-            discarded.append(_discard(candidate, f"device {options.device!r} was asked for."))
-        elif options.threads is not None and device != "cpu":
-            discarded.append(_discard(candidate, "threads were asked for, which only a CPU has."))
-        else:
-            kept.append(candidate)
-    return kept, discarded
+def _open_all(
+    bundle: Bundle,
+    options: EngineOptions,
+    records: Sequence[EngineRecord],
+    versions: Mapping[str, Mapping[str, str]],
+    deadline: float,
+) -> tuple[list[Opened], list[Discarded]]:
+    kept, discarded = keep_installed(records, versions)
+    opened: list[Opened] = []
+    for record in kept:
+        if opened and time.perf_counter() > deadline:  # not even imported: that may take longest
+            discarded.append(Discarded(record.name, None, f"not tried: {OPENING_SECONDS:g} s were used up."))
+            continue
+        found, unusable = find_devices(record)
+        candidates, unsuitable = keep_devices(found, options)
+        discarded += unusable + unsuitable
+        for candidate in candidates:
+            if opened and time.perf_counter() > deadline:
+                discarded.append(candidate.discard(f"not tried: {OPENING_SECONDS:g} s were used up."))
+                continue
+            try:
+                opened.append(open_checked(bundle, candidate, options))
+            except Exception as error:  # a library that is broken or half installed may raise anything
+                discarded.append(candidate.discard(reason_of(error)))
+    return opened, discarded
 
 
 def rank(measured: Iterable[Measured]) -> list[Measured]:
@@ -263,58 +186,3 @@ def explain(best: Measured, measured: Sequence[Measured]) -> str:
     if fastest.milliseconds < best.milliseconds:
         return f"{best} needs no further import, and the others win by too little: {figures}."
     return f"{best} was the fastest: {figures}."
-
-
-def _candidates(record: EngineRecord, options: EngineOptions) -> tuple[list[Candidate], list[Discarded]]:
-    try:
-        kind = record.load_class()
-        devices = [Candidate(record.name, device) for device in kind.devices()]
-    except GhostZooError as error:
-        return [], [Discarded(record.name, None, str(error))]
-    if not devices:
-        return [], [Discarded(record.name, None, f"it finds no {kind.default_device} on this machine.")]
-    return keep_devices(devices, options)
-
-
-def _discard(candidate: Candidate, reason: str) -> Discarded:
-    return Discarded(candidate.engine, candidate.device, reason)
-
-
-def _open_checked(bundle: Bundle, candidate: Candidate, options: EngineOptions) -> _Opened:
-    """Open the candidate and hold it against the golden vectors."""
-    kind = engine_class(candidate.engine)
-    wanted = replace(options, device=candidate.device)
-    slow = kind.slow_start(bundle, wanted)
-    if slow is not None:
-        raise EngineUnavailableError(slow)
-    engine = kind.load(bundle, wanted)
-    try:
-        tolerance = engine_tolerance(options.precision)
-        agreement = bundle.golden().check(engine.run, tolerance)
-        if not agreement.within(tolerance):
-            raise EngineUnavailableError(f"failed the golden check: {agreement}; at most {tolerance:g} is accepted.")
-    except BaseException:
-        engine.close()
-        raise
-    return _Opened(engine, agreement.relative)
-
-
-def _measure(bundle: Bundle, opened: Sequence[_Opened], options: EngineOptions) -> list[Measured]:
-    pixels = bundle.golden().pixel_values
-    size = options.batch_size or 1
-    batch = np.ascontiguousarray(np.resize(pixels, (size, *pixels.shape[1:])))
-    calls = {str(index): partial(item.engine.run, batch) for index, item in enumerate(opened)}
-    # A single candidate is measured too, for the report, but not for long.
-    durations = time_in_turn(calls, ROUNDS_SECONDS * len(calls) if len(calls) > 1 else 0.0)
-    return [
-        Measured(
-            item.engine.name,
-            item.engine.device,
-            str(item.engine.describe()["version"]),
-            size,
-            options.thread_count,
-            round(median_ms(durations[str(index)]), 4),
-            item.difference,
-        )
-        for index, item in enumerate(opened)
-    ]

@@ -17,18 +17,11 @@ from numpy.typing import NDArray
 
 import ghostzoo
 from ghostzoo.bundle import Bundle
-from ghostzoo.engines import EngineRecord, engine_names, engine_record, select
+from ghostzoo.engines import EngineRecord, engine_names, engine_record, select, trial
 from ghostzoo.engines.base import Engine, EngineOptions, Output
-from ghostzoo.engines.select import (
-    Candidate,
-    Measured,
-    Selection,
-    explain,
-    keep_devices,
-    keep_installed,
-    open_engine,
-    rank,
-)
+from ghostzoo.engines.candidates import Candidate, keep_devices, keep_installed
+from ghostzoo.engines.select import explain, open_engine, rank
+from ghostzoo.engines.selection import Discarded, Measured, Selection
 from ghostzoo.errors import EngineUnavailableError, OptionError, UnknownEngineError
 
 ORT = engine_record("onnxruntime")
@@ -74,6 +67,14 @@ def test_other_options_are_another_decision(tiny_bundle: Bundle, options: Engine
 def test_another_version_of_an_engine_is_another_decision(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     open_engine(tiny_bundle, "auto", EngineOptions(threads=1))[0].close()
     monkeypatch.setattr(EngineRecord, "versions", lambda self: {self.distributions[0]: "99"})
+    engine, selection = open_engine(tiny_bundle, "auto", EngineOptions(threads=1))
+    engine.close()
+    assert selection.origin == "measured"
+
+
+def test_another_accelerator_is_another_decision(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_engine(tiny_bundle, "auto", EngineOptions(threads=1))[0].close()
+    monkeypatch.setattr(select, "_accelerators", lambda: ["/dev/nvidia0"])
     engine, selection = open_engine(tiny_bundle, "auto", EngineOptions(threads=1))
     engine.close()
     assert selection.origin == "measured"
@@ -153,8 +154,8 @@ class SlowStart(WrongEngine):
 
 def record_of(kind: type[Engine], monkeypatch: pytest.MonkeyPatch) -> EngineRecord:
     record = EngineRecord(kind.name, "x", "X", ("numpy",), f"pip install {kind.name}")
-    original_class, original_load = select.engine_class, EngineRecord.load_class
-    monkeypatch.setattr(select, "engine_class", lambda name: kind if name == kind.name else original_class(name))
+    original_class, original_load = trial.engine_class, EngineRecord.load_class
+    monkeypatch.setattr(trial, "engine_class", lambda name: kind if name == kind.name else original_class(name))
     monkeypatch.setattr(EngineRecord, "load_class", lambda self: kind if self is record else original_load(self))
     return record
 
@@ -171,6 +172,34 @@ def test_what_is_wrong_or_slow_to_start_is_discarded(
     (discarded,) = selection.discarded
     assert (discarded.engine, discarded.device) == (kind.name, "cpu")
     assert reason in discarded.reason
+
+
+class Broken(WrongEngine):
+    name = "broken"
+
+    @classmethod
+    def devices(cls) -> list[str]:
+        raise OSError("libsomething.so.3: cannot open shared object file")
+
+
+def test_a_broken_library_is_discarded_with_what_it_said(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = record_of(Broken, monkeypatch)
+    versions = {item.name: item.versions() for item in (ORT, record)}
+    engine, selection = select.select(tiny_bundle, EngineOptions(threads=1), [record, ORT], versions)
+    engine.close()
+    assert selection.discarded == (
+        Discarded("broken", None, "OSError: libsomething.so.3: cannot open shared object file"),
+    )
+
+
+def test_when_time_is_up_no_further_engine_is_imported(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = record_of(Broken, monkeypatch)
+    monkeypatch.setattr(select, "OPENING_SECONDS", 0.0)
+    versions = {item.name: item.versions() for item in (ORT, record)}
+    engine, selection = select.select(tiny_bundle, EngineOptions(threads=1), [ORT, record], versions)
+    engine.close()
+    assert [(item.engine, item.device) for item in selection.discarded] == [("broken", None)]
+    assert "0 s were used up" in selection.discarded[0].reason
 
 
 def test_when_none_is_left_every_reason_is_told(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,6 +249,15 @@ def test_a_further_import_must_pay() -> None:
     assert "only one" in explain(base, [base])
 
 
+def test_a_report_prints_its_figures_and_reasons() -> None:
+    report = Selection("a", "cpu", "measured", "why", (row("a", 1.0),), (Discarded("b", None, "gone."),))
+    assert str(report).splitlines() == [
+        "a on cpu (measured): why",
+        "   1.00 ms  a 1.0 on cpu, batch 1, 1 thread; differs by 1.0e-06 of the logits' scale",
+        "         -  b: gone.",
+    ]
+
+
 def test_reports_survive_json() -> None:
-    report = Selection("a", "cpu", "measured", "why", (row("a", 1.0),), (select.Discarded("b", None, "gone."),))
+    report = Selection("a", "cpu", "measured", "why", (row("a", 1.0),), (Discarded("b", None, "gone."),))
     assert Selection.from_json(json.dumps(report.to_dict()).encode()) == report

@@ -1,0 +1,72 @@
+"""``ghostzoo doctor``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from ..terminal import Command, flatten, print_table
+
+if TYPE_CHECKING:
+    from ..doctor import Finding, Report
+
+
+@click.command(cls=Command)
+@click.option("--model", help="A bundle folder, or the name of a model.  [default: the one of the package]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def doctor(model: str | None, as_json: bool) -> None:
+    """Show what this machine has, and try every engine: is it right, how fast is it, and if not, why not.
+
+    The exit status is 1 when no engine can be used.
+
+    \b
+    Examples:
+      ghostzoo doctor
+      ghostzoo doctor --model GhostNet_x1_0 --json
+    """
+    from ..doctor import examine
+    from ..fetch import fetch
+
+    report = examine(fetch(model))
+    if as_json:
+        click.echo(json.dumps(report.to_dict()))
+    else:
+        _print_report(report)
+    if not report.usable:
+        sys.exit(1)
+
+
+def _print_report(report: Report) -> None:
+    from ..doctor import BATCH_SIZES
+
+    print_table(["", "this machine"], flatten({name: _known(value) for name, value in report.machine.items()}))
+    click.echo()
+    print_table(
+        ["engine", "version", "device", "golden check", *(f"batch {size}" for size in BATCH_SIZES)],
+        [_row(finding) for finding in report.findings],
+        caption=f"Median time of a call with {report.model}, on all usable CPUs.",
+    )
+    unusable = [finding for finding in report.findings if not finding.usable]
+    if unusable:
+        click.echo()
+    for finding in unusable:
+        remedy = f"; mend it with: {finding.remedy}" if finding.remedy else ""
+        device = f" on {finding.device}" if finding.device else ""
+        click.echo(f"{finding.engine}{device}: {finding.reason}{remedy}")
+    for warning in report.warnings:
+        click.echo(f"Warning: {warning}")
+
+
+def _known(value: object) -> object:
+    return value if value not in (None, []) else "none"
+
+
+def _row(finding: Finding) -> list[str]:
+    versions = ", ".join(finding.versions.values()) or "-"
+    if finding.relative_difference is None:
+        return [finding.engine, versions, finding.device or "-", "cannot be used", *["-"] * 2]
+    times = [f"{milliseconds:.2f} ms" for milliseconds in finding.milliseconds.values()]
+    return [finding.engine, versions, str(finding.device), f"passed, {finding.relative_difference:.1e}", *times]

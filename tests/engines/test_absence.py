@@ -1,0 +1,59 @@
+"""Engines whose library is really not installed: each says so, with the command that installs it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ghostzoo.bundle import Bundle
+from ghostzoo.engines import engine_names, engine_record
+from tests.fixtures.environment import run_without
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="making links takes a privilege on Windows")
+
+LOAD = "import sys, ghostzoo; ghostzoo.load(sys.argv[1], engine=sys.argv[2])"
+
+
+@pytest.fixture(autouse=True)
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GHOSTZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("GHOSTZOO_ENGINE")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("name", engine_names())
+def test_an_engine_without_its_library_says_how_to_get_it(name: str, folder: Path, tiny_bundle: Bundle) -> None:
+    record = engine_record(name)
+    result = run_without(record.distributions, folder, "-c", LOAD, str(tiny_bundle.path), name)
+    assert result.returncode == 1
+    sentence = result.stderr.strip().splitlines()[-1]
+    assert sentence.startswith("ghostzoo.errors.EngineUnavailableError: ")
+    assert "cannot be imported" in sentence
+    assert record.install.split()[-1] in sentence
+    result = run_without(
+        record.distributions, folder, "-m", "ghostzoo", "doctor", "--json", "--model", str(tiny_bundle.path)
+    )
+    (finding,) = (item for item in json.loads(result.stdout)["engines"] if item["engine"] == name)
+    assert (finding["usable"], finding["reason"], finding["remedy"]) == (False, "not installed", record.install)
+
+
+def test_without_any_engine_every_reason_is_told(folder: Path, tiny_bundle: Bundle) -> None:
+    records = [engine_record(name) for name in engine_names()]
+    distributions = [distribution for record in records for distribution in record.distributions]
+    words = ["-m", "ghostzoo", "doctor", "--model", str(tiny_bundle.path)]
+    result = run_without(distributions, folder, *words)
+    assert result.returncode == 1, result.stderr
+    assert all(record.install in result.stdout for record in records)
+    result = run_without(distributions, folder, "-c", LOAD, str(tiny_bundle.path), "auto")
+    sentence = result.stderr.strip().splitlines()[-1]
+    assert sentence.startswith("ghostzoo.errors.EngineUnavailableError: No engine can run tiny. ")
+    assert all(f"{record.name}: not installed; install it with: {record.install}" in sentence for record in records)
