@@ -120,7 +120,9 @@ def _reload(request: _Request, model_hash: str) -> Classifier:
     bundle, precision = classifier.bundle, request.options.precision
     if bundle.model_hash(precision) != model_hash:
         classifier.close()
-        raise BundleError(f"Bundle {bundle.path}: its model is another one than when the classifier was pickled.")
+        raise BundleError(
+            f"Bundle {bundle.path}: its model is another one than when the classifier was pickled; pickle it again."
+        )
     return classifier
 
 
@@ -251,10 +253,16 @@ class Classifier:
         self._engines.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what was asked for, not the model: it is loaded again in the other process, and has to be there."""
-        request = self._request
+        """Pickle what was asked for, not the model: it is loaded again in the other process, and has to be there.
+
+        A token is left out: the other process takes its own.
+        """
+        source = dict(self._request.source)
         if self.bundle.origin == "folder":  # a relative path may mean something else there
-            request = replace(request, source={**request.source, "model": str(self.bundle.path.resolve())})
+            source["model"] = str(self.bundle.path.resolve())
+        if isinstance(source["options"].token, str):
+            source["options"] = replace(source["options"], token=None)
+        request = replace(self._request, source=source)
         return _reload, (request, self.bundle.model_hash(request.options.precision))
 
     def __enter__(self) -> Self:

@@ -181,6 +181,13 @@ def test_pickling_loads_the_same_again(
         assert (other.limits, other.engine.options) == (clf.limits, clf.engine.options)
 
 
+def test_no_token_is_pickled(tiny_bundle: Bundle) -> None:
+    private = "hf_abcdefgh"
+    with ghostzoo.load(tiny_bundle.path, engine="onnxruntime", threads=1, token=private) as clf:
+        data = pickle.dumps(clf)
+    assert private.encode() not in data
+
+
 def test_pickling_works_across_processes(classifier: Classifier, paths: list[Path]) -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.map(classifier, paths[:2]) == [classifier(path) for path in paths[:2]]
