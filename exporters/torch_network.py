@@ -162,7 +162,11 @@ def _linear_weights(network: nn.Module) -> set[str]:
 
 
 def _initialise(network: nn.Module) -> None:
-    """Draw convolutions as the original does (Kaiming normal over the fan-in); the gates start open."""
+    """Draw convolutions as the original does (Kaiming normal over the fan-in); the gates start open.
+
+    Each block starts as its shortcut alone (Goyal et al., 2017): the first epochs then stay stable at learning rates at
+    which they otherwise do not.
+    """
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
@@ -170,3 +174,5 @@ def _initialise(network: nn.Module) -> None:
             bound = module.in_features**-0.5
             nn.init.uniform_(module.weight, -bound, bound)
             nn.init.constant_(module.bias, 0.5 if name.endswith("excitation") else 0.0)
+        elif isinstance(module, nn.BatchNorm2d) and ".ghost_module_2." in name:
+            nn.init.zeros_(module.weight)
