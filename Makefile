@@ -54,6 +54,7 @@ test-training: $(TRAIN) $(EXPORT)
 test-exporters: $(DEV) $(EXPORT) $(PADDLE2)
 	GHOSTZOO_RUNTIME_PYTHON=.venv/bin/python GHOSTZOO_PADDLE2_PYTHON=.venv-paddle2/bin/python \
 		.venv-export/bin/python -m pytest tests/exporters
+	.venv-export/bin/python -m pytest tests/engines/test_contract.py -k paddle
 endif
 
 lint: $(DEV)
@@ -82,8 +83,10 @@ $(RUNTIME): .venv/bin/python pyproject.toml
 	.venv/bin/python -m pip install --quiet --editable .
 	@touch $@
 
+# pnnx asks for PyTorch, which it does not need to convert from ONNX.
 $(DEV): .venv/bin/python pyproject.toml
 	.venv/bin/python -m pip install --quiet --editable ".[dev]"
+	.venv/bin/python -m pip install --quiet --no-deps pnnx
 	@touch $(RUNTIME) $@
 
 # An environment of its own: PyTorch is large. One version, so that a failure is ours; pip takes a CPU build of it where

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from ghostzoo.architecture import Architecture
 from ghostzoo.errors import ParityError, WeightsError
+from ghostzoo.paddle_files import check_params
 from ghostzoo.params import MAX_WEIGHTS_BYTES, Weights, check_weights, infer_architecture
 
 from .compare import softmax
-from .paddle_program import Program, check_params, read_program
+from .paddle_program import Program, read_program
 from .paddle_route import Route, program_to_onnx
 
 PROGRAM_FILES = ("inference.pdmodel", "inference.json")

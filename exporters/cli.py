@@ -10,6 +10,7 @@ from ghostzoo.terminal import LazyGroup
 _COMMANDS = {
     "export": "exporters.export_command:export",
     "quantize": "exporters.quantize_command:quantize",
+    "export-edge": "exporters.edge_command:export_edge_command",
     "train": "exporters.training.command:train",
     "embed": "exporters.embed:embed",
     "web": "exporters.web.command:web",

@@ -1,7 +1,4 @@
-"""Paddle's inference programs as data: what they compute is checked before Paddle runs them, and the softmax cut off.
-
-A program may hold any of Paddle's operators, some of which read and write files or call back into Python. A GhostNet
-needs a few that compute, and a program with any other is refused.
+"""Paddle's inference programs, checked before Paddle runs them, and their softmax cut off.
 
 Official programs end in a softmax, whose float32 output has lost the small logits. The tensor before it is the oracle:
 *the cut program* is the same program that returns that tensor. What Paddle is given, whole or cut, is serialised from
@@ -11,30 +8,11 @@ what was checked, so that no other reader of the file can see something else in 
 from __future__ import annotations
 
 import json
-import math
-import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ghostzoo.errors import WeightsError
-
-MAX_PROGRAM_BYTES = 16 * 2**20
-"""The program of a GhostNet has less than 1 MB."""
-
-_COMPUTING = frozenset(
-    {
-        *("conv2d", "depthwise_conv2d", "batch_norm", "batch_norm_", "pool2d", "relu", "clip", "dropout", "softmax"),
-        *("matmul", "matmul_v2", "mul", "elementwise_add", "elementwise_mul", "add", "multiply", "scale", "mean"),
-        *("concat", "reshape", "reshape2", "squeeze", "squeeze2", "unsqueeze", "unsqueeze2", "assign"),
-        *("flatten", "flatten_contiguous_range", "full", "full_int_array", "fill_constant", "combine", "parameter"),
-        *("p", "feed", "data", "fetch", "builtin"),
-    }
-)
-"""Names of operators in old and new programs; ``p`` is a parameter, ``combine`` a list of tensors, in new ones."""
-_MAX_SHOWN = 60
-# Version, number of LoD levels, version of the tensor, bytes of its description; then the description, then the data.
-_TENSOR_HEADER = struct.Struct("<IQIi")
+from ghostzoo.paddle_files import MAX_PROGRAM_BYTES, check_operators, json_operators, shorten
 
 
 @dataclass(frozen=True)
@@ -69,47 +47,7 @@ def read_program(data: bytes, suffix: str) -> Program:
     except WeightsError:
         raise
     except Exception as error:  # json and protobuf raise errors of many kinds, and a damaged program more
-        raise WeightsError(f"its program is damaged ({_shorten(error)}); get the archive again.") from error
-
-
-def check_params(data: bytes) -> None:
-    """Check that a ``.pdiparams`` file, of Paddle 2 or 3, is a sequence of float32 tensors that fills it exactly.
-
-    Paddle itself would take sizes and offsets as they come.
-
-    Raises:
-        WeightsError: it is something else.
-    """
-    from paddle.base.proto import framework_pb2
-
-    position = 0
-    try:
-        while position < len(data):
-            version, levels, tensor_version, description_size = _TENSOR_HEADER.unpack_from(data, position)
-            if (version, levels, tensor_version) != (0, 0, 0) or description_size < 0:
-                raise ValueError(f"no tensor starts at byte {position}")
-            position += _TENSOR_HEADER.size
-            description = framework_pb2.VarType.TensorDesc.FromString(data[position : position + description_size])
-            if description.data_type != framework_pb2.VarType.FP32 or any(side < 0 for side in description.dims):
-                raise ValueError(f"the tensor before byte {position} is not of float32")
-            position += description_size + 4 * math.prod(description.dims)
-        if not data:
-            raise ValueError("there are none")
-        if position != len(data):
-            raise ValueError(f"its tensors need {position} bytes, it has {len(data)}")
-    except Exception as error:  # struct and protobuf have errors of their own
-        raise WeightsError(f"its weights are damaged ({_shorten(error)}); get the archive again.") from error
-
-
-def _shorten(error: Exception) -> str:
-    return f"{type(error).__name__}: {ascii(str(error)[:200])[1:-1]}"
-
-
-def _check_operators(names: Iterable[str]) -> None:
-    strange = sorted(set(names) - _COMPUTING)
-    if strange:
-        shown = ", ".join(ascii(name[:_MAX_SHOWN]) for name in strange[:5])
-        raise WeightsError(f"its program has operators that a GhostNet does not need and that are not run: {shown}.")
+        raise WeightsError(f"its program is damaged ({shorten(error)}); get the archive again.") from error
 
 
 def _only(items: list[Any], what: str) -> Any:
@@ -125,7 +63,7 @@ def _read_old(data: bytes) -> Program:
     program = framework_pb2.ProgramDesc.FromString(data)
     program.DiscardUnknownFields()
     block = _only(list(program.blocks), "blocks")
-    _check_operators(operator.type for operator in block.ops)
+    check_operators(operator.type for operator in block.ops)
     whole = program.SerializeToString(deterministic=True)
     fetch = _only([operator for operator in block.ops if operator.type == "fetch"], "outputs")
     producers = {name: operator for operator in block.ops for out in operator.outputs for name in out.arguments}
@@ -152,12 +90,7 @@ def _is_old_identity(scale: Any) -> bool:
 def _read_new(data: bytes) -> Program:
     """Paddle 3: JSON, whose operators refer to values by number."""
     content = json.loads(data)
-    region = _only(content["program"]["regions"], "regions")
-    operators = _only(region["blocks"], "blocks")["ops"]
-    # An operator's name follows the number of its dialect: "1.conv2d". Those with regions are control flow.
-    _check_operators(name.partition(".")[2] or name for name in (operator["#"] for operator in operators))
-    if any("regions" in operator for operator in operators):
-        raise WeightsError("its program has branches or loops, which a GhostNet does not need.")
+    operators = json_operators(content)
     whole = json.dumps(content).encode()
     fetch = _only([operator for operator in operators if operator["#"].endswith(".fetch")], "outputs")
     producers = {value["%"]: operator for operator in operators for value in _new_values(operator, "O")}

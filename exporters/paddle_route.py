@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -17,9 +15,9 @@ from numpy.typing import NDArray
 
 from ghostzoo.errors import EngineError
 
+from .isolated import last_words, run_isolated
+
 OPSET_VERSION = 17
-_TIMEOUT_SECONDS = 600
-_SHOWN_LOG_LINES = 3
 
 Route = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Pixel values (N, 3, H, W) -> logits (N, classes), both float32."""
@@ -42,9 +40,6 @@ def export_with_paddle2onnx(network: paddle.nn.Layer, image_size: int) -> bytes:
 def program_to_onnx(program: bytes, suffix: str, params: bytes) -> bytes:
     """Convert a Paddle program with paddle2onnx.
 
-    It runs in a process of its own, with a scratch copy of the model, and with working and home folder there: it leaves
-    temporary files behind, prints to stdout, and a program that it cannot handle may end the process.
-
     Args:
         program: content of the program file.
         suffix: ``.pdmodel`` or ``.json``, by which paddle2onnx tells the format.
@@ -57,40 +52,20 @@ def program_to_onnx(program: bytes, suffix: str, params: bytes) -> bytes:
         folder = Path(name)
         (folder / f"model{suffix}").write_bytes(program)
         (folder / "model.pdiparams").write_bytes(params)
-        log = _run_paddle2onnx(folder, suffix)
+        command = [sys.executable, "-m", "paddle2onnx.command", "--model_dir", ".", "--save_file", "raw.onnx"]
+        command += ["--model_filename", f"model{suffix}", "--params_filename", "model.pdiparams"]
+        # Its default optimiser takes twenty times as long, and ONNX Runtime does that work anyway.
+        command += ["--opset_version", str(OPSET_VERSION), "--optimize_tool", "None"]
+        log = run_isolated("paddle2onnx", command, folder)
         try:
             data = (folder / "raw.onnx").read_bytes()
             onnx.checker.check_model(data, full_check=True)
         except Exception as error:  # the checker's errors are of many kinds
-            said = " / ".join(line.strip() for line in log.splitlines()[-_SHOWN_LOG_LINES:] if line.strip())
             raise EngineError(
-                f"paddle2onnx wrote no valid ONNX graph ({error}). Its last words: {said or 'none'}. "
+                f"paddle2onnx wrote no valid ONNX graph ({error}). Its last words: {last_words(log)}. "
                 "Check that the versions of paddlepaddle and paddle2onnx are those of the extra 'export'."
             ) from error
         return data
-
-
-def _run_paddle2onnx(folder: Path, suffix: str) -> str:
-    """Run paddle2onnx in ``folder``; return what it printed."""
-    command = [sys.executable, "-m", "paddle2onnx.command", "--model_dir", ".", "--save_file", "raw.onnx"]
-    command += ["--model_filename", f"model{suffix}", "--params_filename", "model.pdiparams"]
-    # Its default optimiser takes twenty times as long, and ONNX Runtime does that work anyway.
-    command += ["--opset_version", str(OPSET_VERSION), "--optimize_tool", "None"]
-    place = dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP"), str(folder))
-    try:
-        done = subprocess.run(  # noqa: S603  # the interpreter that runs this, with fixed arguments
-            command,
-            cwd=folder,
-            env=os.environ | place | {"PYTHONIOENCODING": "utf-8"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise EngineError(f"paddle2onnx was not done after {_TIMEOUT_SECONDS} seconds and was stopped.") from error
-    return done.stdout.decode("utf-8", "replace")
 
 
 def onnx_route(model: bytes) -> Route:

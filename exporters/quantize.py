@@ -1,4 +1,4 @@
-"""A float32 graph -> a smaller one: float16 throughout, or int8 by static quantisation on real images.
+"""A float32 graph -> a smaller one in int8, by static quantisation on real images.
 
 The float32 graph is ``ghostzoo.graph``'s, whose node names say which part of the network a node belongs to; the plans
 below go by them. int8 graphs are in the QDQ form, which every engine reads: weights per output channel and symmetric,
@@ -20,8 +20,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from onnxruntime.transformers.float16 import convert_float_to_float16
-from onnxruntime.transformers.onnx_model import OnnxModel
 
 from ghostzoo.graph_builder import INPUT_NAME
 
@@ -66,14 +64,6 @@ PLANS = (
     Plan("weights", "int8 weights; all computes in float32", (), lambda _: False),
 )
 """From the fastest (on CPUs that multiply int8) to the most exact."""
-
-
-def to_float16(model: bytes) -> bytes:
-    """Convert a graph to float16; inputs and outputs stay float32."""
-    with _quiet():
-        converted = convert_float_to_float16(onnx.load_from_string(model), keep_io_types=True)
-    OnnxModel.graph_topological_sort(converted.graph)  # the converter appends what narrows the input
-    return _serialized(converted)
 
 
 def to_int8(model: bytes, plan: Plan, batches: Callable[[], Iterator[NDArray[np.float32]]]) -> bytes:

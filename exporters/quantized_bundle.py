@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.quantize import PLANS, Plan, to_float16, to_int8
+from exporters.quantize import PLANS, Plan, to_int8
 from ghostzoo.bundle import CARD_FILE, MODEL_FILES, Bundle, write_bundle
 from ghostzoo.card import replace_precisions
 from ghostzoo.datasets import UNLABELLED, ImageDataset, Sample
@@ -19,6 +19,7 @@ from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
 from ghostzoo.errors import InputError, OptionError, ParityError
 from ghostzoo.evaluate import Proportion, take_evenly
+from ghostzoo.float16 import to_float16
 from ghostzoo.images import read_image
 from ghostzoo.parity import compare_logits, engine_tolerance
 from ghostzoo.preprocess import preprocess

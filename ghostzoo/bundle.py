@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .catalog import Preprocessing
-from .errors import BundleError, OptionError
+from .errors import BundleError, EngineUnavailableError, OptionError
 from .golden import Golden
 from .labels import ClassLabel
 from .manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, FileRecord, Manifest
@@ -31,6 +31,12 @@ MODEL_FILES = {
     "int8": "onnx/model_quantized.onnx",
 }
 """Precision -> graph. Every bundle has the first."""
+CONVERTED_FILES = {
+    "paddle": ("paddle/inference.json", "paddle/inference.pdiparams"),
+    "ncnn": ("ncnn/model.param", "ncnn/model.bin"),
+    "mnn": ("mnn/model.mnn",),
+}
+"""Engine that reads no ONNX -> the same network in its own format. A bundle has those that were asked for."""
 
 _REQUIRED_FILES = (CARD_FILE, CONFIG_FILE, PREPROCESSOR_FILE, GOLDEN_FILE, MODEL_FILES["fp32"])
 
@@ -119,6 +125,20 @@ class Bundle:
     def model_hash(self, precision: str = "fp32") -> str:
         """Return the SHA-256 of the graph of ``precision``, in hexadecimal; raises as ``model`` does."""
         return self.manifest.files[self._model_file(precision)].sha256
+
+    def converted(self, engine: str) -> dict[str, bytes]:
+        """Return the verified files of an engine that reads no ONNX, by their paths in the manifest.
+
+        Raises:
+            EngineUnavailableError: the bundle lacks them.
+        """
+        names = CONVERTED_FILES[engine]
+        if not all(name in self.manifest.files for name in names):
+            raise EngineUnavailableError(
+                f"{self.name} has no files for {engine}; 'python -m exporters export-edge {self.path} --to {engine}' "
+                "in a checkout of ghostzoo adds them."
+            )
+        return {name: self.read(name) for name in names}
 
     def golden(self) -> Golden:
         """Return the inputs and reference outputs for checking an engine."""

@@ -10,7 +10,8 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .files import write_atomically
@@ -70,22 +71,31 @@ def cached(name: str, make: Callable[[], bytes]) -> bytes:
     found = read_cached(name)
     if found is not None:
         return found
+    with locked(name) as is_locked:
+        found = read_cached(name) if is_locked else None
+        if found is None:
+            found = make()
+            if is_locked:
+                write_cached(name, found)
+        return found
+
+
+@contextmanager
+def locked(name: str) -> Iterator[bool]:
+    """Keep other processes from what bears the same ``name``; yield ``False`` where nothing can be locked."""
     from filelock import FileLock
 
+    path = _path(name)
     try:
-        path = _path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{path}.lock")
         lock.acquire()
     except (OSError, NotImplementedError) as error:
-        _log.info("%s cannot be locked (%s); set %s to a folder that can.", _path(name), error, CACHE_VARIABLE)
-        return make()
+        _log.info("%s cannot be locked (%s); set %s to a folder that can.", path, error, CACHE_VARIABLE)
+        yield False
+        return
     try:
-        found = read_cached(name)
-        if found is None:
-            found = make()
-            write_cached(name, found)
-        return found
+        yield True
     finally:
         lock.release()
 

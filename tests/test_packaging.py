@@ -109,6 +109,10 @@ def test_users_get_no_old_onnx_and_no_framework(metadata: Message) -> None:
     assert any(line.startswith("paddle2onnx==") and "extra=='export'" in line for line in required)
 
 
+# Not installed everywhere, and not named as their modules are.
+DISTRIBUTIONS = {"cuda": "cuda-bindings", "paddle": "paddlepaddle"}
+
+
 def imported_modules() -> set[str]:
     """Top-level names of all modules that the package imports anywhere."""
     modules = set()
@@ -127,5 +131,6 @@ def test_every_library_that_the_package_imports_is_required(metadata: Message) -
     modules = imported_modules()
     assert {"numpy", "cv2", "onnxruntime", "click"} <= modules
     for module in modules:
-        names = {name.lower().replace("_", "-") for name in distributions.get(module, [module])}
+        bringing = distributions.get(module, [DISTRIBUTIONS.get(module, module)])
+        names = {name.lower().replace("_", "-") for name in bringing}
         assert names & required, f"{module} is imported, but nothing that brings it is required"

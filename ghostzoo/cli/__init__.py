@@ -20,6 +20,7 @@ _COMMANDS = {
     "cache": "ghostzoo.cli.cache:cache",
     "doctor": "ghostzoo.cli.doctor:doctor",
     "convert": "ghostzoo.cli.convert:convert",
+    "build-engine": "ghostzoo.cli.build_engine:build_engine",
 }
 """Name -> module and command, in the order of the help."""
 

@@ -67,6 +67,22 @@ _ENGINES = {
             ("openvino",),
             "pip install 'ghostzoo[openvino]'",
         ),
+        EngineRecord(
+            "tensorrt",
+            "tensorrt",
+            "TensorRtEngine",
+            ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx"),
+            "pip install 'ghostzoo[tensorrt]'",
+        ),
+        EngineRecord(
+            "paddle",
+            "paddle",
+            "PaddleEngine",
+            ("paddlepaddle", "paddlepaddle-gpu"),
+            "pip install 'ghostzoo[paddle]'",
+        ),
+        EngineRecord("ncnn", "ncnn", "NcnnEngine", ("ncnn",), "pip install 'ghostzoo[ncnn]'"),
+        EngineRecord("mnn", "mnn", "MnnEngine", ("MNN",), "pip install 'ghostzoo[mnn]'"),
     )
 }
 

@@ -60,6 +60,8 @@ class Engine(ABC):
 
     name: ClassVar[str]
     default_device: ClassVar[str] = "cpu"
+    max_batch_size: ClassVar[int | None] = None
+    """Largest ``batch_size`` that it can be specialised for; ``None`` for any."""
 
     def __init__(self, model: bytes, options: EngineOptions) -> None:
         """Open the ONNX graph ``model``.
@@ -69,6 +71,12 @@ class Engine(ABC):
             EngineUnavailableError: the device is not there, or the library cannot use it.
             EngineError: the library refuses the graph.
         """
+        limit = self.max_batch_size
+        if limit is not None and options.batch_size is not None and options.batch_size > limit:
+            raise OptionError(
+                f"{self.name} cannot be specialised for a batch size above {limit}; leave batch_size out, "
+                "batches of any size are taken all the same."
+            )
         self.options = options
         self.device = options.device if options.device is not None else self.default_device
         self._closed = False

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ghostzoo.bundle import Bundle
-from ghostzoo.engines import engine_class, engine_names
+from ghostzoo.bundle import CONVERTED_FILES, MODEL_FILES, Bundle, write_bundle
+from ghostzoo.engines import engine_class
 from ghostzoo.engines.base import Engine, EngineOptions
-from ghostzoo.errors import EngineError, OptionError, UnknownEngineError
+from ghostzoo.errors import EngineError, EngineUnavailableError, OptionError, UnknownEngineError
 from ghostzoo.parity import EXACT_TOLERANCE, compare_logits
 
-
-@pytest.fixture(params=engine_names())
-def engine_type(request: pytest.FixtureRequest) -> type[Engine]:
-    return engine_class(request.param)
+Options = Callable[..., EngineOptions]
 
 
-def test_agrees_with_the_golden_vectors(engine_type: type[Engine], tiny_bundle: Bundle) -> None:
-    golden = tiny_bundle.golden()
-    with engine_type.load(tiny_bundle, EngineOptions(threads=1)) as engine:
+def test_agrees_with_the_golden_vectors(engine_type: type[Engine], engine_bundle: Bundle, options: Options) -> None:
+    golden = engine_bundle.golden()
+    with engine_type.load(engine_bundle, options()) as engine:
         assert golden.check(engine.run).within(EXACT_TOLERANCE)
         embedding = engine.run(golden.pixel_values, "embedding")
     assert embedding.shape == (len(golden.pixel_values), 1280)
@@ -32,20 +31,23 @@ def test_agrees_with_the_golden_vectors(engine_type: type[Engine], tiny_bundle: 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
 def test_a_fixed_batch_size_takes_any_number_of_images(
-    engine_type: type[Engine], tiny_bundle: Bundle, count: int
+    engine_type: type[Engine], engine_bundle: Bundle, options: Options, count: int
 ) -> None:
     batch = np.random.default_rng(count).normal(size=(count, 3, 64, 64)).astype(np.float32)
-    with engine_type.load(tiny_bundle, EngineOptions(threads=1)) as engine:
+    if engine_type.max_batch_size is not None:
+        with pytest.raises(OptionError, match="leave batch_size out"):
+            engine_type.load(engine_bundle, options(batch_size=engine_type.max_batch_size + 1))
+    with engine_type.load(engine_bundle, options()) as engine:
         expected = engine.run(batch)
-    with engine_type.load(tiny_bundle, EngineOptions(threads=1, batch_size=3)) as engine:
+    with engine_type.load(engine_bundle, options(batch_size=engine_type.max_batch_size or 3)) as engine:
         actual = engine.run(batch)
-    assert actual.shape == (count, tiny_bundle.num_classes)
+    assert actual.shape == (count, engine_bundle.num_classes)
     assert compare_logits(expected, actual).within(EXACT_TOLERANCE)
 
 
-def test_results_belong_to_the_caller(engine_type: type[Engine], tiny_bundle: Bundle) -> None:
+def test_results_belong_to_the_caller(engine_type: type[Engine], engine_bundle: Bundle, options: Options) -> None:
     first, second = (np.full((1, 3, 64, 64), value, np.float32) for value in (0.0, 1.0))
-    with engine_type.load(tiny_bundle, EngineOptions(threads=1)) as engine:
+    with engine_type.load(engine_bundle, options()) as engine:
         result = engine.run(first)
         kept = result.copy()
         other = engine.run(second)
@@ -56,9 +58,9 @@ def test_results_belong_to_the_caller(engine_type: type[Engine], tiny_bundle: Bu
     np.testing.assert_array_equal(first, 0)
 
 
-def test_many_threads_get_their_own_answers(engine_type: type[Engine], tiny_bundle: Bundle) -> None:
+def test_many_threads_get_their_own_answers(engine_type: type[Engine], engine_bundle: Bundle, options: Options) -> None:
     inputs = [np.full((1, 3, 64, 64), value, np.float32) for value in np.linspace(-2, 2, 8)]
-    with engine_type.load(tiny_bundle, EngineOptions(threads=1)) as engine:
+    with engine_type.load(engine_bundle, options()) as engine:
         expected = [engine.run(batch) for batch in inputs]
 
         def ask(index: int) -> bool:
@@ -80,48 +82,75 @@ def test_many_threads_get_their_own_answers(engine_type: type[Engine], tiny_bund
     ],
     ids=["no batch", "float64", "empty", "wrong size", "channels last", "list"],
 )
-def test_a_wrong_batch_is_refused(engine_type: type[Engine], tiny_bundle: Bundle, batch: np.ndarray) -> None:
-    with engine_type.load(tiny_bundle, EngineOptions(threads=1)) as engine:
+def test_a_wrong_batch_is_refused(
+    engine_type: type[Engine], engine_bundle: Bundle, options: Options, batch: np.ndarray
+) -> None:
+    with engine_type.load(engine_bundle, options()) as engine:
         with pytest.raises(EngineError, match=r"shape|takes float32"):
             engine.run(batch)
         engine.run(np.zeros((1, 3, 64, 64), np.float32))
 
 
-def test_strided_input_is_read_right(engine_type: type[Engine], tiny_bundle: Bundle) -> None:
+def test_strided_input_is_read_right(engine_type: type[Engine], engine_bundle: Bundle, options: Options) -> None:
     batch = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32).transpose(0, 3, 1, 2)
-    with engine_type.load(tiny_bundle, EngineOptions(threads=1)) as engine:
+    with engine_type.load(engine_bundle, options()) as engine:
         np.testing.assert_array_equal(engine.run(batch), engine.run(batch.copy()))
 
 
-def test_closed_means_closed(engine_type: type[Engine], tiny_bundle: Bundle) -> None:
-    engine = engine_type.load(tiny_bundle, EngineOptions(threads=1))
+def test_closed_means_closed(engine_type: type[Engine], engine_bundle: Bundle, options: Options) -> None:
+    engine = engine_type.load(engine_bundle, options())
     engine.close()
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         engine.run(np.zeros((1, 3, 64, 64), np.float32))
 
 
-def test_it_is_garbage_collected(engine_type: type[Engine], tiny_bundle: Bundle) -> None:
-    engine = engine_type.load(tiny_bundle, EngineOptions(threads=1))
+def test_it_is_garbage_collected(engine_type: type[Engine], engine_bundle: Bundle, options: Options) -> None:
+    engine = engine_type.load(engine_bundle, options())
     reference = weakref.ref(engine)
     del engine
     gc.collect()
     assert reference() is None
 
 
-@pytest.mark.parametrize("model", [b"", b"no graph", b"\x08\x08" * 100])
-def test_a_broken_graph_is_refused(engine_type: type[Engine], model: bytes) -> None:
-    with pytest.raises(EngineError, match="refuses"):
-        engine_type(model, EngineOptions(threads=1))
+@pytest.mark.parametrize("content", [b"", b"no graph", b"\x08\x08" * 100])
+def test_a_broken_model_file_is_refused(
+    engine_type: type[Engine], engine_bundle: Bundle, options: Options, content: bytes, tmp_path: Path
+) -> None:
+    """The manifest agrees with the file, so it is the library that has to notice."""
+    for file in CONVERTED_FILES.get(engine_type.name, (MODEL_FILES["fp32"],)):
+        manifest = engine_bundle.manifest
+        broken = write_bundle(
+            tmp_path / Path(file).name,
+            name=manifest.name,
+            contents={name: engine_bundle.read(name) for name in manifest.files} | {file: content},
+            weights=manifest.weights,
+            created_by=manifest.created_by,
+            validation=manifest.validation,
+        )
+        with pytest.raises(EngineError, match="refuses"):
+            engine_type.load(broken, options())
 
 
-def test_options_that_cannot_be_honoured_are_refused(engine_type: type[Engine], tiny_bundle: Bundle) -> None:
+def test_a_bundle_without_its_files_is_told_how_to_get_them(
+    engine_type: type[Engine], tiny_bundle: Bundle, options: Options
+) -> None:
+    if engine_type.name not in CONVERTED_FILES:
+        engine_type.load(tiny_bundle, options()).close()
+        return
+    with pytest.raises(EngineUnavailableError, match=f"export-edge .* --to {engine_type.name}"):
+        engine_type.load(tiny_bundle, options())
+
+
+def test_options_that_cannot_be_honoured_are_refused(
+    engine_type: type[Engine], engine_bundle: Bundle, options: Options
+) -> None:
     with pytest.raises(OptionError, match="no_such_option"):
-        engine_type.load(tiny_bundle, EngineOptions(engine_options={"no_such_option": 1}))
+        engine_type.load(engine_bundle, options(engine_options={"no_such_option": 1}))
     with pytest.raises(OptionError, match="abacus"):
-        engine_type.load(tiny_bundle, EngineOptions(device="abacus"))
+        engine_type.load(engine_bundle, options(device="abacus"))
     with pytest.raises(OptionError, match=r"int8.*fp32"):
-        engine_type.load(tiny_bundle, EngineOptions(precision="int8"))
+        engine_type.load(engine_bundle, options(precision="int8"))
 
 
 @pytest.mark.parametrize(("name", "value"), [("threads", 0), ("threads", True), ("batch_size", -1), ("device", "")])
@@ -135,9 +164,9 @@ def test_an_unknown_engine_names_the_nearest() -> None:
         engine_class("onnxrt")
 
 
-def test_describe_says_what_runs(engine_type: type[Engine], tiny_bundle: Bundle) -> None:
-    with engine_type.load(tiny_bundle, EngineOptions(threads=1)) as engine:
+def test_describe_says_what_runs(engine_type: type[Engine], engine_bundle: Bundle, options: Options) -> None:
+    with engine_type.load(engine_bundle, options()) as engine:
         facts = engine.describe()
     assert facts["engine"] == engine.name
-    assert facts["threads"] == 1
+    assert facts.get("threads") == options().threads
     assert facts["version"]

@@ -1,0 +1,40 @@
+"""``python -m exporters export-edge``: what it takes and what it prints."""
+
+from __future__ import annotations
+
+import click
+
+from ghostzoo.terminal import Command, print_table, steps
+
+from .edge import FORMATS, export_edge
+
+_STEPS = 3
+
+
+@click.command("export-edge", cls=Command)
+@click.argument("bundle")
+@click.option("--to", "forms", required=True, multiple=True, type=click.Choice(FORMATS), help="May be repeated.")
+@click.option("--out", type=click.Path(), help="Write a copy of the bundle there.  [default: add to BUNDLE itself]")
+@click.option("--overwrite", is_flag=True, help="Replace a bundle at --out.")
+def export_edge_command(bundle: str, forms: tuple[str, ...], out: str | None, overwrite: bool) -> None:
+    """Add the network in the format of ncnn, MNN or Paddle Inference to BUNDLE, a folder.
+
+    The engine itself must then give the bundle's golden vectors; otherwise nothing is written. BUNDLE may also be the
+    name of a model where --out is given.
+
+    \b
+    Examples:
+      python -m exporters export-edge GhostNet_x1_0 --to ncnn --to mnn
+      python -m exporters export-edge GhostNet_x1_0 --to ncnn --out GhostNet_x1_0-edge
+    """
+    rows = []
+    with steps(_STEPS * len(forms)) as on_step:
+        for form in forms:
+            result = export_edge(bundle, form, out=out, overwrite=overwrite, on_step=on_step)
+            # The next format joins the copy that this one began.
+            bundle, out = (out, None) if out is not None else (bundle, None)
+            megabytes = sum(result.files.values()) / 1e6
+            relative = [f"{agreement.relative:.1e}" for agreement in result.agreements.values()]
+            rows.append([form, f"{megabytes:.1f}", *relative, ", ".join(result.files)])
+    print_table(["format", "MB", *result.agreements, "files"], rows, caption="differences from the golden vectors")
+    click.echo(f"{result.bundle.name}: wrote {result.bundle.path}", err=True)

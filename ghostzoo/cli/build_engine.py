@@ -1,0 +1,57 @@
+"""``ghostzoo build-engine``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..terminal import Command
+from .options import model_option
+
+
+@click.command("build-engine", cls=Command)
+@model_option
+@click.option("--target", "targets", multiple=True, help="GPU architecture to build for, as SM86; may be repeated.")
+@click.option("--device", help="GPU of this machine to build for, where no --target is given.  [default: cuda:0]")
+@click.option("--precision", default="fp32", show_default=True, help="fp32 or fp16.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Build for this number of images a run alone.")
+@click.option("--max-batch-size", type=click.IntRange(min=1), help="Most images a run.  [default: 8]")
+@click.option("--library", help="tensorrt or tensorrt_rtx.  [default: the first that is installed]")
+@click.option("--out", type=click.Path(), help="File to write.  [default: ghostzoo's cache, for this machine's GPU]")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+def build_engine(
+    model: str | None,
+    targets: tuple[str, ...],
+    device: str | None,
+    precision: str,
+    batch_size: int | None,
+    out: str | None,
+    overwrite: bool,
+    **engine_options: Any,
+) -> None:
+    """Build a TensorRT engine of a model.
+
+    With tensorrt_rtx it needs no GPU: --target names those that the engine is for. A file is used with
+    engine_options={"engine_file": FILE}, together with the precision and batch size that it was built for.
+
+    \b
+    Examples:
+      ghostzoo build-engine --precision fp16
+      ghostzoo build-engine --model GhostNet_x1_0 --target SM86 --precision fp16 --out GhostNet_x1_0-SM86.engine
+    """
+    from ..engines.base import EngineOptions
+    from ..engines.tensorrt_plan import fill_cache, write_engine
+    from ..fetch import fetch
+
+    if targets and out is None:
+        raise click.UsageError("An engine for --target is for use elsewhere: give a file with --out.")
+    given = {name: value for name, value in engine_options.items() if value is not None}
+    options = EngineOptions(device=device, precision=precision, batch_size=batch_size, engine_options=given)
+    bundle = fetch(model)
+    if out is None:
+        fill_cache(bundle, options)
+        click.echo(f"{bundle.name}: the engine is in the cache", err=True)
+        return
+    size = write_engine(bundle, options, out, targets=targets, overwrite=overwrite)
+    click.echo(f"{bundle.name}: wrote {out} ({size / 1e6:.1f} MB)", err=True)

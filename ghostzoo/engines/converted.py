@@ -1,0 +1,90 @@
+"""What the engines have in common that read no ONNX, but files of their own format in the bundle."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EngineError, OptionError
+from .base import Engine, EngineOptions, Output
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+
+
+class ConvertedEngine(Engine):
+    """An engine whose network ``python -m exporters export-edge`` has converted, always in float32.
+
+    The libraries take an image of any size and answer with nonsense, so sizes are checked here.
+    """
+
+    reads_files_again: ClassVar[bool] = False
+    """Whether the library needs the files as long as the network is open."""
+
+    def __init__(self, files: Mapping[str, bytes], options: EngineOptions, image_size: int) -> None:
+        """Open the network.
+
+        Args:
+            files: contents by the paths in the bundle.
+            options: as for every engine.
+            image_size: side of the square images that the network was made for, in pixels.
+
+        Raises:
+            OptionError: an option has a value that this engine cannot honour.
+            EngineUnavailableError: the device is not there, or the library cannot use it.
+            EngineError: the library refuses the files.
+        """
+        super().__init__(b"", options)
+        if options.precision != "fp32":
+            raise OptionError(
+                f"{self.name} has no network in precision {options.precision!r}; it has fp32. "
+                "Take precision='fp32' or another engine."
+            )
+        self._image_shape = (3, image_size, image_size)
+        # The libraries read files alone. These are written anew, so that what is read is what was verified.
+        folder = Path(tempfile.mkdtemp(prefix="ghostzoo-"))
+        self._delete_files = weakref.finalize(self, _delete, folder, os.getpid())
+        try:
+            for path, content in files.items():
+                (folder / PurePosixPath(path).name).write_bytes(content)
+            self._open(folder)
+        except BaseException:
+            self._delete_files()
+            raise
+        if not self.reads_files_again:
+            self._delete_files()
+
+    @classmethod
+    def load(cls, bundle: Bundle, options: EngineOptions) -> Self:
+        return cls(bundle.converted(cls.name), options, bundle.config.image_size)
+
+    @abstractmethod
+    def _open(self, folder: Path) -> None:
+        """Open the files, which are in ``folder`` under their own names."""
+
+    @abstractmethod
+    def _compute(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
+        """Run one batch of the right size; called from many threads."""
+
+    def _infer(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
+        if batch.shape[1:] != self._image_shape:
+            expected = ", ".join(map(str, self._image_shape))
+            raise EngineError(f"This network takes batches of shape (N, {expected}), not {batch.shape}.")
+        return self._compute(batch, output)
+
+    def _release(self) -> None:
+        self._delete_files()
+
+
+def _delete(folder: Path, process: int) -> None:
+    if os.getpid() == process:  # and not a fork, whose parent may still need them
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,120 @@
+"""MNN, on the CPU.
+
+``engine_options``: ``precision_mode``, ``memory_mode`` and ``power_mode``, by MNN's own names for their values, such as
+``{"memory_mode": "Low"}``. Without ``precision_mode`` it is ``High``, which alone is float32 on every CPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
+from .base import OUTPUTS, Output
+from .converted import ConvertedEngine
+from .pool import Pool
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Send what MNN's C++ code prints to stderr: stdout is for data."""
+    try:
+        sys.stdout.flush()
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except (AttributeError, OSError, ValueError):  # there is no stdout, or no stderr
+        yield
+        return
+    try:
+        yield
+    finally:
+        if os.name == "posix":
+            ctypes.CDLL(None).fflush(None)  # it may still be in the buffer of C
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+try:
+    with _stdout_to_stderr():
+        import MNN
+        from MNN import expr, nn
+except ImportError as error:
+    raise EngineUnavailableError(
+        f"MNN cannot be imported ({error}); 'pip install 'ghostzoo[mnn]'' installs it."
+    ) from error
+
+_MODES = {"precision_mode": "PrecisionMode", "memory_mode": "MemoryMode", "power_mode": "PowerMode"}
+
+
+class MnnEngine(ConvertedEngine):
+    """A module of MNN, and a clone of it, with the same weights, for each concurrent caller."""
+
+    name = "mnn"
+
+    def _open(self, folder: Path) -> None:
+        if self.device != "cpu":
+            raise OptionError(f"MNN runs on device 'cpu' here, not on {self.device!r}.")
+        modes = {"precision_mode": expr.PrecisionMode.High} | self._modes()
+        try:
+            with _stdout_to_stderr():
+                self._module: Any = nn.load_module_from_file(
+                    str(folder / "model.mnn"),
+                    ["pixel_values"],
+                    list(OUTPUTS),
+                    backend=expr.Backend.CPU,
+                    thread_num=self.options.thread_count,
+                    **modes,
+                )
+        except (SystemError, RuntimeError, ValueError) as error:
+            raise EngineError(f"MNN {MNN.version()} refuses model.mnn; convert the model again.") from error
+        self._modules: Pool[Any] = Pool(self._module.clone)
+        if self.options.batch_size is not None:  # the first batch decides what memory and kernels are laid out for
+            self._compute(np.zeros((self.options.batch_size, *self._image_shape), np.float32), "logits")
+
+    def _modes(self) -> dict[str, Any]:
+        modes = {}
+        for name, value in self.options.engine_options.items():
+            if name not in _MODES:
+                raise OptionError(f"MNN has no engine option {name!r}. {nearest(str(name), _MODES)}")
+            kind = getattr(expr, _MODES[name])
+            known = [item for item in dir(kind) if item[0].isupper()]
+            if value not in known:
+                raise OptionError(f"MNN has no {name} {value!r}. {nearest(str(value), known)}")
+            modes[name] = getattr(kind, value)
+        return modes
+
+    @classmethod
+    def devices(cls) -> list[str]:
+        return ["cpu"]
+
+    def _compute(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
+        if self._module is None:
+            raise EngineError(f"The {self.name} engine was closed; load the model again.")
+        try:
+            with self._modules.lend() as module:
+                outputs = module.forward([expr.const(batch, list(batch.shape), expr.NCHW)])
+                result: NDArray[np.float32] = outputs[OUTPUTS.index(output)].read().copy()
+        except (SystemError, RuntimeError, ValueError) as error:
+            raise EngineError(f"MNN failed on a batch of shape {batch.shape}: {error}") from error
+        return result
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "engine": self.name,
+            "version": MNN.version(),
+            "device": self.device,
+            "threads": self.options.thread_count,
+        }
+
+    def _release(self) -> None:
+        super()._release()
+        self._module = None
+        self._modules.close()
