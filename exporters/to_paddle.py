@@ -63,7 +63,7 @@ class _GraphLayer(paddle.nn.Layer):  # type: ignore[misc]  # Paddle has no types
         self._steps = []
         for node in graph.node:
             if node.op_type not in _OPERATORS:
-                raise EngineError(f"The graph has the operator {node.op_type}, which exporters/to_paddle.py does not know; add it there.")
+                raise EngineError(f"exporters/to_paddle.py does not know the operator {node.op_type}; add it there.")
             attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
             self._steps.append((_OPERATORS[node.op_type], attributes, list(node.input), node.output[0]))
         weights = {name for node in graph.node if node.op_type in _WEIGHTED for name in node.input}
