@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
+from unicodedata import category
 
 import click
 
 from .errors import GhostZooError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 ANY_PATH = click.Path(readable=False)
 """A path as an option. What opens it says what is wrong with it; click would call an unreadable file wrong usage."""
@@ -41,13 +46,15 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # what it warns of, the errors say in their one line
+        if isinstance(sys.stdout, io.TextIOWrapper):  # not every terminal and pipe takes every character
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()  # a full disk is an error of the command, not of the interpreter's end
         except GhostZooError as error:
             if ctx.meta.get(_DEBUG):
                 raise
-            raise click.ClickException(" ".join(str(error).split())) from error
+            raise click.ClickException(one_line(error)) from error
         except OSError as error:
             if ctx.meta.get(_DEBUG) or error.errno == errno.EPIPE:  # click ends quietly when nobody reads on
                 raise
@@ -91,18 +98,37 @@ class LazyGroup(click.Group):
         return command
 
 
+def printable(text: str) -> str:
+    """Escape what would steer a terminal, or cannot be encoded: names of files and classes may hold anything."""
+    return "".join(
+        character.encode("unicode_escape").decode() if category(character) in ("Cc", "Cs") else character
+        for character in text
+    )
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of ``error`` as a single printable line."""
+    return printable(" ".join(str(error).split()))
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str | None = None) -> None:
     """Print a table; cells too long for the terminal are folded, not cut."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    Console(highlight=False, markup=False, width=width).print(table)
+        table.add_row(*map(printable, row))
+    table_console(sys.stdout).print(table)
+
+
+def table_console(stream: IO[str]) -> Console:
+    """Return what prints tables: as wide as the terminal, or as the table where ``stream`` leads elsewhere."""
+    from rich.console import Console
+
+    width = None if stream.isatty() else _PIPE_WIDTH
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
 def flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

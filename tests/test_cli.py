@@ -144,6 +144,28 @@ def test_convert_makes_a_bundle_that_predicts(tmp_path: Path, photos: Path) -> N
     assert {p["label"] for p in rows["predictions"]} == {"cat", "dog, hound", "bird"}
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_cannot_steer_the_terminal(encoding: str, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("0 \x1b[2Jcl\x9beared :cat: [bold]\n", encoding="utf-8")
+    weights = write_weights(tmp_path / "w.pdparams", random_arrays(Architecture.of(0.1, 1)))
+    bundle = ghostzoo.convert(weights, tmp_path / "bundle", name="strange", labels=labels)
+    image, missing = tmp_path / "\x1b]0;title\x07 猫.png", tmp_path / "\x1b]0;title\x07.png"
+    image.write_bytes(cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    for form in ([], ["--csv"], ["--json"]):
+        result = run(
+            *["predict", image, missing, "--model", bundle.path, *form],
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+        )
+        assert result.returncode == 1
+        assert "\x1b" not in result.stderr
+        assert r"\x1b]0;title\x07.png" in result.stderr
+        if form != ["--csv"]:  # which programs read, as it is
+            assert "\x1b" not in result.stdout
+        assert "eared :cat: [bold]" in result.stdout
+
+
 def test_tables_in_a_pipe_fold_no_cell() -> None:
     url = ghostzoo.get_model("GhostNet_x1_3_ssld").archive_url
     assert url is not None

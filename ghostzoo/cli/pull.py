@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..errors import GhostZooError
-from ..terminal import Command, print_table
+from ..terminal import Command, one_line, print_table
 from .options import fetch_options
 
 
@@ -48,7 +48,7 @@ def pull(names: tuple[str, ...], everything: bool, force: bool, accept: str | No
         except GhostZooError as error:
             if len(names) == 1:
                 raise
-            errors.append(" ".join(str(error).split()))
+            errors.append(one_line(error))
     if rows:
         print_table(["model", "from", "folder"], rows)
     for message in errors:

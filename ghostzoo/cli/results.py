@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from ..errors import ImageError
 from ..predictions import SCORE_DECIMALS, Prediction
+from ..terminal import printable, table_console
 
 CSV_COLUMNS = ("image", "rank", "index", "label", "score", "wnid")
 
@@ -33,16 +34,13 @@ class TableWriter(ResultWriter):
     """A small table for each image."""
 
     def __init__(self, stream: IO[str]) -> None:
-        from rich.console import Console
-
         super().__init__(stream)
-        self._console = Console(file=stream, highlight=False)
+        self._console = table_console(stream)
 
     def write(self, image: str, predictions: Sequence[Prediction]) -> None:
         from rich.table import Table
-        from rich.text import Text
 
-        table = Table(title=Text(printable(image)), title_justify="left", title_style="bold", box=None, pad_edge=False)
+        table = Table(title=printable(image), title_justify="left", title_style="bold", box=None, pad_edge=False)
         table.add_column("score", justify="right")
         table.add_column("class", justify="right")
         table.add_column("label")
@@ -51,8 +49,8 @@ class TableWriter(ResultWriter):
             table.add_row(
                 f"{prediction.score:.{SCORE_DECIMALS}f}",
                 str(prediction.index),
-                Text(printable(prediction.label)),
-                prediction.wnid or "",
+                printable(prediction.label),
+                printable(prediction.wnid or ""),
             )
         self._console.print(table)
         self._console.print()
@@ -87,13 +85,8 @@ class CsvWriter(ResultWriter):
         for rank, prediction in enumerate(predictions, start=1):
             row = prediction.to_dict()
             self._writer.writerow(
-                [printable(image), rank, *(row[name] for name in ("index", "label", "score")), row["wnid"] or ""]
+                [image, rank, *(row[name] for name in ("index", "label", "score")), row["wnid"] or ""]
             )
 
     def write_error(self, error: ImageError) -> None:
         """A CSV row is a class; errors stand on stderr only."""
-
-
-def printable(text: str) -> str:
-    """Replace what cannot be encoded (undecodable bytes of file names) by question marks."""
-    return text.encode("utf-8", "replace").decode("utf-8")

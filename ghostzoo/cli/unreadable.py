@@ -8,16 +8,15 @@ from collections.abc import Sequence
 import click
 
 from ..errors import ImageError
+from ..terminal import one_line
 
 
 def report_unreadable(failed: Sequence[ImageError], total: int, skipped: int) -> None:
     """Name the unreadable images and passed-over files on stderr; exit with 1 if an image could not be read."""
-    from .results import printable
-
     if skipped:
         click.echo(f"Passed over {skipped} other file{'s' if skipped > 1 else ''} in the folders.", err=True)
     for error in failed:
-        click.echo(f"Error: {printable(' '.join(str(error).split()))}", err=True)
+        click.echo(f"Error: {one_line(error)}", err=True)
     if failed:
         click.echo(f"{len(failed)} of {total} images could not be read.", err=True)
         sys.exit(1)
