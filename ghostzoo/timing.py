@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from statistics import median
+from typing import TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
 
 MIN_ROUNDS = 3
 """Fewer rounds than this have no meaningful median."""
 
 
-def time_in_turn(calls: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
+def time_in_turn(calls: Mapping[Key, Callable[[], object]], seconds: float) -> dict[Key, list[float]]:
     """Call each of ``calls`` once a round, for about ``seconds`` in all but at least ``MIN_ROUNDS`` rounds.
 
     The first call of each is a warm-up and not counted.
 
     Returns:
-        Name -> the duration of each counted call, in seconds.
+        Key -> the duration of each counted call, in seconds.
     """
     for call in calls.values():
         call()
-    durations: dict[str, list[float]] = {name: [] for name in calls}
+    durations: dict[Key, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
     rounds = 0
     while calls and (rounds < MIN_ROUNDS or time.perf_counter() < end):

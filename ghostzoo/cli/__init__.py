@@ -15,6 +15,7 @@ _COMMANDS = {
     "info": "ghostzoo.cli.models:info",
     "predict": "ghostzoo.cli.predict:predict",
     "eval": "ghostzoo.cli.evaluate:eval_command",
+    "bench": "ghostzoo.cli.bench:bench",
     "serve": "ghostzoo.cli.serve:serve",
     "pull": "ghostzoo.cli.pull:pull",
     "cache": "ghostzoo.cli.cache:cache",

@@ -1,0 +1,50 @@
+"""What machine a figure was taken on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..cpus import usable_cpus
+from ..engines import engine_names, engine_record
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_INSTRUCTIONS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "VNNI", "avx_vnni": "VNNI", "amx_int8": "AMX"}
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return processor, CPUs, instruction sets, load and versions, as JSON types."""
+    name, flags = _processor()
+    return {
+        "processor": name,
+        "instructions": sorted({_INSTRUCTIONS[flag] for flag in flags if flag in _INSTRUCTIONS}),
+        "cpus": usable_cpus(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "ghostzoo": __version__,
+        "libraries": {
+            name: version for each in engine_names() for name, version in engine_record(each).versions().items()
+        },
+    }
+
+
+def machine_line(machine: dict[str, Any]) -> str:
+    """Say it in one line."""
+    instructions = f" ({', '.join(machine['instructions'])})" if machine["instructions"] else ""
+    libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
+    load = "" if machine["load"] is None else f", load {machine['load']:g} before the run"
+    return f"{machine['processor']}{instructions}, {machine['cpus']} CPUs{load}, {machine['system']}; {libraries}"
+
+
+def _processor() -> tuple[str, set[str]]:
+    try:
+        first = _CPU_INFO.read_text().split("\n\n")[0]
+    except OSError:
+        return platform.processor() or platform.machine(), set()
+    parts = (line.partition(":") for line in first.splitlines())
+    facts = {key.strip(): value.strip() for key, _, value in parts}
+    return facts.get("model name") or platform.machine(), set(facts.get("flags", "").split())

@@ -1,0 +1,113 @@
+"""``ghostzoo bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..catalog import DEFAULT_MODEL
+from ..terminal import ANY_PATH, Command, print_table, steps
+
+if TYPE_CHECKING:
+    from ..bench.results import Results
+    from ..bench.tables import Table
+
+
+class _Counts(click.ParamType):  # type: ignore[type-arg]  # older versions of click have none
+    """Numbers such as ``1,2,4``."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            counts = tuple(dict.fromkeys(int(part) for part in value.split(",")))
+        except ValueError:
+            counts = ()
+        if not counts or min(counts) < 1:
+            self.fail(f"{value!r} is no list of whole numbers from 1, such as 1,2,4.", param, ctx)
+        return counts
+
+
+@click.command(cls=Command)
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option("--engine", "engines", multiple=True, help="An engine; may be repeated.  [default: all installed]")
+@click.option("--precision", "precisions", multiple=True, help="fp32, fp16 or int8; may be repeated.  [default: fp32]")
+@click.option("--threads", type=_Counts(), default="1,2,4", show_default=True, help="Thread counts, at batch 1.")
+@click.option("--batch-sizes", type=_Counts(), default="1,4,8", show_default=True, help="At the first thread count.")
+@click.option("--seconds", type=click.FloatRange(min=0), default=4.0, show_default=True, help="Rounds of each cell.")
+@click.option("--image", type=ANY_PATH, help="The image to classify.  [default: a made JPEG of 500 x 375 pixels]")
+@click.option("--out", type=ANY_PATH, help="Folder for bench.md, bench.json, bench.png.")
+@click.option("--compare", type=ANY_PATH, help="A bench.json of an earlier run to hold this one against.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def bench(
+    models: tuple[str, ...],
+    engines: tuple[str, ...],
+    precisions: tuple[str, ...],
+    threads: tuple[int, ...],
+    batch_sizes: tuple[int, ...],
+    seconds: float,
+    image: str | None,
+    out: str | None,
+    compare: str | None,
+    as_json: bool,
+) -> None:
+    """Measure MODELs (names or bundle folders) on this machine: engines, threads, batch sizes.
+
+    The cells of a model take turns, so that what else the machine does meets all of them alike; the noise that remains
+    is printed. Published figures of the original stand beside, and are marked as published.
+
+    \b
+    Examples:
+      ghostzoo bench
+      ghostzoo bench GhostNet_x0_5 GhostNet_x1_0 --engine onnxruntime --engine openvino --out report
+      ghostzoo bench --compare report/bench.json
+    """
+    from ..bench.comparison import compare as compare_results
+    from ..bench.measure import installed_engines, plan_cells, run_bench
+    from ..bench.picture import require_matplotlib
+    from ..bench.pictures import open_picture
+    from ..bench.results import Results
+    from ..bench.tables import result_tables
+
+    old = Results.read(Path(compare)) if compare is not None else None
+    if out is not None:
+        require_matplotlib()
+    models = models or (DEFAULT_MODEL,)
+    cells = plan_cells(models, engines or installed_engines(), precisions or ("fp32",), threads, batch_sizes)
+    picture = open_picture(Path(image)) if image is not None else None
+    with steps(len(cells) + len(models)) as on_step:
+        results = run_bench(cells, seconds=seconds, picture=picture, on_step=on_step)
+    tables = result_tables(results) + ([compare_results(results, old)] if old is not None else [])
+    if as_json:
+        click.echo(results.to_json().decode(), nl=False)
+    else:
+        for table in tables:
+            print_table(table.columns, table.rows, caption=f"{table.title}\n")
+    for cell, reason in results.left_out:
+        click.echo(f"Left out: {cell}: {reason}", err=True)
+    if out is not None:
+        _write(results, tables[3:], Path(out))
+
+
+def _write(results: Results, comparison: list[Table], folder: Path) -> None:
+    from ..bench.picture import draw
+    from ..bench.tables import to_markdown
+    from ..errors import InputError
+    from ..files import write_atomically
+
+    contents = {
+        "bench.md": "\n".join([to_markdown(results), *(f"{table.to_markdown()}\n" for table in comparison)]).encode(),
+        "bench.json": results.to_json(),
+        "bench.png": draw(results),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in contents.items():
+            write_atomically(folder / name, data)
+    except OSError as error:
+        raise InputError(f"Cannot write the report to {folder}: {error.strerror or error}.") from error
+    click.echo(f"Wrote {', '.join(str(folder / name) for name in contents)}", err=True)

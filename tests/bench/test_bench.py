@@ -1,0 +1,142 @@
+"""The benchmark measures what it says, and shows all of it: through its functions and through the command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ghostzoo.bench.comparison import compare
+from ghostzoo.bench.measure import plan_cells, run_bench
+from ghostzoo.bench.picture import draw
+from ghostzoo.bench.pictures import jpeg
+from ghostzoo.bench.results import Cell, Results, Timing
+from ghostzoo.bench.tables import result_tables, to_markdown
+from ghostzoo.bundle import Bundle
+from ghostzoo.catalog import get_model
+from ghostzoo.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def results(tiny_bundle: Bundle) -> Results:
+    cells = plan_cells([str(tiny_bundle.path)], ["onnxruntime", "no-such-engine"], ["fp32"], [1, 2], [1, 2])
+    return run_bench(cells, seconds=0.01)
+
+
+def test_the_plan_is_that_of_the_original_tables() -> None:
+    cells = plan_cells(["m"], ["e"], ["fp32"], (1, 2, 4), (1, 4, 8))
+    assert [(cell.threads, cell.batch_size) for cell in cells] == [(1, 1), (2, 1), (4, 1), (1, 4), (1, 8)]
+    assert len(plan_cells(["m", "n"], ["e", "f"], ["fp32", "int8"], (1,), (1,))) == 8
+
+
+def test_a_timing_summarises_its_durations() -> None:
+    timing = Timing.of([0.010] * 90 + [0.020] * 10)
+    assert timing.median_ms == pytest.approx(10)
+    assert timing.p95_ms == pytest.approx(20)
+    assert timing.noise == pytest.approx(0, abs=1e-9)
+    assert Timing.of([0.01, 0.02, 0.03]).noise > 0.1
+
+
+def test_every_cell_is_measured_or_left_out_with_its_reason(results: Results) -> None:
+    assert [(item.cell.threads, item.cell.batch_size) for item in results.measurements] == [(1, 1), (2, 1), (1, 2)]
+    assert len(results.left_out) == 3
+    assert all("no engine named 'no-such-engine'" in reason for _, reason in results.left_out)
+    for item in results.measurements:
+        assert 0 < item.network.median_ms < item.end_to_end.median_ms
+        assert item.network.calls >= 3
+        assert item.load_seconds is not None
+        assert item.load_seconds > 0
+        assert item.peak_memory is not None
+        assert 20e6 < item.peak_memory < 2e9
+        assert item.images_per_second == pytest.approx(1000 * item.cell.batch_size / item.end_to_end.median_ms)
+
+
+def test_results_survive_json(results: Results, tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    path.write_bytes(results.to_json())
+    assert Results.read(path) == results
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format_version": 1}', '{"format_version": 2}'])
+def test_another_file_is_one_error(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"other\.json holds no results"):
+        Results.read(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        Results.read(tmp_path / "none.json")
+
+
+def test_nothing_to_measure_is_an_error(tiny_bundle: Bundle) -> None:
+    with pytest.raises(InputError, match=r"Nothing could be measured.*no engine named"):
+        run_bench([Cell(str(tiny_bundle.path), "none", "fp32", 1, 1)], seconds=0)
+
+
+def test_tables_mark_what_is_published(results: Results, tiny_bundle: Bundle) -> None:
+    published = get_model("GhostNet_x0_5").published
+    assert published is not None
+    facts = replace(
+        results.models[0],
+        top1=published.top1,
+        published_storage_mb=published.storage_mb,
+        published_snapdragon855_ms={"1": 5.28, "2": 3.95},
+        published_v100_ms={"1": 1.66},
+    )
+    shown = replace(results, models=(facts,))
+    threads, batches, storage = result_tables(shown)
+    assert [row[-1] for row in threads.rows] == ["5.28", "3.95"]
+    assert [row[-1] for row in batches.rows] == ["1.66", "-"]
+    assert threads.columns[-1] == "Snapdragon 855 ms, published"
+    size = len(tiny_bundle.model())
+    assert storage.rows == ((facts.name, "fp32", f"{size / 1e6:.2f}", "0.6688", "10"),)
+    text = to_markdown(shown)
+    assert "Left out: " in text
+    assert "Published figures were not measured here" in text
+    assert all(line.count("|") == len(threads.columns) + 1 for line in threads.to_markdown().splitlines()[2:])
+
+
+def test_the_picture_has_points_and_bars(results: Results) -> None:
+    known = replace(results, models=(replace(results.models[0], top1=0.7),))
+    for each in (results, known):
+        picture = cv2.imdecode(np.frombuffer(draw(each), np.uint8), cv2.IMREAD_COLOR)
+        assert picture.shape[1] > 1000
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+
+
+def test_a_comparison_tells_noise_from_change(results: Results) -> None:
+    first = results.measurements[0]
+    quiet = replace(first, network=replace(first.network, noise=0.01), end_to_end=replace(first.end_to_end, noise=0.5))
+    slower = replace(
+        quiet,
+        network=replace(quiet.network, median_ms=2 * quiet.network.median_ms),
+        end_to_end=replace(quiet.end_to_end, median_ms=1.2 * quiet.end_to_end.median_ms),
+    )
+    old, new = replace(results, measurements=(quiet,)), replace(results, measurements=(slower,))
+    (row,) = compare(new, old).rows
+    assert row[-4:] == ("2.000", "slower", "1.200", "no difference")
+    assert compare(old, new).rows[0][-4:-2] == ("0.500", "faster")
+    assert compare(replace(new, measurements=()), old).rows == ()
+
+
+def test_the_command_reports_and_compares(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    image = tmp_path / "photo.jpg"
+    image.write_bytes(jpeg())
+    command = [sys.executable, "-m", "ghostzoo", "bench", str(tiny_bundle.path), "--engine", "onnxruntime"]
+    command += ["--threads", "1", "--batch-sizes", "1", "--seconds", "0", "--image", str(image), "--out", str(tmp_path)]
+    first = subprocess.run(command, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    assert {"bench.md", "bench.json", "bench.png"} <= {path.name for path in tmp_path.iterdir()}
+    second = subprocess.run(
+        [*command, "--compare", str(tmp_path / "bench.json"), "--json"], capture_output=True, text=True
+    )
+    assert second.returncode == 0, second.stderr
+    assert len(json.loads(second.stdout)["measurements"]) == 1
+    assert "network new/old" in (tmp_path / "bench.md").read_text()
+    wrong = subprocess.run([*command, "--threads", "0,x"], capture_output=True, text=True)
+    assert wrong.returncode == 2
