@@ -17,7 +17,8 @@ export function setApiKey(key) {
 export async function listModels() {
   const answer = await request(isStatic ? "models/index.json" : "v1/models");
   const { models } = await answer.json();
-  return models.map(({ name, engines = [] }) => ({
+  const loaded = models.filter(({ ready = true }) => ready);
+  return loaded.map(({ name, engines = [] }) => ({
     name,
     engines,
     folder: isStatic ? `models/${encodeURIComponent(name)}/` : `v1/models/${encodeURIComponent(name)}/files/`,
@@ -51,15 +52,18 @@ export async function askServer(model, engine, file, signal) {
 
 export async function askBrowser(model, file) {
   const start = performance.now();
-  const { predictions, timings } = await classifyInBrowser(model.folder, file, TOP_K);
+  const { predictions, timings } = await classifyInBrowser(model.folder, file, TOP_K, credentials());
   return { predictions, timings: { ...timings, "in all": performance.now() - start } };
 }
 
+function credentials() {
+  return apiKey ? { Authorization: `Bearer ${apiKey}` } : {};
+}
+
 async function request(url, options = {}) {
-  const headers = apiKey ? { Authorization: `Bearer ${apiKey}` } : {};
   let answer;
   try {
-    answer = await fetch(url, { ...options, headers });
+    answer = await fetch(url, { ...options, headers: credentials() });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Error("the server cannot be reached; is it still running?");

@@ -10,11 +10,12 @@ const waiting = new Map();
  * @param {string} folder URL of the model's files, with a slash at its end
  * @param {Blob} file
  * @param {number} topK
+ * @param {Record<string, string>} headers for the requests of the model's files
  */
-export function classifyInBrowser(folder, file, topK) {
+export function classifyInBrowser(folder, file, topK, headers) {
   worker ??= startWorker();
   const id = ++lastId;
-  worker.postMessage({ id, folder: new URL(folder, location.href).href, file, topK });
+  worker.postMessage({ id, folder: new URL(folder, location.href).href, file, topK, headers });
   return new Promise((resolve, reject) => waiting.set(id, { resolve, reject }));
 }
 

@@ -11,18 +11,18 @@ ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardw
 const models = new Map(); // folder -> promise of {session, labels, preprocessing}
 let turn = Promise.resolve(); // a session runs one call at a time
 
-self.onmessage = ({ data: { id, folder, file, topK } }) => {
+self.onmessage = ({ data: { id, folder, file, topK, headers } }) => {
   turn = turn.then(async () => {
     try {
-      self.postMessage({ id, answer: await classify(folder, file, topK) });
+      self.postMessage({ id, answer: await classify(folder, file, topK, headers) });
     } catch (error) {
       self.postMessage({ id, error: error.message });
     }
   });
 };
 
-async function classify(folder, file, topK) {
-  const model = await load(folder);
+async function classify(folder, file, topK, headers) {
+  const model = await load(folder, headers);
   const start = performance.now();
   const { rgba, width, height } = await decodePixels(file);
   const decoded = performance.now();
@@ -40,20 +40,20 @@ async function classify(folder, file, topK) {
   };
 }
 
-function load(folder) {
+function load(folder, headers) {
   if (!models.has(folder)) {
-    const loading = open(folder);
+    const loading = open(folder, headers);
     models.set(folder, loading);
     loading.catch(() => models.delete(folder)); // so that a next call tries again
   }
   return models.get(folder);
 }
 
-async function open(folder) {
+async function open(folder, headers) {
   const [config, processor, graph] = await Promise.all([
-    get(`${folder}config.json`, (answer) => answer.json()),
-    get(`${folder}preprocessor_config.json`, (answer) => answer.json()),
-    get(`${folder}onnx/model.onnx`, (answer) => answer.arrayBuffer()),
+    get(`${folder}config.json`, headers, (answer) => answer.json()),
+    get(`${folder}preprocessor_config.json`, headers, (answer) => answer.json()),
+    get(`${folder}onnx/model.onnx`, headers, (answer) => answer.arrayBuffer()),
   ]);
   const count = Object.keys(config.id2label).length;
   const labels = Array.from({ length: count }, (_, index) => ({
@@ -64,8 +64,8 @@ async function open(folder) {
   return { session, labels, preprocessing: preprocessingFrom(processor) };
 }
 
-async function get(url, read) {
-  const answer = await fetch(url);
+async function get(url, headers, read) {
+  const answer = await fetch(url, { headers });
   if (!answer.ok) throw new Error(`${url} cannot be loaded (status ${answer.status})`);
   return read(answer);
 }
