@@ -86,7 +86,7 @@ def open_data(
         InputError: images cannot be read and may not be left out, or a class has none.
         GhostZooError: the data cannot be used.
     """
-    training, validation, unlabelled = _open_all(sources, seed)
+    training, validation, unlabelled = split_sources(sources, seed)
     present = [dataset for dataset in (training, validation, unlabelled) if dataset is not None]
     total = sum(len(dataset.samples) // place.world for dataset in present)
     with progress(0 if quiet else total, "checking images") as advance:
@@ -127,7 +127,12 @@ def take_validation(dataset: ImageDataset, share: float, seed: int) -> tuple[Ima
     return ImageDataset(left, dataset.classes), ImageDataset(right, dataset.classes)
 
 
-def _open_all(sources: DataSources, seed: int) -> tuple[ImageDataset, ImageDataset | None, ImageDataset | None]:
+def split_sources(sources: DataSources, seed: int) -> tuple[ImageDataset, ImageDataset | None, ImageDataset | None]:
+    """List the images to train on, to measure on, and without labels; the split depends on names and seed alone.
+
+    Raises:
+        GhostZooError: the data cannot be used.
+    """
     names = None if sources.labels is None else _class_names(sources.labels, sources.data)
     training = _in_order(open_dataset(sources.data, classes=names))
     _check_folders(sources.data, training)
