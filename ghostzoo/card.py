@@ -1,4 +1,7 @@
-"""The model card that a freshly converted bundle carries: what it is, where it comes from, how to load it."""
+"""The model card that a freshly converted bundle carries: what it is, where it comes from, how to load it.
+
+Publishing builds the full card on it: it replaces the metadata and the section ``Use`` and keeps the others.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,9 @@ clf = ghostzoo.load("path/to/this/folder")
 print(clf("photo.jpg"))
 ```
 
-`golden.npz` holds inputs with reference outputs, `ghostzoo.json` the hash of every file and this validation report:
+## Validation
+
+`golden.npz` holds inputs with reference outputs, `ghostzoo.json` the hash of every file and this report:
 
 {validation}
 {notes}"""

@@ -1,0 +1,147 @@
+"""The full model card: the bundle's own, with the Hub's metadata and what a stranger has to know in their places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from ghostzoo.bundle import CARD_FILE, Bundle
+from ghostzoo.catalog import CatalogModel, get_model, list_models
+from ghostzoo.errors import OptionError
+
+from .metadata import Accuracy, find_dataset, write_metadata
+
+_USE = Path(__file__).with_name("use.md")
+_NAMED_CLASSES = 20
+"""So many classes at most are listed by name."""
+_OWN = ("Use", "Intended use and limits", "Accuracy", "Citation")
+"""Headings of the sections that are written here; all others of the bundle's card are kept."""
+
+_USES = """\
+It tells which of {classes} one photograph shows, and gives features for other tasks (`embedding`). It is small enough
+for phones, browsers and single CPU cores.
+
+It knows these classes only: whatever else a picture shows, one of them is named. A score is no probability of being
+right unless it was calibrated on data like yours. Do not let it decide about people, or where a mistake endangers
+someone; measure it on your own pictures before you rely on it.{limits}
+"""
+_CITATION = """\
+```bibtex
+@inproceedings{han2020ghostnet,
+  title     = {GhostNet: More Features from Cheap Operations},
+  author    = {Han, Kai and Wang, Yunhe and Tian, Qi and Guo, Jianyuan and Xu, Chunjing and Xu, Chang},
+  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year      = {2020},
+  eprint    = {1911.11907},
+  archivePrefix = {arXiv}
+}
+```
+"""
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card says that the bundle does not."""
+
+    license: str | None = None
+    """For weights that are not the catalog's; theirs is known."""
+    evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Model -> report of ``ghostzoo eval``."""
+
+
+def write_full_card(bundle: Bundle, repo: str, facts: CardFacts) -> str:
+    """Return the Markdown text of the card of ``bundle`` in the repository ``repo``; the same facts give the same text.
+
+    Raises:
+        OptionError: a licence was named for weights whose licence is known.
+    """
+    record = find_record(bundle)
+    if record is not None and facts.license not in (None, record.license):
+        raise OptionError(f"The licence of {bundle.name} is {record.license}; --license is for weights of your own.")
+    accuracies = [*_published(record), *_measured(bundle, record, facts)]
+    metadata = write_metadata(bundle, record, record.license if record else facts.license, accuracies)
+    introduction, kept = _split(bundle.read(CARD_FILE).decode())
+    sections = {
+        "Intended use and limits": _uses(bundle, record),
+        "Accuracy": _accuracy_table(accuracies),
+        "Use": _use(bundle, repo),
+        **{heading: text for heading, text in kept.items() if heading not in _OWN},
+        "Citation": _CITATION,
+    }
+    body = "\n\n".join(f"## {heading}\n\n{text.strip()}" for heading, text in sections.items() if text)
+    return f"---\n{metadata}\n---\n\n{introduction.strip()}\n\n{body}\n"
+
+
+def find_record(bundle: Bundle) -> CatalogModel | None:
+    """Return the catalog's record if the bundle holds the very weights that the catalog describes."""
+    if bundle.name not in list_models():
+        return None
+    record = get_model(bundle.name)
+    return record if record.embedded or bundle.manifest.weights.get("source_url") == record.weights_url else None
+
+
+def _split(card: str) -> tuple[str, dict[str, str]]:
+    """Split a card into what stands before its first section, without metadata, and its sections by heading."""
+    if card.startswith("---\n"):
+        card = card.partition("\n---\n")[2]
+    introduction: list[str] = []
+    sections: dict[str, list[str]] = {}
+    current, in_code = introduction, False
+    for line in card.splitlines():
+        in_code ^= line.startswith("```")
+        if line.startswith("## ") and not in_code:
+            current = sections.setdefault(line.removeprefix("## ").strip(), [])
+        else:
+            current.append(line)
+    return "\n".join(introduction), {heading: "\n".join(lines) for heading, lines in sections.items()}
+
+
+def _published(record: CatalogModel | None) -> Iterator[Accuracy]:
+    if record is None or record.published is None:
+        return
+    figures, data = record.published, "ImageNet-1k, 50,000 validation images"
+    yield Accuracy(figures.top1, figures.top5, "published by PaddleClas", data, ("PaddleClas", figures.source))
+
+
+def _measured(bundle: Bundle, record: CatalogModel | None, facts: CardFacts) -> Iterator[Accuracy]:
+    report = facts.evaluations.get(bundle.name)
+    if report is not None:
+        dataset = find_dataset(record)
+        data = f"{dataset.name if dataset else 'Labelled images'}, {report['images']:,} images"
+        yield Accuracy(report["top1"]["value"], report["top5"]["value"], "measured by ghostzoo", data)
+    elif record is not None and record.measured is not None:
+        figures = record.measured
+        data = f"{figures.data}, {figures.images:,} images"
+        yield Accuracy(figures.top1, figures.top5, "measured by ghostzoo", data[0].upper() + data[1:])
+
+
+def _accuracy_table(accuracies: list[Accuracy]) -> str:
+    if not accuracies:
+        return ""
+    rows = ["| | top-1 | top-5 | images |", "|---|---|---|---|"]
+    for accuracy in accuracies:
+        who = f"[{accuracy.who}]({accuracy.source[1]})" if accuracy.source else accuracy.who
+        rows.append(f"| {who} | {accuracy.top1:.4f} | {accuracy.top5:.4f} | {accuracy.data} |")
+    return "\n".join(rows)
+
+
+def _uses(bundle: Bundle, record: CatalogModel | None) -> str:
+    names = ", ".join(label.label for label in bundle.labels)
+    classes = f"{bundle.num_classes:,} classes" + (f" ({names})" if bundle.num_classes <= _NAMED_CLASSES else "")
+    limits = f"\n\n{record.limits}" if record is not None and record.limits else ""
+    return _USES.format(classes=classes, limits=limits)
+
+
+def _use(bundle: Bundle, repo: str) -> str:
+    steps = bundle.preprocessing
+    return Template(_USE.read_text("utf-8")).substitute(
+        repo=repo,
+        resize=steps.resize_short,
+        crop=steps.crop_size,
+        rescale=steps.rescale_factor,
+        mean=list(steps.mean),
+        std=list(steps.std),
+    )

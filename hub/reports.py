@@ -1,0 +1,48 @@
+"""Measurements that others wrote as JSON, by the model that each is of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ghostzoo.errors import BundleError, InputError
+from ghostzoo.manifest import parse_json_object
+
+_MAX_BYTES = 64 * 2**20
+
+
+def read_evaluations(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Read reports of ``ghostzoo eval``.
+
+    Returns:
+        Model -> its report.
+
+    Raises:
+        InputError: a file cannot be read, is no such report, or a model has two.
+    """
+    reports: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        report = _read(path)
+        try:
+            name = str(report["model"])
+            figures = (report["top1"]["value"], report["top5"]["value"])
+            is_whole = isinstance(report["images"], int) and all(0 <= figure <= 1 for figure in figures)
+        except (KeyError, TypeError):
+            is_whole = False
+        if not is_whole:
+            raise InputError(f"{path} is no report of an evaluation; write one with 'ghostzoo eval --out FOLDER'.")
+        if name in reports:
+            raise InputError(f"{path} is a second report on {name}; give one.")
+        reports[name] = report
+    return reports
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return parse_json_object(file.read(_MAX_BYTES), str(path))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}; check the path.") from error
+    except BundleError as error:
+        raise InputError(f"{path} is no JSON; write one with 'ghostzoo eval --out FOLDER'.") from error

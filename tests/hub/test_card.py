@@ -1,0 +1,202 @@
+"""The full card: metadata that the Hub accepts, sections in their places, and code that does what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+
+import ghostzoo
+from ghostzoo.bundle import CARD_FILE, Bundle, write_bundle
+from ghostzoo.card import replace_precisions
+from ghostzoo.catalog import MODEL_PAGE, get_model
+from ghostzoo.errors import OptionError
+from ghostzoo.images import read_image
+from ghostzoo.preprocess import preprocess
+from hub.card import CardFacts, write_full_card
+from hub.publish import Target, publish, with_full_card
+from tests.fixtures.hub import LoopbackHub
+from tests.fixtures.hub_metadata import check_card
+from tests.fixtures.pictures import encoded, picture
+from tests.hub.conftest import ROOT
+
+REPORT = {"model": "GhostNet_x1_0", "images": 5000, "top1": {"value": 0.7391}, "top5": {"value": 0.9142}}
+
+
+def official(tiny: Bundle, out: Path, name: str = "GhostNet_x1_0") -> Bundle:
+    """A bundle that says of itself to hold the official weights of ``name``."""
+    weights = {**tiny.manifest.weights, "source_url": get_model(name).weights_url}
+    contents = {file: tiny.read(file) for file in tiny.manifest.files}
+    return write_bundle(out, name=name, contents=contents, weights=weights, created_by={}, validation={})
+
+
+def metadata(card: str) -> dict[str, Any]:
+    assert check_card(card) == []
+    return ModelCard(card).data.to_dict()
+
+
+def headings(card: str) -> list[str]:
+    return re.findall(r"(?m)^## (.*)$", card)
+
+
+def test_the_metadata_of_an_official_model(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    card = write_full_card(official(tiny_bundle, tmp_path / "b"), "zoo/GhostNet_x1_0", CardFacts())
+    data = metadata(card)
+    assert (data["library_name"], data["pipeline_tag"], data["license"]) == (
+        "ghostzoo",
+        "image-classification",
+        "apache-2.0",
+    )
+    assert (data["datasets"], data["metrics"]) == (["imagenet-1k"], ["accuracy"])
+    assert {"onnx", "ghostnet", "arxiv:1911.11907"} <= set(data["tags"])
+    [model] = data["model-index"]
+    [result] = model["results"]
+    assert result["source"] == {"name": "PaddleClas", "url": MODEL_PAGE}
+    assert [metric["value"] for metric in result["metrics"]] == [0.7402, 0.9165]
+
+
+def test_published_and_measured_figures_stand_apart(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    bundle = official(tiny_bundle, tmp_path / "b")
+    card = write_full_card(bundle, "zoo/GhostNet_x1_0", CardFacts(evaluations={"GhostNet_x1_0": REPORT}))
+    text = card.split("---\n")[1]
+    assert check_card(card) == []
+    [published, measured] = re.split(r"\n  - task:", text.partition("results:")[2].replace("\n  -", "\n  -", 1))[1:]
+    assert "published by PaddleClas" in published
+    assert "0.7402" in published
+    assert "source" in published
+    assert "measured" not in published
+    assert "measured by ghostzoo" in measured
+    assert "0.7391" in measured
+    assert "source" not in measured
+    assert "published" not in measured
+    assert "| measured by ghostzoo | 0.7391 | 0.9142 | ImageNet-1k, 5,000 images |" in card
+    assert f"| [published by PaddleClas]({MODEL_PAGE}) | 0.7402 | 0.9165 |" in card
+
+
+def test_the_embedded_model_has_its_measured_figures() -> None:
+    with ghostzoo.load() as classifier:
+        bundle = Bundle.open(classifier.bundle.path)
+    card = write_full_card(bundle, f"zoo/{bundle.name}", CardFacts())
+    data = metadata(card)
+    assert data["datasets"] == ["cifar10"]
+    measured = get_model(bundle.name).measured
+    assert data["model-index"][0]["results"][0]["metrics"][0]["value"] == measured.top1
+    assert "## Training" in card
+    assert "10 classes (airplane, " in card
+
+
+def test_weights_of_somebody_else(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    data = metadata(write_full_card(tiny_bundle, "me/tiny", CardFacts()))
+    assert not {"license", "datasets", "model-index"} & data.keys()
+    assert metadata(write_full_card(tiny_bundle, "me/tiny", CardFacts(license="mit")))["license"] == "mit"
+    with pytest.raises(OptionError, match="apache-2"):
+        write_full_card(official(tiny_bundle, tmp_path / "b"), "me/tiny", CardFacts(license="mit"))
+    # A bundle that only has the name of a catalog model gets none of its figures.
+    files = {file: tiny_bundle.read(file) for file in tiny_bundle.manifest.files}
+    weights = tiny_bundle.manifest.weights
+    alike = write_bundle(
+        tmp_path / "a", name="GhostNet_x1_3", contents=files, weights=weights, created_by={}, validation={}
+    )
+    assert "0.7579" not in write_full_card(alike, "me/GhostNet_x1_3", CardFacts())
+
+
+def test_sections_keep_their_places_and_writing_twice_changes_nothing(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    contents = {file: tiny_bundle.read(file) for file in tiny_bundle.manifest.files}
+    figures = {"images": 9, "same_top1": 1.0}
+    facts = {"fp16": {"size_ratio": 0.5, "unseen_images": figures, "description": "float16"}}
+    notes = "\n## Training\n\n```sh\n## no heading\npython -m exporters train\n```\n"
+    contents[CARD_FILE] = replace_precisions(contents[CARD_FILE].decode() + notes, facts).encode()
+    weights = tiny_bundle.manifest.weights
+    bundle = write_bundle(tmp_path / "a", name="tiny", contents=contents, weights=weights, created_by={}, validation={})
+    once = with_full_card(bundle, "zoo/tiny", CardFacts(), tmp_path / "once")
+    card = once.read(CARD_FILE).decode()
+    sections = ["Intended use and limits", "Use", "Validation", "Training", "Smaller graphs", "Citation"]
+    assert headings(card.replace("## no heading", "")) == sections
+    assert "```sh\n## no heading\n" in card
+    assert card.count("<!-- precisions -->") == card.count("<!-- /precisions -->") == 1
+    twice = with_full_card(once, "zoo/tiny", CardFacts(), tmp_path / "twice")
+    assert {file.name: file.read_bytes() for file in twice.path.rglob("*") if file.is_file()} == {
+        file.name: file.read_bytes() for file in once.path.rglob("*") if file.is_file()
+    }
+
+
+def test_the_command(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    bundle = official(tiny_bundle, tmp_path / "b")
+    (tmp_path / "report.json").write_text(json.dumps(REPORT))
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "hub", "card", *map(str, arguments)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    done = run(bundle.path, "--namespace", "zoo", "--evaluation", tmp_path / "report.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    facts = CardFacts(evaluations={"GhostNet_x1_0": REPORT})
+    assert done.stdout == write_full_card(bundle, "zoo/GhostNet_x1_0", facts)
+    run(bundle.path, "--namespace", "zoo", "--out", tmp_path / "card.md")
+    assert (tmp_path / "card.md").read_text() == write_full_card(bundle, "zoo/GhostNet_x1_0", CardFacts())
+    for content, error in (('{"model": "other", ', "no JSON"), ("{}", "no report"), (None, "cannot be read")):
+        path = tmp_path / "wrong.json"
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_text(content)
+        wrong = run(bundle.path, "--namespace", "zoo", "--evaluation", path)
+        assert wrong.returncode == 1
+        assert error in wrong.stderr
+    (tmp_path / "wrong.json").write_text(json.dumps({**REPORT, "model": "other"}))
+    wrong = run(bundle.path, "--namespace", "zoo", "--evaluation", tmp_path / "wrong.json")
+    assert "other, which is none of these models" in " ".join(wrong.stderr.split())
+
+
+def blocks(card: str, language: str) -> list[str]:
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", card)
+
+
+@pytest.fixture
+def published(hub: LoopbackHub, target: Target, bundle: Bundle, tmp_path: Path) -> str:
+    """The card of a published model; ``photo.jpg`` lies in a folder ``work`` beside."""
+    publish(bundle.path, replace(target, tag="v1.0"), CardFacts())
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "photo.jpg").write_bytes(encoded(picture(120, 90), "JPEG", quality=95))
+    repository = hub.repositories["zoo/tiny"]
+    return repository.commits[repository.head].files[CARD_FILE].content.decode()
+
+
+def test_all_code_has_a_language(published: str) -> None:
+    languages = re.findall(r"(?m)^```(\w*)$", published)[::2]
+    assert set(languages) == {"sh", "python", "js", "bibtex"}  # each but the last is run below or on Node
+
+
+def test_its_shell_and_python_code_runs(
+    published: str, bundle: Bundle, environment: dict[str, str], tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    expected = ghostzoo.load(bundle.path).logits([work / "photo.jpg"])
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    for code in blocks(published, "sh"):
+        command = [shutil.which("sh") or "sh", "-ec", code]
+        shown = subprocess.run(command, cwd=work, env=environment | {"PATH": path}, capture_output=True, check=True)
+        assert bundle.labels[int(expected.argmax())].label in shown.stdout.decode()
+    runtime, onnxruntime, openvino = blocks(published, "python")
+    script = "\n".join((runtime, onnxruntime, "exact = logits", openvino)) + (
+        "\nnp.savez('out.npz', pixel_values=pixel_values, onnxruntime=exact, openvino=logits)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=work, env=environment, capture_output=True, text=True, check=True
+    )
+    best = bundle.labels[int(expected.argmax())].label
+    assert done.stdout.count(f"{best} ") == 3
+    with np.load(work / "out.npz") as out:
+        pixels = preprocess(read_image(work / "photo.jpg"), bundle.preprocessing)
+        assert out["pixel_values"].tobytes() == pixels[None].tobytes()
+        for engine in ("onnxruntime", "openvino"):
+            np.testing.assert_allclose(out[engine], expected, rtol=1e-4, atol=1e-5)

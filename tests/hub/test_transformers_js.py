@@ -1,0 +1,106 @@
+"""Published models in transformers.js on Node: the peer that reads config.json and preprocessor_config.json."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ghostzoo
+from ghostzoo.bundle import Bundle
+from ghostzoo.images import read_image
+from ghostzoo.parity import EXACT_TOLERANCE, compare_logits
+from ghostzoo.preprocess import preprocess
+from hub.card import CardFacts
+from hub.publish import Target, publish
+from tests.fixtures.hub import LoopbackHub
+from tests.fixtures.pictures import encoded, picture
+
+FOLDER = Path(__file__).with_name("node")
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    program = shutil.which("node")
+    if program is None:
+        pytest.skip("Node.js is not installed")
+    if not (FOLDER / "node_modules").is_dir():
+        pytest.skip("transformers.js was not fetched; 'make peers' does it, and needs npm")
+    return program
+
+
+def run(node: str, environment: dict[str, str], script: Path, *arguments: object) -> str:
+    command = [node, "--import", str(FOLDER / "prelude.mjs"), str(script), *map(str, arguments)]
+    done = subprocess.run(command, cwd=script.parent, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    (tmp_path / "photo.jpg").write_bytes(encoded(picture(120, 90), "JPEG", quality=95))
+    return tmp_path / "photo.jpg"
+
+
+def compare(node: str, environment: dict[str, str], bundle: Bundle, photo: Path) -> dict[str, Any]:
+    """What transformers.js makes of the photo by itself, and of ghostzoo's own pixels."""
+    pixels = preprocess(read_image(photo), bundle.preprocessing)
+    file = photo.with_suffix(".f32")
+    file.write_bytes(pixels.tobytes())
+    side = bundle.config.image_size
+    output = run(node, environment, FOLDER / "compare.mjs", f"zoo/{bundle.name}", "fp32", photo, file, side)
+    result: dict[str, Any] = json.loads(output)
+    return result | {"pixels": pixels}
+
+
+def test_it_computes_what_ghostzoo_computes(
+    node: str, hub: LoopbackHub, target: Target, bundle: Bundle, environment: dict[str, str], photo: Path
+) -> None:
+    publish(bundle.path, target, CardFacts())
+    result = compare(node, environment, bundle, photo)
+    assert result["labels"] == [label.label for label in bundle.labels]
+    with ghostzoo.load(bundle.path, engine="onnxruntime") as classifier:
+        logits, embedding = classifier.logits([photo]), classifier.embed([photo])
+    agreement = compare_logits(logits, np.array([result["logits"]], np.float32), EXACT_TOLERANCE)
+    assert agreement.within(EXACT_TOLERANCE), agreement
+    np.testing.assert_allclose([result["embedding"]], embedding, rtol=1e-4, atol=1e-5)
+
+
+def test_its_own_processor_comes_close(
+    node: str, hub: LoopbackHub, target: Target, bundle: Bundle, environment: dict[str, str], photo: Path
+) -> None:
+    """It resizes with another library, so pixels differ by a few levels; a wrong size, crop, mean or order would not
+    be a few levels."""
+    publish(bundle.path, target, CardFacts())
+    result = compare(node, environment, bundle, photo)
+    side = bundle.config.image_size
+    assert result["dims"] == [1, 3, side, side]
+    own = np.array(result["ownPixels"], np.float32).reshape(3, side, side)
+    levels = np.abs(own - result["pixels"]).mean() * 255 * np.mean(bundle.preprocessing.std)
+    assert levels < 3, levels
+
+
+def test_the_card_s_code_runs(
+    node: str, hub: LoopbackHub, target: Target, bundle: Bundle, environment: dict[str, str], photo: Path
+) -> None:
+    publish(bundle.path, target, CardFacts())
+    repository = hub.repositories["zoo/tiny"]
+    card = repository.commits[repository.head].files["README.md"].content.decode()
+    (photo.parent / "node_modules").symlink_to(FOLDER / "node_modules")
+    with ghostzoo.load(bundle.path, engine="onnxruntime") as classifier:
+        scores = {prediction.label: prediction.score for prediction in classifier(photo, top_k=7)}
+    model_code, pipeline_code = re.findall(r"(?ms)^```js\n(.*?)^```$", card)
+    for code in (model_code, pipeline_code):
+        script = photo.with_name("card.mjs")
+        script.write_text(code)
+        output = run(node, environment, script)
+        found = {label: float(score) for label, score in re.findall(r"(class-\d)\D+(\d\.\d+)", output)}
+        assert len(found) == (1 if code is model_code else 5)
+        for label, score in found.items():
+            assert score == pytest.approx(scores[label], abs=0.05)
