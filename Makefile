@@ -1,6 +1,7 @@
 # make demo    classify a photograph with the model that comes along; IMAGE=... another one, WEIGHTS=... with those
 # make test    all tests
 # make lint    ruff and mypy
+# make peers   fetch transformers.js, with which the tests load published models (needs npm)
 # make web     fetch onnxruntime-web, with which the web page runs models in the browser (needs npm)
 # Each makes the virtual environments that it needs.
 
@@ -17,6 +18,7 @@ EXPORT := .venv-export/installed
 TRAIN := .venv-train/installed
 PADDLE2 := .venv-paddle2/installed
 WEB := ghostzoo/serve/page/vendor
+PEERS := tests/hub/node/node_modules
 
 IMAGE ?= examples/chelsea.png
 MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
@@ -24,7 +26,7 @@ MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
 # One pip at a time fills an environment, and one that could not be made is made anew.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-runtime test-training test-exporters lint web clean
+.PHONY: demo test test-runtime test-training test-exporters lint web peers clean
 
 ifeq ($(WEIGHTS),)
 demo: $(RUNTIME)
@@ -37,8 +39,8 @@ endif
 
 test: test-runtime test-training test-exporters
 
-# Without npm the tests of the web page are skipped, saying so.
-test-runtime: $(DEV) $(if $(shell command -v npm),web)
+# Without npm the tests of the web page and those on Node are skipped, saying so.
+test-runtime: $(DEV) $(if $(shell command -v npm),web peers)
 	.venv/bin/python -m pytest tests --ignore tests/exporters --ignore tests/training
 
 ifeq ($(EXPORT_PYTHON),)
@@ -62,6 +64,11 @@ lint: $(DEV)
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
+peers: $(PEERS)/.package-lock.json
+
+$(PEERS)/.package-lock.json: tests/hub/node/package-lock.json
+	cd tests/hub/node && npm ci --ignore-scripts --no-audit --no-fund
+
 web: $(WEB)/LICENSE
 
 # onnxruntime-web's package has no licence file; the Python package of the same project has it, and the notices.
@@ -74,7 +81,7 @@ $(WEB)/LICENSE: exporters/web/package-lock.json $(RUNTIME)
 	cp "$$(.venv/bin/python -c 'import onnxruntime; print(onnxruntime.__path__[0])')"/LICENSE $@
 
 clean:
-	rm -rf .venv .venv-train .venv-export .venv-paddle2 bundles $(WEB) exporters/web/node_modules
+	rm -rf .venv .venv-train .venv-export .venv-paddle2 bundles $(WEB) exporters/web/node_modules $(PEERS)
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
