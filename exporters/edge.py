@@ -13,7 +13,7 @@ from ghostzoo.bundle import Bundle, check_target, write_bundle
 from ghostzoo.bundle_edit import add_files
 from ghostzoo.engines import engine_class, engine_record
 from ghostzoo.engines.base import OUTPUTS, EngineOptions
-from ghostzoo.errors import EngineUnavailableError, ParityError
+from ghostzoo.errors import EngineUnavailableError, OptionError, ParityError
 from ghostzoo.fetch import fetch
 from ghostzoo.parity import ENGINE_TOLERANCE, Agreement, compare_logits
 
@@ -45,20 +45,23 @@ def export_edge(
     """Add the files of an engine that reads no ONNX to a bundle.
 
     Args:
-        model: a bundle folder, or with ``out`` also the name of a model.
+        model: a bundle folder, or with ``out`` anything else that ``ghostzoo.load`` takes.
         form: one of ``FORMATS``.
         out: write a copy of the bundle there and leave ``model`` as it is.
         overwrite: replace a bundle at ``out``.
         on_step: told of each of the three steps as it begins.
 
     Raises:
+        OptionError: without ``out``, ``model`` is no folder of the user's own.
         EngineUnavailableError: the converter or the engine is not installed.
         ParityError: the engine does not give the golden vectors; nothing was written.
         GhostZooError: the bundle cannot be read or written, or the conversion failed; nothing was written.
     """
     if out is not None:
         check_target(Path(out), overwrite)
-    bundle = fetch(model) if out is not None else Bundle.open(model)
+    bundle = fetch(model)
+    if out is None and bundle.origin != "folder":
+        raise OptionError(f"{model} is not a folder of your own ({bundle.origin}); give --out, a folder for the copy.")
     kind = engine_class(form)
     converter = _import_converter(form)
     on_step(f"converting to {form}")

@@ -134,9 +134,13 @@ class Bundle:
         """
         names = CONVERTED_FILES[engine]
         if not all(name in self.manifest.files for name in names):
+            # A folder that is not the user's own, such as the Hub's cache, is copied and not added to.
+            place = (
+                f"{self.path} --to {engine}" if self.origin == "folder" else f"{self.name} --to {engine} --out FOLDER"
+            )
             raise EngineUnavailableError(
-                f"{self.name} has no files for {engine}; 'python -m exporters export-edge {self.path} --to {engine}' "
-                "in a checkout of ghostzoo adds them."
+                f"{self.name} has no files for {engine}; 'python -m exporters export-edge {place}' in a checkout of "
+                "ghostzoo adds them."
             )
         return {name: self.read(name) for name in names}
 

@@ -27,7 +27,7 @@ def add_files(
 
     Args:
         path: the bundle's folder. One with links in it, as the Hub's cache makes them, is left alone.
-        contents: file content by path relative to the folder.
+        contents: file content by path relative to the folder; of files that a bundle need not have.
         created_by: versions, added to the manifest's.
         section: of the manifest's validation report.
         facts: added to the section, or taking the place of those of the same name.

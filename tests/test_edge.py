@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import exporters.edge as edge
-import ghostzoo
+import ghostzoo.catalog
+import ghostzoo.fetch
 from exporters.isolated import last_words, run_isolated
 from ghostzoo.bundle import CONVERTED_FILES, Bundle, write_bundle
 from ghostzoo.errors import EngineError, EngineUnavailableError, ParityError
@@ -148,8 +149,18 @@ def test_a_converter_sees_neither_home_nor_programs(tmp_path: Path) -> None:
     assert last_words("a\nb\n\nc\nd\n") == "c / d"
 
 
-def test_a_model_by_its_name_needs_a_place_for_the_copy(tmp_path: Path) -> None:
-    result = command("no-such-model", "--to", "mnn", "--out", tmp_path / "copy")
+@needs("MNN")
+def test_the_packages_own_model_is_copied_and_not_changed(tmp_path: Path) -> None:
+    name = ghostzoo.catalog.DEFAULT_MODEL
+    folder = ghostzoo.fetch.fetch(name).path
+    before = files_in(folder)
+    result = command(name, "--to", "mnn")
     assert result.returncode == 1
-    assert "no-such-model" in result.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert "--out" in result.stderr
+    with pytest.raises(EngineUnavailableError, match=f"export-edge {name} --to mnn --out FOLDER"):
+        ghostzoo.load(name, engine="mnn")
+    result = command(name, "--to", "mnn", "--out", tmp_path / "copy")
+    assert result.returncode == 0, result.stderr
+    assert files_in(folder) == before
+    with ghostzoo.load(tmp_path / "copy", engine="mnn", threads=1) as clf:
+        assert clf.self_check().within(ENGINE_TOLERANCE)

@@ -65,7 +65,7 @@ class MnnEngine(ConvertedEngine):
         modes = {"precision_mode": expr.PrecisionMode.High} | self._modes()
         try:
             with _stdout_to_stderr():
-                self._module: Any = nn.load_module_from_file(
+                module = nn.load_module_from_file(
                     str(folder / "model.mnn"),
                     ["pixel_values"],
                     list(OUTPUTS),
@@ -75,7 +75,7 @@ class MnnEngine(ConvertedEngine):
                 )
         except (SystemError, RuntimeError, ValueError) as error:
             raise EngineError(f"MNN {MNN.version()} refuses model.mnn; convert the model again.") from error
-        self._modules: Pool[Any] = Pool(self._module.clone)
+        self._modules: Pool[Any] | None = Pool(module.clone)
         if self.options.batch_size is not None:  # the first batch decides what memory and kernels are laid out for
             self._compute(np.zeros((self.options.batch_size, *self._image_shape), np.float32), "logits")
 
@@ -96,10 +96,11 @@ class MnnEngine(ConvertedEngine):
         return ["cpu"]
 
     def _compute(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
-        if self._module is None:
+        modules = self._modules
+        if modules is None:
             raise EngineError(f"The {self.name} engine was closed; load the model again.")
         try:
-            with self._modules.lend() as module:
+            with modules.lend() as module:
                 outputs = module.forward([expr.const(batch, list(batch.shape), expr.NCHW)])
                 result: NDArray[np.float32] = outputs[OUTPUTS.index(output)].read().copy()
         except (SystemError, RuntimeError, ValueError) as error:
@@ -116,5 +117,6 @@ class MnnEngine(ConvertedEngine):
 
     def _release(self) -> None:
         super()._release()
-        self._module = None
-        self._modules.close()
+        if self._modules is not None:
+            self._modules.close()
+        self._modules = None

@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -22,6 +19,7 @@ from numpy.typing import NDArray
 from ..cpus import usable_cpus
 from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
 from .base import Engine, EngineOptions, Output
+from .pool import Pool
 from .prepared import prepare, writable_folder
 
 if TYPE_CHECKING:
@@ -68,8 +66,7 @@ class OpenVinoEngine(Engine):
             raise OptionError("threads and INFERENCE_NUM_THREADS say the same thing; give one of them.")
         _check_properties(self._core, self.device, extra)
         self._compiled: Any = self._open(model, model_hash, self._properties(extra))
-        self._idle: deque[Any] = deque()
-        self._most_idle = usable_cpus()
+        self._requests: Pool[Any] | None = Pool(self._compiled.create_infer_request)
         if self._is_cpu:
             self._check_threads()
 
@@ -157,29 +154,16 @@ class OpenVinoEngine(Engine):
         return total // max(1, streams)
 
     def _infer(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
+        requests = self._requests
+        if requests is None:
+            raise EngineError(f"The {self.name} engine was closed; load the model again.")
         try:
-            with self._request() as request:
+            with requests.lend() as request:
                 # The output is memory of the request, which another caller will take.
                 result: NDArray[np.float32] = request.infer({"pixel_values": batch}, share_outputs=True)[output].copy()
         except RuntimeError as error:
             raise EngineError(f"OpenVINO failed on a batch of shape {batch.shape}: {_reason(error)}") from error
         return result
-
-    @contextmanager
-    def _request(self) -> Iterator[Any]:
-        """Lend an infer request, which serves one caller at a time; a few wait for the next callers."""
-        compiled = self._compiled
-        if compiled is None:
-            raise EngineError(f"The {self.name} engine was closed; load the model again.")
-        try:
-            request = self._idle.pop()
-        except IndexError:
-            request = compiled.create_infer_request()
-        yield request  # one that failed is not lent again
-        if len(self._idle) < self._most_idle:
-            self._idle.append(request)
-        if self._compiled is None:  # closed meanwhile
-            self._idle.clear()
 
     def describe(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"engine": self.name, "version": _version(), "device": self.device}
@@ -195,7 +179,9 @@ class OpenVinoEngine(Engine):
 
     def _release(self) -> None:
         self._compiled = None
-        self._idle.clear()
+        if self._requests is not None:
+            self._requests.close()
+        self._requests = None
         self._core = None
 
 

@@ -44,10 +44,10 @@ class PaddleEngine(ConvertedEngine):
             # The program could have operators that read and write files; what is run is what was checked.
             (folder / _PROGRAM).write_bytes(check_json_program((folder / _PROGRAM).read_bytes()))
             check_params((folder / _PARAMS).read_bytes())
-            self._predictor: Any = inference.create_predictor(config)
+            predictor = inference.create_predictor(config)
         except Exception as error:  # Paddle's errors are of many kinds
             raise EngineError(f"Paddle {paddle.__version__} refuses the model: {_reason(error)}") from error
-        self._predictors: Pool[Any] = Pool(self._predictor.clone)
+        self._predictors: Pool[Any] | None = Pool(predictor.clone)
         if self.options.batch_size is not None:  # the kernels are made for the first batch's shape
             self._compute(np.zeros((self.options.batch_size, *self._image_shape), np.float32), "logits")
 
@@ -84,10 +84,11 @@ class PaddleEngine(ConvertedEngine):
         return ["cpu", *(f"gpu:{index}" for index in range(_gpu_count()))]
 
     def _compute(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
-        if self._predictor is None:
+        predictors = self._predictors
+        if predictors is None:
             raise EngineError(f"The {self.name} engine was closed; load the model again.")
         try:
-            with self._predictors.lend() as predictor:
+            with predictors.lend() as predictor:
                 image = predictor.get_input_handle(predictor.get_input_names()[0])
                 image.reshape(batch.shape)
                 image.copy_from_cpu(batch)
@@ -106,8 +107,9 @@ class PaddleEngine(ConvertedEngine):
 
     def _release(self) -> None:
         super()._release()
-        self._predictor = None
-        self._predictors.close()
+        if self._predictors is not None:
+            self._predictors.close()
+        self._predictors = None
 
 
 def _gpu_index(device: str) -> int | None:

@@ -160,6 +160,36 @@ def test_without_a_driver_one_sentence_says_what_is_missing(tiny_bundle: Bundle,
         kind.load(tiny_bundle, EngineOptions(threads=1))
 
 
+CACHED = """
+import sys
+from ghostzoo import Bundle
+from ghostzoo.engines.base import EngineOptions
+from ghostzoo.engines.tensorrt_plan import Plan, cached_engine
+from types import SimpleNamespace
+
+bundle = Bundle.open(sys.argv[1])
+plan = Plan.of(bundle, EngineOptions(precision=sys.argv[2], engine_options={"library": "tensorrt_rtx"}))
+gpu = SimpleNamespace(name="a GPU that is elsewhere", architecture=sys.argv[3])
+print(len(cached_engine(bundle, plan, gpu)))
+"""
+
+
+def test_several_processes_build_once(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    def start(precision: str, architecture: str) -> subprocess.Popen[str]:
+        words = [sys.executable, "-c", CACHED, str(tiny_bundle.path), precision, architecture]
+        surroundings = os.environ | {"GHOSTZOO_CACHE": str(tmp_path)}
+        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=surroundings)
+
+    outputs = [process.communicate(timeout=120) for process in [start("fp32", "SM86"), start("fp32", "SM86")]]
+    assert len({size for size, _ in outputs if size}) == 1, outputs
+    announced = [said for _, said in outputs if "Building" in said]
+    assert len(announced) == 1
+    assert f"kept in {tmp_path / 'tensorrt'}, so this is done once. This takes a few seconds." in announced[0]
+    for other in (("fp16", "SM86"), ("fp32", "SM89")):
+        assert "Building" in start(*other).communicate(timeout=120)[1]
+    assert len([path for path in (tmp_path / "tensorrt").iterdir() if path.suffix != ".lock"]) == 3
+
+
 def test_building_needs_no_cuda_package(tiny_bundle: Bundle, tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['cuda'] = None\n"
