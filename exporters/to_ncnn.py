@@ -48,7 +48,7 @@ def _find_pnnx() -> Path:
     program = Path(spec.origin).with_name(name) if spec is not None and spec.origin else None
     if program is None or not program.is_file():
         raise EngineUnavailableError(
-            "Converting to ncnn needs pnnx, which is not installed; run 'pip install --no-deps pnnx' "
-            "(PyTorch, which it would bring along, is not needed)."
+            "Converting to ncnn needs pnnx, which is not installed (and no PyTorch, which it would bring "
+            "along); install it with: pip install --no-deps pnnx"
         )
     return program

@@ -16,7 +16,7 @@ try:
     from cuda.bindings import runtime as cudart
 except ImportError as error:
     raise EngineUnavailableError(
-        f"cuda-bindings cannot be imported ({error}); 'pip install 'ghostzoo[tensorrt]'' installs it."
+        f"cuda-bindings cannot be imported ({error}); install it and TensorRT with: pip install 'ghostzoo[tensorrt]'"
     ) from error
 
 _FLOAT_BYTES = 4

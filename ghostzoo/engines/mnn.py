@@ -48,7 +48,7 @@ try:
         from MNN import expr, nn
 except ImportError as error:
     raise EngineUnavailableError(
-        f"MNN cannot be imported ({error}); 'pip install 'ghostzoo[mnn]'' installs it."
+        f"MNN cannot be imported ({error}); install it with: pip install 'ghostzoo[mnn]'"
     ) from error
 
 _MODES = {"precision_mode": "PrecisionMode", "memory_mode": "MemoryMode", "power_mode": "PowerMode"}

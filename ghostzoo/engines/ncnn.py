@@ -21,7 +21,7 @@ try:
     import ncnn
 except ImportError as error:
     raise EngineUnavailableError(
-        f"ncnn cannot be imported ({error}); 'pip install 'ghostzoo[ncnn]'' installs it."
+        f"ncnn cannot be imported ({error}); install it with: pip install 'ghostzoo[ncnn]'"
     ) from error
 
 # pnnx gives a network's inputs and outputs these names, in the order of the graph's.

@@ -23,7 +23,7 @@ try:
     from paddle import inference
 except ImportError as error:
     raise EngineUnavailableError(
-        f"paddle cannot be imported ({error}); 'pip install 'ghostzoo[paddle]'' installs it."
+        f"paddle cannot be imported ({error}); install it with: pip install 'ghostzoo[paddle]'"
     ) from error
 
 _PROGRAM, _PARAMS = "inference.json", "inference.pdiparams"

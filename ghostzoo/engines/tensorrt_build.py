@@ -90,7 +90,7 @@ def find_library(name: str | None = None) -> Library:
             reasons.append(f"{candidate} fails to load: {error}")
     extra = "tensorrt-rtx" if name == "tensorrt_rtx" else "tensorrt"
     raise EngineUnavailableError(
-        f"TensorRT cannot be imported ({'; '.join(reasons)}); 'pip install 'ghostzoo[{extra}]'' installs it."
+        f"TensorRT cannot be imported ({'; '.join(reasons)}); install it with: pip install 'ghostzoo[{extra}]'"
     )
 
 
@@ -187,7 +187,7 @@ def check_targets(library: Library, targets: tuple[str, ...]) -> None:
         if not library.targets:
             raise OptionError(
                 f"{library.name} builds for the GPU of this machine only, not for {target}; tensorrt_rtx builds for "
-                "GPUs that are elsewhere: 'pip install 'ghostzoo[tensorrt-rtx]''."
+                "GPUs that are elsewhere; install it with: pip install 'ghostzoo[tensorrt-rtx]'"
             )
         if target not in library.targets:
             raise OptionError(f"{library.name} {library.version} does not build for {target!r}. "
