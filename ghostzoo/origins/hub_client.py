@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 from ..errors import BundleError, FetchError
 from ..manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest
-from ..terminal import transfer
 from .options import OFFLINE_VARIABLE, FetchOptions
 from .retry import TRANSIENT_STATUSES, TransientError, parse_retry_after, retry
 
@@ -81,6 +80,8 @@ class Hub:
             FetchError: the Hub does not give a file.
             OSError: the folder cannot be written.
         """
+        from ..terminal import transfer  # loads the command line's libraries, which predicting does not need
+
         folder.mkdir()
         with transfer(self.model.repo) as report:
             file = self._save(folder, MANIFEST_FILE, commit, MAX_MANIFEST_BYTES, lambda _: None)

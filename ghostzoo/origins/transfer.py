@@ -14,7 +14,6 @@ import requests
 import urllib3
 
 from ..download import DownloadError, follow, open_session, reason_of
-from ..terminal import transfer
 from .retry import TRANSIENT_STATUSES, TransientError, parse_retry_after, retry
 
 TIMEOUT_VARIABLE = "HF_HUB_DOWNLOAD_TIMEOUT"
@@ -40,6 +39,8 @@ def download_file(url: str, target: Path, *, max_bytes: int, title: str) -> None
         DownloadError: any failure of the network or the server; the message does not name the URL.
         OSError: the file cannot be written.
     """
+    from ..terminal import transfer  # loads the command line's libraries, which predicting does not need
+
     part = _Part(target.with_name(f".{target.name}.part"))
     timeout = _timeout()
     with open_session() as session, transfer(title) as report:
