@@ -134,7 +134,7 @@ class AccessMiddleware:
     def _headers(self, exchange: Exchange) -> Iterable[tuple[bytes, bytes]]:
         yield REQUEST_ID.encode(), exchange.request_id.encode()
         yield b"x-content-type-options", b"nosniff"
-        if self._service.draining:
+        if self._service.stopping.is_set():
             yield b"connection", b"close"
 
     def _allowed(self, scope: Scope, headers: Headers) -> bool:

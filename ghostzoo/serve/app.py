@@ -12,12 +12,14 @@ from starlette.exceptions import HTTPException
 
 from .. import __version__
 from ..errors import GhostZooError
-from . import classify, models, operation
+from . import classify, models, operation, paddle
 from .access import REQUEST_ID, AccessMiddleware
 from .classify import json_response
 from .documentation import DESCRIPTION, document
 from .failures import RequestError, as_request_error
+from .open_inference import rest
 from .page_files import PageFiles, page_paths
+from .schemas import ClassifyRequest
 from .service import Service
 
 _BODY_UNREAD = (408, 413, 503)
@@ -37,9 +39,11 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _answer_http_error)
     for kind in (RequestError, GhostZooError):
         app.add_exception_handler(kind, _answer_error)
-    for module in (classify, models, operation):
+    for module in (classify, models, operation, rest, paddle):
         app.include_router(module.router)
-    document(app)
+    document(
+        app, (ClassifyRequest, rest.InferRequest, rest.RepositoryRequest, paddle.PaddlexRequest, paddle.PipelineRequest)
+    )
     options = service.options
     open_paths: frozenset[str] = frozenset()
     if options.page:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from .schemas import MAX_TOP_K, ClassifyRequest, ErrorResponse
+from .schemas import MAX_TOP_K, ErrorResponse
 
 DESCRIPTION = """\
 GhostNet image classifiers. `/v1` is this server's own API; `/v2` is the Open Inference Protocol, which gRPC speaks too;
@@ -63,8 +65,8 @@ CLASSIFY_BODY: dict[str, Any] = {
 }
 
 
-def document(app: FastAPI) -> None:
-    """Give ``app`` its OpenAPI document: what FastAPI finds, and the bodies that the routes read themselves."""
+def document(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> None:
+    """Give ``app`` its OpenAPI document: what FastAPI finds, and ``bodies``, which the routes read themselves."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -72,16 +74,13 @@ def document(app: FastAPI) -> None:
                 title=app.title, version=app.version, description=app.description, routes=app.routes, tags=None
             )
             _, definitions = models_json_schema(
-                [(model, "validation") for model in _BODIES], ref_template="#/components/schemas/{model}"
+                [(model, "validation") for model in bodies], ref_template="#/components/schemas/{model}"
             )
             schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
             app.openapi_schema = schema
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-_BODIES = (ClassifyRequest,)
 
 
 def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:

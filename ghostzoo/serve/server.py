@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -16,6 +17,7 @@ from ..errors import OptionError
 from .access import JsonFormatter
 from .app import create_app
 from .connection import limited_protocol
+from .open_inference.grpc_server import grpc_server
 from .options import ServeOptions
 from .service import Service
 
@@ -43,14 +45,29 @@ async def _serve(options: ServeOptions) -> None:
     listener = listen(options.host, options.port)
     service = Service(options)
     try:
+        grpc, grpc_port = grpc_server(service) if options.grpc_port is not None else (None, None)
         await service.repository.load_all()
         server = DrainingServer(http_config(service), service)
         host, port = listener.getsockname()[:2]
-        _logger.info("ghostzoo serves", extra={"fields": {"http": f"http://{_bracketed(host)}:{port}"}})
+        addresses = {"http": f"http://{_bracketed(host)}:{port}"}
+        if grpc is not None:
+            await grpc.start()
+            addresses["grpc"] = f"{_bracketed(host)}:{grpc_port}"
+        _logger.info("ghostzoo serves", extra={"fields": addresses})
+        draining = asyncio.create_task(_stop_with(service, grpc))
         await server.serve([listener])
+        service.stopping.set()
+        await draining
     finally:
         listener.close()
         await service.close()
+
+
+async def _stop_with(service: Service, grpc: Any) -> None:
+    """When the server begins to stop, let gRPC finish what it has accepted, at the same time as HTTP does."""
+    await service.stopping.wait()
+    if grpc is not None:
+        await grpc.stop(service.options.drain_timeout)
 
 
 def set_up_logging() -> None:
@@ -108,7 +125,7 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._service.draining = True
+        self._service.stopping.set()
         for server in self.servers:
             server.close()
         end = asyncio.get_running_loop().time() + _IDLE_SECONDS

@@ -53,14 +53,14 @@ class Service:
         )
         self.metrics.watch_queue(lambda: self.scheduler.waiting)
         self.repository = Repository(options, self.scheduler)
-        self.draining = False
+        self.stopping = asyncio.Event()
         self.buffered = 0
         """Bytes of bodies that are being read."""
         self._downloads = ThreadPoolExecutor(_DOWNLOADS, "ghostzoo-fetch")
 
     @property
     def ready(self) -> bool:
-        return self.repository.ready and not self.draining
+        return self.repository.ready and not self.stopping.is_set()
 
     async def close(self) -> None:
         """Finish what was accepted and free everything."""

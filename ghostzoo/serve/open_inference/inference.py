@@ -1,0 +1,143 @@
+"""What the protocol's tensors mean here: images or pixels in; logits, scores and labels out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import __version__
+from ...errors import ImageError
+from ...predictions import SCORE_DECIMALS, softmax, top_predictions
+from ..failures import bad_request, not_found, unprocessable
+from ..repository import EngineLane, ServedModel
+from ..scheduler import Source
+from ..service import Exchange, Service
+from .tensors import BYTES, FP32, IMAGES, PIXEL_VALUES, InputSpec, InputTensor, OutputTensor, RequestedOutput
+
+EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
+VERSION = "1"
+OUTPUTS = ("logits", "scores", "labels")
+
+
+def server_metadata() -> dict[str, Any]:
+    return {"name": "ghostzoo", "version": __version__, "extensions": list(EXTENSIONS)}
+
+
+def model_metadata(model: ServedModel) -> dict[str, Any]:
+    """Return inputs and outputs as the protocol describes them. A request has one of the two inputs."""
+    classes = model.bundle.num_classes
+    return {
+        "name": model.name,
+        "versions": [VERSION],
+        "platform": f"ghostzoo_{model.lane(None).engine}",
+        "inputs": [
+            {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+            for spec in input_specs(model).values()
+        ],
+        "outputs": [
+            {"name": "logits", "datatype": FP32, "shape": [-1, classes]},
+            {"name": "scores", "datatype": FP32, "shape": [-1, classes]},
+            {"name": "labels", "datatype": BYTES, "shape": [-1]},
+        ],
+    }
+
+
+def input_specs(model: ServedModel) -> dict[str, InputSpec]:
+    side = model.bundle.config.image_size
+    return {
+        PIXEL_VALUES: InputSpec(PIXEL_VALUES, FP32, (-1, 3, side, side)),
+        IMAGES: InputSpec(IMAGES, BYTES, (-1,)),
+    }
+
+
+def find_model(service: Service, name: str, version: str | None) -> ServedModel:
+    """Return a loaded model.
+
+    Raises:
+        RequestError: there is none of that name and version, or it is not loaded.
+    """
+    model = service.repository.get(name)
+    if version not in (None, "", VERSION):
+        raise not_found(f"{model.name} has version {VERSION} only, not {str(version)[:40]!r}.")
+    return model
+
+
+def find_spec(model: ServedModel, name: str) -> InputSpec:
+    """Return what the input ``name`` must be.
+
+    Raises:
+        RequestError: there is no such input.
+    """
+    specs = input_specs(model)
+    if name not in specs:
+        raise bad_request(f"{model.name} has no input {name[:80]!r}; send one of {' and '.join(specs)}.")
+    return specs[name]
+
+
+def with_timeout(exchange: Exchange, parameters: Mapping[str, Any]) -> Exchange:
+    """Shorten the deadline to the request's parameter ``timeout``, in microseconds."""
+    timeout = parameters.get("timeout", 0)
+    if not isinstance(timeout, int) or isinstance(timeout, bool) or timeout < 0:
+        raise bad_request("The parameter timeout must be a whole number of microseconds.")
+    if not timeout:
+        return exchange
+    return replace(exchange, deadline=min(exchange.deadline, asyncio.get_running_loop().time() + timeout / 1e6))
+
+
+async def infer(
+    service: Service,
+    model: ServedModel,
+    inputs: Sequence[InputTensor],
+    requested: Sequence[RequestedOutput],
+    exchange: Exchange,
+) -> list[OutputTensor]:
+    """Answer a request.
+
+    Args:
+        inputs: exactly one.
+        requested: the outputs that are wanted; all of them where none is named.
+
+    Raises:
+        RequestError: it asks for what there is not, an image cannot be read, or it is too late.
+    """
+    if len(inputs) != 1:
+        raise bad_request(f"{model.name} takes one input, {PIXEL_VALUES} or {IMAGES}, not {len(inputs)}.")
+    for output in requested:
+        if output.name not in OUTPUTS:
+            raise bad_request(f"{model.name} has no output {output.name[:80]!r}; it has {', '.join(OUTPUTS)}.")
+        if output.classification < 0 or (output.classification and output.name == "labels"):
+            raise bad_request("classification takes a number of classes, for logits or scores.")
+    lane = model.lane(None)
+    sources: list[Source] = list(inputs[0].values)
+    outcomes = await service.classify(lane, sources, exchange)
+    for index, outcome in enumerate(outcomes):
+        if isinstance(outcome, ImageError):
+            raise unprocessable(f"Image {index}: {outcome.reason}.")
+    logits = np.stack([outcome.logits for outcome in outcomes if not isinstance(outcome, ImageError)])
+    if not np.isfinite(logits).all():
+        raise unprocessable(f"{inputs[0].name} has values that are not finite, or too large for the network.")
+    return [_output(lane, logits, output) for output in requested or map(RequestedOutput, OUTPUTS)]
+
+
+def _output(lane: EngineLane, logits: NDArray[np.float32], output: RequestedOutput) -> OutputTensor:
+    scores = softmax(logits)
+    labels = lane.classifier.bundle.labels
+    if output.name == "labels":
+        values = _texts(labels[index].label for index in logits.argmax(axis=1).tolist())
+    elif output.classification:
+        source = logits if output.name == "logits" else scores
+        rows = [top_predictions(row, labels, output.classification) for row in source]
+        values = _texts(f"{each.score:.{SCORE_DECIMALS}f}:{each.index}:{each.label}" for row in rows for each in row)
+        values = values.reshape(len(rows), -1)
+    else:
+        return OutputTensor(output.name, logits if output.name == "logits" else scores, output.binary)
+    return OutputTensor(output.name, values, output.binary)
+
+
+def _texts(texts: Iterable[str]) -> NDArray[np.object_]:
+    return np.array(list(texts), dtype=np.object_)

@@ -1,0 +1,158 @@
+"""The formats of the original's servers, for clients that move from them: PaddleX, and Paddle Serving's pipelines.
+
+Both are answered as they answer, in the case of an error too, with the HTTP status as the code of the error.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
+
+from ..errors import GhostZooError, ImageError
+from ..images import is_url
+from ..predictions import SCORE_DECIMALS, Prediction, softmax, top_predictions
+from .body import body_of
+from .classify import fetch, first_problem, json_response
+from .failures import RequestError, as_request_error, bad_request, unprocessable
+from .repository import EngineLane
+from .scheduler import Source
+from .schemas import MAX_TOP_K, decode_base64
+from .service import Service
+
+PIPELINE_NAME = "imagenet"
+"""What the original's pipeline is called; it stands for the first model here."""
+
+router = APIRouter(tags=["for clients of the original"])
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+_Body = TypeVar("_Body", bound=BaseModel)
+
+
+class PaddlexRequest(BaseModel):
+    """One image in base64, or its URL if the server was started with --allow-urls."""
+
+    image: Text
+    topk: int = Field(5, ge=1, le=MAX_TOP_K)
+
+
+class PaddlexCategory(BaseModel):
+    id: int
+    name: str
+    score: float
+
+
+class PaddlexResult(BaseModel):
+    categories: list[PaddlexCategory]
+
+
+class PaddlexResponse(BaseModel):
+    """PaddleX's answer."""
+
+    logId: str  # noqa: N815
+    errorCode: int  # noqa: N815
+    errorMsg: str  # noqa: N815
+    result: PaddlexResult | None = None
+
+
+class PipelineRequest(BaseModel):
+    """Feeds by name: `image` with one image in base64."""
+
+    key: list[Text] = Field(min_length=1, max_length=8)
+    value: list[str] = Field(min_length=1, max_length=8)
+
+
+class PipelineResponse(BaseModel):
+    """Paddle Serving's answer: lists as text, the best class only."""
+
+    err_no: int
+    err_msg: str
+    key: list[str]
+    value: list[str]
+    tensors: list[Any]
+
+
+def _body(schema: str, example: Any) -> dict[str, Any]:
+    content = {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def _answers(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": model} for status in (400, 404, 408, 413, 415, 422, 503, 504)}
+
+
+@router.post(
+    "/image-classification",
+    summary="As PaddleX's server",
+    response_model=PaddlexResponse,
+    responses=_answers(PaddlexResponse),
+    openapi_extra=_body("PaddlexRequest", {"image": "R0lGOD...", "topk": 5}),
+)
+async def paddlex(request: Request) -> Response:
+    """The classes of one image by the server's first model, as PaddleX's image classification serves them."""
+    log_id = request.state.exchange.request_id
+    try:
+        service: Service = request.app.state.service
+        async with body_of(request, service) as body:
+            content = _parse(PaddlexRequest, body)
+            image = await fetch(content.image, service, request) if is_url(content.image) else content.image
+            lane = service.repository.get().lane(None)
+            found = await _classify(request, lane, image, content.topk)
+    except (RequestError, GhostZooError) as error:
+        known = as_request_error(error)
+        failure = {"logId": log_id, "errorCode": known.status, "errorMsg": str(known)}
+        return json_response(failure, known.status, _retry_after(known))
+    categories = [{"id": each.index, "name": each.label, "score": round(each.score, SCORE_DECIMALS)} for each in found]
+    result = {"categories": categories}
+    return json_response({"logId": log_id, "errorCode": 0, "errorMsg": "Success", "result": result})
+
+
+@router.post(
+    "/{name}/prediction",
+    summary="As Paddle Serving's pipelines",
+    response_model=PipelineResponse,
+    responses=_answers(PipelineResponse),
+    openapi_extra=_body("PipelineRequest", {"key": ["image"], "value": ["R0lGOD..."]}),
+)
+async def pipeline(request: Request, name: str) -> Response:
+    """The best class of one image by the model `name`; `imagenet`, the original's name, is the first model."""
+    try:
+        service: Service = request.app.state.service
+        async with body_of(request, service) as body:
+            content = _parse(PipelineRequest, body)
+            if len(content.key) != len(content.value):
+                raise bad_request(f"There are {len(content.key)} keys and {len(content.value)} values; send as many.")
+            feeds = dict(zip(content.key, content.value, strict=True))
+            if "image" not in feeds:
+                raise bad_request("There is no key 'image'; send the image under it.")
+            wanted = None if name == PIPELINE_NAME and name not in service.repository.names else name
+            lane = service.repository.get(wanted).lane(None)
+            (best,) = await _classify(request, lane, feeds["image"], 1)
+    except (RequestError, GhostZooError) as error:
+        known = as_request_error(error)
+        failure = {"err_no": known.status, "err_msg": str(known), "key": [], "value": [], "tensors": []}
+        return json_response(failure, known.status, _retry_after(known))
+    value = [str([best.label]), str([round(best.score, SCORE_DECIMALS)])]
+    return json_response({"err_no": 0, "err_msg": "", "key": ["label", "prob"], "value": value, "tensors": []})
+
+
+async def _classify(request: Request, lane: EngineLane, image: str | Source, top_k: int) -> list[Prediction]:
+    service: Service = request.app.state.service
+    source = decode_base64(image) if isinstance(image, str) else image
+    (outcome,) = await service.classify(lane, [source], request.state.exchange)
+    if isinstance(outcome, ImageError):
+        raise unprocessable(f"The image cannot be read: {outcome.reason}.")
+    return top_predictions(softmax(outcome.logits[None])[0], lane.classifier.bundle.labels, top_k)
+
+
+def _parse(kind: type[_Body], body: bytes) -> _Body:
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise bad_request(f"The JSON body is not as it should be: {first_problem(error)}.") from error
+
+
+def _retry_after(error: RequestError) -> dict[str, str]:
+    return {} if error.retry_after is None else {"retry-after": str(error.retry_after)}

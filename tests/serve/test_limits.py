@@ -1,0 +1,223 @@
+"""Whatever is sent: a clear refusal, and a server that lives."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from ghostzoo.bundle import Bundle
+from tests.fixtures.pictures import encoded, picture
+from tests.fixtures.serving import ServerProcess, running_server
+
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def small(tiny_bundle: Bundle) -> Iterator[ServerProcess]:
+    """A server with low limits."""
+    limits = ["--max-body-mb", "1", "--max-images", "3", "--max-pixels", "100000", "--deadline", "3"]
+    with running_server("--model", str(tiny_bundle.path), *limits) as process:
+        yield process
+
+
+@pytest.fixture(autouse=True)
+def _still_alive(small: ServerProcess, http: requests.Session, jpeg: bytes) -> Iterator[None]:
+    yield
+    assert http.post(f"{small.http}/v1/classify", data=jpeg).status_code == 200
+
+
+def exchange(server: ServerProcess, *parts: bytes) -> bytes:
+    """Send raw bytes on a connection of their own and return all that comes back."""
+    with socket.create_connection(server.host_and_port, timeout=30) as connection:
+        received = b""
+        try:
+            for part in parts:
+                connection.sendall(part)
+            while part := connection.recv(65536):
+                received += part
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        return received
+
+
+def head(path: str, **headers: object) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: x", "Connection: close"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+def test_a_body_is_stopped_at_the_limit(small: ServerProcess, http: requests.Session) -> None:
+    url = f"{small.http}/v1/classify"
+    for data in (bytes(3 * MIB), (bytes(MIB) for _ in range(3))):  # with a length, and in chunks
+        answer = http.post(url, data=data, headers={"Content-Type": "image/png"})
+        assert answer.status_code == 413
+        assert str(MIB) in answer.json()["error"]
+    bomb = zlib.compress(bytes(100 * MIB), 9)
+    assert len(bomb) < MIB
+    answer = http.post(url, data=bomb, headers={"Content-Encoding": "deflate"})
+    assert answer.status_code == 413
+
+
+def test_who_asks_first_is_refused_before_sending(small: ServerProcess) -> None:
+    answer = exchange(small, head("/v1/classify", Content_Length=10**12, Expect="100-continue"))
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"100 Continue" not in answer
+
+
+def test_image_bombs(small: ServerProcess, http: requests.Session) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    for width, height in ((60000, 60000), (2**31 - 1, 2**31 - 1), (400, 300), (100000, 1)):
+        header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+        pixels = zlib.compress(bytes(1000))
+        png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+        answer = http.post(f"{small.http}/v1/classify", data=png)
+        assert answer.status_code == 422
+        assert f"{width} x {height}" in answer.json()["images"][0]["error"]
+
+
+def test_too_many_images(small: ServerProcess, http: requests.Session, jpeg: bytes) -> None:
+    url = f"{small.http}/v1/classify"
+    answer = http.post(url, files=[("files", ("a.jpg", jpeg))] * 4)
+    assert answer.status_code == 413
+    answer = http.post(url, json={"images": [{"base64": ""}] * 4})
+    assert answer.status_code == 413
+    tensor = {"name": "images", "shape": [4], "datatype": "BYTES", "data": [""] * 4}
+    answer = http.post(f"{small.http}/v2/models/tiny/infer", json={"inputs": [tensor]})
+    assert answer.status_code == 413
+
+
+def test_gigantic_headers(small: ServerProcess) -> None:
+    for line in (
+        b"X-Long: " + b"a" * MIB,
+        b"\r\n".join(b"X-%d: %s" % (index, b"a" * 100) for index in range(2000)),
+        b"X-Endless: " + b"a" * (8 * MIB),
+    ):
+        answer = exchange(small, b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + line + b"\r\n\r\n")
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
+    assert exchange(small, b"GET /" + b"a" * MIB + b" HTTP/1.1\r\n\r\n")[:13] in (b"", b"HTTP/1.1 431 ")
+    # Just above the limit, nothing is left unread that could cut the answer off.
+    answer = exchange(small, b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 40_000 + b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b'{"error":' in answer
+
+
+def test_what_is_no_http(small: ServerProcess) -> None:
+    for data in (b"\x16\x03\x01\x02\x00\x01\x00\x01", b"GET\r\n", b"\0" * 100, b"POST /v1/classify HTTP/9.9\r\n"):
+        assert exchange(small, data + b"\r\n\r\n")[:12] in (b"HTTP/1.1 400", b"")
+
+
+def test_a_body_that_does_not_come(small: ServerProcess) -> None:
+    answer = exchange(small, head("/v1/classify", Content_Length=1000) + b"only this")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_clients_that_leave_early(small: ServerProcess) -> None:
+    for _ in range(20):
+        with socket.create_connection(small.host_and_port) as connection:
+            connection.sendall(head("/v1/classify", Content_Length=1000) + b"only this")
+
+
+PIXELS = 3 * 64 * 64
+
+
+def infer(server: ServerProcess, content: Any, blob: bytes = b"", **headers: str) -> requests.Response:
+    text = content if isinstance(content, bytes) else json.dumps(content).encode()
+    given = {"Inference-Header-Content-Length": str(len(text))} if blob else {}
+    given |= {name.replace("_", "-"): value for name, value in headers.items()}
+    return requests.post(f"{server.http}/v2/models/tiny/infer", data=text + blob, headers=given, timeout=60)
+
+
+def tensor(size: object = 4 * PIXELS, **changes: object) -> dict[str, Any]:
+    parameters = {"binary_data_size": size}
+    whole = {"name": "pixel_values", "shape": [1, 3, 64, 64], "datatype": "FP32", "parameters": parameters}
+    return {"inputs": [whole | changes]}
+
+
+@pytest.mark.parametrize(
+    ("content", "blob"),
+    [
+        (tensor(), bytes(4 * PIXELS - 1)),
+        (tensor(), bytes(4 * PIXELS + 1)),
+        (tensor(10**15), bytes(100)),
+        (tensor(-5), bytes(100)),
+        (tensor("12"), bytes(100)),
+        (tensor(True), bytes(100)),
+        (tensor(100), bytes(100)),
+        (tensor(shape=[10**9, 3, 64, 64]), bytes(100)),
+        (tensor(shape=[10**30, 3, 64, 64]), bytes(100)),
+        (tensor(shape=[-1, 3, 64, 64]), bytes(4 * PIXELS)),
+        (tensor(shape=[0, 3, 64, 64]), bytes(4 * PIXELS)),
+        (tensor(shape=[1, 3, 32, 128]), bytes(4 * PIXELS)),
+        (tensor(shape=[1, 3, 64, 64] * 3), bytes(4 * PIXELS)),
+        (tensor(shape=[]), bytes(4 * PIXELS)),
+        (tensor(datatype="FP64"), bytes(8 * PIXELS)),
+        (tensor(datatype="BYTES"), bytes(4 * PIXELS)),
+        (tensor(name="other"), bytes(4 * PIXELS)),
+        (tensor(data=[0.0]), bytes(4 * PIXELS)),
+        (tensor(8, name="images", shape=[1], datatype="BYTES"), b"\xff\xff\xff\xffabcd"),
+        (tensor(8, name="images", shape=[3], datatype="BYTES"), b"\x01\0\0\0abcd"),
+        (tensor(3, name="images", shape=[1], datatype="BYTES"), b"\x01\0\0"),
+        (tensor(data=[0.0] * 5, parameters={}), b""),
+        (tensor(data=["a"] * PIXELS, parameters={}), b""),
+        (tensor(data=[[1, 2], [3]], parameters={}), b""),
+        (tensor(data=[None] * PIXELS, parameters={}), b""),
+        (tensor(data=[10**400] * PIXELS, parameters={}), b""),
+        (tensor(data=[1e39] * PIXELS, parameters={}), b""),
+        (tensor(parameters={}), b""),
+        ({"inputs": []}, b""),
+        ({"inputs": [tensor()["inputs"][0]] * 2}, bytes(8 * PIXELS)),
+        ({}, b""),
+        ([], b""),
+        (b"{" * 5000, b""),
+        (b"[" * 100_000, b""),
+        (b'{"inputs": NaN}', b""),
+        (b"\xff\xfe", b""),
+        (b"", b""),
+    ],
+)
+def test_lying_and_broken_tensors(small: ServerProcess, content: Any, blob: bytes) -> None:
+    answer = infer(small, content, blob)
+    assert 400 <= answer.status_code < 500, answer.text
+    assert list(answer.json()) == ["error"]
+
+
+def test_values_that_are_no_numbers(small: ServerProcess) -> None:
+    answer = infer(small, tensor(), struct.pack("<f", float("nan")) * PIXELS)
+    assert (answer.status_code, "not finite" in answer.text) == (422, True)
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "", "1e3", "99999999999999999999", "1000000", "\u00b2"])
+def test_lying_lengths_of_the_json(small: ServerProcess, length: str) -> None:
+    answer = infer(small, tensor(), bytes(4 * PIXELS), Inference_Header_Content_Length=length)
+    assert answer.status_code == 400
+
+
+def test_mutations_of_good_requests(small: ServerProcess) -> None:
+    """Seeded damage to whole requests: never a 5xx."""
+    rng = random.Random(0)  # noqa: S311
+    content = json.dumps(tensor()).encode()
+    good = content + bytes(4 * PIXELS)
+    form = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n%s\r\n--b--\r\n'
+    image = encoded(picture(90, 70), "JPEG")
+    for _ in range(60):
+        for body, path, headers in (
+            (good, "/v2/models/tiny/infer", {"Inference-Header-Content-Length": str(len(content))}),
+            (form % image, "/v1/classify", {"Content-Type": "multipart/form-data; boundary=b"}),
+            (image, "/v1/classify", {"Content-Type": "image/jpeg"}),
+        ):
+            damaged = bytearray(body)
+            for _ in range(rng.randint(1, 8)):
+                damaged[rng.randrange(min(len(damaged), 400))] = rng.randrange(256)
+            del damaged[rng.randrange(len(damaged)) :]
+            answer = requests.post(small.http + path, data=bytes(damaged), headers=headers, timeout=60)
+            assert answer.status_code < 500, (answer.text, bytes(damaged[:400]))
