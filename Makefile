@@ -17,6 +17,7 @@ DEV := .venv/installed-dev
 EXPORT := .venv-export/installed
 TRAIN := .venv-train/installed
 PADDLE2 := .venv-paddle2/installed
+CLIENTS := .venv-clients/installed
 WEB := ghostzoo/serve/page/vendor
 PEERS := tests/hub/node/node_modules
 
@@ -40,8 +41,9 @@ endif
 test: test-runtime test-training test-exporters
 
 # Without npm the tests of the web page and those on Node are skipped, saying so.
-test-runtime: $(DEV) $(if $(shell command -v npm),web peers)
-	.venv/bin/python -m pytest tests --ignore tests/exporters --ignore tests/training
+test-runtime: $(DEV) $(if $(EXPORT_PYTHON),$(CLIENTS)) $(if $(shell command -v npm),web peers)
+	$(if $(EXPORT_PYTHON),GHOSTZOO_CLIENTS_PYTHON=.venv-clients/bin/python) \
+		.venv/bin/python -m pytest tests --ignore tests/exporters --ignore tests/training
 
 ifeq ($(EXPORT_PYTHON),)
 test-training: $(TRAIN)
@@ -107,6 +109,12 @@ $(TRAIN): pyproject.toml
 $(EXPORT): pyproject.toml
 	$(EXPORT_PYTHON) -m venv .venv-export
 	.venv-export/bin/python -m pip install --quiet --editable ".[export]" "pytest>=8"
+	@touch $@
+
+# The clients of other people's servers, which bring many packages and know the same Python versions.
+$(CLIENTS):
+	$(EXPORT_PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --quiet "tritonclient[http,grpc]>=2.50" "kserve>=0.15"
 	@touch $@
 
 # Paddle 2 and NumPy 1 write the old file formats that the tests read; no newer version can.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,9 +19,6 @@ Address = IPv4Address | IPv6Address
 AddressPolicy = Callable[[Address], bool]
 """Says whether an address may be connected to."""
 
-_NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
-"""RFC 6052 and RFC 8215: the last 32 bits are the IPv4 address that a gateway connects to."""
-
 
 class AddressRefusedError(Exception):
     """The policy refuses the address, or there is none; the message says why, without the URL."""
@@ -30,8 +27,8 @@ class AddressRefusedError(Exception):
 def is_public(address: Address) -> bool:
     """Whether the address is one of the open Internet: not private, loopback, link-local, shared, reserved, multicast.
 
-    An IPv6 address that carries an IPv4 address (mapped, compatible, 6to4, Teredo, NAT64) is public only if that one is
-    too.
+    An IPv6 address that carries an IPv4 address (mapped, 6to4, Teredo) is public only if that one is too; those of
+    NAT64 count as reserved.
     """
     if not address.is_global or address.is_multicast or address.is_reserved or address.is_unspecified:
         return False
@@ -40,10 +37,7 @@ def is_public(address: Address) -> bool:
 
 def _carried(address: IPv6Address) -> list[IPv4Address]:
     """The IPv4 addresses inside an IPv6 address."""
-    teredo = address.teredo or ()
-    low = IPv4Address(int(address) & 0xFFFFFFFF)
-    carried = [address.ipv4_mapped, address.sixtofour, *teredo]
-    carried += [low for network in _NAT64 if address in network]
+    carried = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
     return [each for each in carried if each is not None]
 
 

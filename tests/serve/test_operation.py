@@ -1,0 +1,267 @@
+"""Running the server: probes, metrics, logs, key, CORS, deadlines, load, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+import requests
+
+from ghostzoo.bundle import Bundle
+from ghostzoo.serve.open_inference.messages import SERVICE, message
+from tests.fixtures.pictures import encoded, picture
+from tests.fixtures.serving import ServerProcess, running_server
+
+KEY = "0123456789abcdef-test"
+
+
+def test_probes_metrics_and_request_ids(http: requests.Session, server: ServerProcess, jpeg: bytes) -> None:
+    assert http.get(f"{server.http}/healthz").status_code == http.get(f"{server.http}/readyz").status_code == 200
+    answer = http.post(f"{server.http}/v1/classify", data=jpeg, headers={"X-Request-ID": "my-id.1"})
+    assert answer.headers["X-Request-ID"] == "my-id.1"
+    forged = http.get(f"{server.http}/healthz", headers={"X-Request-ID": 'a"b c'}).headers["X-Request-ID"]
+    assert len(forged) == 32
+    text = http.get(f"{server.http}/metrics").text
+    for name in (
+        'ghostzoo_requests_total{protocol="http",route="/v1/classify",status="200"}',
+        'ghostzoo_images_total{engine="onnxruntime",model="tiny",outcome="classified"}',
+        "ghostzoo_batch_images_bucket",
+        'ghostzoo_stage_seconds_bucket{engine="onnxruntime",le="0.001",model="tiny",stage="inference"}',
+        "ghostzoo_queue_images 0.0",
+        "process_resident_memory_bytes",
+    ):
+        assert name in text
+    line = next(line for line in server.log() if line.get("request_id") == "my-id.1")
+    assert (line["path"], line["status"], line["method"]) == ("/v1/classify", "200", "POST")
+    assert line["ms"] > 0
+
+
+def test_metrics_have_no_labels_of_the_clients_choosing(http: requests.Session, server: ServerProcess) -> None:
+    http.get(f"{server.http}/a-place-of-my-own?secret=1")
+    assert "a-place-of-my-own" not in http.get(f"{server.http}/metrics").text
+    assert not any("secret" in str(line) for line in server.log())
+
+
+def test_cors_is_off_unless_asked_for(http: requests.Session, server: ServerProcess, tiny_bundle: Bundle) -> None:
+    asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
+    assert "access-control-allow-origin" not in http.options(f"{server.http}/v1/classify", headers=asked).headers
+    arguments = ("--model", str(tiny_bundle.path), "--cors-origin", "https://page.example", "--no-grpc")
+    with running_server(*arguments) as other:
+        allowed = http.options(f"{other.http}/v1/classify", headers=asked)
+        assert allowed.headers["access-control-allow-origin"] == "https://page.example"
+        refused = http.options(f"{other.http}/v1/classify", headers={**asked, "Origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in refused.headers
+
+
+@pytest.fixture(scope="module")
+def locked(tiny_bundle: Bundle) -> Iterator[ServerProcess]:
+    with running_server("--model", str(tiny_bundle.path), env={"GHOSTZOO_API_KEY": KEY}) as process:
+        yield process
+
+
+def test_a_key_is_asked_for(http: requests.Session, locked: ServerProcess, jpeg: bytes) -> None:
+    for path in ("/healthz", "/readyz", "/v2/health/ready", "/", "/docs"):
+        assert http.get(locked.http + path).status_code == 200, path
+    for path in ("/v1/models", "/v1/models/tiny/files/config.json", "/v2", "/v2/models/tiny", "/metrics", "/nothing"):
+        assert http.get(locked.http + path).status_code == 401, path
+    assert (
+        http.post(f"{locked.http}/v1/classify", data=jpeg).json()["error"].startswith("This server wants its API key")
+    )
+    for headers in ({"Authorization": f"Bearer {KEY}"}, {"X-API-Key": KEY}):
+        assert http.post(f"{locked.http}/v1/classify", data=jpeg, headers=headers).status_code == 200
+    for wrong in (KEY[:-1], KEY + "x", "", "\u00e9".encode().decode("latin-1")):
+        for headers in ({"Authorization": f"Bearer {wrong}"}, {"Authorization": KEY}, {"X-API-Key": wrong}):
+            assert http.post(f"{locked.http}/v1/classify", data=jpeg, headers=headers).status_code == 401
+    assert not any(KEY in str(line) for line in locked.log())
+
+
+def call(server: ServerProcess, method: str, request: Any, answer: str, **options: Any) -> Any:
+    with grpc.insecure_channel(server.grpc) as channel:
+        run = channel.unary_unary(f"/{SERVICE}/{method}", type(request).SerializeToString, message(answer).FromString)
+        return run(request, timeout=20, **options)
+
+
+def test_a_key_is_asked_for_over_grpc(locked: ServerProcess) -> None:
+    request = message("ServerMetadataRequest")()
+    for metadata in ((), (("authorization", "Bearer wrong"),), (("x-api-key", KEY[:-1]),)):
+        with pytest.raises(grpc.RpcError) as caught:
+            call(locked, "ServerMetadata", request, "ServerMetadataResponse", metadata=metadata)
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    for metadata in ((("authorization", f"Bearer {KEY}"),), (("x-api-key", KEY),)):
+        assert call(locked, "ServerMetadata", request, "ServerMetadataResponse", metadata=metadata).name == "ghostzoo"
+    assert call(locked, "ServerLive", message("ServerLiveRequest")(), "ServerLiveResponse").live
+
+
+def test_grpc_refuses_lies(server: ServerProcess) -> None:
+    infer, tensor = message("ModelInferRequest"), message("ModelInferRequest").InferInputTensor
+    pixels = tensor(name="pixel_values", datatype="FP32", shape=[1, 3, 64, 64])
+    for inputs, raw in (
+        ([pixels], [b"1234"]),
+        ([pixels], [b"", b""]),
+        ([pixels], []),
+        ([tensor(name="pixel_values", datatype="FP32", shape=[2**62, 3, 64, 64])], [b"1234"]),
+        ([tensor(name="pixel_values", datatype="FP32", shape=[-1, 3, 64, 64])], [b"1234"]),
+        ([tensor(name="images", datatype="BYTES", shape=[1])], [b"\xff\xff\xff\xff1234"]),
+        ([tensor(name="other", datatype="BYTES", shape=[1])], [b"1234"]),
+        ([], []),
+    ):
+        request = infer(model_name="tiny", inputs=inputs, raw_input_contents=raw)
+        with pytest.raises(grpc.RpcError) as caught:
+            call(server, "ModelInfer", request, "ModelInferResponse")
+        assert caught.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    with pytest.raises(grpc.RpcError):
+        call(server, "ServerLive", message("ServerLiveRequest")(), "ServerLiveResponse", metadata=(("x", "a" * 10**6),))
+    assert call(server, "ServerLive", message("ServerLiveRequest")(), "ServerLiveResponse").live
+
+
+def test_a_key_must_be_long_and_a_port_free(tiny_bundle: Bundle, tmp_path: Path, server: ServerProcess) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text("short")
+    port = str(server.host_and_port[1])
+    for arguments, expected in (
+        (["--api-key-file", str(key_file)], "at least 16"),
+        (["--api-key-file", str(tmp_path / "none")], "cannot be read"),
+        (["--port", port], f"port {port}: Address already in use"),
+        (["--port", "0", "--grpc-port", str(server.grpc).rpartition(":")[2]], "--grpc-port"),
+        (["--queue-size", "3"], "queue_size (3) must be at least max_images"),
+        (["--port", "0", "--grpc-port", "0", "--model", str(tiny_bundle.path)], "both named tiny"),
+    ):
+        command = [sys.executable, "-m", "ghostzoo", "serve", "--model", str(tiny_bundle.path), *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert expected in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_two_models(tiny_bundle: Bundle, tmp_path: Path, http: requests.Session, jpeg: bytes) -> None:
+    from ghostzoo.bundle import write_bundle
+
+    contents = {name: tiny_bundle.read(name) for name in tiny_bundle.manifest.files}
+    other = write_bundle(tmp_path / "other", name="other", contents=contents, weights={}, created_by={}, validation={})
+    models = ("--model", str(tiny_bundle.path), "--model", str(other.path), "--no-model-control")
+    with running_server(*models) as server:
+        listed = http.get(f"{server.http}/v1/models").json()["models"]
+        assert [model["name"] for model in listed] == ["tiny", "other"]
+        for name in ("tiny", "other"):
+            answer = http.post(f"{server.http}/v1/classify", params={"model": name}, data=jpeg).json()
+            assert answer["model"] == name
+        assert http.post(f"{server.http}/v2/repository/models/other/unload").status_code == 403
+
+
+@pytest.fixture(scope="module")
+def slow_image() -> bytes:
+    """Takes a tenth of a second or so to decode."""
+    return encoded(picture(2400, 1800), "PNG", compress_level=1)
+
+
+def test_overload_deadlines_and_clients_that_leave(tiny_bundle: Bundle, slow_image: bytes, jpeg: bytes) -> None:
+    limits = ("--queue-size", "4", "--max-images", "4", "--workers", "1", "--deadline", "30", "--no-grpc")
+
+    async def crowd(url: str, count: int) -> list[httpx.Response]:
+        async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=None)) as client:
+            return await asyncio.gather(*(client.post(url, content=slow_image) for _ in range(count)))
+
+    with running_server("--model", str(tiny_bundle.path), *limits) as server:
+        url = f"{server.http}/v1/classify"
+        answers = asyncio.run(crowd(url, 12))
+        statuses = {answer.status_code for answer in answers}
+        assert statuses <= {200, 503, 504}
+        assert {200, 503} <= statuses
+        refused = next(answer for answer in answers if answer.status_code == 503)
+        assert refused.headers["Retry-After"] == "1"
+        assert "queue is full" in refused.json()["error"]
+        head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(slow_image)}\r\n\r\n".encode()
+        gone = [socket.create_connection(server.host_and_port) for _ in range(4)]
+        for connection in gone:
+            connection.sendall(head + slow_image)
+        for connection in gone:
+            connection.close()
+        end = time.monotonic() + 20
+        while requests.post(url, data=jpeg, timeout=60).status_code != 200:
+            assert time.monotonic() < end
+        assert any(line.get("status") == "499" for line in server.log())
+        short = {"inputs": [{"name": "images", "shape": [1], "datatype": "BYTES", "data": [""]}], "parameters": {}}
+        short["parameters"] = {"timeout": 1}
+        answer = requests.post(f"{server.http}/v2/models/tiny/infer", json=short, timeout=60)
+        assert answer.status_code in (422, 504)
+
+
+def test_sigterm_under_load_loses_no_accepted_request(tiny_bundle: Bundle, jpeg: bytes) -> None:
+    answered: list[int] = []
+    lost: list[str] = []
+    refused = threading.Event()
+
+    def client(server: ServerProcess) -> None:
+        """One keep-alive connection after the other, until none is accepted any more."""
+        request = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode() + jpeg
+        while True:
+            try:
+                connection = socket.create_connection(server.host_and_port, timeout=30)
+            except ConnectionError:
+                refused.set()
+                return
+            with connection, connection.makefile("rb") as stream:
+                closing = False
+                while not closing:
+                    connection.sendall(request)
+                    line = stream.readline()
+                    if not line:
+                        lost.append("no answer")
+                        return
+                    headers = {}
+                    while (header := stream.readline().strip()) != b"":
+                        name, _, value = header.partition(b": ")
+                        headers[name.lower()] = value
+                    stream.read(int(headers[b"content-length"]))
+                    answered.append(int(line.split()[1]))
+                    closing = headers.get(b"connection") == b"close"
+
+    with running_server("--model", str(tiny_bundle.path), "--no-grpc") as server:
+        threads = [threading.Thread(target=client, args=(server,), daemon=True) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        while len(answered) < 200:
+            time.sleep(0.01)
+        assert server.terminate() == 0
+        for thread in threads:
+            thread.join(30)
+        assert refused.is_set()
+        assert lost == []
+        assert set(answered) == {200}
+
+
+def test_sigterm_lets_a_slow_request_finish(tiny_bundle: Bundle, slow_image: bytes) -> None:
+    statuses = []
+    with running_server("--model", str(tiny_bundle.path), "--workers", "1") as server:
+
+        def post() -> None:
+            files = [("files", (str(index), slow_image)) for index in range(4)]
+            statuses.append(requests.post(f"{server.http}/v1/classify", files=files, timeout=60).status_code)
+
+        thread = threading.Thread(target=post)
+        thread.start()
+        while "ghostzoo_queue_images 0.0" in requests.get(f"{server.http}/metrics", timeout=20).text:
+            time.sleep(0.005)
+        assert server.terminate() == 0
+        thread.join()
+    assert statuses == [200]
+
+
+def test_the_descriptor_is_that_of_the_proto(tmp_path: Path) -> None:
+    from ghostzoo.serve import open_inference
+
+    folder = Path(open_inference.__file__).parent
+    out = tmp_path / "made"
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-I", str(folder), "--include_imports"]
+    subprocess.run([*command, "--descriptor_set_out", str(out), "open_inference.proto"], check=True)
+    assert out.read_bytes() == (folder / "open_inference.binpb").read_bytes()
