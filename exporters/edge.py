@@ -84,7 +84,8 @@ def _import_converter(form: str) -> Any:
         return import_module(f".to_{form}", __package__)
     except ImportError as error:
         raise EngineUnavailableError(
-            f"Converting to {form} needs a library that is missing ({error}); install it with: {engine_record(form).install}"
+            f"Converting to {form} needs a library that is missing ({error}); "
+            f"install it with: {engine_record(form).install}"
         ) from error
 
 
