@@ -28,12 +28,13 @@ class TransientError(Exception):
         """Seconds that the server asks to wait."""
 
 
-def retry(attempt: Callable[[], _T], title: str, attempts: int = ATTEMPTS) -> _T:
+def retry(attempt: Callable[[], _T], title: str, attempts: int | None = None) -> _T:
     """Return what ``attempt`` returns, trying again while it raises ``TransientError``.
 
     Raises:
         TransientError: the last one, or one whose server asks for a longer wait than is reasonable.
     """
+    attempts = attempts or ATTEMPTS
     for number in range(1, attempts + 1):
         try:
             return attempt()

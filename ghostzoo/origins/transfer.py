@@ -41,7 +41,7 @@ def download_file(url: str, target: Path, *, max_bytes: int, title: str) -> None
     """
     from ..terminal import transfer  # loads the command line's libraries, which predicting does not need
 
-    part = _Part(target.with_name(f".{target.name}.part"))
+    part = _Part(target.with_name(f"{target.name}.part"))
     timeout = _timeout()
     with open_session() as session, transfer(title) as report:
         try:

@@ -1,0 +1,218 @@
+"""Downloads to a file, from a real server that fails on purpose."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from ghostzoo.download import DownloadError
+from ghostzoo.origins import retry
+from ghostzoo.origins.transfer import download_file
+from tests.fixtures.ranged import RangedFile, cut_after
+from tests.fixtures.server import Answer, content, redirect, serve
+
+BODY = bytes(range(256)) * 2000
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "FIRST_WAIT", 0.01)
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "5")
+
+
+@contextmanager
+def served(file: Answer) -> Iterator[str]:
+    with serve({"/file": file, "/hop": redirect("/file")}) as address:
+        yield f"{address}/file"
+
+
+def download(url: str, target: Path, max_bytes: int = 1_000_000) -> bytes:
+    download_file(url, target, max_bytes=max_bytes, title="file")
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+    return target.read_bytes()
+
+
+def test_it_comes_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
+    file = RangedFile(BODY)
+    with served(file) as url:
+        assert download(url, tmp_path / "a") == BODY
+        assert download(url.replace("/file", "/hop"), tmp_path / "a") == BODY
+    assert file.ranges == [None, None]
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_server_in_trouble_is_asked_again(tmp_path: Path, status: int) -> None:
+    file = RangedFile(BODY, [content(b"busy", status=status)] * 2)
+    with served(file) as url:
+        assert download(url, tmp_path / "a") == BODY
+    assert len(file.ranges) == 3
+
+
+def test_the_server_says_how_long_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(retry.time, "sleep", waits.append)
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
+    busy = [content(b"", status=429, retry_after="7"), content(b"", status=503, retry_after=soon)]
+    with served(RangedFile(BODY, busy)) as url:
+        assert download(url, tmp_path / "a") == BODY
+    assert waits[0] == 7
+    assert 30 < waits[1] <= 40
+
+
+def test_a_server_that_asks_for_an_hour_is_not_waited_for(tmp_path: Path) -> None:
+    file = RangedFile(BODY, [content(b"", status=429, retry_after="3600")])
+    with served(file) as url, pytest.raises(DownloadError, match=r"429.*asks to wait 3600 s"):
+        download(url, tmp_path / "a")
+    assert len(file.ranges) == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+def test_a_refusal_is_final(tmp_path: Path, status: int) -> None:
+    file = RangedFile(BODY, [content(b"no", status=status)])
+    with served(file) as url, pytest.raises(DownloadError, match=f"answered {status}"):
+        download(url, tmp_path / "a")
+    assert len(file.ranges) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_connection_is_gone_on_with(tmp_path: Path) -> None:
+    file = RangedFile(BODY)
+    file.faults = [cut_after(file, 100_000), cut_after(file, 100_000)]
+    with served(file) as url:
+        assert download(url, tmp_path / "a") == BODY
+    assert file.ranges == [None, "bytes=100000-", "bytes=200000-"]
+    assert file.sent == len(BODY)
+
+
+def test_a_later_run_goes_on_where_the_last_one_gave_up(tmp_path: Path) -> None:
+    file = RangedFile(BODY)
+    file.faults = [cut_after(file, 100_000), *[content(b"", status=500)] * 4]
+    with served(file) as url:
+        with pytest.raises(DownloadError, match="5 times in a row"):
+            download(url, tmp_path / "a")
+        assert not (tmp_path / "a").exists()
+        assert download(url, tmp_path / "a") == BODY
+    assert file.ranges[-1] == "bytes=100000-"
+
+
+def test_a_file_that_changed_meanwhile_is_begun_anew(tmp_path: Path) -> None:
+    file = RangedFile(BODY)
+    new = BODY[::-1]
+
+    def cut_and_change(request: BaseHTTPRequestHandler) -> None:
+        file.send(request, 100_000)
+        file.body = new
+
+    file.faults = [cut_and_change]
+    with served(file) as url:
+        assert download(url, tmp_path / "a") == new
+
+
+@pytest.mark.parametrize("options", [{"etag": False}, {"resumable": False}])
+def test_without_a_way_to_resume_it_is_begun_anew(tmp_path: Path, options: dict[str, bool]) -> None:
+    file = RangedFile(BODY, **options)
+    file.faults = [cut_after(file, 100_000)]
+    with served(file) as url:
+        assert download(url, tmp_path / "a") == BODY
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        content(b"", status=416),
+        content(BODY[:10], status=206),
+        content(BODY[:10], status=206, content_range="bytes 0-9/512000"),
+        content(BODY[:10], status=206, content_range="bytes 100000-100009/7"),
+    ],
+)
+def test_a_server_that_resumes_wrongly_is_asked_for_the_whole(tmp_path: Path, wrong: Answer) -> None:
+    file = RangedFile(BODY)
+    file.faults = [cut_after(file, 100_000), wrong]
+    with served(file) as url:
+        assert download(url, tmp_path / "a") == BODY
+    assert file.ranges == [None, "bytes=100000-", None]
+
+
+def test_what_came_whole_before_a_kill_is_not_asked_for_again(tmp_path: Path) -> None:
+    file = RangedFile(BODY)
+    with served(file) as url:
+        file.faults = [cut_after(file, len(BODY) - 1), *[content(b"", status=500)] * 4]
+        with pytest.raises(DownloadError):
+            download(url, tmp_path / "a")
+        with (tmp_path / "a.part").open("ab") as part:
+            part.write(BODY[-1:])
+        before = len(file.ranges)
+        assert download(url, tmp_path / "a") == BODY
+    assert len(file.ranges) == before
+
+
+@pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"url": 1}'])
+def test_a_note_that_a_kill_left_unfinished_is_no_hindrance(tmp_path: Path, note: bytes) -> None:
+    (tmp_path / "a.part").write_bytes(b"x" * 100)
+    (tmp_path / "a.part.json").write_bytes(note)
+    with served(RangedFile(BODY)) as url:
+        assert download(url, tmp_path / "a") == BODY
+
+
+@pytest.mark.parametrize("with_length", [True, False])
+def test_what_is_too_large_is_not_taken(tmp_path: Path, with_length: bool) -> None:
+    with served(content(BODY, with_length=with_length)) as url:
+        assert download(url, tmp_path / "a", len(BODY)) == BODY
+        with pytest.raises(DownloadError, match=f"{len(BODY) - 1} that a model may have|{len(BODY) - 1} bytes"):
+            download_file(url, tmp_path / "b", max_bytes=len(BODY) - 1, title="file")
+    assert not (tmp_path / "b").exists()
+
+
+def silence(request: BaseHTTPRequestHandler) -> None:
+    request.connection.settimeout(20)
+    request.connection.recv(1)  # until the client goes
+
+
+def test_a_silent_server_and_one_that_drips_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.3")
+    monkeypatch.setattr(retry, "ATTEMPTS", 2)
+
+    def drip(request: BaseHTTPRequestHandler) -> None:
+        RangedFile(b"x" * 200).send(request, 1)
+        silence(request)
+
+    def slowly(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", "100000")
+        request.end_headers()
+        request.connection.settimeout(0.05)
+        while True:
+            try:
+                request.wfile.write(b"x")
+                if request.connection.recv(1) == b"":
+                    return
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+
+    for fault, message in ((silence, "did not answer"), (drip, "did not answer"), (slowly, "only .* bytes came in")):
+        with served(fault) as url, pytest.raises(DownloadError, match=message):
+            download_file(url, tmp_path / "a", max_bytes=1_000_000, title="file")
+
+
+def test_a_server_that_is_gone_is_tried_a_few_times(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=r"Connection refused.*5 times in a row"):
+        download("http://127.0.0.1:1/file", tmp_path / "a")
+
+
+def test_a_compressed_answer_is_refused(tmp_path: Path) -> None:
+    with served(content(b"x", content_encoding="gzip")) as url, pytest.raises(DownloadError, match="compresses"):
+        download(url, tmp_path / "a")
+
+
+def test_a_folder_that_cannot_be_written_is_the_callers_news(tmp_path: Path) -> None:
+    with served(RangedFile(BODY)) as url, pytest.raises(OSError, match=os.strerror(2)):
+        download(url, tmp_path / "absent" / "a")
