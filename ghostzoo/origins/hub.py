@@ -89,10 +89,11 @@ def fetch_from_hub(model: HubModel, store: Store, options: FetchOptions, *, refr
             raise
         _log.warning("%s The bundle of commit %s is used, which it was the last time.", error, kept.path.name)
         return kept
-    with store.exclusive(store.hub_path(model.repo, commit)) as path:
-        bundle = None if refresh else _open(store, model.repo, commit)
-        if bundle is None:
-            bundle = _download(hub, commit, path, store)
+    bundle = None if refresh else _open(store, model.repo, commit)
+    if bundle is None:
+        with store.exclusive(store.hub_path(model.repo, commit)) as path:
+            bundle = None if refresh else _open(store, model.repo, commit)
+            bundle = bundle or _download(hub, commit, path, store)
     if not pinned:
         store.remember_commit(model.repo, options.hub_endpoint, model.revision, commit)
     return bundle

@@ -111,7 +111,12 @@ class Hub:
         if facts.size is not None and facts.size > max_bytes:
             raise BundleError(f"{name} has {facts.size} bytes, more than the {max_bytes} that it may have.")
         self._ask(
-            lambda: hf_hub_download(**self._file(name, commit), local_dir=folder, tqdm_class=_silent_bar(advance))
+            lambda: hf_hub_download(
+                **self._file(name, commit),
+                local_dir=folder,
+                cache_dir=folder / ".cache",  # not the client's own cache: nobody has checked what is in it
+                tqdm_class=_silent_bar(advance),
+            )
         )
         return target
 
@@ -139,14 +144,14 @@ class Hub:
         try:
             return retry(attempt, str(self.model), _ATTEMPTS)
         except TransientError as error:
-            raise UnreachableError(f"{self} cannot be had: {error}.") from error
+            raise UnreachableError(f"{self} cannot be fetched: {error}.") from error
 
     def _explain(self, error: Exception) -> Exception:
         from huggingface_hub import errors
 
         page = f"{self.options.hub_endpoint}/{self.model.repo}"
         answers: tuple[tuple[type[Exception], str], ...] = (
-            (errors.OfflineModeIsEnabled, f"cannot be had: {OFFLINE_VARIABLE} is set; unset it to allow requests."),
+            (errors.OfflineModeIsEnabled, f"cannot be fetched: {OFFLINE_VARIABLE} is set; unset it to allow requests."),
             (
                 errors.LocalEntryNotFoundError,
                 "is not on this machine and no request may be made; fetch it with 'ghostzoo pull' while online.",
@@ -184,7 +189,7 @@ class Hub:
             wait = parse_retry_after(response.headers.get("Retry-After"))
             return TransientError(f"it answered {status} {reason}".strip(), wait)
         advice = "check your token (token=, HF_TOKEN, 'hf auth login')" if status in (401, 403) else "try again later"
-        return FetchError(f"{self} cannot be had: it answered {status} {reason}; {advice}.")
+        return FetchError(f"{self} cannot be fetched: it answered {status} {reason}; {advice}.")
 
 
 def _silent_bar(advance: Callable[[int], None]) -> Any:

@@ -156,9 +156,7 @@ def _check_first_download(
     """Refuse weights that are others than those of the first download, unless their very hash is accepted."""
     first = _read_record(note)
     if accept is not None and accept != sha256:
-        raise FetchError(
-            f"{place} gives weights with SHA-256 {sha256}, not the accepted {accept}; nothing was changed."
-        )
+        raise WeightsError(f"{place} gives weights with SHA-256 {sha256}, not {accept}; nothing was changed.")
     if first is None or first["sha256"] == sha256:
         return
     if accept == sha256:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from ..cache import cache_folder
 from ..errors import OptionError
@@ -48,10 +47,6 @@ class FetchOptions:
                 f"The Hub's endpoint must begin with http:// or https://, not {self.hub_endpoint!r}; "
                 f"see endpoint= and {ENDPOINT_VARIABLE}."
             )
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A token does not go into a pickle; who unpickles uses his own."""
-        return {**vars(self), "token": None if isinstance(self.token, str) else self.token}
 
     @property
     def is_offline(self) -> bool:

@@ -88,16 +88,19 @@ class Store:
         return self._branches(repo).get(f"{endpoint} {revision}")
 
     def remember_commit(self, repo: str, endpoint: str, revision: str, commit: str) -> None:
-        """Note which commit ``revision`` is."""
+        """Note which commit ``revision`` is, if the folder can be written."""
         key = f"{endpoint} {revision}"
         if self._branches(repo).get(key) == commit:
             return
-        with self.exclusive(self._repository(repo) / _BRANCHES_FILE) as path:
-            branches = self._branches(repo)
-            superseded = {*branches.pop(_SUPERSEDED, "").split(), branches.get(key, "")}
-            branches[key] = commit
-            branches[_SUPERSEDED] = " ".join(sorted(superseded - set(branches.values())))
-            write_atomically(path, json.dumps(branches, indent=2).encode())
+        try:
+            with self.exclusive(self._repository(repo) / _BRANCHES_FILE) as path:
+                branches = self._branches(repo)
+                superseded = {*branches.pop(_SUPERSEDED, "").split(), branches.get(key, "")}
+                branches[key] = commit
+                branches[_SUPERSEDED] = " ".join(sorted(superseded - set(branches.values())))
+                write_atomically(path, json.dumps(branches, indent=2).encode())
+        except (FetchError, OSError) as error:
+            _log.info("That %s is %s now is not noted: %s", key, commit, error)
 
     def superseded_commits(self, repo: str) -> set[str]:
         """Return the commits that a branch or tag has moved on from."""
