@@ -1,0 +1,80 @@
+"""The order in which a name is looked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+import ghostzoo
+from ghostzoo.bundle import Bundle
+from ghostzoo.catalog import DEFAULT_MODEL
+from ghostzoo.fetch import fetch
+from ghostzoo.origins.options import FetchOptions
+from ghostzoo.origins.store import Store
+
+OFFLINE = FetchOptions(offline=True)
+
+
+@pytest.fixture
+def models(tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of ``GHOSTZOO_MODELS``, the second of two, with one bundle under two names."""
+    folder = tmp_path / "models"
+    for name in ("flowers", "GhostNet_x1_0"):
+        shutil.copytree(tiny_bundle.path, folder / name)
+    monkeypatch.setenv("GHOSTZOO_MODELS", os.pathsep.join([str(tmp_path / "absent"), str(folder)]))
+    return folder
+
+
+def test_a_folder_goes_before_everything(
+    models: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_bundle.path, tmp_path / "here" / DEFAULT_MODEL)
+    monkeypatch.chdir(tmp_path / "here")
+    assert fetch(DEFAULT_MODEL).origin == "folder"
+    assert fetch(tmp_path / "here" / DEFAULT_MODEL).origin == "folder"
+    assert fetch().origin == "embedded"
+
+
+def test_the_embedded_model_goes_before_the_folders_of_models(models: Path, tiny_bundle: Bundle) -> None:
+    shutil.copytree(tiny_bundle.path, models / DEFAULT_MODEL)
+    assert fetch(DEFAULT_MODEL).origin == "embedded"
+
+
+def test_folders_of_models_hold_names_of_the_catalog_and_others(models: Path) -> None:
+    for name in ("flowers", "GhostNet_x1_0"):
+        bundle = fetch(name, OFFLINE)
+        assert (bundle.origin, bundle.path) == ("models folder", models / name)
+    with ghostzoo.load("flowers", offline=True) as clf:
+        assert clf.bundle.origin == "models folder"
+
+
+def test_folders_of_models_go_before_the_cache(
+    models: Path, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = FetchOptions(cache_dir=tmp_path / "cache", offline=True)
+    shutil.copytree(tiny_bundle.path, Store(tmp_path / "cache").official_path("GhostNet_x1_0"))
+    assert fetch("GhostNet_x1_0", options).origin == "models folder"
+    monkeypatch.delenv("GHOSTZOO_MODELS")
+    assert fetch("GhostNet_x1_0", options).origin == "cache"
+
+
+def test_a_damaged_bundle_in_a_folder_of_models_is_refused(models: Path) -> None:
+    (models / "flowers" / "config.json").write_text("{}")
+    with pytest.raises(ghostzoo.BundleError, match=r"config\.json"):
+        fetch("flowers")
+
+
+def test_a_model_that_is_nowhere_is_told_with_every_place_in_order(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(ghostzoo.FetchError) as caught:
+        fetch("GhostNet_x0_5", FetchOptions(cache_dir=tmp_path / "cache", offline=True))
+    message = str(caught.value)
+    words = ["absent", "models", "(3) cache", "(4) Hub", "(5) official weights", "ghostzoo pull GhostNet_x0_5"]
+    assert [message.index(word) for word in words] == sorted(message.index(word) for word in words)
+
+
+def test_an_unknown_name_suggests_known_ones() -> None:
+    with pytest.raises(ghostzoo.UnknownModelError, match="GhostNet_x1_0"):
+        fetch("GhostNet_x1_O")
