@@ -17,6 +17,7 @@ DEV := .venv/installed-dev
 EXPORT := .venv-export/installed
 TRAIN := .venv-train/installed
 PADDLE2 := .venv-paddle2/installed
+HUB1 := .venv-hub1/installed
 CLIENTS := .venv-clients/installed
 WEB := ghostzoo/serve/page/vendor
 PEERS := tests/hub/node/node_modules
@@ -27,7 +28,7 @@ MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
 # One pip at a time fills an environment, and one that could not be made is made anew.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-runtime test-training test-exporters lint web peers clean
+.PHONY: demo test test-runtime test-hub1 test-training test-exporters lint web peers clean
 
 ifeq ($(WEIGHTS),)
 demo: $(RUNTIME)
@@ -38,12 +39,16 @@ demo: $(RUNTIME)
 	.venv/bin/ghostzoo predict "$(IMAGE)" --model "bundles/$(MODEL)"
 endif
 
-test: test-runtime test-training test-exporters
+test: test-runtime test-hub1 test-training test-exporters
 
 # Without npm the tests of the web page and those on Node are skipped, saying so.
 test-runtime: $(DEV) $(if $(EXPORT_PYTHON),$(CLIENTS)) $(if $(shell command -v npm),web peers)
 	$(if $(EXPORT_PYTHON),GHOSTZOO_CLIENTS_PYTHON=.venv-clients/bin/python) \
 		.venv/bin/python -m pytest tests --ignore tests/exporters --ignore tests/training
+
+# The same tests with the older line of the Hub's client.
+test-hub1: $(HUB1)
+	.venv-hub1/bin/python -m pytest tests/origins/test_hub.py
 
 ifeq ($(EXPORT_PYTHON),)
 test-training: $(TRAIN)
@@ -83,7 +88,7 @@ $(WEB)/LICENSE: exporters/web/package-lock.json $(RUNTIME)
 	cp "$$(.venv/bin/python -c 'import onnxruntime; print(onnxruntime.__path__[0])')"/LICENSE $@
 
 clean:
-	rm -rf .venv .venv-train .venv-export .venv-clients .venv-paddle2 bundles $(WEB) exporters/web/node_modules $(PEERS)
+	rm -rf .venv .venv-train .venv-export .venv-clients .venv-hub1 .venv-paddle2 bundles $(WEB) exporters/web/node_modules $(PEERS)
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -115,6 +120,12 @@ $(EXPORT): pyproject.toml
 $(CLIENTS):
 	$(EXPORT_PYTHON) -m venv .venv-clients
 	.venv-clients/bin/python -m pip install --quiet "tritonclient[http,grpc]>=2.50" "kserve>=0.15"
+	@touch $@
+
+# The Hub's client 1.x stands on other libraries than 2.x, and both are supported.
+$(HUB1): pyproject.toml
+	$(PYTHON) -m venv .venv-hub1
+	.venv-hub1/bin/python -m pip install --quiet --editable . "huggingface-hub<2" "pytest>=8"
 	@touch $@
 
 # Paddle 2 and NumPy 1 write the old file formats that the tests read; no newer version can.
