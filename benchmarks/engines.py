@@ -26,7 +26,14 @@ from ghostzoo.converter import convert
 from ghostzoo.cpus import cpu_name, usable_cpus
 from ghostzoo.engines import engine_names, engine_record
 from ghostzoo.engines.base import EngineOptions
-from ghostzoo.engines.candidates import Candidate, find_devices, keep_devices, keep_installed, reason_of
+from ghostzoo.engines.candidates import (
+    Candidate,
+    find_devices,
+    keep_devices,
+    keep_installed,
+    keep_with_files,
+    reason_of,
+)
 from ghostzoo.engines.select import BASE_ENGINE
 from ghostzoo.engines.selection import Discarded, Measured
 from ghostzoo.engines.trial import Opened, measure, open_checked
@@ -47,11 +54,13 @@ def open_bundle(model: str | None, catalog_model: str) -> Iterator[Bundle]:
         yield convert(weights, Path(folder, "bundle"), model=catalog_model)
 
 
-def find_candidates(options: EngineOptions) -> tuple[list[Candidate], list[Discarded]]:
+def find_candidates(bundle: Bundle, options: EngineOptions) -> tuple[list[Candidate], list[Discarded]]:
     records = [engine_record(name) for name in engine_names()]
     installed, discarded = keep_installed(records, {record.name: record.versions() for record in records})
+    runnable, without_files = keep_with_files(installed, bundle)
+    discarded += without_files
     kept: list[Candidate] = []
-    for record in installed:
+    for record in runnable:
         found, unusable = find_devices(record)
         suitable, unsuitable = keep_devices(found, options)
         kept += suitable
@@ -64,7 +73,7 @@ def compare(
 ) -> tuple[list[Measured], list[Discarded]]:
     """Measure the engines on CPUs with ``threads`` threads, or those on other devices, in turn with each other."""
     options = EngineOptions(threads=threads)
-    kept, discarded = find_candidates(options)
+    kept, discarded = find_candidates(bundle, options)
     if threads is None:
         kept = [item for item in kept if item.device.lower() != "cpu" or item.engine == BASE_ENGINE]
         discarded = []

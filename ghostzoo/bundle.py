@@ -132,7 +132,11 @@ class Bundle:
         Raises:
             EngineUnavailableError: the bundle lacks them.
         """
-        names = CONVERTED_FILES[engine]
+        return {name: self.read(name) for name in self.converted_files(engine)}
+
+    def converted_files(self, engine: str) -> tuple[str, ...]:
+        """Return the paths of an engine's own files; none for one that reads ONNX. Raises as ``converted`` does."""
+        names = CONVERTED_FILES.get(engine, ())
         if not all(name in self.manifest.files for name in names):
             # A folder that is not the user's own, such as the Hub's cache, is copied and not added to.
             place = (
@@ -142,7 +146,7 @@ class Bundle:
                 f"{self.name} has no files for {engine}; 'python -m exporters export-edge {place}' in a checkout of "
                 "ghostzoo adds them."
             )
-        return {name: self.read(name) for name in names}
+        return names
 
     def golden(self) -> Golden:
         """Return the inputs and reference outputs for checking an engine."""

@@ -13,7 +13,7 @@ from .bundle import Bundle
 from .cpus import cpu_features, cpu_name, usable_cpus
 from .engines import EngineRecord, engine_names, engine_record, installation_conflict
 from .engines.base import EngineOptions
-from .engines.candidates import find_devices, reason_of
+from .engines.candidates import find_devices, keep_with_files, reason_of
 from .engines.prepared import writable_folder
 from .engines.trial import Opened, measure, open_checked
 from .gpus import find_gpus
@@ -98,9 +98,10 @@ def _try(record: EngineRecord, bundle: Bundle) -> tuple[list[Opened], list[Findi
     versions = record.versions()
     if not versions:
         return [], [_unusable(record, None, "not installed", record.install)]
-    candidates, failures = find_devices(record)
+    kept, failures = keep_with_files([record], bundle)
+    candidates, broken = find_devices(record) if kept else ([], [])
     # What mends a library that is installed is in its own words: a command here would only be a guess.
-    failed = [_unusable(record, None, item.reason, None) for item in failures]
+    failed = [_unusable(record, None, item.reason, None) for item in failures + broken]
     opened = []
     for candidate in candidates:
         try:

@@ -23,6 +23,8 @@ class EngineRecord:
     """Distributions of its library on the package index; any one of them will do."""
     install: str
     """The command that installs it."""
+    builds: str | None = None
+    """Folder in the cache folder for what takes it minutes to build."""
 
     def versions(self) -> dict[str, str]:
         """Return the installed distributions and their versions, from metadata alone."""
@@ -50,6 +52,7 @@ _ONNXRUNTIME_DISTRIBUTIONS = (
     "onnxruntime-training",
 )
 
+# In the order in which they are tried: what is imported quickly comes first.
 _ENGINES = {
     record.name: record
     for record in (
@@ -73,7 +76,10 @@ _ENGINES = {
             "TensorRtEngine",
             ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx"),
             "pip install 'ghostzoo[tensorrt]'",
+            builds="tensorrt",
         ),
+        EngineRecord("ncnn", "ncnn", "NcnnEngine", ("ncnn",), "pip install 'ghostzoo[ncnn]'"),
+        EngineRecord("mnn", "mnn", "MnnEngine", ("MNN",), "pip install 'ghostzoo[mnn]'"),
         EngineRecord(
             "paddle",
             "paddle",
@@ -81,8 +87,6 @@ _ENGINES = {
             ("paddlepaddle", "paddlepaddle-gpu"),
             "pip install 'ghostzoo[paddle]'",
         ),
-        EngineRecord("ncnn", "ncnn", "NcnnEngine", ("ncnn",), "pip install 'ghostzoo[ncnn]'"),
-        EngineRecord("mnn", "mnn", "MnnEngine", ("MNN",), "pip install 'ghostzoo[mnn]'"),
     )
 }
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cpus import usable_cpus
-from ..errors import EngineError, OptionError
+from ..errors import EngineError, EngineUnavailableError, OptionError
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -62,6 +62,8 @@ class Engine(ABC):
     default_device: ClassVar[str] = "cpu"
     max_batch_size: ClassVar[int | None] = None
     """Largest ``batch_size`` that it can be specialised for; ``None`` for any."""
+    opens_after_fork: ClassVar[bool] = True
+    """Whether the library can still open a model in a fork of a process that has used it."""
 
     def __init__(self, model: bytes, options: EngineOptions) -> None:
         """Open the ONNX graph ``model``.
@@ -81,6 +83,11 @@ class Engine(ABC):
         self.device = options.device if options.device is not None else self.default_device
         self._closed = False
         self._process = os.getpid()
+        if _first_processes.setdefault(self.name, self._process) != self._process and not self.opens_after_fork:
+            raise EngineUnavailableError(
+                f"{self.name} was used before this process was forked, and cannot be used in a fork after that; start "
+                "processes by 'spawn', or load models in the forked processes alone."
+            )
         _open_engines.add(self)
 
     @classmethod
@@ -170,6 +177,8 @@ def _fill(batch: NDArray[np.float32], size: int) -> NDArray[np.float32]:
 
 
 _open_engines: WeakSet[Engine] = WeakSet()
+_first_processes: dict[str, int] = {}
+"""Engine -> the process that first opened a model with it, this one or one that it was forked from."""
 
 
 def _keep_inherited_engines() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..errors import GhostZooError
+from ..bundle import Bundle
+from ..errors import EngineUnavailableError, GhostZooError
 from . import EngineRecord
 from .base import EngineOptions
 from .selection import Discarded
@@ -32,6 +33,18 @@ def keep_installed(
             kept.append(record)
         else:
             discarded.append(Discarded(record.name, None, f"not installed; install it with: {record.install}"))
+    return kept, discarded
+
+
+def keep_with_files(records: Iterable[EngineRecord], bundle: Bundle) -> tuple[list[EngineRecord], list[Discarded]]:
+    """Keep the engines that read ONNX, and those in whose own format the bundle has the network too."""
+    kept, discarded = [], []
+    for record in records:
+        try:
+            bundle.converted_files(record.name)
+            kept.append(record)
+        except EngineUnavailableError as error:
+            discarded.append(Discarded(record.name, None, str(error)))
     return kept, discarded
 
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,7 @@ class MnnEngine(ConvertedEngine):
     """A module of MNN, and a clone of it, with the same weights, for each concurrent caller."""
 
     name = "mnn"
+    opens_after_fork: ClassVar[bool] = False  # its threads are the library's, and it would wait for them
 
     def _open(self, folder: Path) -> None:
         if self.device != "cpu":

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from .. import __version__
 from ..bundle import Bundle
-from ..cache import cache_key, read_cached, write_cached
+from ..cache import cache_folder, cache_key, read_cached, write_cached
 from ..cpus import usable_cpus
 from ..errors import EngineUnavailableError, OptionError
 from . import EngineRecord, engine_class, engine_names, engine_record
 from .base import Engine, EngineOptions
-from .candidates import find_devices, keep_devices, keep_installed, reason_of
+from .candidates import find_devices, keep_devices, keep_installed, keep_with_files, reason_of
 from .prepared import cpu_facts
 from .selection import Discarded, Measured, Origin, Selection
 from .trial import Opened, measure, open_checked
@@ -95,7 +95,15 @@ def _decision_key(bundle: Bundle, options: EngineOptions, versions: Mapping[str,
     threads = options.thread_count  # what the machine allows now counts, not only what was asked for
     machine = (platform.system(), platform.release(), cpu_facts(), usable_cpus(), os.cpu_count(), _accelerators())
     model = sorted((name, record.sha256) for name, record in bundle.manifest.files.items())
-    return cache_key(__version__, model, asdict(options), threads, machine, sorted(map(repr, versions.items())))
+    return cache_key(
+        __version__, model, asdict(options), threads, machine, sorted(map(repr, versions.items())), _builds()
+    )
+
+
+def _builds() -> list[str]:
+    """What has been built for engines that are discarded until then."""
+    folders = [cache_folder() / record.builds for record in map(engine_record, engine_names()) if record.builds]
+    return sorted(path.name for folder in folders for path in folder.glob("*") if path.suffix != ".lock")
 
 
 def _accelerators() -> list[str]:
@@ -147,7 +155,9 @@ def _open_all(
     versions: Mapping[str, Mapping[str, str]],
     deadline: float,
 ) -> tuple[list[Opened], list[Discarded]]:
-    kept, discarded = keep_installed(records, versions)
+    installed, discarded = keep_installed(records, versions)
+    kept, without_files = keep_with_files(installed, bundle)
+    discarded += without_files
     opened: list[Opened] = []
     for record in kept:
         if opened and time.perf_counter() > deadline:  # not even imported: that may take longest

@@ -13,7 +13,7 @@ from __future__ import annotations
 import weakref
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ class TensorRtEngine(Engine):
 
     name = "tensorrt"
     default_device = DEFAULT_DEVICE
+    opens_after_fork: ClassVar[bool] = False  # as CUDA has it
 
     def __init__(self, model: bytes, options: EngineOptions, plan: Plan, num_classes: int) -> None:
         """Load the serialised engine ``model``, which was built for ``plan``."""

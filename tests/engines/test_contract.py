@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -56,18 +55,6 @@ def test_results_belong_to_the_caller(engine_type: type[Engine], engine_bundle: 
         np.testing.assert_array_equal(engine.run(first), kept)
     np.testing.assert_array_equal(result, kept)
     np.testing.assert_array_equal(first, 0)
-
-
-def test_many_threads_get_their_own_answers(engine_type: type[Engine], engine_bundle: Bundle, options: Options) -> None:
-    inputs = [np.full((1, 3, 64, 64), value, np.float32) for value in np.linspace(-2, 2, 8)]
-    with engine_type.load(engine_bundle, options()) as engine:
-        expected = [engine.run(batch) for batch in inputs]
-
-        def ask(index: int) -> bool:
-            return all(np.array_equal(engine.run(inputs[index]), expected[index]) for _ in range(50))
-
-        with ThreadPoolExecutor(8) as pool:
-            assert all(pool.map(ask, range(8)))
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,15 @@ def test_another_accelerator_is_another_decision(tiny_bundle: Bundle, monkeypatc
     assert selection.origin == "measured"
 
 
+def test_what_was_built_meanwhile_is_another_decision(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    open_engine(tiny_bundle, "auto", EngineOptions(threads=1))[0].close()
+    (tmp_path / "cache" / "tensorrt").mkdir()
+    (tmp_path / "cache" / "tensorrt" / "built").write_bytes(b"")
+    engine, selection = open_engine(tiny_bundle, "auto", EngineOptions(threads=1))
+    engine.close()
+    assert selection.origin == "measured"
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"engine": "gone"}', b"\xff"])
 def test_a_senseless_decision_is_taken_again(tiny_bundle: Bundle, content: bytes, tmp_path: Path) -> None:
     open_engine(tiny_bundle, "auto", EngineOptions(threads=1))[0].close()
