@@ -39,8 +39,10 @@ class Library:
     @property
     def targets(self) -> tuple[str, ...]:
         """Architectures that it builds for without having such a GPU, as in ``SM86``."""
-        kind = getattr(self.module, "ComputeCapability", None)
-        return tuple(sorted((name for name in dir(kind) if name.startswith("SM")), key=lambda name: int(name[2:])))
+        if self.name != "tensorrt_rtx":
+            return ()
+        names = (name for name in dir(self.module.ComputeCapability) if name.startswith("SM"))
+        return tuple(sorted(names, key=lambda name: int(name[2:])))
 
     @property
     def has_fp16_flag(self) -> bool:
@@ -190,8 +192,8 @@ def check_targets(library: Library, targets: tuple[str, ...]) -> None:
                 "GPUs that are elsewhere; install it with: pip install 'ghostzoo[tensorrt-rtx]'"
             )
         if target not in library.targets:
-            raise OptionError(f"{library.name} {library.version} does not build for {target!r}. "
-                              f"{nearest(target, library.targets)}")  # fmt: skip
+            near = nearest(target, library.targets)
+            raise OptionError(f"{library.name} {library.version} does not build for {target!r}. {near}")
 
 
 def _set_profile(builder: Any, config: Any, network: Any, batches: BatchRange) -> None:

@@ -58,9 +58,9 @@ class Plan:
         largest = extra.get("max_batch_size", MAX_BATCH_SIZE)
         if not isinstance(largest, int) or isinstance(largest, bool) or largest < 1:
             raise OptionError(f"max_batch_size must be a whole number of at least 1, not {largest!r}.")
-        for other in ("engine_file",) if options.batch_size is None else ("engine_file", "batch_size"):
-            if "max_batch_size" in extra and (other in extra or other == "batch_size"):
-                raise OptionError(f"{other} decides how many images a run may have; leave max_batch_size out.")
+        decided = "engine_file" in extra or options.batch_size is not None
+        if decided and "max_batch_size" in extra:
+            raise OptionError("batch_size or engine_file decides how many images a run has; leave max_batch_size out.")
         if options.precision not in PRECISIONS:
             raise OptionError(
                 f"TensorRT has no precision {options.precision!r} for {bundle.name}; it has {', '.join(PRECISIONS)}."

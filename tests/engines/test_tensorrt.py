@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ghostzoo.bundle import MODEL_FILES, Bundle
@@ -45,9 +46,7 @@ def test_an_engine_for_a_gpu_that_is_not_here(tiny_bundle: Bundle, tmp_path: Pat
     sizes = {}
     for precision in ("fp32", "fp16"):
         out = tmp_path / f"{precision}.engine"
-        result = command(
-            "--model", tiny_bundle.path, "--target", "SM86", "--precision", precision, "--out", out
-        )  # fmt: skip
+        result = command("--model", tiny_bundle.path, "--target", "SM86", "--precision", precision, "--out", out)
         assert result.returncode == 0, result.stderr
         assert result.stdout == ""
         assert f"in {precision} for SM86. This takes a few seconds." in result.stderr
@@ -68,12 +67,21 @@ def test_several_targets_and_a_fixed_batch_size(tiny_bundle: Bundle, tmp_path: P
     assert 0 < one < both == (tmp_path / "both.engine").stat().st_size
 
 
-def test_turing_takes_float16_alone_and_the_librarys_words_say_why(tiny_bundle: Bundle, tmp_path: Path) -> None:
-    out = tmp_path / "turing.engine"
-    with pytest.raises(EngineError, match=r"could not build .*head\.logits.* FP32 GEMM is not supported"):
-        write_engine(tiny_bundle, EngineOptions(engine_options=RTX), out, targets=["SM75"])
-    assert list(tmp_path.iterdir()) == []
-    assert write_engine(tiny_bundle, EngineOptions(precision="fp16", engine_options=RTX), out, targets=["SM75"])
+def test_a_build_that_fails_says_why_in_the_librarys_words() -> None:
+    """TensorRT-RTX has no matrix product in float32 for GPUs of the Turing generation."""
+    import onnx
+
+    image = onnx.helper.make_tensor_value_info("pixel_values", onnx.TensorProto.FLOAT, ["batch", 8])
+    logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", 4])
+    weight = onnx.numpy_helper.from_array(np.ones((8, 4), np.float32), "weight")
+    product = onnx.helper.make_node("MatMul", ["pixel_values", "weight"], ["logits"], name="product")
+    graph = onnx.helper.make_graph([product], "product", [image], [logits], [weight])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    library, batches = find_library("tensorrt_rtx"), BatchRange(1, 1, 8)
+    content = model.SerializeToString()
+    assert build(library, content, name="product", batches=batches, half=False, targets=("SM86",))[0]
+    with pytest.raises(EngineError, match=r"could not build .*product.* FP32 GEMM is not supported"):
+        build(library, content, name="product", batches=batches, half=False, targets=("SM75",))
 
 
 def test_a_bundles_own_float16_graph_is_taken(tiny_bundle: Bundle, tmp_path: Path) -> None:
