@@ -21,7 +21,7 @@ from .documentation import CLASSIFY_BODY, QUERY, failures
 from .failures import RequestError, bad_request, too_large
 from .repository import EngineLane
 from .scheduler import Answer, Source
-from .schemas import ClassifyRequest, ClassifyResponse, ImageRequest, decode_base64, parse_top_k
+from .schemas import ClassifyRequest, ClassifyResponse, ErrorResponse, ImageRequest, decode_base64, parse_top_k
 from .service import Exchange, Service
 
 router = APIRouter(tags=["classify"])
@@ -42,7 +42,8 @@ class ClassifyCall:
     "/v1/classify",
     summary="Classify images",
     response_model=ClassifyResponse,
-    responses=failures(400, 401, 404, 408, 413, 415, 422, 503, 504),
+    responses=failures(400, 401, 404, 408, 413, 415, 503, 504)
+    | {422: {"model": ClassifyResponse | ErrorResponse, "description": "No image could be read."}},
     openapi_extra={"requestBody": CLASSIFY_BODY, "parameters": QUERY},
 )
 async def classify(request: Request) -> Response:

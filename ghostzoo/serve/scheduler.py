@@ -131,6 +131,8 @@ class Scheduler:
         self._queues: dict[Lane, _Queues] = {}
         self._waiting = 0
         self._closing = False
+        self._watchers = 0
+        """Threads that wait for a lane to be idle."""
         self._changed = threading.Condition()
         self._threads = [
             threading.Thread(target=self._work, name=f"ghostzoo-worker-{index}", daemon=True)
@@ -186,7 +188,9 @@ class Scheduler:
         with self._changed:
             queues = self._queues.get(lane)
             if queues is not None:
+                self._watchers += 1
                 self._changed.wait_for(lambda: not queues.busy)
+                self._watchers -= 1
                 del self._queues[lane]
 
     def close(self) -> None:
@@ -229,6 +233,11 @@ class Scheduler:
             oldest = [queues.ready[0].since for queues in self._queues.values() if queues.ready]
             self._changed.wait(min(oldest) + self._max_delay - now if oldest else None)
 
+    def _tell_watchers(self) -> None:
+        """Wake those who wait for an end. Other workers sleep on: the one that asks takes what has become due itself."""
+        if self._closing or self._watchers:
+            self._changed.notify_all()
+
     def _is_due(self, queues: _Queues, now: float) -> bool:
         return (
             len(queues.ready) >= self._max_batch
@@ -256,7 +265,7 @@ class Scheduler:
                 job.since = end
                 queues.ready.append(job)
                 self._waiting += 1
-            self._changed.notify_all()
+            self._tell_watchers()
         if failure is not None:
             self._finish(queues.lane, [job], [failure])
 
@@ -281,7 +290,7 @@ class Scheduler:
             outcomes = [_reported(error)] * len(jobs)
         with self._changed:
             queues.running -= 1
-            self._changed.notify_all()
+            self._tell_watchers()
         self._finish(queues.lane, jobs, outcomes)
 
     def _finish(self, lane: Lane, jobs: Sequence[_Job], outcomes: Sequence[Outcome]) -> None:

@@ -1,0 +1,30 @@
+"""What most people write: a FastAPI handler that decodes an image and calls ONNX Runtime.
+
+Started by ``serve.py`` with uvicorn. The handler is a plain function, so FastAPI runs it in its pool of threads; the
+session has ONNX Runtime's default options.
+"""
+
+from __future__ import annotations
+
+import os
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+from fastapi import Body, FastAPI
+
+from ghostzoo.bundle import Bundle
+from ghostzoo.predictions import softmax, top_predictions
+from ghostzoo.preprocess import preprocess
+
+bundle = Bundle.open(os.environ["BENCHMARK_BUNDLE"])
+session = ort.InferenceSession(bundle.model(), providers=["CPUExecutionProvider"])
+app = FastAPI()
+
+
+@app.post("/classify")
+def classify(image: bytes = Body(media_type="image/jpeg")) -> dict[str, object]:
+    rgb = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
+    pixel_values = preprocess(rgb, bundle.preprocessing)[None]
+    (logits,) = session.run(["logits"], {"pixel_values": pixel_values})
+    return {"predictions": [each.to_dict() for each in top_predictions(softmax(logits)[0], bundle.labels, 5)]}
