@@ -48,7 +48,7 @@ test-runtime: $(DEV) $(if $(EXPORT_PYTHON),$(CLIENTS)) $(if $(shell command -v n
 
 # The same tests with the older line of the Hub's client.
 test-hub1: $(HUB1)
-	.venv-hub1/bin/python -m pytest tests/origins/test_hub.py
+	.venv-hub1/bin/python -m pytest tests/origins/test_hub.py tests/hub/test_loopback_hub.py tests/hub/test_publish.py
 
 ifeq ($(EXPORT_PYTHON),)
 test-training: $(TRAIN)
@@ -125,7 +125,7 @@ $(CLIENTS):
 # The Hub's client 1.x stands on other libraries than 2.x, and both are supported.
 $(HUB1): pyproject.toml
 	$(PYTHON) -m venv .venv-hub1
-	.venv-hub1/bin/python -m pip install --quiet --editable . "huggingface-hub<2" "pytest>=8"
+	.venv-hub1/bin/python -m pip install --quiet --editable . "huggingface-hub<2" "pytest>=8" "trustme>=1.1"
 	@touch $@
 
 # Paddle 2 and NumPy 1 write the old file formats that the tests read; no newer version can.

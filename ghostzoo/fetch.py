@@ -16,7 +16,7 @@ from .manifest import MANIFEST_FILE
 from .origins.hub import fetch_from_hub, open_kept, parse_reference, published_as
 from .origins.hub_client import SCHEME
 from .origins.options import MODELS_VARIABLE, NAMESPACE_VARIABLE, WEIGHTS_VARIABLE, FetchOptions, model_folders
-from .origins.store import Store, is_bundle_folder
+from .origins.store import Store, StoreError, is_bundle_folder
 
 EMBEDDED_FOLDER = Path(__file__).with_name("models")
 """The bundles that come with the package."""
@@ -149,6 +149,8 @@ class _Search:
             return None
         try:
             return fetch_from_hub(self.published, self.store, self.options, refresh=self.refresh)
+        except StoreError:
+            raise
         except FetchError as error:
             self.tried.append(f"Hub: {error}")
             if self.record is not None and not self.options.is_offline and not self.options.revision:
@@ -162,6 +164,8 @@ class _Search:
 
         try:
             return build_from_official(self.record, self.store, self.options, refresh=self.refresh, accept=self.accept)
+        except StoreError:
+            raise
         except FetchError as error:
             self.tried.append(f"official weights: {error}")
             return None

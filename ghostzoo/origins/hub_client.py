@@ -10,6 +10,7 @@ import errno
 import hashlib
 import re
 import shutil
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -180,7 +181,13 @@ class Hub:
             return self._explain_status(response)
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
             return error
-        return TransientError(f"the connection failed ({_last_line(_innermost(error))})")
+        cause = _innermost(error)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return FetchError(
+                f"{self} cannot be fetched: its certificate is not trusted ({cause.verify_message}); name the "
+                "authority's file in SSL_CERT_FILE if you trust it."
+            )
+        return TransientError(f"the connection failed ({_last_line(cause)})")
 
     def _explain_status(self, response: Any) -> Exception:
         status = response.status_code

@@ -37,6 +37,10 @@ _PATIENCE = 2.0
 _log = logging.getLogger("ghostzoo")
 
 
+class StoreError(FetchError):
+    """Nothing can be written to the folder, so it is of no use to look elsewhere."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One bundle in the folder."""
@@ -99,7 +103,7 @@ class Store:
                 branches[key] = commit
                 branches[_SUPERSEDED] = " ".join(sorted(superseded - set(branches.values())))
                 write_atomically(path, json.dumps(branches, indent=2).encode())
-        except (FetchError, OSError) as error:
+        except (StoreError, OSError) as error:
             _log.info("That %s is %s now is not noted: %s", key, commit, error)
 
     def superseded_commits(self, repo: str) -> set[str]:
@@ -131,7 +135,7 @@ class Store:
         """Let only one process at a time make ``path``; its folder is made, what a killed one left is cleared away.
 
         Raises:
-            FetchError: the folder cannot be written or locked.
+            StoreError: the folder cannot be written or locked.
         """
         from filelock import FileLock, Timeout
 
@@ -157,7 +161,7 @@ class Store:
         """Yield an empty folder beside ``path`` that is gone afterwards.
 
         Raises:
-            FetchError: the folder cannot be written.
+            StoreError: the folder cannot be written.
         """
         try:
             folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent))
@@ -172,7 +176,7 @@ class Store:
         """Rename the finished bundle ``folder``, which lies in a scratch folder, to ``path``; replaces what is there.
 
         Raises:
-            FetchError: the folder cannot be written.
+            StoreError: the folder cannot be written.
         """
         try:
             if path.exists():
@@ -181,10 +185,10 @@ class Store:
         except OSError as error:
             raise self.unwritable(error) from error
 
-    def unwritable(self, error: Exception) -> FetchError:
+    def unwritable(self, error: Exception) -> StoreError:
         """Return the error that says that nothing can be kept here, and what to do."""
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        return FetchError(
+        return StoreError(
             f"{self.root} cannot be written ({reason}); free some space there, or name another folder with cache_dir= "
             f"or {CACHE_VARIABLE}."
         )
