@@ -1,6 +1,7 @@
 # make demo    classify a photograph with the model that comes along; IMAGE=... another one, WEIGHTS=... with those
 # make test    all tests
 # make lint    ruff and mypy
+# make test-optimum   the test with optimum-onnx, which brings PyTorch and older versions of much else
 # make peers   fetch transformers.js, with which the tests load published models (needs npm)
 # make web     fetch onnxruntime-web, with which the web page runs models in the browser (needs npm)
 # Each makes the virtual environments that it needs.
@@ -20,6 +21,7 @@ PADDLE2 := .venv-paddle2/installed
 HUB1 := .venv-hub1/installed
 CLIENTS := .venv-clients/installed
 WEB := ghostzoo/serve/page/vendor
+OPTIMUM := .venv-optimum/installed
 PEERS := tests/hub/node/node_modules
 
 IMAGE ?= examples/chelsea.png
@@ -28,7 +30,7 @@ MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
 # One pip at a time fills an environment, and one that could not be made is made anew.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-runtime test-hub1 test-training test-exporters lint web peers clean
+.PHONY: demo test test-runtime test-hub1 test-training test-exporters test-optimum lint web peers clean
 
 ifeq ($(WEIGHTS),)
 demo: $(RUNTIME)
@@ -66,6 +68,9 @@ test-exporters: $(DEV) $(EXPORT) $(PADDLE2)
 	.venv-export/bin/python -m pytest tests/engines/test_contract.py -k paddle
 endif
 
+test-optimum: $(DEV) $(OPTIMUM)
+	GHOSTZOO_OPTIMUM_PYTHON=.venv-optimum/bin/python .venv/bin/python -m pytest tests/hub/test_optimum.py
+
 lint: $(DEV)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -88,7 +93,7 @@ $(WEB)/LICENSE: exporters/web/package-lock.json $(RUNTIME)
 	cp "$$(.venv/bin/python -c 'import onnxruntime; print(onnxruntime.__path__[0])')"/LICENSE $@
 
 clean:
-	rm -rf .venv .venv-train .venv-export .venv-clients .venv-hub1 .venv-paddle2 bundles $(WEB) exporters/web/node_modules $(PEERS)
+	rm -rf .venv .venv-train .venv-export .venv-clients .venv-hub1 .venv-paddle2 .venv-optimum bundles $(WEB) exporters/web/node_modules $(PEERS)
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -108,6 +113,12 @@ $(DEV): .venv/bin/python pyproject.toml
 $(TRAIN): pyproject.toml
 	$(PYTHON) -m venv .venv-train
 	.venv-train/bin/python -m pip install --quiet --editable ".[train]" "torch==2.13.0" tensorboard "pytest>=8"
+	@touch $@
+
+# An environment of its own, apart from the tests' others: optimum-onnx pins a Hub client before 1.0.
+$(OPTIMUM):
+	$(PYTHON) -m venv .venv-optimum
+	.venv-optimum/bin/python -m pip install --quiet "optimum-onnx[onnxruntime]==0.1.0" "torch==2.13.0" pillow
 	@touch $@
 
 # An environment of its own: paddle2onnx pins an old onnx.

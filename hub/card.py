@@ -8,6 +8,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from ghostzoo.bench.results import Results
+from ghostzoo.bench.tables import to_markdown
 from ghostzoo.bundle import CARD_FILE, Bundle
 from ghostzoo.catalog import CatalogModel, get_model, list_models
 from ghostzoo.errors import OptionError
@@ -17,7 +19,7 @@ from .metadata import Accuracy, find_dataset, write_metadata
 _USE = Path(__file__).with_name("use.md")
 _NAMED_CLASSES = 20
 """So many classes at most are listed by name."""
-_OWN = ("Use", "Intended use and limits", "Accuracy", "Citation")
+_OWN = ("Use", "Intended use and limits", "Accuracy", "Speed", "Citation")
 """Headings of the sections that are written here; all others of the bundle's card are kept."""
 
 _USES = """\
@@ -50,6 +52,8 @@ class CardFacts:
     """For weights that are not the catalog's; theirs is known."""
     evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Model -> report of ``ghostzoo eval``."""
+    speeds: Mapping[str, Results] = field(default_factory=dict)
+    """Model -> results of ``ghostzoo bench``."""
 
 
 def write_full_card(bundle: Bundle, repo: str, facts: CardFacts) -> str:
@@ -69,6 +73,7 @@ def write_full_card(bundle: Bundle, repo: str, facts: CardFacts) -> str:
         "Accuracy": _accuracy_table(accuracies),
         "Use": _use(bundle, repo),
         **{heading: text for heading, text in kept.items() if heading not in _OWN},
+        "Speed": _speed(facts.speeds.get(bundle.name)),
         "Citation": _CITATION,
     }
     body = "\n\n".join(f"## {heading}\n\n{text.strip()}" for heading, text in sections.items() if text)
@@ -126,6 +131,10 @@ def _accuracy_table(accuracies: list[Accuracy]) -> str:
         who = f"[{accuracy.who}]({accuracy.source[1]})" if accuracy.source else accuracy.who
         rows.append(f"| {who} | {accuracy.top1:.4f} | {accuracy.top5:.4f} | {accuracy.data} |")
     return "\n".join(rows)
+
+
+def _speed(results: Results | None) -> str:
+    return "" if results is None else to_markdown(results).partition("\n")[2]  # without its title
 
 
 def _uses(bundle: Bundle, record: CatalogModel | None) -> str:

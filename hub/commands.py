@@ -19,7 +19,7 @@ from ghostzoo.terminal import Command, print_table, steps
 from .card import CardFacts, write_full_card
 from .publish import Published, Target
 from .publish import publish as publish_bundle
-from .reports import read_evaluations
+from .reports import read_evaluations, read_speeds
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _STEPS = 6
@@ -40,6 +40,13 @@ _CARD_OPTIONS = (
         multiple=True,
         type=click.Path(path_type=Path),
         help="A report.json of 'ghostzoo eval --out'; it names its model. Can be repeated.",
+    ),
+    click.option(
+        "--speed",
+        "speeds",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="A bench.json of 'ghostzoo bench --out'; it names its models. Can be repeated.",
     ),
 )
 _PUBLISH_OPTIONS = (
@@ -104,7 +111,7 @@ def collection(bundles: Path | None, **options: Any) -> None:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @_with((_NAMESPACE, *_CARD_OPTIONS))
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: stdout]")
-def card(bundle: Path, namespace: str, license_id: str | None, evaluations: tuple[Path, ...], out: Path | None) -> None:
+def card(bundle: Path, namespace: str, out: Path | None, **options: Any) -> None:
     """Write the model card with which a bundle would be published.
 
     \b
@@ -112,16 +119,22 @@ def card(bundle: Path, namespace: str, license_id: str | None, evaluations: tupl
       python -m hub card GhostNet_x1_0 --namespace me
     """
     opened = Bundle.open(bundle)
-    text = write_full_card(opened, f"{namespace}/{opened.name}", _facts([opened], license_id, evaluations))
+    text = write_full_card(opened, f"{namespace}/{opened.name}", _facts([opened], **options))
     if out is None:
         click.echo(text, nl=False)
     else:
         _write(out, text)
 
 
-def _publish_all(paths: Sequence[Path], license_id: str | None, evaluations: tuple[Path, ...], **options: Any) -> None:
+def _publish_all(
+    paths: Sequence[Path],
+    license_id: str | None,
+    evaluations: tuple[Path, ...],
+    speeds: tuple[Path, ...],
+    **options: Any,
+) -> None:
     opened = [Bundle.open(path) for path in paths]  # a damaged one is found before any is published
-    facts = _facts(opened, license_id, evaluations)
+    facts = _facts(opened, license_id, evaluations, speeds)
     target = Target(**options)
     done: list[Published] = []
     try:
@@ -133,12 +146,17 @@ def _publish_all(paths: Sequence[Path], license_id: str | None, evaluations: tup
             print_table(("repository", "commit", "what was done"), [_shown(result) for result in done])
 
 
-def _facts(bundles: Sequence[Bundle], license_id: str | None, evaluations: tuple[Path, ...]) -> CardFacts:
-    reports = read_evaluations(evaluations)
-    strangers = reports.keys() - {bundle.name for bundle in bundles}
+def _facts(
+    bundles: Sequence[Bundle], license_id: str | None, evaluations: tuple[Path, ...], speeds: tuple[Path, ...]
+) -> CardFacts:
+    facts = CardFacts(license_id, read_evaluations(evaluations), read_speeds(speeds))
+    known = {bundle.name for bundle in bundles}
+    strangers = facts.evaluations.keys() - known
+    if facts.speeds and not facts.speeds.keys() & known:  # a bench.json may be of more models than these
+        strangers |= facts.speeds.keys()
     if strangers:
-        raise OptionError(f"--evaluation names a report on {sorted(strangers)[0]}, which is none of these models.")
-    return CardFacts(license_id, reports)
+        raise OptionError(f"There is a report on {min(strangers)}, which is none of these models.")
+    return facts
 
 
 def _shown(result: Published) -> tuple[str, str, str]:

@@ -93,7 +93,8 @@ def publish(path: Path, target: Target, facts: CardFacts, on_step: Callable[[str
         commit = state.head
         if uploaded:
             on_step(f"{original.name}: uploading")
-            commit = remote.upload(bundle.path, f"{bundle.name}, with ghostzoo {ghostzoo.__version__}", state.head)
+            title = f"{bundle.name}, with ghostzoo {ghostzoo.__version__}"
+            commit = remote.upload(bundle.path, title, state.head, state.stale(contents))
         pin = Pin(remote.repo, commit, hashlib.sha256(contents[MANIFEST_FILE]).hexdigest())
         on_step(f"{original.name}: downloading and comparing")
         verify(original, remote, pin, target.token, scratch / "cache")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from ghostzoo.errors import GhostZooError
+from ghostzoo.errors import BundleError, GhostZooError
+from ghostzoo.manifest import MANIFEST_FILE, Manifest
 
 _AGAIN = "run the same command again: what is there already is not sent twice"
 
@@ -44,16 +46,22 @@ class State:
     tags: Mapping[str, str]
     """Tag -> commit."""
 
+    listed: frozenset[str]
+    """Paths that the manifest of the bundle in it lists; what else is there is somebody's own."""
+
     def holds(self, contents: Mapping[str, bytes]) -> bool:
-        """Whether it has exactly these files, besides Git's own."""
-        files = {path: digest for path, digest in self.files.items() if path not in _GIT_FILES}
-        return files.keys() == contents.keys() and all(
-            files[path] in (hashlib.sha256(data).hexdigest(), _git_hash(data)) for path, data in contents.items()
+        """Whether it has these files, and none of an earlier bundle besides."""
+        return not self.stale(contents) and all(
+            self.files.get(path) in (hashlib.sha256(data).hexdigest(), _git_hash(data))
+            for path, data in contents.items()
         )
 
+    def stale(self, contents: Mapping[str, bytes]) -> list[str]:
+        """Return the files of an earlier bundle; a graph left behind would be taken for the new bundle's."""
+        return sorted((self.listed & self.files.keys()) - contents.keys())
 
-_GIT_FILES = (".gitattributes", ".gitignore")
-_WELCOME_FILES = (*_GIT_FILES, "README.md", "LICENSE")
+
+_WELCOME_FILES = (".gitattributes", ".gitignore", "README.md", "LICENSE")
 """What a repository may have that was made by hand and is still empty."""
 
 
@@ -90,22 +98,31 @@ class Remote:
                 if isinstance(entry, RepoFile)
             }
             tags = {tag.name: tag.target_commit for tag in self._api.list_repo_refs(self.repo).tags}
-        return State(head, bool(info.private), files, tags)
+            listed = self._listed(head) if MANIFEST_FILE in files else frozenset()
+        return State(head, bool(info.private), files, tags, listed)
+
+    def _listed(self, commit: str) -> frozenset[str]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = self._api.hf_hub_download(self.repo, MANIFEST_FILE, revision=commit, cache_dir=folder)
+            try:
+                return frozenset(Manifest.from_json(Path(path).read_bytes()).files)
+            except BundleError:  # it is about to be replaced
+                return frozenset()
 
     def create(self, private: bool) -> None:
         """Make the repository; that it is there already is fine."""
         with self._explained("creating the repository"):
             self._api.create_repo(self.repo, private=private or None, exist_ok=True)
 
-    def upload(self, folder: Path, title: str, parent: str) -> str:
-        """Make the repository's bundle that in ``folder``, in one commit upon ``parent``; return the commit."""
+    def upload(self, folder: Path, title: str, parent: str, stale: list[str]) -> str:
+        """Upload ``folder`` and delete the files ``stale`` in one commit upon ``parent``; return the commit."""
         with self._explained("uploading"):
             commit = self._api.upload_folder(
                 repo_id=self.repo,
                 folder_path=folder,
                 commit_message=title,
                 parent_commit=parent,
-                delete_patterns=["onnx/*"],  # a graph that the bundle has no longer would be taken for its own
+                delete_patterns=stale or None,
             )
         return str(commit.oid)
 
@@ -188,7 +205,7 @@ def check_free(remote: Remote, state: State) -> None:
         PublishError: it holds something else.
     """
     others = [path for path in state.files if path not in _WELCOME_FILES]
-    if others and "ghostzoo.json" not in state.files:
+    if others and MANIFEST_FILE not in state.files:
         raise PublishError(
             f"{remote.repo} on {remote.endpoint} holds something that is no ghostzoo model ({others[0]}); "
             "choose another namespace, or empty the repository."

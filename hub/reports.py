@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ghostzoo.bench.results import Results
 from ghostzoo.errors import BundleError, InputError
 from ghostzoo.manifest import parse_json_object
 
@@ -36,6 +38,27 @@ def read_evaluations(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
             raise InputError(f"{path} is a second report on {name}; give one.")
         reports[name] = report
     return reports
+
+
+def read_speeds(paths: Sequence[Path]) -> dict[str, Results]:
+    """Read results of ``ghostzoo bench``.
+
+    Returns:
+        Model -> the part of the results that is about it.
+
+    Raises:
+        InputError: a file cannot be read, is no such result, or a model has two.
+    """
+    speeds: dict[str, Results] = {}
+    for path in paths:
+        results = Results.read(path)
+        for facts in results.models:
+            if facts.name in speeds:
+                raise InputError(f"{path} has a second measurement of {facts.name}; give one.")
+            own = tuple(item for item in results.measurements if item.cell.model == facts.name)
+            if own:
+                speeds[facts.name] = replace(results, models=(facts,), measurements=own, left_out=())
+    return speeds
 
 
 def _read(path: Path) -> dict[str, Any]:

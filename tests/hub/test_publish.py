@@ -123,11 +123,13 @@ def test_another_content_is_a_second_commit_and_leaves_no_stale_graph(
     larger = changed(bundle, tmp_path / "larger", {"onnx/model_quantized.onnx": b"graph"})
     publish(larger.path, target, FACTS)
     assert "onnx/model_quantized.onnx" in hub.repositories["zoo/tiny"].resolve("main").files
+    hub.add("zoo/tiny", {"LICENSE": b"somebody's own"})
     result = publish(bundle.path, target, FACTS)
     repository = hub.repositories["zoo/tiny"]
-    assert (result.uploaded, len(repository.commits)) == (True, 3)
-    assert set(repository.resolve("main").files) == {".gitattributes", MANIFEST_FILE, *bundle.manifest.files}
+    assert (result.uploaded, len(repository.commits)) == (True, 4)
+    assert set(repository.resolve("main").files) == {".gitattributes", "LICENSE", MANIFEST_FILE, *bundle.manifest.files}
     assert read_lock(target.lock_file)["tiny"].commit == repository.head
+    assert not publish(bundle.path, target, FACTS).uploaded
 
 
 def test_a_private_repository(hub: LoopbackHub, target: Target, bundle: Bundle, tmp_path: Path) -> None:
