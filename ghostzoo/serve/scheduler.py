@@ -234,7 +234,7 @@ class Scheduler:
             self._changed.wait(min(oldest) + self._max_delay - now if oldest else None)
 
     def _tell_watchers(self) -> None:
-        """Wake those who wait for an end. Other workers sleep on: the one that asks takes what has become due itself."""
+        """Wake those who wait for an end. Other workers sleep on: the one that asks takes what is due itself."""
         if self._closing or self._watchers:
             self._changed.notify_all()
 
