@@ -30,7 +30,7 @@ MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
 # One pip at a time fills an environment, and one that could not be made is made anew.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-runtime test-hub1 test-training test-exporters test-optimum lint web peers clean
+.PHONY: demo test test-runtime test-hub1 test-training test-exporters test-optimum lint web peers bench-peers clean
 
 ifeq ($(WEIGHTS),)
 demo: $(RUNTIME)
@@ -144,3 +144,7 @@ $(PADDLE2):
 	$(EXPORT_PYTHON) -m venv .venv-paddle2
 	.venv-paddle2/bin/python -m pip install --quiet "paddlepaddle==2.6.2" "numpy<2" setuptools
 	@touch $@
+
+# What benchmarks/ compares with: environments and models, made once.
+bench-peers: $(DEV) $(EXPORT)
+	.venv/bin/python benchmarks/prepare.py

@@ -1,0 +1,40 @@
+"""JPEG bytes to the five best classes: ghostzoo against the original's preprocessing with each library."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import click
+
+from benchmarks.turns import print_machine, show, take_turns
+from ghostzoo.bench.pictures import jpeg
+
+TARGETS = {"onnxruntime": 0.74, "paddle": 0.45, "torch-compiled": 0.5}
+
+
+@click.command()
+@click.option("--threads", default=1, show_default=True)
+@click.option("--rounds", default=40, show_default=True)
+@click.option("--model", default="GhostNet_x1_0", show_default=True)
+@click.option("--image", type=click.Path(exists=True), help="[default: a made JPEG of 500 x 375 pixels]")
+def main(threads: int, rounds: int, model: str, image: str | None) -> None:
+    print_machine()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(image or Path(folder, "made.jpg"))
+        if image is None:
+            path.write_bytes(jpeg())
+        common = {"model": model, "work": "jpeg", "threads": threads, "batch": 1, "image": str(path)}
+        names = ("ghostzoo", *TARGETS, "openvino", "torch")
+        turns = take_turns({name: {"kind": name, **common} for name in names}, rounds=rounds, calls=4)
+    best = {name: [index for index, _ in map(tuple, result)] for name, result in turns.results.items()}
+    if any(order != best["ghostzoo"] for order in best.values()):
+        raise SystemExit(f"the five best classes differ: {best}")
+    show(f"{model}, bytes to top-5, {threads} thread(s)", turns, TARGETS, "ghostzoo")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The network alone: ghostzoo against the raw graph in ONNX Runtime and against the other libraries."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import click
+import numpy as np
+
+from benchmarks.turns import print_machine, show, take_turns
+
+TARGETS = {
+    1: {"GhostNet_x0_5": 0.75, "GhostNet_x1_0": 0.84, "GhostNet_x1_3": 0.74},
+    8: {"GhostNet_x0_5": 0.65, "GhostNet_x1_0": 0.78, "GhostNet_x1_3": 0.66},
+}
+PEERS = ("onnxruntime", "openvino", "paddle", "torch", "torch-compiled", "ncnn", "mnn")
+OURS = "ghostzoo onnxruntime"
+_TOLERANCE = 1e-4
+
+
+@click.command()
+@click.option("--threads", default=1, show_default=True)
+@click.option("--rounds", default=30, show_default=True)
+@click.option("--peer", "peers", multiple=True, type=click.Choice(PEERS), help="[default: all]")
+@click.option("--model", "models", multiple=True, type=click.Choice(list(TARGETS[1])), help="[default: all]")
+@click.option("--batch", "batches", multiple=True, type=int, help="[default: 1 and 8]")
+def main(threads: int, rounds: int, peers: tuple[str, ...], models: tuple[str, ...], batches: tuple[int, ...]) -> None:
+    print_machine()
+    for batch in batches or (1, 8):
+        for model in models or TARGETS[1]:
+            common = {"model": model, "work": "network", "threads": threads, "batch": batch}
+            orders = {
+                OURS: {"kind": "ghostzoo", **common},
+                "ghostzoo openvino": {"kind": "ghostzoo-openvino", **common},
+                **{peer: {"kind": peer, **common} for peer in peers or PEERS},
+            }
+            turns = take_turns(orders, rounds=rounds, calls=max(1, 4 // batch))
+            _check(turns.results)
+            targets = {"onnxruntime": TARGETS.get(batch, {}).get(model)}
+            show(f"{model}, batch {batch}, {threads} thread(s)", turns, targets, OURS)
+
+
+def _check(results: dict[str, object]) -> None:
+    """All candidates must compute the same."""
+    expected = np.asarray(results[OURS], np.float32)
+    for name, result in results.items():
+        difference = np.abs(np.asarray(result, np.float32).reshape(expected.shape) - expected).max()
+        if difference > _TOLERANCE * np.abs(expected).max():
+            raise SystemExit(f"{name} computes something else: its logits differ by {difference:g}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Make what the benchmarks need, once: an environment for each peer, and the models in every peer's format.
+
+``make bench-peers`` runs it. Environments go to ``.venv-peers``, models to ``.bench-models``; both can be deleted.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENTS = ROOT / ".venv-peers"
+MODELS = ROOT / ".bench-models"
+_DONE = "installed"
+
+PEERS = {
+    "onnxruntime": ["onnxruntime", "numpy", "pillow", "opencv-python-headless"],
+    "openvino": ["openvino", "numpy", "opencv-python-headless"],
+    "paddle": ["paddlepaddle==3.3.1", "numpy", "opencv-python-headless", "setuptools"],
+    "torch": ["torch", "numpy", "opencv-python-headless"],
+    "ncnn": ["ncnn", "pnnx", "torch", "numpy", "opencv-python-headless"],
+    "mnn": ["MNN", "numpy", "opencv-python-headless"],
+}
+"""Peer -> what is installed in its environment; ncnn's converter needs PyTorch."""
+
+
+def python_of(peer: str) -> Path:
+    return ENVIRONMENTS / peer / "bin" / "python"
+
+
+def make_environment(peer: str) -> None:
+    folder = ENVIRONMENTS / peer
+    if (folder / _DONE).exists():
+        return
+    subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+    subprocess.run([python_of(peer), "-m", "pip", "install", "--quiet", *PEERS[peer]], check=True)
+    (folder / _DONE).touch()
+
+
+def make_models() -> None:
+    if (MODELS / _DONE).exists():
+        return
+    subprocess.run([ROOT / ".venv-export" / "bin" / "python", ROOT / "benchmarks" / "models.py", MODELS], check=True)
+    (MODELS / _DONE).touch()
+
+
+def convert(folder: Path) -> None:
+    """Convert the raw graph to ncnn and MNN, each converter in a scratch folder: they write beside their input."""
+    if (folder / "model.mnn").exists() and (folder / "model.ncnn.bin").exists():
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = os.environ | {"HOME": scratch}
+        Path(scratch, "model.onnx").write_bytes((folder / "raw.onnx").read_bytes())
+        pnnx = ["model.onnx", "inputshape=[1,3,224,224]", "fp16=0"]
+        subprocess.run([python_of("ncnn").with_name("pnnx"), *pnnx], cwd=scratch, env=environment, check=True)
+        mnn = ["-f", "ONNX", "--modelFile", "model.onnx", "--MNNModel", "model.mnn", "--bizCode", "benchmark"]
+        subprocess.run([python_of("mnn").with_name("mnnconvert"), *mnn], cwd=scratch, env=environment, check=True)
+        for name in ("model.ncnn.param", "model.ncnn.bin", "model.mnn"):
+            (folder / name).write_bytes(Path(scratch, name).read_bytes())
+
+
+if __name__ == "__main__":
+    for each in PEERS:
+        make_environment(each)
+    make_models()
+    for model in sorted(path for path in MODELS.iterdir() if path.is_dir()):
+        convert(model)

@@ -1,0 +1,145 @@
+"""Candidates in processes of their own take turns: round after round, each makes a few calls while the others wait."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.prepare import MODELS, ROOT, python_of
+from ghostzoo.bench.machine import describe_machine, machine_line
+from ghostzoo.terminal import print_table
+
+_LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class PeerError(Exception):
+    """A candidate cannot take part."""
+
+
+class Candidate:
+    """A process that runs ``peer.py``."""
+
+    def __init__(self, kind: str, model: str, work: str, *, threads: int, batch: int = 1, **extra: Any) -> None:
+        python = Path(sys.executable) if kind.startswith("ghostzoo") else python_of(kind.removesuffix("-compiled"))
+        if not python.exists():
+            raise PeerError(f"{python} is missing; run 'make bench-peers'")
+        settings = dict.fromkeys(_LIBRARY_THREADS, str(threads)) if threads else {}
+        self._process = subprocess.Popen(
+            [python, ROOT / "benchmarks" / "peer.py"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | settings | {"PYTHONPATH": ""},
+        )
+        order = {"kind": kind, "work": work, "folder": str(MODELS / model), "threads": threads, "batch": batch, **extra}
+        try:
+            self.result = self._ask(order)["result"]
+        except BaseException:
+            self.close()
+            raise
+
+    def calls(self, count: int) -> list[float]:
+        durations: list[float] = self._ask({"calls": count})["durations"]
+        return durations
+
+    def _ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise PeerError(f"it ended with status {self._process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise PeerError(answer["error"])
+        return answer
+
+    def close(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait()
+
+
+@dataclass
+class Turns:
+    """Times of candidates that took turns."""
+
+    durations: dict[str, list[float]] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+
+    def median(self, name: str) -> float:
+        return statistics.median(self.durations[name])
+
+    def noise(self, name: str) -> float:
+        cuts = statistics.quantiles(self.durations[name], n=4)
+        return (cuts[2] - cuts[0]) / 2 / self.median(name)
+
+    def ratio(self, name: str, base: str) -> float:
+        """Median of the ratios of the rounds: what slows a whole round down falls out."""
+        ours, theirs = self.durations[name], self.durations[base]
+        count = len(ours) // self._per_round
+        rounds = [slice(index * self._per_round, (index + 1) * self._per_round) for index in range(count)]
+        return statistics.median(min(ours[each]) / min(theirs[each]) for each in rounds)
+
+    _per_round: int = 1
+
+
+def take_turns(orders: Mapping[str, Mapping[str, Any]], *, rounds: int, calls: int) -> Turns:
+    """Open each candidate (``name -> arguments of Candidate``), let them take turns, close them."""
+    turns = Turns(_per_round=calls)
+    candidates: dict[str, Candidate] = {}
+    try:
+        for name, order in orders.items():
+            try:
+                candidates[name] = Candidate(**order)
+                candidates[name].calls(2)
+                turns.results[name] = candidates[name].result
+            except PeerError as error:
+                turns.absent[name] = str(error)
+                candidates.pop(name, None)
+        turns.durations = {name: [] for name in candidates}
+        for index in range(rounds):
+            names = list(candidates)
+            for name in names[index % len(names) :] + names[: index % len(names)]:
+                turns.durations[name] += candidates[name].calls(calls)
+    finally:
+        for candidate in candidates.values():
+            candidate.close()
+    return turns
+
+
+def show(title: str, turns: Turns, bases: Mapping[str, float | None], ours: str) -> None:
+    """Print times, and the ratio of ``ours`` to each of ``bases``, with the ratio aimed at."""
+    rows = []
+    for name in turns.durations:
+        target = bases.get(name)
+        is_ours = name == ours or ours not in turns.durations
+        rows.append(
+            [
+                name,
+                f"{1000 * turns.median(name):.2f}",
+                f"{turns.noise(name):.0%}",
+                "" if is_ours else f"{turns.ratio(ours, name):.3f}",
+                "" if target is None else f"{target:g}",
+            ]
+        )
+    print_table([title, "median ms", "noise", "ours / it", "target"], rows)
+    for name, reason in turns.absent.items():
+        print(f"{name}: took no part: {reason}")
+    print(flush=True)
+
+
+def print_machine() -> None:
+    print(machine_line(describe_machine()), "\n", flush=True)
