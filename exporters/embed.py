@@ -98,6 +98,6 @@ def _result_notes(record: CatalogModel) -> str:
     return f"""## Result and limits
 
 Top-1 {measured.top1:.4f}, top-5 {measured.top5:.4f}: measured with `ghostzoo eval` on {measured.data} \
-({measured.images:,} images), on which nothing was trained and no choice was made.
+({measured.images:,} images), on which it was not trained.
 
 {record.limits}"""

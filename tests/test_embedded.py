@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import subprocess
@@ -66,3 +67,19 @@ def test_the_command_line_answers_on_stdout_and_warns_on_stderr(tmp_path: Path) 
 def test_a_folder_of_its_name_does_not_stand_in_the_way(tmp_path: Path) -> None:
     (tmp_path / DEFAULT_MODEL).mkdir()  # as a training run with the command of the card makes it
     assert predict(CAT, cwd=tmp_path).returncode == 0
+
+
+def test_the_card_and_the_weights_in_examples_are_those_of_the_bundle() -> None:
+    bundle, measured = fetch(), get_model(DEFAULT_MODEL).measured
+    assert measured is not None
+    assert bundle.manifest.validation["measured"] == {
+        "top1": measured.top1,
+        "top5": measured.top5,
+        "images": measured.images,
+        "data": measured.data,
+    }
+    card = bundle.read("README.md").decode()
+    assert f"Top-1 {measured.top1:.4f}" in card
+    assert "python -m exporters train --data cifar10-train.tar" in card
+    weights = (CAT.parent / f"{DEFAULT_MODEL}.pdparams").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() == bundle.manifest.weights["sha256"]

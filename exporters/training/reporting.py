@@ -129,6 +129,7 @@ def _curves(history: History) -> bytes:
     """Draw loss and accuracy by epoch as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -139,6 +140,7 @@ def _curves(history: History) -> bytes:
             if any(value is not None for value in values):
                 axes.plot(epochs, values, label=part)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(quantity)
         axes.grid(alpha=0.3)
         axes.legend()
