@@ -27,7 +27,8 @@ _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 _PROBES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 _OPEN_BELOW = ("/docs", "/openapi.json", "/static-offline-docs/")
-"""What needs no key: probes and documentation, which hold nothing of the models."""
+"""What needs no key: probes and documentation, which hold nothing of the models; nor does OPTIONS, by which browsers
+ask whether they may send one."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -139,7 +140,7 @@ class AccessMiddleware:
 
     def _allowed(self, scope: Scope, headers: Headers) -> bool:
         key, path = self._service.options.api_key, scope["path"]
-        if key is None or path in self._open_paths or path.startswith(_OPEN_BELOW):
+        if key is None or path in self._open_paths or path.startswith(_OPEN_BELOW) or scope["method"] == "OPTIONS":
             return True
         return key_matches(key, headers.get("authorization"), headers.get("x-api-key"))
 

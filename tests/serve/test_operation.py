@@ -56,7 +56,7 @@ def test_cors_is_off_unless_asked_for(http: requests.Session, server: ServerProc
     asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
     assert "access-control-allow-origin" not in http.options(f"{server.http}/v1/classify", headers=asked).headers
     arguments = ("--model", str(tiny_bundle.path), "--cors-origin", "https://page.example", "--no-grpc")
-    with running_server(*arguments) as other:
+    with running_server(*arguments, env={"GHOSTZOO_API_KEY": KEY}) as other:  # browsers ask without the key
         allowed = http.options(f"{other.http}/v1/classify", headers=asked)
         assert allowed.headers["access-control-allow-origin"] == "https://page.example"
         refused = http.options(f"{other.http}/v1/classify", headers={**asked, "Origin": "https://evil.example"})
