@@ -32,7 +32,7 @@ def keep_installed(
         if versions[record.name]:
             kept.append(record)
         else:
-            discarded.append(Discarded(record.name, None, f"not installed; install it with: {record.install}"))
+            discarded.append(Discarded(record.name, None, f"not installed (install it with: {record.install})."))
     return kept, discarded
 
 

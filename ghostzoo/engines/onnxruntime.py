@@ -42,7 +42,7 @@ except (ImportError, AttributeError) as error:
     ) from error
 
 _BATCH_DIMENSION = "batch"
-_LOG_ERRORS = 3  # its warnings about a graph are for the maker of the graph
+_LOG_FATAL = 4  # errors are raised, and its warnings about a graph are for the maker of the graph
 _CPU = "CPUExecutionProvider"
 _SUFFIX = "ExecutionProvider"
 _NUMBERED = ("cuda", "dml", "migraphx", "rocm", "tensorrt")
@@ -108,7 +108,9 @@ class OnnxRuntimeEngine(Engine):
         return names
 
     def _open(self, model: bytes, session_options: Any) -> Any:
-        return ort.InferenceSession(model, session_options, providers=[(self._provider, self._provider_options)])
+        providers = [(self._provider, self._provider_options)]
+        # Without its own fallback, which would try other providers and hide why this one failed.
+        return ort.InferenceSession(model, session_options, providers=providers, enable_fallback=0)
 
     def _open_prepared(self, model: bytes, model_hash: str | None) -> Any:
         def session_options() -> Any:
@@ -208,7 +210,7 @@ def _session_options(options: EngineOptions, provider: str, extra: dict[str, Any
     result = ort.SessionOptions()
     result.intra_op_num_threads = options.thread_count
     result.inter_op_num_threads = 1
-    result.log_severity_level = _LOG_ERRORS
+    result.log_severity_level = _LOG_FATAL
     if options.precision == "int8":
         # Without it, sums of products overflow 16 bits on x86 CPUs that lack VNNI; on others it changes nothing.
         result.add_session_config_entry("session.x64quantprecision", "1")

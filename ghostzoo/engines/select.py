@@ -87,7 +87,8 @@ def _open_fastest(bundle: Bundle, options: EngineOptions) -> tuple[Engine, Selec
         except EngineUnavailableError:
             pass  # a device or driver has gone since: decide again
     loaded, selection = select(bundle, options, records, versions)
-    write_cached(name, json.dumps(selection.to_dict()).encode())
+    if selection.complete:
+        write_cached(name, json.dumps(selection.to_dict()).encode())
     return loaded, selection
 
 
@@ -142,9 +143,15 @@ def select(
     for other in opened:
         if other.engine is not chosen:
             other.engine.close()
-    fastest_first = tuple(sorted(measured, key=lambda row: row.milliseconds))
+    complete = all(item.reason != _untried() for item in discarded)
     return chosen, Selection(
-        best.engine, best.device, "measured", explain(best, measured), fastest_first, tuple(discarded)
+        best.engine,
+        best.device,
+        "measured",
+        explain(best, measured, complete),
+        tuple(sorted(measured, key=lambda row: row.milliseconds)),
+        tuple(discarded),
+        complete,
     )
 
 
@@ -161,20 +168,24 @@ def _open_all(
     opened: list[Opened] = []
     for record in kept:
         if opened and time.perf_counter() > deadline:  # not even imported: that may take longest
-            discarded.append(Discarded(record.name, None, f"not tried: {OPENING_SECONDS:g} s were used up."))
+            discarded.append(Discarded(record.name, None, _untried()))
             continue
         found, unusable = find_devices(record)
         candidates, unsuitable = keep_devices(found, options)
         discarded += unusable + unsuitable
         for candidate in candidates:
             if opened and time.perf_counter() > deadline:
-                discarded.append(candidate.discard(f"not tried: {OPENING_SECONDS:g} s were used up."))
+                discarded.append(candidate.discard(_untried()))
                 continue
             try:
                 opened.append(open_checked(bundle, candidate, options))
             except Exception as error:  # a library that is broken or half installed may raise anything
                 discarded.append(candidate.discard(reason_of(error)))
     return opened, discarded
+
+
+def _untried() -> str:
+    return f"not tried this time: {OPENING_SECONDS:g} s were used up."
 
 
 def rank(measured: Iterable[Measured]) -> list[Measured]:
@@ -186,11 +197,11 @@ def rank(measured: Iterable[Measured]) -> list[Measured]:
     return sorted(measured, key=cost)
 
 
-def explain(best: Measured, measured: Sequence[Measured]) -> str:
+def explain(best: Measured, measured: Sequence[Measured], complete: bool = True) -> str:
     """Say in one sentence why ``best`` was chosen."""
     others = [row for row in measured if row is not best]
     if not others:
-        return f"{best} is the only one that can be used here."
+        return f"{best} is the only one that {'can be used here' if complete else 'there was time for'}."
     fastest = min(others, key=lambda row: row.milliseconds)
     figures = f"{best.milliseconds:.2f} ms against {fastest.milliseconds:.2f} ms of {fastest}"
     if fastest.milliseconds < best.milliseconds:

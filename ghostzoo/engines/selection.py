@@ -57,6 +57,8 @@ class Selection:
     measured: tuple[Measured, ...] = ()
     """Fastest first."""
     discarded: tuple[Discarded, ...] = ()
+    complete: bool = True
+    """False where time was up before all were tried: such a decision is not kept."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON types."""

@@ -14,6 +14,8 @@ from tests.fixtures.environment import run_without
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="making links takes a privilege on Windows")
 
+COMPANIONS = {"tensorrt": ("cuda-bindings",)}
+"""What an engine's extra installs besides its library."""
 LOAD = "import sys, ghostzoo; ghostzoo.load(sys.argv[1], engine=sys.argv[2])"
 
 
@@ -33,15 +35,15 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", engine_names())
 def test_an_engine_without_its_library_says_how_to_get_it(name: str, folder: Path, tiny_bundle: Bundle) -> None:
     record = engine_record(name)
-    result = run_without(record.distributions, folder, "-c", LOAD, str(tiny_bundle.path), name)
+    distributions = (*record.distributions, *COMPANIONS.get(name, ()))
+    result = run_without(distributions, folder, "-c", LOAD, str(tiny_bundle.path), name)
     assert result.returncode == 1
     sentence = result.stderr.strip().splitlines()[-1]
     assert sentence.startswith("ghostzoo.errors.EngineUnavailableError: ")
     assert "cannot be imported" in sentence
     assert record.install.split()[-1] in sentence
-    result = run_without(
-        record.distributions, folder, "-m", "ghostzoo", "doctor", "--json", "--model", str(tiny_bundle.path)
-    )
+    words = ["-m", "ghostzoo", "doctor", "--json", "--model", str(tiny_bundle.path)]
+    result = run_without(distributions, folder, *words)
     (finding,) = (item for item in json.loads(result.stdout)["engines"] if item["engine"] == name)
     assert (finding["usable"], finding["reason"], finding["remedy"]) == (False, "not installed", record.install)
 
@@ -56,4 +58,4 @@ def test_without_any_engine_every_reason_is_told(folder: Path, tiny_bundle: Bund
     result = run_without(distributions, folder, "-c", LOAD, str(tiny_bundle.path), "auto")
     sentence = result.stderr.strip().splitlines()[-1]
     assert sentence.startswith("ghostzoo.errors.EngineUnavailableError: No engine can run tiny. ")
-    assert all(f"{record.name}: not installed; install it with: {record.install}" in sentence for record in records)
+    assert all(f"{record.name}: not installed (install it with: {record.install})." in sentence for record in records)
