@@ -50,7 +50,7 @@ test-runtime: $(DEV) $(if $(EXPORT_PYTHON),$(CLIENTS)) $(if $(shell command -v n
 
 # The same tests with the older line of the Hub's client.
 test-hub1: $(HUB1)
-	.venv-hub1/bin/python -m pytest tests/origins/test_hub.py tests/hub/test_loopback_hub.py tests/hub/test_publish.py
+	.venv-hub1/bin/python -m pytest tests/origins/test_hub.py tests/hub/test_any_hub.py tests/hub/test_loopback_hub.py tests/hub/test_publish.py
 
 ifeq ($(EXPORT_PYTHON),)
 test-training: $(TRAIN)

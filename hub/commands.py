@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from ghostzoo.bundle import Bundle
-from ghostzoo.catalog import list_models
+from ghostzoo.catalog import get_model, list_models
 from ghostzoo.errors import OptionError
 from ghostzoo.fetch import fetch
 from ghostzoo.hub_lock import LOCK_FILE
@@ -93,7 +93,7 @@ def publish(bundles: tuple[Path, ...], **options: Any) -> None:
 @click.option(
     "--bundles",
     type=click.Path(path_type=Path),
-    help="Folder with the bundles by name, as 'python -m exporters export --all' writes it.  "
+    help="Folder with the official models by name, as 'python -m exporters export --all' writes it.  "
     "[default: where ghostzoo.load finds them]",
 )
 @_with(_PUBLISH_OPTIONS)
@@ -104,7 +104,7 @@ def collection(bundles: Path | None, **options: Any) -> None:
     Example:
       python -m hub collection --bundles bundles --namespace me --tag v1.0
     """
-    _publish_all([bundles / name if bundles else fetch(name).path for name in list_models()], **options)
+    _publish_all([_find(name, bundles) for name in list_models()], **options)
 
 
 @click.command(cls=Command)
@@ -124,6 +124,11 @@ def card(bundle: Path, namespace: str, out: Path | None, **options: Any) -> None
         click.echo(text, nl=False)
     else:
         _write(out, text)
+
+
+def _find(name: str, bundles: Path | None) -> Path:
+    """The embedded models are exported by nobody: they come with the package."""
+    return fetch(name).path if bundles is None or get_model(name).embedded else bundles / name
 
 
 def _publish_all(

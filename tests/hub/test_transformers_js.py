@@ -13,7 +13,11 @@ import numpy as np
 import pytest
 
 import ghostzoo
-from ghostzoo.bundle import Bundle
+from exporters.quantize import PLANS, to_int8
+from ghostzoo.bundle import MODEL_FILES, Bundle, write_bundle
+from ghostzoo.engines.base import EngineOptions
+from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
+from ghostzoo.float16 import to_float16
 from ghostzoo.images import read_image
 from ghostzoo.parity import EXACT_TOLERANCE, compare_logits
 from ghostzoo.preprocess import preprocess
@@ -48,13 +52,13 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "photo.jpg"
 
 
-def compare(node: str, environment: dict[str, str], bundle: Bundle, photo: Path) -> dict[str, Any]:
+def compare(node: str, environment: dict[str, str], bundle: Bundle, photo: Path, dtype: str = "fp32") -> dict[str, Any]:
     """What transformers.js makes of the photo by itself, and of ghostzoo's own pixels."""
     pixels = preprocess(read_image(photo), bundle.preprocessing)
     file = photo.with_suffix(".f32")
     file.write_bytes(pixels.tobytes())
     side = bundle.config.image_size
-    output = run(node, environment, FOLDER / "compare.mjs", f"zoo/{bundle.name}", "fp32", photo, file, side)
+    output = run(node, environment, FOLDER / "compare.mjs", f"zoo/{bundle.name}", dtype, photo, file, side)
     result: dict[str, Any] = json.loads(output)
     return result | {"pixels": pixels}
 
@@ -70,6 +74,32 @@ def test_it_computes_what_ghostzoo_computes(
     agreement = compare_logits(logits, np.array([result["logits"]], np.float32), EXACT_TOLERANCE)
     assert agreement.within(EXACT_TOLERANCE), agreement
     np.testing.assert_allclose([result["embedding"]], embedding, rtol=1e-4, atol=1e-5)
+
+
+def test_it_finds_the_smaller_graphs(
+    node: str, hub: LoopbackHub, target: Target, bundle: Bundle, environment: dict[str, str], photo: Path
+) -> None:
+    pixels = np.random.default_rng(0).normal(size=(4, 3, 64, 64)).astype(np.float32)
+    graphs = {"fp16": to_float16(bundle.model()), "int8": to_int8(bundle.model(), PLANS[-1], lambda: iter([pixels]))}
+    smaller = write_bundle(
+        bundle.path,
+        name=bundle.name,
+        contents={file: bundle.read(file) for file in bundle.manifest.files}
+        | {MODEL_FILES[precision]: graph for precision, graph in graphs.items()},
+        weights=bundle.manifest.weights,
+        created_by={},
+        validation={},
+        overwrite=True,
+    )
+    publish(smaller.path, target, CardFacts())
+    given = preprocess(read_image(photo), bundle.preprocessing)[None]
+    for dtype, precision in (("fp16", "fp16"), ("q8", "int8")):
+        result = compare(node, environment, smaller, photo, dtype)
+        with OnnxRuntimeEngine(graphs[precision], EngineOptions(precision=precision)) as engine:
+            agreement = compare_logits(engine.run(given), np.array([result["logits"]], np.float32), 0.01)
+        assert agreement.within(0.01), (dtype, agreement)
+    assert hub.seen("GET", "/onnx/model_fp16.onnx")
+    assert hub.seen("GET", "/onnx/model_quantized.onnx")
 
 
 def test_its_own_processor_comes_close(
