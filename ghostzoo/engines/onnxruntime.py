@@ -13,6 +13,10 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -78,9 +82,15 @@ class OnnxRuntimeEngine(Engine):
         self._provider_options |= wanted
         if options.threads is not None and "intra_op_num_threads" in extra:
             raise OptionError("threads and intra_op_num_threads say the same thing; give one of them.")
+        self._open_any_size: Callable[[], Any] | None = None
+        self._any_size: Any = None
+        self._opening = threading.Lock()
         try:
             if self._provider == _CPU and not options.engine_options:
-                self._session: Any = self._open_prepared(model, model_hash)
+                # A fixed size is faster, and most calls are for one image; the first other one opens a second session.
+                self._session: Any = self._open_prepared(model, model_hash, options.batch_size or 1)
+                if options.batch_size is None and self._session.get_inputs()[0].shape[0] == 1:
+                    self._open_any_size = partial(self._open_prepared, model, model_hash, None)
             else:
                 self._session = self._open(model, _session_options(options, self._provider, extra))
         except OptionError:
@@ -112,9 +122,9 @@ class OnnxRuntimeEngine(Engine):
         # Without its own fallback, which would try other providers and hide why this one failed.
         return ort.InferenceSession(model, session_options, providers=providers, enable_fallback=0)
 
-    def _open_prepared(self, model: bytes, model_hash: str | None) -> Any:
+    def _open_prepared(self, model: bytes, model_hash: str | None, size: int | None) -> Any:
         def session_options() -> Any:
-            return _session_options(self.options, self._provider, {})
+            return _session_options(replace(self.options, batch_size=size), self._provider, {})
 
         def build() -> tuple[Any, bytes]:
             with tempfile.TemporaryDirectory(prefix="ghostzoo-") as folder:
@@ -130,7 +140,7 @@ class OnnxRuntimeEngine(Engine):
 
         return prepare(
             self.name,
-            (model_hash or hashlib.sha256(model).hexdigest(), ort.__version__, self.options.batch_size),
+            (model_hash or hashlib.sha256(model).hexdigest(), ort.__version__, size, self.options.precision),
             build=build,
             restore=restore,
             plain=lambda: self._open(model, session_options()),
@@ -155,10 +165,21 @@ class OnnxRuntimeEngine(Engine):
         if session is None:
             raise EngineError(f"The {self.name} engine was closed; load the model again.")
         try:
+            if self._open_any_size is not None and len(batch) != 1:
+                session = self._session_of_any_size(self._open_any_size)
             result: NDArray[np.float32] = session.run([output], {"pixel_values": batch})[0]
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed on a batch of shape {batch.shape}: {error}") from error
         return result
+
+    def _session_of_any_size(self, open_session: Callable[[], Any]) -> Any:
+        with self._opening:
+            session = self._any_size
+            if session is None:
+                session = open_session()
+                if self._session is not None:  # not closed meanwhile
+                    self._any_size = session
+        return session
 
     def describe(self) -> dict[str, Any]:
         session = self._session
@@ -171,7 +192,7 @@ class OnnxRuntimeEngine(Engine):
         }
 
     def _release(self) -> None:
-        self._session = None
+        self._session = self._any_size = self._open_any_size = None
 
 
 def _short(provider: str) -> str:
