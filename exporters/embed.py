@@ -45,7 +45,8 @@ def embed(run: Path) -> None:
 def embed_run(run: Path, models: Path, examples: Path, record: CatalogModel) -> Bundle:
     """Write the run's weights to ``examples`` and its bundle, with the catalog's figures in the card, to ``models``.
 
-    The graph is built anew from the weights and checked against the golden vectors of the trained network.
+    The graph is built anew from the weights and checked against the golden vectors of the trained network. The size
+    that images are resized to before the crop is the catalog's; training does not depend on it.
 
     Args:
         run: the folder of a finished training run.
@@ -64,8 +65,9 @@ def embed_run(run: Path, models: Path, examples: Path, record: CatalogModel) -> 
     weights = read_weights(run / WEIGHTS_FILE, width=record.width, num_classes=record.num_classes)
     if trained.manifest.weights["sha256"] != weights.sha256:
         raise InputError(f"{run / WEIGHTS_FILE} are not the weights of {run / BUNDLE_FOLDER}; train anew.")
-    if trained.preprocessing != record.preprocessing:
-        raise InputError(f"{run / BUNDLE_FOLDER} preprocesses images otherwise than the catalog says of {record.name}.")
+    size, ours = trained.preprocessing.crop_size, record.preprocessing.crop_size
+    if size != ours:
+        raise InputError(f"{run} was trained for {size} pixels; the catalog says {ours} of {record.name}.")
     kept = examples / f"{record.name}.pdparams"
     shutil.copyfile(run / WEIGHTS_FILE, kept)
     training = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
@@ -75,7 +77,7 @@ def embed_run(run: Path, models: Path, examples: Path, record: CatalogModel) -> 
         models / record.name,
         model_name=record.name,
         labels=trained.labels,
-        preprocessing=trained.preprocessing,
+        preprocessing=record.preprocessing,
         record=record,
         golden=trained.golden(),
         validation=_validation(trained, record),

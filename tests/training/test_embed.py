@@ -61,7 +61,7 @@ def test_a_run_becomes_a_bundle_with_the_catalogs_figures(finished: Path, record
 def test_what_does_not_belong_together_is_refused(finished: Path, record: CatalogModel, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    with pytest.raises(InputError, match="preprocesses"):
+    with pytest.raises(InputError, match="pixels"):
         embed_run(run, tmp_path, tmp_path, CatalogModel("shapes", 0.1, num_classes=3))
     with pytest.raises(GhostZooError, match="width"):
         embed_run(run, tmp_path, tmp_path, replace(record, width=0.5))
