@@ -35,7 +35,7 @@ WEIGHTS = ROOT / "examples" / f"{DEFAULT_MODEL}.pdparams"
 FIVE = ("bird", "cat", "deer", "dog", "frog")
 COMMON = ("--image-size=64", "--resize-short=64", "--crop-scale=0.4", "--batch-size=32", "--threads=1", "--quiet")
 FINE_TUNING = ("--model=GhostNet_x0_5", "--epochs=12")
-DISTILLATION = ("--width=0.25", "--epochs=20", "--learning-rate=0.05")
+DISTILLATION = ("--width=0.25", "--epochs=20", "--learning-rate=0.01")
 
 
 @dataclass(frozen=True)
