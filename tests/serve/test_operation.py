@@ -189,7 +189,9 @@ def test_overload_deadlines_and_clients_that_leave(tiny_bundle: Bundle, slow_ima
         end = time.monotonic() + 20
         while requests.post(url, data=jpeg, timeout=60).status_code != 200:
             assert time.monotonic() < end
-        assert any(line.get("status") == "499" for line in server.log())
+        while not any(line.get("status") == "499" for line in server.log()):
+            assert time.monotonic() < end
+            time.sleep(0.05)
         short = {"inputs": [{"name": "images", "shape": [1], "datatype": "BYTES", "data": [""]}], "parameters": {}}
         short["parameters"] = {"timeout": 1}
         answer = requests.post(f"{server.http}/v2/models/tiny/infer", json=short, timeout=60)
