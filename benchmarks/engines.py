@@ -19,8 +19,7 @@ import click
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ghostzoo.architecture import Architecture
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import get_model
 from ghostzoo.converter import convert
 from ghostzoo.cpus import cpu_name, usable_cpus
@@ -38,6 +37,7 @@ from ghostzoo.engines.select import BASE_ENGINE
 from ghostzoo.engines.selection import Discarded, Measured
 from ghostzoo.engines.trial import Opened, measure, open_checked
 from ghostzoo.fetch import fetch
+from ghostzoo.network.architecture import Architecture
 from ghostzoo.terminal import print_table
 from tests.fixtures.networks import random_arrays, write_weights
 

@@ -15,8 +15,8 @@ import paddle
 
 from exporters.paddle_network import build_network
 from exporters.paddle_route import program_to_onnx
-from ghostzoo.architecture import Architecture
 from ghostzoo.converter import convert
+from ghostzoo.network.architecture import Architecture
 from tests.fixtures.networks import random_arrays, write_weights
 
 IMAGE_SIZE = 224

@@ -17,7 +17,7 @@ import ghostzoo
 from benchmarks.prepare import MODELS
 from benchmarks.turns import print_machine
 from ghostzoo.bench.pictures import jpeg
-from ghostzoo.preprocess import preprocess
+from ghostzoo.images.preprocess import preprocess
 from ghostzoo.terminal import print_table
 from ghostzoo.timing import time_in_turn
 

@@ -75,7 +75,7 @@ def open_torch(folder: Path, threads: int, batch: int) -> Network:
 
     sys.path.insert(0, str(ROOT))
     from exporters.torch_network import GhostNet, load_official
-    from ghostzoo.architecture import Architecture
+    from ghostzoo.network.architecture import Architecture
 
     torch.set_num_threads(threads)
     arrays = dict(np.load(folder / "arrays.npz"))

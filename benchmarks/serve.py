@@ -32,7 +32,7 @@ import requests
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.fetch import fetch
 from ghostzoo.terminal import print_table
 from tests.fixtures.pictures import encoded, picture

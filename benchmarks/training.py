@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from exporters.training.data import DataSources, split_sources
 from ghostzoo.catalog import DEFAULT_MODEL
-from ghostzoo.datasets import ImageDataset, Sample
+from ghostzoo.evaluation.datasets import ImageDataset, Sample
 from ghostzoo.terminal import print_table
 
 ROOT = Path(__file__).parents[1]

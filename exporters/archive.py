@@ -19,10 +19,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ghostzoo.architecture import Architecture
 from ghostzoo.errors import ParityError, WeightsError
-from ghostzoo.paddle_files import check_params
-from ghostzoo.params import MAX_WEIGHTS_BYTES, Weights, check_weights, infer_architecture
+from ghostzoo.network.architecture import Architecture
+from ghostzoo.weights.params import MAX_WEIGHTS_BYTES, Weights, check_weights, infer_architecture
+from ghostzoo.weights.programs import check_params
 
 from .compare import softmax
 from .paddle_program import Program, read_program

@@ -15,9 +15,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ghostzoo.architecture import BATCH_NORM_EPSILON, Architecture
 from ghostzoo.catalog import PublishedFigures
-from ghostzoo.graph import build_graph
+from ghostzoo.network.architecture import BATCH_NORM_EPSILON, Architecture
+from ghostzoo.network.graph import build_graph
 
 # A published figure has two decimals of a million.
 _ROUNDING = 0.005 + 1e-9
@@ -58,7 +58,7 @@ class Counts:
 
 
 def count(model: bytes, architecture: Architecture) -> Counts:
-    """Count in a graph that ``ghostzoo.graph`` wrote for ``architecture``.
+    """Count in a graph that ``ghostzoo.network.graph`` wrote for ``architecture``.
 
     Raises:
         ValueError: the graph is another one, or holds something in its padding.

@@ -10,13 +10,13 @@ from typing import Any
 
 import click
 
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import DEFAULT_MODEL, CatalogModel, get_model
 from ghostzoo.converter import write_model_bundle
 from ghostzoo.errors import InputError
 from ghostzoo.fetch import EMBEDDED_FOLDER
-from ghostzoo.params import read_weights
 from ghostzoo.terminal import Command
+from ghostzoo.weights.params import read_weights
 
 from .training.notes import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE, training_notes
 

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ghostzoo.architecture import Architecture
-from ghostzoo.bundle import Bundle, check_target
+from ghostzoo.bundle.folder import Bundle, check_target
+from ghostzoo.bundle.golden import Golden
+from ghostzoo.bundle.manifest import check_name
 from ghostzoo.catalog import CatalogModel, Preprocessing, get_official_model
 from ghostzoo.converter import write_model_bundle
 from ghostzoo.errors import OptionError, WeightsError
-from ghostzoo.golden import Golden
-from ghostzoo.graph import build_graph
-from ghostzoo.images import describe, read_image
+from ghostzoo.images.preprocess import preprocess
+from ghostzoo.images.reading import describe, read_image
+from ghostzoo.images.sources import expand
 from ghostzoo.labels import resolve_labels
-from ghostzoo.manifest import check_name
-from ghostzoo.params import Weights, read_weights
-from ghostzoo.preprocess import preprocess
-from ghostzoo.sources import expand
+from ghostzoo.network.architecture import Architecture
+from ghostzoo.network.graph import build_graph
+from ghostzoo.weights.params import Weights, read_weights
 
 from .archive import ProgramRoute, archive_to_onnx, read_archive, weights_of_archive
 from .compare import Comparison, compare_routes

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ghostzoo.bundle import check_target
+from ghostzoo.bundle.folder import check_target
 from ghostzoo.errors import EngineUnavailableError, InputError
-from ghostzoo.sources import expand
+from ghostzoo.images.sources import expand
 from ghostzoo.terminal import ANY_PATH, Command, print_table, steps
 
 from .photographs import default_photographs

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ghostzoo.errors import WeightsError
-from ghostzoo.paddle_files import MAX_PROGRAM_BYTES, check_operators, json_operators, shorten
+from ghostzoo.weights.programs import MAX_PROGRAM_BYTES, check_operators, json_operators, shorten
 
 
 @dataclass(frozen=True)

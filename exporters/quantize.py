@@ -1,8 +1,8 @@
 """A float32 graph -> a smaller one in int8, by static quantisation on real images.
 
-The float32 graph is ``ghostzoo.graph``'s, whose node names say which part of the network a node belongs to; the plans
-below go by them. int8 graphs are in the QDQ form, which every engine reads: weights per output channel and symmetric,
-activations per tensor from the ranges that were seen on the images.
+The float32 graph is ``ghostzoo.network.graph``'s, whose node names say which part of the network a node belongs to; the
+plans below go by them. int8 graphs are in the QDQ form, which every engine reads: weights per output channel and
+symmetric, activations per tensor from the ranges that were seen on the images.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from ghostzoo.graph_builder import INPUT_NAME
+from ghostzoo.network.graph_builder import INPUT_NAME
 
 _LARGEST_INT8 = 127
 

@@ -47,9 +47,9 @@ def quantize(
       python -m exporters quantize ./GhostNet_x1_0 --to int8 --calibration imagenet/train \\
           --data imagenet/val_list.txt --limit 5000 --max-loss 1.0
     """
-    from ghostzoo.bundle import Bundle
-    from ghostzoo.datasets import open_dataset
-    from ghostzoo.evaluate import open_labelled, take_evenly
+    from ghostzoo.bundle.folder import Bundle
+    from ghostzoo.evaluation.datasets import open_dataset
+    from ghostzoo.evaluation.evaluate import open_labelled, take_evenly
 
     try:
         from .quantized_bundle import quantize_bundle

@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.quantize import PLANS, Plan, to_int8
-from ghostzoo.bundle import CARD_FILE, MODEL_FILES, Bundle, write_bundle
-from ghostzoo.card import replace_precisions
-from ghostzoo.datasets import UNLABELLED, ImageDataset, Sample
+from ghostzoo.bundle.card import replace_precisions
+from ghostzoo.bundle.folder import CARD_FILE, MODEL_FILES, Bundle, write_bundle
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
 from ghostzoo.errors import InputError, OptionError, ParityError
-from ghostzoo.evaluate import Proportion, take_evenly
-from ghostzoo.float16 import to_float16
-from ghostzoo.images import read_image
+from ghostzoo.evaluation.datasets import UNLABELLED, ImageDataset, Sample
+from ghostzoo.evaluation.evaluate import Proportion, take_evenly
+from ghostzoo.images.preprocess import preprocess
+from ghostzoo.images.reading import read_image
+from ghostzoo.network.float16 import to_float16
 from ghostzoo.parity import compare_logits, engine_tolerance
-from ghostzoo.preprocess import preprocess
 
 PRECISIONS = ("fp16", "int8")
 REQUIRED_AGREEMENT = 0.98

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from ghostzoo.bundle import CONVERTED_FILES, Bundle
+from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle
 from ghostzoo.errors import EngineError
 
 from .isolated import last_words, run_isolated

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from ghostzoo.bundle import CONVERTED_FILES, Bundle
+from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle
 from ghostzoo.errors import EngineError, EngineUnavailableError
 
 from .isolated import last_words, run_isolated

@@ -13,10 +13,10 @@ import onnx
 import paddle
 from paddle.nn import functional as F  # noqa: N812  # the name that Paddle's own code uses
 
-from ghostzoo.bundle import CONVERTED_FILES, Bundle
+from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle
 from ghostzoo.engines.base import OUTPUTS
 from ghostzoo.errors import EngineError
-from ghostzoo.graph import INPUT_NAME
+from ghostzoo.network.graph import INPUT_NAME
 
 
 def _conv(attributes: Mapping[str, Any], x: Any, weight: Any, bias: Any = None) -> Any:
@@ -51,12 +51,12 @@ _OPERATORS: Mapping[str, Callable[..., Any]] = {
     "Relu": lambda _, x: F.relu(x),
     "Resize": _spread,
 }
-"""Operator of ``ghostzoo.graph`` -> the same in Paddle: its attributes, then its operands."""
+"""Operator of ``ghostzoo.network.graph`` -> the same in Paddle: its attributes, then its operands."""
 _WEIGHTED = ("Conv", "Gemm")
 
 
 class _GraphLayer(paddle.nn.Layer):  # type: ignore[misc]  # Paddle has no types
-    """A graph that ``ghostzoo.graph`` wrote, node by node."""
+    """A graph that ``ghostzoo.network.graph`` wrote, node by node."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ def convert(bundle: Bundle) -> dict[str, bytes]:
     """Convert the float32 graph of ``bundle``; return program and weights by their paths in the bundle.
 
     Raises:
-        EngineError: the graph has an operator that ``ghostzoo.graph`` does not write.
+        EngineError: the graph has an operator that ``ghostzoo.network.graph`` does not write.
     """
     layer = _GraphLayer(onnx.load_from_string(bundle.model()).graph)
     layer.eval()

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ghostzoo.architecture import BATCH_NORM_EPSILON, EMBEDDING_SIZE, Architecture, Block
-from ghostzoo.params import check_weights
+from ghostzoo.network.architecture import BATCH_NORM_EPSILON, EMBEDDING_SIZE, Architecture, Block
+from ghostzoo.weights.params import check_weights
 
 DROPOUT = 0.2
 """Share of the embedding that is dropped in training; the original's value."""

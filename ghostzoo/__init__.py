@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .bundle import Bundle
+    from .bundle.folder import Bundle
     from .catalog import CatalogModel, Preprocessing, get_model, list_models
     from .classifier import Classifier, load
     from .converter import convert
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         UnknownModelError,
         WeightsError,
     )
-    from .images import ImageLimits
+    from .images.reading import ImageLimits
     from .predictions import Prediction
 
 __version__ = "0.1.0"
@@ -68,7 +68,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Bundle": "bundle",
+    "Bundle": "bundle.folder",
     "CatalogModel": "catalog",
     "Preprocessing": "catalog",
     "get_model": "catalog",
@@ -76,7 +76,7 @@ _MODULES = {
     "Classifier": "classifier",
     "load": "classifier",
     "convert": "converter",
-    "ImageLimits": "images",
+    "ImageLimits": "images.reading",
     "Prediction": "predictions",
 }
 """Public name -> module that defines it, never one of the same name; the errors are all in ``errors``."""

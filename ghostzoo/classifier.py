@@ -14,22 +14,22 @@ from typing import Any, Literal, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from .architecture import EMBEDDING_SIZE
-from .bundle import Bundle
+from .bundle.folder import Bundle
 from .engines.base import Engine, EngineOptions, Output
 from .engines.opened import OpenedEngines
 from .engines.select import AUTO, check_name, open_engine
 from .engines.selection import Selection
 from .errors import BundleError, ImageError, InputError, OptionError
 from .fetch import fetch
-from .images import ImageLimits, read_image
+from .images.preprocess import preprocess
+from .images.reading import ImageLimits, read_image
+from .images.sources import count_at_hand, expand, is_single
+from .network.architecture import EMBEDDING_SIZE
 from .origins.options import FetchOptions
 from .outputs import Outputs, run_batch
 from .parallel import map_batches
 from .parity import Agreement
 from .predictions import Prediction, softmax, top_predictions
-from .preprocess import preprocess
-from .sources import count_at_hand, expand, is_single
 
 _log = logging.getLogger("ghostzoo")
 

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 
 from . import __version__
-from .bundle import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle, check_target, write_bundle
-from .card import write_card
+from .bundle.card import write_card
+from .bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle, check_target, write_bundle
+from .bundle.golden import Golden, synthetic_images
+from .bundle.manifest import check_name
+from .bundle.peer_config import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_to_json
 from .catalog import CatalogModel, Preprocessing, get_official_model
 from .engines.base import OUTPUTS, EngineOptions
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .errors import OptionError, ParityError
-from .golden import Golden, synthetic_images
-from .graph import build_graph
+from .images.preprocess import preprocess
 from .labels import ClassLabel, resolve_labels
-from .manifest import check_name
-from .params import Weights, read_weights
+from .network.graph import build_graph
+from .network.reference import reference_forward
 from .parity import EXACT_TOLERANCE, compare_logits
-from .peer_config import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_to_json
-from .preprocess import preprocess
-from .reference import reference_forward
+from .weights.params import Weights, read_weights
 
 _GOLDEN_IMAGES = 2
 _LIBRARIES = ("numpy", "onnx")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import __version__
-from .bundle import Bundle
+from .bundle.folder import Bundle
 from .cpus import cpu_features, cpu_name, usable_cpus
 from .engines import EngineRecord, engine_names, engine_record, installation_conflict
 from .engines.base import EngineOptions

@@ -9,10 +9,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from .bundle import Bundle
+from .bundle.folder import Bundle
+from .bundle.manifest import MANIFEST_FILE
 from .catalog import DEFAULT_MODEL, get_model, list_models
 from .errors import FetchError, OptionError, UnknownModelError, nearest
-from .manifest import MANIFEST_FILE
 from .origins.hub import fetch_from_hub, open_kept, parse_reference, published_as
 from .origins.hub_client import SCHEME
 from .origins.options import MODELS_VARIABLE, NAMESPACE_VARIABLE, WEIGHTS_VARIABLE, FetchOptions, model_folders

@@ -10,7 +10,7 @@ from typing import Any
 
 from ghostzoo.bench.results import Results
 from ghostzoo.bench.tables import to_markdown
-from ghostzoo.bundle import CARD_FILE, Bundle
+from ghostzoo.bundle.folder import CARD_FILE, Bundle
 from ghostzoo.catalog import CatalogModel, get_model, list_models
 from ghostzoo.errors import OptionError
 

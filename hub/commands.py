@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import get_model, list_models
 from ghostzoo.errors import OptionError
 from ghostzoo.fetch import fetch

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import CatalogModel
 
 TASK = "image-classification"

@@ -12,10 +12,10 @@ import numpy as np
 from filelock import FileLock
 
 import ghostzoo
-from ghostzoo.bundle import CARD_FILE, Bundle, write_bundle
+from ghostzoo.bundle.folder import CARD_FILE, Bundle, write_bundle
+from ghostzoo.bundle.manifest import MANIFEST_FILE
 from ghostzoo.errors import GhostZooError
 from ghostzoo.hub_lock import LOCK_FILE, Pin, read_lock, write_lock
-from ghostzoo.manifest import MANIFEST_FILE
 
 from .card import CardFacts, write_full_card
 from .remote import PublishError, Remote, State, check_free

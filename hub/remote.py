@@ -24,8 +24,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
+from ghostzoo.bundle.manifest import MANIFEST_FILE, Manifest
 from ghostzoo.errors import BundleError, GhostZooError
-from ghostzoo.manifest import MANIFEST_FILE, Manifest
 
 _AGAIN = "run the same command again: what is there already is not sent twice"
 

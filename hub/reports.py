@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ghostzoo.bench.results import Results
+from ghostzoo.bundle.manifest import parse_json_object
 from ghostzoo.errors import BundleError, InputError
-from ghostzoo.manifest import parse_json_object
 
 _MAX_BYTES = 64 * 2**20
 

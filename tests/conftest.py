@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ghostzoo.architecture import Architecture
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import Preprocessing
 from ghostzoo.converter import convert
+from ghostzoo.network.architecture import Architecture
 from tests.fixtures.networks import random_arrays, write_weights
 
 

@@ -5,7 +5,6 @@ import math
 
 import pytest
 
-from ghostzoo.architecture import EMBEDDING_SIZE, Architecture
 from ghostzoo.catalog import (
     DEFAULT_MODEL,
     MAX_IMAGE_SIZE,
@@ -16,6 +15,7 @@ from ghostzoo.catalog import (
     list_official_models,
 )
 from ghostzoo.errors import OptionError, UnknownModelError
+from ghostzoo.network.architecture import EMBEDDING_SIZE, Architecture
 
 OFFICIAL = ["GhostNet_x0_5", "GhostNet_x1_0", "GhostNet_x1_3", "GhostNet_x1_3_ssld"]
 NAMES = [*OFFICIAL, DEFAULT_MODEL]

@@ -12,7 +12,7 @@ from PIL import Image
 
 import ghostzoo
 from ghostzoo import Classifier, ImageError, InputError, OptionError, Prediction
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 
 
 @pytest.fixture(scope="module")

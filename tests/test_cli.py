@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import ghostzoo
-from ghostzoo.architecture import Architecture
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
+from ghostzoo.network.architecture import Architecture
 from tests.fixtures.networks import random_arrays, write_weights
 
 

@@ -17,13 +17,13 @@ import pytest
 
 import ghostzoo
 from ghostzoo import converter as module
-from ghostzoo.architecture import Architecture
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import Preprocessing, get_model
 from ghostzoo.converter import convert
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
 from ghostzoo.errors import BundleError, LabelsError, OptionError, ParityError, UnknownModelError, WeightsError
+from ghostzoo.network.architecture import Architecture
 from ghostzoo.parity import ENGINE_TOLERANCE, EXACT_TOLERANCE, compare_logits
 
 from .fixtures.networks import random_arrays, write_weights

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from ghostzoo import doctor, gpus
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.cli import main
 from ghostzoo.doctor import Finding, Report
 from ghostzoo.engines import engine_names, engine_record

@@ -16,9 +16,9 @@ import exporters.edge as edge
 import ghostzoo.catalog
 import ghostzoo.fetch
 from exporters.isolated import last_words, run_isolated
-from ghostzoo.bundle import CONVERTED_FILES, Bundle, write_bundle
+from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle, write_bundle
+from ghostzoo.bundle.golden import Golden
 from ghostzoo.errors import EngineError, EngineUnavailableError, ParityError
-from ghostzoo.golden import Golden
 from ghostzoo.parity import ENGINE_TOLERANCE, compare_logits
 
 ROOT = Path(__file__).parents[1]

@@ -21,7 +21,7 @@ import pytest
 
 import ghostzoo
 from ghostzoo import BundleError, Classifier, ImageError
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 
 COUNT = 40
 

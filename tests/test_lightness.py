@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 
 
 def modules_after(code: str) -> set[str]:

@@ -14,13 +14,13 @@ import pytest
 import ghostzoo
 from exporters.quantize import PLANS, to_int8
 from exporters.quantized_bundle import quantize_bundle
-from ghostzoo.bundle import MODEL_FILES, Bundle
-from ghostzoo.datasets import open_dataset
+from ghostzoo.bundle.folder import MODEL_FILES, Bundle
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
 from ghostzoo.errors import EngineUnavailableError, InputError, OptionError, ParityError
-from ghostzoo.evaluate import open_labelled
-from ghostzoo.float16 import to_float16
+from ghostzoo.evaluation.datasets import open_dataset
+from ghostzoo.evaluation.evaluate import open_labelled
+from ghostzoo.network.float16 import to_float16
 from tests.fixtures.pictures import encoded, picture
 
 ROOT = Path(__file__).parents[1]

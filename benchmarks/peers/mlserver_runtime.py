@@ -14,8 +14,8 @@ import onnxruntime as ort
 from mlserver import MLModel
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 
-from ghostzoo.bundle import Bundle
-from ghostzoo.preprocess import preprocess
+from ghostzoo.bundle.folder import Bundle
+from ghostzoo.images.preprocess import preprocess
 
 
 class Runtime(MLModel):

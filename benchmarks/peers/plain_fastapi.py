@@ -13,9 +13,9 @@ import numpy as np
 import onnxruntime as ort
 from fastapi import Body, FastAPI
 
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
+from ghostzoo.images.preprocess import preprocess
 from ghostzoo.predictions import softmax, top_predictions
-from ghostzoo.preprocess import preprocess
 
 bundle = Bundle.open(os.environ["BENCHMARK_BUNDLE"])
 session = ort.InferenceSession(bundle.model(), providers=["CPUExecutionProvider"])

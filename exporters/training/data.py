@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ghostzoo.datasets import ImageDataset, open_dataset
 from ghostzoo.errors import ImageError, InputError, LabelsError, OptionError
+from ghostzoo.evaluation.datasets import ImageDataset, open_dataset
 from ghostzoo.files import write_atomically
 from ghostzoo.labels import read_labels
 from ghostzoo.terminal import progress

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from exporters.torch_network import GhostNet, official_arrays
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
+from ghostzoo.bundle.golden import Golden, synthetic_images
 from ghostzoo.catalog import Preprocessing
 from ghostzoo.converter import write_model_bundle
 from ghostzoo.files import write_atomically
-from ghostzoo.golden import Golden, synthetic_images
+from ghostzoo.images.preprocess import preprocess
 from ghostzoo.labels import ClassLabel
-from ghostzoo.params import read_weights
-from ghostzoo.preprocess import preprocess
+from ghostzoo.weights.params import read_weights
 
 from .notes import BUNDLE_FOLDER, WEIGHTS_FILE, training_notes
 from .recipe import Recipe

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ghostzoo.catalog import Preprocessing
-from ghostzoo.datasets import ImageDataset, Sample
 from ghostzoo.errors import ImageError, OptionError
-from ghostzoo.images import read_image
-from ghostzoo.preprocess import preprocess
+from ghostzoo.evaluation.datasets import ImageDataset, Sample
+from ghostzoo.images.preprocess import preprocess
+from ghostzoo.images.reading import read_image
 
 from .augment import Image, flip, rand_augment, random_resized_crop
 from .recipe import Recipe

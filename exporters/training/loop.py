@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from exporters.torch_network import GhostNet
-from ghostzoo.datasets import ImageDataset
 from ghostzoo.errors import InputError
+from ghostzoo.evaluation.datasets import ImageDataset
 
 from .checkpoints import load_checkpoint, save_checkpoint
 from .ema import MovingAverage

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ghostzoo.datasets import UNLABELLED
+from ghostzoo.evaluation.datasets import UNLABELLED
 
 
 def soft_targets(labels: Tensor, num_classes: int) -> Tensor:

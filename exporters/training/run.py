@@ -11,12 +11,12 @@ from typing import Any
 import cv2
 import torch
 
-from ghostzoo.bundle import Bundle, check_target
+from ghostzoo.bundle.folder import Bundle, check_target
+from ghostzoo.bundle.manifest import check_name
 from ghostzoo.cpus import usable_cpus
 from ghostzoo.errors import InputError, OptionError
 from ghostzoo.files import write_atomically
-from ghostzoo.manifest import check_name
-from ghostzoo.params import read_weights
+from ghostzoo.weights.params import read_weights
 
 from .checkpoints import FILE_NAME, remove_leftovers
 from .data import Data, DataSources, open_data

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from exporters.torch_network import GhostNet, load_official, official_arrays
-from ghostzoo.architecture import Architecture
-from ghostzoo.params import Weights, read_weights
+from ghostzoo.network.architecture import Architecture
+from ghostzoo.weights.params import Weights, read_weights
 
 from .recipe import Recipe
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ghostzoo.datasets import UNLABELLED
+from ghostzoo.evaluation.datasets import UNLABELLED
 
 from .place import Place
 

@@ -12,13 +12,13 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from exporters.torch_network import GhostNet, load_official
-from ghostzoo.bundle import MODEL_FILES
+from ghostzoo.bundle.folder import MODEL_FILES
 from ghostzoo.catalog import Preprocessing
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
 from ghostzoo.errors import OptionError
 from ghostzoo.fetch import fetch
-from ghostzoo.params import read_weights
+from ghostzoo.weights.params import read_weights
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from ghostzoo.bundle import CARD_FILE, MODEL_FILES, Bundle
+from ghostzoo.bundle.folder import CARD_FILE, MODEL_FILES, Bundle
+from ghostzoo.bundle.peer_config import CONFIG_FILE, PREPROCESSOR_FILE
 from ghostzoo.errors import InputError
-from ghostzoo.peer_config import CONFIG_FILE, PREPROCESSOR_FILE
 
 PAGE = Path(str(files("ghostzoo"))) / "serve" / "page"
 RUNTIME = PAGE / "vendor" / "ort.wasm.min.mjs"

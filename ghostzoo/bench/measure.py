@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle import MODEL_FILES, Bundle
+from ..bundle.folder import MODEL_FILES, Bundle
 from ..catalog import get_model, list_models
 from ..classifier import Classifier, load
 from ..engines import engine_names, engine_record

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import cv2
 
-from ..golden import synthetic_images
-from ..images import read_image
+from ..bundle.golden import synthetic_images
+from ..images.reading import read_image
 
 WIDTH, HEIGHT = 500, 375
 """The most frequent size among ImageNet's photographs."""

@@ -13,7 +13,7 @@ from .options import engine_options, fetch_options, model_option
 from .unreadable import report_unreadable
 
 if TYPE_CHECKING:
-    from ..evaluate import Evaluation, Proportion
+    from ..evaluation.evaluate import Evaluation, Proportion
 
 
 @click.command("eval", cls=Command)
@@ -40,7 +40,7 @@ def eval_command(
       ghostzoo eval --model ./flowers --data flowers.tar --out report
     """
     from ..classifier import load
-    from ..evaluate import evaluate, open_labelled, published_figures, take_evenly
+    from ..evaluation.evaluate import evaluate, open_labelled, published_figures, take_evenly
 
     with load(model, **options) as classifier:
         dataset = take_evenly(open_labelled(data, classifier.bundle.labels), limit)
@@ -57,7 +57,7 @@ def eval_command(
     else:
         _print_evaluation(result)
     if out is not None:
-        from ..evaluation_report import write_report
+        from ..evaluation.report import write_report
 
         click.echo(f"Wrote {', '.join(map(str, write_report(result, Path(out))))}", err=True)
     report_unreadable(result.unreadable, len(dataset.samples), 0)

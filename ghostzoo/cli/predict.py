@@ -40,8 +40,8 @@ def predict(
       ghostzoo predict "photos/**/*.jpg" --model GhostNet_x1_0 --top-k 1 --csv
     """
     from ..classifier import load
-    from ..images import describe
-    from ..sources import expand
+    from ..images.reading import describe
+    from ..images.sources import expand
 
     skipped: list[Any] = []
     sources = list(expand(images, on_skip=skipped.append))

@@ -17,7 +17,7 @@ from ..cpus import usable_cpus
 from ..errors import EngineError, EngineUnavailableError, OptionError
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
+    from ..bundle.folder import Bundle
 
 Output = Literal["logits", "embedding"]
 OUTPUTS: tuple[Output, ...] = ("logits", "embedding")

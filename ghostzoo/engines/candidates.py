@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..bundle import Bundle
+from ..bundle.folder import Bundle
 from ..errors import EngineUnavailableError, GhostZooError
 from . import EngineRecord
 from .base import EngineOptions

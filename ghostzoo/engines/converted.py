@@ -18,7 +18,7 @@ from ..errors import EngineError, OptionError
 from .base import Engine, EngineOptions, Output
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
+    from ..bundle.folder import Bundle
 
 
 class ConvertedEngine(Engine):

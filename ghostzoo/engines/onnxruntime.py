@@ -29,7 +29,7 @@ from .base import Engine, EngineOptions, Output
 from .prepared import prepare
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
+    from ..bundle.folder import Bundle
 
 # Its usage reports (since 1.29) are off unless the user sets this otherwise: nobody asked for them, and the thread that
 # sends them keeps a forked process from ending.

@@ -6,7 +6,7 @@ import os
 import threading
 from dataclasses import replace
 
-from ..bundle import Bundle
+from ..bundle.folder import Bundle
 from ..errors import OptionError
 from .base import Engine
 

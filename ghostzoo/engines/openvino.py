@@ -23,7 +23,7 @@ from .pool import Pool
 from .prepared import prepare, writable_folder
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
+    from ..bundle.folder import Bundle
 
 try:
     import openvino as ov

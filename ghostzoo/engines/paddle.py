@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError, EngineUnavailableError, OptionError, WeightsError, nearest
-from ..paddle_files import check_json_program, check_params
+from ..weights.programs import check_json_program, check_params
 from .base import OUTPUTS, Output
 from .converted import ConvertedEngine
 from .pool import Pool

@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from .. import __version__
-from ..bundle import Bundle
+from ..bundle.folder import Bundle
 from ..cache import cache_folder, cache_key, read_cached, write_cached
 from ..cpus import usable_cpus
 from ..errors import EngineUnavailableError, OptionError

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..architecture import EMBEDDING_SIZE
 from ..cache import read_cached
 from ..errors import EngineError, OptionError
+from ..network.architecture import EMBEDDING_SIZE
 from .base import Engine, EngineOptions, Output
 from .cuda import Stream, find_gpu, find_gpus, use_gpu
 from .pool import Pool
@@ -28,7 +28,7 @@ from .tensorrt_build import make_logger
 from .tensorrt_plan import DEFAULT_DEVICE, Plan, cache_name, cached_engine
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
+    from ..bundle.folder import Bundle
 
 _INPUT = "pixel_values"
 

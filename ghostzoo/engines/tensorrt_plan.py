@@ -16,7 +16,7 @@ from .base import EngineOptions
 from .tensorrt_build import RECIPE, BatchRange, Library, build, check_targets, find_library
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
+    from ..bundle.folder import Bundle
     from .cuda import Gpu
 
 DEFAULT_DEVICE = "cuda:0"
@@ -75,7 +75,7 @@ class Plan:
         source = source_precision(bundle, self.library, self.precision)
         graph, half = bundle.model(source), self.precision == "fp16"
         if half and source == "fp32" and not self.library.has_fp16_flag:
-            from ..float16 import to_float16
+            from ..network.float16 import to_float16
 
             graph = to_float16(graph)
         return build(

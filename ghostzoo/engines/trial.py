@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from ..bundle import Bundle
+from ..bundle.folder import Bundle
 from ..errors import EngineUnavailableError
 from ..parity import engine_tolerance
 from ..timing import median_ms, time_in_turn

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bundle import Bundle
+from ..bundle.folder import Bundle
 from ..cache import cache_folder
 from ..errors import BundleError, UnknownModelError
 from ..hub_lock import find_published

@@ -8,7 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from ..bundle import Bundle
+from ..bundle.folder import Bundle
 from ..errors import BundleError, OptionError
 from ..hub_lock import find_pin, find_published
 from .hub_client import SCHEME, Hub, HubModel, UnreachableError

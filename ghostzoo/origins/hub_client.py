@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest
 from ..errors import BundleError, FetchError
-from ..manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest
 from .options import OFFLINE_VARIABLE, FetchOptions
 from .retry import TRANSIENT_STATUSES, TransientError, parse_retry_after, retry
 

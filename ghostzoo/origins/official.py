@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..bundle import Bundle
+from ..bundle.folder import Bundle
 from ..catalog import CatalogModel
 from ..errors import FetchError, OptionError, WeightsError
 from ..files import write_atomically
@@ -40,7 +40,7 @@ class WeightsPlace:
 
     def __str__(self) -> str:
         """The place without password and query."""
-        from ..images import describe
+        from ..images.reading import describe
 
         return describe(self.text)
 
@@ -107,7 +107,7 @@ def build_from_official(
 
 def _download(place: WeightsPlace, folder: Path, record: CatalogModel) -> Path:
     from ..download import DownloadError
-    from ..params import MAX_WEIGHTS_BYTES
+    from ..weights.params import MAX_WEIGHTS_BYTES
     from .transfer import download_file
 
     target = folder / f".{record.name}_pretrained.pdparams"
@@ -123,7 +123,7 @@ def _build(
 ) -> Bundle:
     from ..converter import write_model_bundle
     from ..labels import resolve_labels
-    from ..params import read_weights
+    from ..weights.params import read_weights
 
     try:
         weights = read_weights(file, width=record.width, num_classes=record.num_classes)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..cpus import usable_cpus
 from ..errors import OptionError
-from ..images import ImageLimits
+from ..images.reading import ImageLimits
 
 API_KEY_VARIABLE = "GHOSTZOO_API_KEY"
 """Environment variable with the key that clients must show."""

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from ..errors import GhostZooError, ImageError
-from ..images import is_url
+from ..images.reading import is_url
 from ..predictions import SCORE_DECIMALS, Prediction, softmax, top_predictions
 from .body import body_of
 from .classify import fetch, first_problem, json_response

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import Bundle
+from ..bundle.folder import Bundle
 from ..classifier import Classifier, load
 from ..errors import EngineError, GhostZooError, OptionError, nearest
-from ..images import read_image
+from ..images.preprocess import preprocess
+from ..images.reading import read_image
 from ..parity import engine_tolerance
-from ..preprocess import preprocess
 from .failures import RequestError, not_found, overloaded
 from .options import ServeOptions
 from .scheduler import Scheduler

@@ -12,7 +12,7 @@ from typing import Any
 from ..addresses import is_public
 from ..download import DownloadError, download_bytes
 from ..errors import GhostZooError, ImageError
-from ..images import describe
+from ..images.reading import describe
 from .failures import ClientGoneError, RequestError
 from .metrics import Metrics
 from .options import ServeOptions

@@ -18,7 +18,7 @@ from ghostzoo.bench.picture import draw
 from ghostzoo.bench.pictures import jpeg
 from ghostzoo.bench.results import Cell, Results, Timing
 from ghostzoo.bench.tables import result_tables, to_markdown
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import get_model
 from ghostzoo.errors import InputError
 

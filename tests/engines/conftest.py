@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ghostzoo.bundle import CONVERTED_FILES, Bundle
+from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle
 from ghostzoo.engines import engine_names, engine_record
 from ghostzoo.engines.base import Engine, EngineOptions
 from ghostzoo.errors import EngineUnavailableError

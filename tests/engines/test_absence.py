@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.engines import engine_names, engine_record
 from tests.fixtures.environment import run_without
 

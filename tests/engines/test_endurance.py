@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import ghostzoo
-from ghostzoo.bundle import CONVERTED_FILES, Bundle
+from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle
 from ghostzoo.engines.base import Engine, EngineOptions
-from ghostzoo.images import read_image
+from ghostzoo.images.preprocess import preprocess
+from ghostzoo.images.reading import read_image
 from ghostzoo.parity import ENGINE_TOLERANCE, compare_logits
-from ghostzoo.preprocess import preprocess
 
 Options = Callable[..., EngineOptions]
 
@@ -99,7 +99,7 @@ def test_opening_and_closing_leaves_memory_as_it_is(
 
 FORK = """
 import os, sys
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.engines import engine_class
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.errors import EngineError, EngineUnavailableError

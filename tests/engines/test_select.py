@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 import ghostzoo
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.engines import EngineRecord, engine_names, engine_record, select, trial
 from ghostzoo.engines.base import Engine, EngineOptions, Output
 from ghostzoo.engines.candidates import Candidate, keep_devices, keep_installed

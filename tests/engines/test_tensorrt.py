@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ghostzoo.bundle import MODEL_FILES, Bundle
-from ghostzoo.bundle_edit import add_files
+from ghostzoo.bundle.edit import add_files
+from ghostzoo.bundle.folder import MODEL_FILES, Bundle
 from ghostzoo.engines import engine_record
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.tensorrt_build import BatchRange, build, find_library
 from ghostzoo.engines.tensorrt_plan import Plan, write_engine
 from ghostzoo.errors import EngineError, EngineUnavailableError, OptionError
-from ghostzoo.float16 import to_float16
+from ghostzoo.network.float16 import to_float16
 
 RTX = {"library": "tensorrt_rtx"}
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ghostzoo.architecture import Architecture
+from ghostzoo.network.architecture import Architecture
 from tests.fixtures.networks import random_arrays, write_weights
 
 PADDLE2 = "GHOSTZOO_PADDLE2_PYTHON"

@@ -13,9 +13,9 @@ import pytest
 from exporters.archive import ProgramRoute, archive_to_onnx, read_archive, weights_of_archive
 from exporters.paddle_route import onnx_route
 from ghostzoo.errors import ParityError, WeightsError
-from ghostzoo.params import read_weights
+from ghostzoo.network.reference import reference_forward
 from ghostzoo.parity import compare_logits
-from ghostzoo.reference import reference_forward
+from ghostzoo.weights.params import read_weights
 
 
 def test_weights_and_answers_come_back(archive: Path, weights: Path) -> None:

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from exporters.counts import count
-from ghostzoo.architecture import Architecture
 from ghostzoo.catalog import get_model, list_official_models
-from ghostzoo.graph import build_graph
+from ghostzoo.network.architecture import Architecture
+from ghostzoo.network.graph import build_graph
 from tests.fixtures.networks import random_arrays
 
 

@@ -115,7 +115,7 @@ def test_nothing_is_written_when_the_routes_disagree(
 
 
 def test_custom_classes_and_labels(images: Path, tmp_path: Path) -> None:
-    from ghostzoo.architecture import Architecture
+    from ghostzoo.network.architecture import Architecture
 
     weights = write_weights(tmp_path / "mine.pdparams", random_arrays(Architecture.of(0.35, 3)))
     labels = tmp_path / "labels.txt"

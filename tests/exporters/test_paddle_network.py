@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from exporters.paddle_network import build_network, forward
-from ghostzoo.architecture import Architecture
 from ghostzoo.catalog import Preprocessing
-from ghostzoo.images import read_image
-from ghostzoo.params import read_weights
+from ghostzoo.images.preprocess import preprocess
+from ghostzoo.images.reading import read_image
+from ghostzoo.network.architecture import Architecture
+from ghostzoo.network.reference import reference_forward
 from ghostzoo.parity import compare_logits
-from ghostzoo.preprocess import preprocess
-from ghostzoo.reference import reference_forward
+from ghostzoo.weights.params import read_weights
 from tests.fixtures.networks import random_arrays
 
 

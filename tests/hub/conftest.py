@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants as hub_constants
 
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from hub.publish import Target
 from tests.fixtures.hub import OWNER_TOKEN, LoopbackHub, loopback_hub
 

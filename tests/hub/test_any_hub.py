@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import HfApi
 
 import ghostzoo
-from ghostzoo.bundle import Bundle, write_bundle
+from ghostzoo.bundle.folder import Bundle, write_bundle
 from ghostzoo.hub_lock import read_lock
 from hub.card import CardFacts
 from hub.publish import Target, publish

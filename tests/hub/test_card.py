@@ -20,12 +20,12 @@ from huggingface_hub import ModelCard
 import ghostzoo
 from ghostzoo.bench.machine import describe_machine
 from ghostzoo.bench.results import Cell, Measurement, ModelFacts, Results, Timing
-from ghostzoo.bundle import CARD_FILE, Bundle, write_bundle
-from ghostzoo.card import replace_precisions
+from ghostzoo.bundle.card import replace_precisions
+from ghostzoo.bundle.folder import CARD_FILE, Bundle, write_bundle
 from ghostzoo.catalog import MODEL_PAGE, get_model
 from ghostzoo.errors import InputError, OptionError
-from ghostzoo.images import read_image
-from ghostzoo.preprocess import preprocess
+from ghostzoo.images.preprocess import preprocess
+from ghostzoo.images.reading import read_image
 from hub.card import CardFacts, write_full_card
 from hub.cli import main
 from hub.publish import Target, publish, with_full_card

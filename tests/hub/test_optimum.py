@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ghostzoo.bundle import Bundle
-from ghostzoo.images import read_image
+from ghostzoo.bundle.folder import Bundle
+from ghostzoo.images.preprocess import preprocess
+from ghostzoo.images.reading import read_image
 from ghostzoo.parity import EXACT_TOLERANCE, compare_logits
-from ghostzoo.preprocess import preprocess
 from hub.card import CardFacts
 from hub.publish import Target, publish
 from tests.fixtures.hub import LoopbackHub

@@ -14,13 +14,13 @@ import pytest
 
 import ghostzoo
 from exporters.quantize import PLANS, to_int8
-from ghostzoo.bundle import MODEL_FILES, Bundle, write_bundle
+from ghostzoo.bundle.folder import MODEL_FILES, Bundle, write_bundle
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
-from ghostzoo.float16 import to_float16
-from ghostzoo.images import read_image
+from ghostzoo.images.preprocess import preprocess
+from ghostzoo.images.reading import read_image
+from ghostzoo.network.float16 import to_float16
 from ghostzoo.parity import EXACT_TOLERANCE, compare_logits
-from ghostzoo.preprocess import preprocess
 from hub.card import CardFacts
 from hub.publish import Target, publish
 from tests.fixtures.hub import LoopbackHub

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ghostzoo.architecture import Architecture
+from ghostzoo.network.architecture import Architecture
 from ghostzoo.origins import retry
 from tests.fixtures.networks import random_arrays, write_weights
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import ghostzoo
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import DEFAULT_MODEL
 from ghostzoo.fetch import fetch
 from ghostzoo.origins.options import FetchOptions

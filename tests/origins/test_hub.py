@@ -16,7 +16,7 @@ import trustme
 
 import ghostzoo
 from ghostzoo import hub_lock
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.fetch import fetch
 from ghostzoo.hub_lock import Pin, write_lock
 from ghostzoo.origins import hub_client

@@ -21,9 +21,9 @@ import pytest
 import trustme
 
 import ghostzoo
-from ghostzoo.architecture import Architecture
 from ghostzoo.converter import convert
 from ghostzoo.fetch import fetch
+from ghostzoo.network.architecture import Architecture
 from ghostzoo.origins.options import FetchOptions
 from tests.fixtures.networks import random_arrays, write_weights
 from tests.fixtures.ranged import RangedFile, cut_after

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from tests.fixtures.pictures import encoded, picture
 from tests.fixtures.serving import ServerProcess, running_server
 

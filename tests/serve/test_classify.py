@@ -9,7 +9,7 @@ import pytest
 import requests
 
 import ghostzoo
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from tests.fixtures.pictures import FORMATS, encoded, picture
 from tests.fixtures.serving import ServerProcess
 

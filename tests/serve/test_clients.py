@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import ghostzoo
-from ghostzoo.bundle import Bundle
-from ghostzoo.images import read_image
+from ghostzoo.bundle.folder import Bundle
+from ghostzoo.images.preprocess import preprocess
+from ghostzoo.images.reading import read_image
 from ghostzoo.predictions import softmax
-from ghostzoo.preprocess import preprocess
 from tests.fixtures.pictures import encoded, picture
 from tests.fixtures.serving import ServerProcess, running_server
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import requests
 
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.serve.open_inference.messages import SERVICE, message
 from tests.fixtures.pictures import encoded, picture
 from tests.fixtures.serving import ServerProcess, running_server
@@ -144,7 +144,7 @@ def test_a_key_must_be_long_and_a_port_free(tiny_bundle: Bundle, tmp_path: Path,
 
 
 def test_two_models(tiny_bundle: Bundle, tmp_path: Path, http: requests.Session, jpeg: bytes) -> None:
-    from ghostzoo.bundle import write_bundle
+    from ghostzoo.bundle.folder import write_bundle
 
     contents = {name: tiny_bundle.read(name) for name in tiny_bundle.manifest.files}
     other = write_bundle(tmp_path / "other", name="other", contents=contents, weights={}, created_by={}, validation={})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import requests
 
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from tests.fixtures.server import content, serve
 from tests.fixtures.serving import running_server
 

@@ -10,8 +10,8 @@ import pytest
 from exporters.training.data import Data, DataSources, open_data, take_validation
 from exporters.training.loading import ImageStore, TrainingLoader, evaluation_batches
 from exporters.training.place import Place
-from ghostzoo.datasets import ImageDataset, open_dataset
 from ghostzoo.errors import InputError, OptionError
+from ghostzoo.evaluation.datasets import ImageDataset, open_dataset
 from tests.training.runs import EVERYTHING, recipe, train
 
 

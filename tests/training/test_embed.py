@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from exporters.embed import embed_run
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import CatalogModel, MeasuredFigures
 from ghostzoo.errors import GhostZooError, InputError
 from ghostzoo.parity import EXACT_TOLERANCE

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ghostzoo.bundle import Bundle
-from ghostzoo.params import read_weights
+from ghostzoo.bundle.folder import Bundle
+from ghostzoo.weights.params import read_weights
 from tests.training.runs import start, train, wait
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")

@@ -15,9 +15,9 @@ import torch
 import ghostzoo
 from exporters.training.checkpoints import load_checkpoint
 from exporters.training.reporting import COLUMNS
-from ghostzoo.bundle import Bundle
-from ghostzoo.params import read_weights
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.parity import EXACT_TOLERANCE, compare_logits
+from ghostzoo.weights.params import read_weights
 from tests.training.runs import ROOT, train
 
 
@@ -185,7 +185,7 @@ def test_lines_tell_what_is_learnt_from_and_each_epoch(pictures: Path, tmp_path:
 _PADDLE_FORWARD = """
 import sys, numpy, paddle
 from exporters.paddle_network import build_network, forward
-from ghostzoo.architecture import Architecture
+from ghostzoo.network.architecture import Architecture
 state = {key: value.numpy() for key, value in paddle.load(sys.argv[1]).items()}
 network = build_network(state, Architecture.of(0.1, 3))
 numpy.save(sys.argv[3], forward(network, numpy.load(sys.argv[2])["pixel_values"])[0])

@@ -8,8 +8,8 @@ import pytest
 
 from exporters.torch_network import official_arrays
 from exporters.training.starting import choose_width, start_network
-from ghostzoo.bundle import Bundle
-from ghostzoo.params import read_weights
+from ghostzoo.bundle.folder import Bundle
+from ghostzoo.weights.params import read_weights
 from tests.training.runs import recipe, train
 
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from exporters.training.teachers import Teacher, load_teacher
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import Preprocessing
 from ghostzoo.errors import GhostZooError, OptionError
 from tests.training.runs import train

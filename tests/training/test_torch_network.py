@@ -8,11 +8,11 @@ import torch
 
 from exporters.torch_network import GhostNet, load_official, official_arrays
 from exporters.training.finish import write_weights
-from ghostzoo.architecture import Architecture
 from ghostzoo.errors import WeightsError
-from ghostzoo.params import read_weights
+from ghostzoo.network.architecture import Architecture
+from ghostzoo.network.reference import reference_forward
 from ghostzoo.parity import EXACT_TOLERANCE, compare_logits
-from ghostzoo.reference import reference_forward
+from ghostzoo.weights.params import read_weights
 from tests.fixtures.networks import random_arrays
 
 SMALL = Architecture.of(0.35, 7)

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from exporters.web.site import PAGE
+from ghostzoo.bundle.peer_config import preprocessing_to_json
 from ghostzoo.catalog import Preprocessing
-from ghostzoo.peer_config import preprocessing_to_json
-from ghostzoo.preprocess import preprocess
+from ghostzoo.images.preprocess import preprocess
 
 _SIZES = [
     (500, 375),

@@ -10,7 +10,7 @@ import pytest
 
 import ghostzoo
 from exporters.web.site import write_site
-from ghostzoo.bundle import Bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import InputError
 from ghostzoo.fetch import fetch
 

@@ -1,0 +1,137 @@
+"""The model card that a freshly converted bundle carries: what it is, where it comes from, how to load it.
+
+Publishing builds the full card on it: it replaces the metadata and the section ``Use`` and keeps the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..catalog import CatalogModel, Preprocessing
+from ..network.architecture import Architecture
+
+_TEMPLATE = """\
+---
+{metadata}
+---
+
+# {name}
+
+GhostNet image classifier of width {width:g} for {num_classes:,} classes as an ONNX graph, {origin}.
+
+| | |
+|---|---|
+| input | `pixel_values`, float32 (N, 3, {size}, {size}) |
+| outputs | `logits`, float32 (N, {num_classes}); `embedding`, float32 (N, 1280) |
+| preprocessing | RGB, short side to {resize} (bilinear, not antialiased), centre crop {size}, \
+`(x * {rescale} - mean) / std` with mean {mean} and std {std} |
+| parameters | {parameters:.2f} M |
+| multiply-adds | {multiply_adds:.1f} M |
+| weights | `{file_name}`, SHA-256 `{sha256}` |
+
+## Use
+
+```python
+import ghostzoo
+
+clf = ghostzoo.load("path/to/this/folder")
+print(clf("photo.jpg"))
+```
+
+## Validation
+
+`golden.npz` holds inputs with reference outputs, `ghostzoo.json` the hash of every file and this report:
+
+{validation}
+{notes}"""
+
+
+def write_card(
+    name: str,
+    architecture: Architecture,
+    preprocessing: Preprocessing,
+    *,
+    record: CatalogModel | None,
+    weights: Mapping[str, Any],
+    validation: Mapping[str, Any],
+    notes: str = "",
+) -> str:
+    """Return the Markdown text of the card; ``record`` is the catalog's when these are its weights."""
+    metadata = ["library_name: ghostzoo", "pipeline_tag: image-classification", "tags: [ghostnet, onnx]"]
+    origin = "of custom weights"
+    if record is not None:
+        metadata.append(f"license: {record.license}")
+        origin = record.description
+        if "source_url" in weights:
+            origin += f"; the original weights are at <{weights['source_url']}>"
+    return _TEMPLATE.format(
+        metadata="\n".join(metadata),
+        name=name,
+        width=architecture.width,
+        num_classes=architecture.num_classes,
+        origin=origin,
+        size=preprocessing.crop_size,
+        resize=preprocessing.resize_short,
+        rescale=preprocessing.rescale_factor,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        parameters=architecture.count_parameters() / 1e6,
+        multiply_adds=architecture.count_multiply_adds(preprocessing.crop_size) / 1e6,
+        file_name=weights["file_name"],
+        sha256=weights["sha256"],
+        validation="\n".join(f"- {key.replace('_', ' ')}: {_phrase(value)}" for key, value in validation.items()),
+        notes=f"\n{notes.strip()}\n" if notes else "",
+    )
+
+
+def _phrase(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key.replace('_', ' ')} {_phrase(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return " / ".join(map(_phrase, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+_PRECISIONS_START, _PRECISIONS_END = "<!-- precisions -->", "<!-- /precisions -->"
+
+
+def replace_precisions(card: str, precisions: Mapping[str, Mapping[str, Any]]) -> str:
+    """Write the section on the smaller graphs into a card, in place of an older one or at the end.
+
+    Args:
+        card: the card's Markdown.
+        precisions: what was measured, as the manifest has it under ``validation.precisions``.
+    """
+    rows = [
+        "| precision | size, of float32 | top-1 as float32's | top-1 | float32's top-1 | images | what it is |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for precision, facts in sorted(precisions.items()):
+        measured = facts.get("labelled_images", facts["unseen_images"])
+        accuracies = (f"{measured[key]:.4f}" if key in measured else "-" for key in ("top1", "float32_top1"))
+        cells = (
+            f"`{precision}`",
+            f"{facts['size_ratio']:.3f}",
+            f"{measured['same_top1']:.4f}",
+            *accuracies,
+            str(measured["images"]),
+            facts["description"],
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    section = "\n".join(
+        [
+            _PRECISIONS_START,
+            "## Smaller graphs",
+            "",
+            '`ghostzoo.load(..., precision="fp16")` and `"int8"` take them. Measured in ONNX Runtime, on images that '
+            "had no part in the calibration:",
+            "",
+            *rows,
+            _PRECISIONS_END,
+        ]
+    )
+    before, start, rest = card.partition(_PRECISIONS_START)
+    if not start:
+        return f"{card.rstrip()}\n\n{section}\n"
+    return f"{before}{section}{rest.partition(_PRECISIONS_END)[2]}"

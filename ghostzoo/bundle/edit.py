@@ -1,0 +1,68 @@
+"""Files added to a bundle that is there already; a process that is killed half-way leaves a valid bundle."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..cache import cache_key, locked
+from ..errors import BundleError
+from ..files import write_atomically
+from .folder import Bundle
+from .manifest import MANIFEST_FILE, FileRecord, Manifest
+
+
+def add_files(
+    path: Path,
+    contents: Mapping[str, bytes],
+    *,
+    created_by: Mapping[str, str],
+    section: str,
+    facts: Mapping[str, Any],
+) -> Bundle:
+    """Add files to the bundle in the folder ``path``, or replace them, one process at a time.
+
+    Args:
+        path: the bundle's folder. One with links in it, as the Hub's cache makes them, is left alone.
+        contents: file content by path relative to the folder; of files that a bundle need not have.
+        created_by: versions, added to the manifest's.
+        section: of the manifest's validation report.
+        facts: added to the section, or taking the place of those of the same name.
+
+    Returns:
+        The bundle, read and verified anew.
+
+    Raises:
+        BundleError: it is no bundle, or cannot be written; it is then as it was, or lacks the files to be replaced.
+    """
+    with locked(f"locks/{cache_key(str(path.resolve()))}"):
+        old = Bundle.open(path).manifest
+        linked = [name for name in (MANIFEST_FILE, *old.files) if (path / name).is_symlink()]
+        if linked:
+            raise BundleError(
+                f"Bundle {path}: {linked[0]} is a link, so the folder belongs to a cache and is left as it is; "
+                "write to a folder of your own."
+            )
+        kept = {name: record for name, record in old.files.items() if name not in contents}
+        added = {name: FileRecord(hashlib.sha256(data).hexdigest(), len(data)) for name, data in contents.items()}
+        new = replace(
+            old,
+            files=kept | added,
+            created_by={**old.created_by, **created_by},
+            validation={**old.validation, section: {**old.validation.get(section, {}), **facts}},
+        )
+        manifest = new.to_json()
+        Manifest.from_json(manifest)  # refuses a path that leads out before anything is written to it
+        try:
+            if len(kept) < len(old.files):  # while files change, the manifest does not speak of them
+                write_atomically(path / MANIFEST_FILE, replace(old, files=kept).to_json())
+            for name, data in contents.items():
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path / name, data)
+            write_atomically(path / MANIFEST_FILE, manifest)
+        except OSError as error:
+            raise BundleError(f"Cannot write {path}: {error.strerror or error}; check its permissions.") from error
+        return Bundle.open(path)

@@ -1,0 +1,172 @@
+"""``ghostzoo.json``: what a bundle is, where its weights come from, and the size and SHA-256 of its every file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from ..errors import BundleError, BundleVersionError
+
+MANIFEST_FILE = "ghostzoo.json"
+FORMAT_VERSION = 1
+MAX_MANIFEST_BYTES = 4 * 2**20
+MAX_JSON_BYTES = 64 * 2**20
+"""A million classes fit; parsed, JSON takes up to twenty times its size."""
+MAX_BUNDLE_BYTES = 512 * 2**20
+"""All files of a bundle together; the largest of the catalog has some 30 MB for each precision."""
+MAX_FILES = 256
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_MAX_PATH = 240
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Identity of one file."""
+
+    sha256: str
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The parsed manifest."""
+
+    name: str
+    weights: Mapping[str, Any]
+    """``file_name``, ``sha256``, ``size`` of the weight file and, for catalog models, its official ``source_url``."""
+    files: Mapping[str, FileRecord]
+    """Every file of the bundle but the manifest, by its path relative to the folder, with forward slashes."""
+    created_by: Mapping[str, str]
+    """Versions of ghostzoo and of the libraries that wrote the bundle."""
+    validation: Mapping[str, Any]
+    """What was compared with what, and with which result."""
+
+    def to_json(self) -> bytes:
+        """Serialise; the same manifest gives the same bytes."""
+        content = {
+            "format_version": FORMAT_VERSION,
+            "name": self.name,
+            "weights": dict(self.weights),
+            "files": {name: {"sha256": file.sha256, "size": file.size} for name, file in sorted(self.files.items())},
+            "created_by": dict(self.created_by),
+            "validation": dict(self.validation),
+        }
+        return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Manifest:
+        """Parse and check a manifest.
+
+        Raises:
+            BundleVersionError: it was written in a newer format.
+            BundleError: it is damaged, or names a file that may not be in a bundle.
+        """
+        content = parse_json_object(data, MANIFEST_FILE)
+        version = content.get("format_version")
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+            raise BundleError(f"{MANIFEST_FILE} has no format_version; download or convert the model again.")
+        if version > FORMAT_VERSION:
+            raise BundleVersionError(
+                f"the bundle has format version {str(version)[:40]}, this ghostzoo reads up to {FORMAT_VERSION}; "
+                "upgrade with 'pip install --upgrade ghostzoo'."
+            )
+        name = content.get("name")
+        if not isinstance(name, str):
+            raise BundleError(f"{MANIFEST_FILE} has no name; download or convert the model again.")
+        check_name(name)
+        return cls(
+            name=name,
+            weights=_mapping(content, "weights"),
+            files=_file_records(_mapping(content, "files")),
+            created_by={str(key): str(value) for key, value in _mapping(content, "created_by").items()},
+            validation=_mapping(content, "validation"),
+        )
+
+
+def check_name(name: str) -> None:
+    """Check a model's name: it becomes a folder and a repository name.
+
+    Raises:
+        BundleError: it has characters other than letters, digits, dot, dash and underscore, or is too long.
+    """
+    if not _NAME.fullmatch(name):
+        raise BundleError(
+            f"{name[:120]!r} cannot name a model; use up to 96 letters, digits, '.', '-' and '_', "
+            "the first a letter or digit."
+        )
+
+
+def parse_json_object(data: bytes, name: str) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Raises:
+        BundleError: ``name`` is no JSON object.
+    """
+    try:
+        if len(data) > MAX_JSON_BYTES:
+            raise ValueError(f"more than {MAX_JSON_BYTES} bytes")
+        content = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{name} is no valid JSON ({error}); download or convert the model again.") from error
+    if not isinstance(content, dict):
+        raise BundleError(f"{name} holds no JSON object; download or convert the model again.")
+    return content
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return content
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _mapping(content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = content.get(key)
+    if not isinstance(value, dict):
+        raise BundleError(f"{MANIFEST_FILE} has no object {key!r}; download or convert the model again.")
+    return value
+
+
+def _file_records(entries: Mapping[str, Any]) -> dict[str, FileRecord]:
+    if len(entries) > MAX_FILES:
+        raise BundleError(f"{MANIFEST_FILE} lists {len(entries)} files; a bundle has at most {MAX_FILES}.")
+    records = {}
+    for name, entry in entries.items():
+        _check_path(name)
+        sha256, size = (entry.get("sha256"), entry.get("size")) if isinstance(entry, dict) else (None, None)
+        if not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
+            raise BundleError(f"{MANIFEST_FILE} gives no SHA-256 for {name}; download or convert the model again.")
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_BUNDLE_BYTES:
+            raise BundleError(
+                f"{MANIFEST_FILE} gives {name} the impossible size {str(size)[:40]!a}; do not use this bundle."
+            )
+        records[name] = FileRecord(sha256, size)
+    total = sum(record.size for record in records.values())
+    if total > MAX_BUNDLE_BYTES:
+        raise BundleError(f"{MANIFEST_FILE} lists {total} bytes of files; a bundle has at most {MAX_BUNDLE_BYTES}.")
+    return records
+
+
+def _check_path(name: str) -> None:
+    parts = name.split("/")
+    if (
+        any(part in ("", ".", "..") for part in parts)
+        or any(c in name for c in "\\:")
+        or not name.isprintable()  # control characters, and lone surrogates, which no file system encodes
+        or len(name) > _MAX_PATH
+        or PurePosixPath(name).is_absolute()
+    ):
+        raise BundleError(
+            f"{MANIFEST_FILE} names {name[:80]!a}, which is no path inside the bundle; do not use this bundle."
+        )

@@ -1,0 +1,184 @@
+"""Labelled images on disk: a folder a class, a tar of one, or a PaddleClas list file. Nothing is extracted.
+
+Opening a dataset lists it; an image's bytes are read when they are asked for, from any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path, PurePosixPath
+
+from ..errors import ImageError, InputError
+from ..images.sources import IMAGE_SUFFIXES
+
+MAX_IMAGE_BYTES = 256 * 2**20
+MAX_IMAGES = 50_000_000
+MAX_CLASSES = 1_000_000
+MAX_LIST_BYTES = 4 * 2**30
+
+UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image: its name inside the dataset, its class, and where its bytes are."""
+
+    name: str
+    label: int
+    """Class index, or ``UNLABELLED``."""
+    path: Path
+    offset: int = 0
+    size: int | None = None
+    """Bytes from ``offset``; ``None``: the whole file."""
+
+    def read(self) -> bytes:
+        """Return the encoded image.
+
+        Raises:
+            ImageError: the file cannot be read, is too large, or has shrunk.
+        """
+        try:
+            with self.path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size if self.size is None else self.size
+                if size > MAX_IMAGE_BYTES:
+                    raise ImageError(self.name, f"{size} bytes are more than the {MAX_IMAGE_BYTES} that are read")
+                file.seek(self.offset)
+                data = file.read(size)
+        except OSError as error:
+            raise ImageError(self.name, f"cannot be read ({error.strerror or error})") from error
+        if len(data) != size:
+            raise ImageError(self.name, "is shorter than it was when the data were listed")
+        return data
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """A list of samples and the names of their classes; the index of a name is the class index."""
+
+    samples: tuple[Sample, ...]
+    classes: tuple[str, ...]
+
+
+def open_dataset(
+    path: str | PathLike[str], *, classes: Sequence[str] | None = None, labelled: bool = True
+) -> ImageDataset:
+    """List the images of ``path``: a folder with a folder a class, a tar of such a folder, or a ``.txt`` list file.
+
+    A list file has a line ``<relative path><space><class index>`` for each image, relative to the file's own folder.
+    Folders above the class folders are skipped as long as there is only one of them, so a tar may hold ``train/cat/``.
+
+    Args:
+        path: the data.
+        classes: the class names, in the order of the indices, where they are known; ``None``: the folders' names in
+            sorted order, or ``class_<index>`` for a list file.
+        labelled: ``False`` takes every image of a folder or tar, whatever its folder, as unlabelled.
+
+    Raises:
+        InputError: the data are missing, empty, of another kind, or do not fit ``classes``.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = [Sample(str(file.relative_to(path).as_posix()), UNLABELLED, file) for file in _walk(path)]
+    elif path.suffix.lower() == ".tar":
+        found = _tar_members(path)
+    elif path.is_file() and path.suffix.lower() == ".txt":
+        return _from_list(path, classes, labelled)
+    elif path.is_file():
+        raise InputError(
+            f"{path} is no data that training reads; pass a folder with a folder a class, a .tar of one "
+            "(not compressed), or a .txt list file."
+        )
+    else:
+        raise InputError(f"There are no data at {path}; check the path.")
+    if not found:
+        raise InputError(f"{path} holds no image files ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+    if not labelled:
+        return ImageDataset(tuple(found), tuple(classes or ()))
+    return _by_folder(path, found, classes)
+
+
+def _walk(root: Path) -> Iterable[Path]:
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        for name in sorted(names):
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                yield Path(folder, name)
+
+
+def _tar_members(path: Path) -> list[Sample]:
+    samples = []
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header in memory
+                if PurePosixPath(member.name).suffix.lower() not in IMAGE_SUFFIXES or member.isdir():
+                    continue
+                if not member.isreg() or member.issparse():
+                    raise InputError(f"{path}: {member.name} is a link or special file; pack the images themselves.")
+                samples.append(Sample(member.name, UNLABELLED, path, member.offset_data, member.size))
+                if len(samples) > MAX_IMAGES:
+                    raise InputError(f"{path} holds more than {MAX_IMAGES} images; split it.")
+    except (OSError, tarfile.TarError) as error:
+        raise InputError(f"{path} is no readable, uncompressed tar file: {error}.") from error
+    return sorted(samples, key=lambda sample: sample.name)
+
+
+def _by_folder(path: Path, found: list[Sample], classes: Sequence[str] | None) -> ImageDataset:
+    parts = [PurePosixPath(sample.name).parts for sample in found]
+    depth = 0
+    while all(len(each) > depth + 2 and each[depth] == parts[0][depth] for each in parts):
+        depth += 1
+    outside = [sample.name for sample, each in zip(found, parts, strict=True) if len(each) < depth + 2]
+    if outside:
+        raise InputError(f"{path}: {len(outside)} image(s) lie in no class folder, first {outside[0]}; move them.")
+    names = tuple(classes) if classes is not None else tuple(sorted({each[depth] for each in parts}))
+    index = {name: number for number, name in enumerate(names)}
+    strange = sorted({each[depth] for each in parts} - set(index))
+    if strange:
+        raise InputError(
+            f"{path} has folders that are no class of the model: {', '.join(strange[:5])}; "
+            f"its classes are {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}."
+        )
+    samples = tuple(
+        Sample(sample.name, index[each[depth]], sample.path, sample.offset, sample.size)
+        for sample, each in zip(found, parts, strict=True)
+    )
+    return _checked(path, samples, names)
+
+
+def _from_list(path: Path, classes: Sequence[str] | None, labelled: bool) -> ImageDataset:
+    try:
+        if path.stat().st_size > MAX_LIST_BYTES:
+            raise InputError(f"{path} is larger than {MAX_LIST_BYTES} bytes; is it a list file?")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a list file: {error}.") from error
+    samples = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        name, _, index = line.strip().rpartition(" ")
+        if not labelled:
+            name, index = (name, index) if name and index.isdecimal() else (line.strip(), "0")
+        if not name or not (index.isascii() and index.isdecimal()) or int(index[:9]) >= MAX_CLASSES:
+            raise InputError(f"{path}, line {number}: expected '<path> <class index>', found {line[:80]!r}.")
+        samples.append(Sample(name, int(index[:9]) if labelled else UNLABELLED, path.parent / name))
+    if not samples:
+        raise InputError(f"{path} lists no images.")
+    if not labelled:
+        return ImageDataset(tuple(samples), tuple(classes or ()))
+    highest = max(sample.label for sample in samples)
+    names = tuple(classes) if classes is not None else tuple(f"class_{index}" for index in range(highest + 1))
+    if highest >= len(names):
+        raise InputError(f"{path} has class index {highest}, but the model has {len(names)} classes.")
+    return _checked(path, tuple(samples), names)
+
+
+def _checked(path: Path, samples: tuple[Sample, ...], names: tuple[str, ...]) -> ImageDataset:
+    if len(names) < 2:
+        raise InputError(f"{path} has {len(names)} class; a classifier needs at least two.")
+    return ImageDataset(samples, names)

@@ -1,0 +1,256 @@
+"""Accuracy of a loaded model on labelled images: top-1, top-5, each class, confusion, the most confident mistakes."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..catalog import PublishedFigures, get_model, list_models
+from ..classifier import Classifier
+from ..errors import ImageError, InputError
+from ..labels import ClassLabel
+from .datasets import ImageDataset, Sample, open_dataset
+
+_CONFIDENCE = 0.95
+_TOP = 5
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """A share of right answers, with its 95 % confidence interval."""
+
+    right: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        """``nan`` where there is nothing to count."""
+        return self.right / self.total if self.total else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's score interval (E. B. Wilson, 1927), which also holds for few images and shares near 0 or 1."""
+        if not self.total:
+            return 0.0, 1.0
+        z = NormalDist().inv_cdf((1 + _CONFIDENCE) / 2)
+        n, p = self.total, self.value
+        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+    def agrees_with(self, published: float) -> bool:
+        """Whether the published figure lies within the interval."""
+        low, high = self.interval
+        return low <= published <= high
+
+    def to_dict(self) -> dict[str, Any]:
+        value = self.value if self.total else None
+        return {"value": value, "interval": list(self.interval), "right": self.right, "total": self.total}
+
+
+@dataclass(frozen=True, order=True)
+class Mistake:
+    """An image that the model got wrong."""
+
+    score: float
+    """Probability that the model gave the wrong class."""
+    name: str
+    expected: int
+    predicted: int
+    sample: Sample
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of an evaluation."""
+
+    model: str
+    engine: dict[str, Any]
+    labels: tuple[ClassLabel, ...]
+    top1: Proportion
+    top5: Proportion
+    confusion: NDArray[np.int64]
+    """(classes, classes): images of the class of the row that were taken for the class of the column."""
+    mistakes: tuple[Mistake, ...]
+    """The most confident ones, the worst first."""
+    unreadable: tuple[ImageError, ...]
+    """Images that are in no other figure."""
+    seconds: float
+    published: PublishedFigures | None = None
+    """The catalog's figures of the model of this name."""
+
+    @property
+    def images_per_second(self) -> float:
+        return self.top1.total / self.seconds if self.seconds else float("nan")
+
+    def class_recall(self, index: int) -> Proportion:
+        """Share of the images of class ``index`` that were recognised."""
+        return Proportion(int(self.confusion[index, index]), int(self.confusion[index].sum()))
+
+    def class_precision(self, index: int) -> Proportion:
+        """Share of right answers where the model said ``index``."""
+        return Proportion(int(self.confusion[index, index]), int(self.confusion[:, index].sum()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all figures as JSON types; classes without images or answers are left out of the table."""
+        seen = np.flatnonzero(self.confusion.sum(axis=0) + self.confusion.sum(axis=1))
+        report: dict[str, Any] = {
+            "model": self.model,
+            "engine": self.engine,
+            "images": self.top1.total,
+            "top1": self.top1.to_dict(),
+            "top5": self.top5.to_dict(),
+            "images_per_second": self.images_per_second,
+            "unreadable": [{"image": error.source, "error": error.reason} for error in self.unreadable],
+            "classes": [
+                {
+                    "index": index,
+                    "label": self.labels[index].label,
+                    "recall": self.class_recall(index).to_dict(),
+                    "precision": self.class_precision(index).to_dict(),
+                }
+                for index in seen.tolist()
+            ],
+            "mistakes": [
+                {
+                    "image": mistake.name,
+                    "expected": self.labels[mistake.expected].label,
+                    "predicted": self.labels[mistake.predicted].label,
+                    "score": mistake.score,
+                }
+                for mistake in self.mistakes
+            ],
+        }
+        if self.published is not None:
+            report["published"] = {
+                "top1": self.published.top1,
+                "top1_agrees": self.top1.agrees_with(self.published.top1),
+                "top5": self.published.top5,
+                "top5_agrees": self.top5.agrees_with(self.published.top5),
+                "source": self.published.source,
+            }
+        return report
+
+
+def evaluate(
+    classifier: Classifier,
+    dataset: ImageDataset,
+    *,
+    published: PublishedFigures | None = None,
+    batch_size: int = 8,
+    max_mistakes: int = 48,
+    on_image: Callable[[], object] = lambda: None,
+) -> Evaluation:
+    """Classify every image of ``dataset`` and count.
+
+    Args:
+        classifier: the loaded model.
+        dataset: labelled images; its labels are the model's class indices (see ``with_model_classes``).
+        published: figures to hold the result against.
+        batch_size: images a call of the engine.
+        max_mistakes: how many of the most confident mistakes are kept.
+        on_image: called after each image, for a progress bar.
+
+    Raises:
+        InputError: no image could be read.
+    """
+    classes = classifier.bundle.num_classes
+    confusion = np.zeros((classes, classes), np.int64)
+    right5 = 0
+    worst: list[Mistake] = []
+    unreadable: list[ImageError] = []
+    start = time.perf_counter()
+    results = classifier.predict(map(_source, dataset.samples), _TOP, batch_size, on_error="return")
+    for sample, top in zip(dataset.samples, results, strict=True):
+        on_image()
+        if isinstance(top, ImageError):
+            unreadable.append(ImageError(sample.name, top.reason))
+            continue
+        best = top[0]
+        confusion[sample.label, best.index] += 1
+        right5 += any(prediction.index == sample.label for prediction in top)
+        if best.index != sample.label:
+            mistake = Mistake(best.score, sample.name, sample.label, best.index, sample)
+            (heapq.heappush if len(worst) < max_mistakes else heapq.heappushpop)(worst, mistake)
+    seconds = time.perf_counter() - start
+    total = int(confusion.sum())
+    if not total:
+        raise InputError(f"None of the {len(unreadable)} images could be read; first: {unreadable[0]}.")
+    return Evaluation(
+        model=classifier.bundle.name,
+        engine=classifier.engine.describe(),
+        labels=classifier.bundle.labels,
+        top1=Proportion(int(confusion.trace()), total),
+        top5=Proportion(right5, total),
+        confusion=confusion,
+        mistakes=tuple(sorted(worst, reverse=True)),
+        unreadable=tuple(unreadable),
+        seconds=seconds,
+        published=published,
+    )
+
+
+def open_labelled(path: str | PathLike[str], labels: Sequence[ClassLabel]) -> ImageDataset:
+    """Open labelled images (a folder a class, a tar of one, or a list file) with the model's class indices.
+
+    Raises:
+        InputError: there are no such data, or their classes are not the model's.
+    """
+    if Path(path).is_file() and Path(path).suffix.lower() == ".txt":  # its indices are the model's already
+        return open_dataset(path, classes=[label.label for label in labels])
+    return with_model_classes(open_dataset(path), labels)
+
+
+def published_figures(name: str) -> PublishedFigures | None:
+    """Return the catalog's published figures of a model, if it has any of this name."""
+    return get_model(name).published if name in list_models() else None
+
+
+def with_model_classes(dataset: ImageDataset, labels: Sequence[ClassLabel]) -> ImageDataset:
+    """Replace the dataset's class indices by the model's, by the name of each class.
+
+    A class may be named by its WordNet id, by its label, by the first of a label's comma-separated synonyms (spaces or
+    underscores, any case), or by its index.
+
+    Raises:
+        InputError: a name is none of these, or fits several classes.
+    """
+    by_name: dict[str, set[int]] = {}
+    for index, label in enumerate(labels):
+        for name in {label.wnid or "", _key(label.label), _key(label.label.split(",")[0]), str(index)}:
+            by_name.setdefault(name, set()).add(index)
+    matches = [by_name.get(name) or by_name.get(_key(name)) or set() for name in dataset.classes]
+    strange = [name for name, match in zip(dataset.classes, matches, strict=True) if len(match) != 1]
+    if strange:
+        raise InputError(
+            f"{len(strange)} of {len(dataset.classes)} class names fit no single class of the model: "
+            f"{', '.join(strange[:5])}; name the folders by WordNet id, label or index, or use a list file."
+        )
+    indices = [next(iter(match)) for match in matches]
+    samples = tuple(replace(sample, label=indices[sample.label]) for sample in dataset.samples)
+    return ImageDataset(samples, tuple(label.label for label in labels))
+
+
+def take_evenly(dataset: ImageDataset, limit: int | None) -> ImageDataset:
+    """Return at most ``limit`` samples, spread evenly over the list, so that every class keeps its share."""
+    count = len(dataset.samples)
+    if limit is None or limit >= count:
+        return dataset
+    return ImageDataset(tuple(dataset.samples[index * count // limit] for index in range(limit)), dataset.classes)
+
+
+def _source(sample: Sample) -> Path | bytes:
+    return sample.path if sample.size is None else sample.read()
+
+
+def _key(name: str) -> str:
+    return " ".join(name.replace("_", " ").lower().split())

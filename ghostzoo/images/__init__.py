@@ -1,0 +1,1 @@
+"""From a source to the network's input: sources, reading within limits, preprocessing."""

@@ -1,0 +1,270 @@
+"""The operations that GhostNet's graph is made of, each as ONNX nodes and weights that fit the layout of its input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from .architecture import BATCH_NORM_EPSILON, EMBEDDING_SIZE
+
+if TYPE_CHECKING:
+    import onnx
+
+INPUT_NAME = "pixel_values"
+LOGITS_NAME = "logits"
+EMBEDDING_NAME = "embedding"
+
+# Opset 17 with IR 8 is what TensorRT 10, OpenVINO and every ONNX Runtime since 1.12 read.
+OPSET_VERSION = 17
+IR_VERSION = 8
+
+EMPTY = -1
+_SE_CHANNEL_BLOCK = 8
+
+Arrays = Mapping[str, NDArray[np.float32]]
+Layout = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the graph."""
+
+    name: str
+    layout: Layout
+    """Logical channel of each physical slot, or ``EMPTY``."""
+    size: int
+    """Side in pixels."""
+
+
+def padded(channels: Layout, block: int) -> Layout:
+    """Append empty slots up to a multiple of ``block``."""
+    return np.concatenate([channels, np.full(-len(channels) % block, EMPTY)])
+
+
+def _place(values: NDArray[Any], layout: Layout, axis: int) -> NDArray[Any]:
+    """Gather the logical channels of ``values`` along ``axis`` into physical slots, zero where a slot is empty."""
+    placed = np.take(values, np.maximum(layout, 0), axis=axis)
+    placed[(slice(None),) * axis + (layout == EMPTY,)] = 0
+    return placed
+
+
+class GraphBuilder:
+    """Collects nodes and initializers; one method an operation of the network."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        import onnx.helper
+        import onnx.numpy_helper
+
+        self._helper = onnx.helper
+        self._from_array = onnx.numpy_helper.from_array
+        self._arrays = arrays
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: dict[str, onnx.TensorProto] = {}
+
+    def node(
+        self,
+        operator: str,
+        name: str,
+        inputs: Sequence[Tensor | str],
+        layout: Layout,
+        *,
+        output: str | None = None,
+        size: int | None = None,
+        **attributes: Any,
+    ) -> Tensor:
+        """Append a node; its one output bears the node's name unless ``output`` says otherwise.
+
+        The output is of the first input's size unless ``size`` says otherwise.
+        """
+        output = output or name
+        names = [item.name if isinstance(item, Tensor) else item for item in inputs]
+        self._nodes.append(self._helper.make_node(operator, names, [output], name=name, **attributes))
+        if size is None:
+            size = next(item.size for item in inputs if isinstance(item, Tensor))
+        return Tensor(output, layout, size)
+
+    def concat(self, name: str, tensors: list[Tensor]) -> Tensor:
+        layout = np.concatenate([tensor.layout for tensor in tensors])
+        return self.node("Concat", f"{name}.concat", tensors, layout, axis=1)
+
+    def pool(self, name: str, x: Tensor) -> Tensor:
+        return self.node("GlobalAveragePool", name, [x], x.layout, size=1)
+
+    def conv_bn(
+        self,
+        name: str,
+        key: str,
+        inputs: list[Tensor],
+        layout: Layout,
+        *,
+        relu: bool = False,
+        stride: int = 1,
+    ) -> Tensor:
+        """Convolve the concatenation of ``inputs`` without concatenating: one convolution an input, then their sum."""
+        weight, bias = self._folded(key)
+        weight, bias = _place(weight, layout, 0), _place(bias, layout, 0)
+        parts = []
+        for position, tensor in enumerate(inputs):
+            part = name if len(inputs) == 1 else f"{name}.{'ab'[position]}"
+            placed = _place(weight, tensor.layout, 1)
+            parts.append(self._conv(part, tensor, placed, None if position else bias, layout, stride))
+        x = parts[0] if len(parts) == 1 else self.node("Add", name, parts, layout)
+        return self._relu(name, x) if relu else x
+
+    def depthwise_bn(
+        self,
+        name: str,
+        key: str,
+        x: Tensor,
+        *,
+        layout: Layout | None = None,
+        stride: int = 1,
+        relu: bool = False,
+    ) -> Tensor:
+        """Convolve channel by channel; ``layout`` names the output's logical channels if not the input's."""
+        weight, bias = self._folded(key)
+        # A cheap operation's weights are counted from its own first channel, as its input is.
+        weight, bias = _place(weight, x.layout, 0), _place(bias, x.layout, 0)
+        y = self._conv(name, x, weight, bias, x.layout if layout is None else layout, stride, group=len(x.layout))
+        return self._relu(name, y) if relu else y
+
+    def narrow_ghost(self, name: str, key: str, inputs: list[Tensor], layout: Layout, *, relu: bool = False) -> Tensor:
+        """A whole ghost module without concatenation: the primary half twice, then one depthwise convolution.
+
+        It multiplies the first half by one and adds nothing, which is exact, and is the cheap operation on the second.
+        What the first half costs is less than moving narrow halves into one tensor.
+        """
+        weight, bias = self._folded(f"{key}.cheap_operation")
+        half = len(weight)
+        twice = np.where(layout == EMPTY, EMPTY, layout % half)
+        primary = self.conv_bn(f"{name}.primary", f"{key}.primary_conv", inputs, twice, relu=relu)
+        unchanged = np.zeros_like(weight)
+        unchanged[:, :, weight.shape[2] // 2, weight.shape[3] // 2] = 1
+        weight = _place(np.concatenate([unchanged, weight]), layout, 0)
+        bias = _place(np.concatenate([np.zeros_like(bias), bias]), layout, 0)
+        y = self._conv(f"{name}.cheap", primary, weight, bias, layout, group=len(layout))
+        return self._relu(f"{name}.cheap", y) if relu else y
+
+    def squeeze_excite(self, name: str, key: str, parts: list[Tensor], channels: int) -> list[Tensor]:
+        """Gate each part by clip(excite(relu(squeeze(mean of all parts))), 0, 1): a clip, not a hard-sigmoid."""
+        sides = "ab"[: len(parts)]
+        pooled = [self.pool(f"{name}.pool.{side}", part) for side, part in zip(sides, parts, strict=True)]
+        joined = pooled[0] if len(pooled) == 1 else self.concat(f"{name}.pool", pooled)
+        middle = padded(np.arange(channels), _SE_CHANNEL_BLOCK)
+        squeezed = self.pointwise_linear(f"{name}.squeeze", f"{key}.squeeze", joined, middle)
+        squeezed = self._relu(f"{name}.squeeze", squeezed)
+        limits = [self._constant("zero", np.float32(0)), self._constant("one", np.float32(1))]
+        gated = []
+        for side, part in zip(sides, parts, strict=True):
+            gate = self.pointwise_linear(f"{name}.excite.{side}", f"{key}.excitation", squeezed, part.layout)
+            gate = self.node("Clip", f"{name}.gate.{side}", [gate, *limits], part.layout)
+            gated.append(
+                self.node(
+                    "Mul", f"{name}.{side}", [part, self._spread(f"{name}.spread.{side}", gate, part)], part.layout
+                )
+            )
+        return gated
+
+    def _spread(self, name: str, gate: Tensor, like: Tensor) -> Tensor:
+        """Repeat a 1x1 tensor over the pixels of ``like``.
+
+        The multiplication would do that by itself, but where the batch is fixed, ONNX Runtime multiplies tensors of
+        equal shape in its blocked layout, and any others outside it.
+        """
+        scales = self._constant(f"scales.{like.size}", np.array([1, 1, like.size, like.size], np.float32))
+        return self.node(
+            "Resize",
+            name,
+            [gate, "", scales],
+            gate.layout,
+            size=like.size,
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
+
+    def pointwise_linear(self, name: str, key: str, x: Tensor, layout: Layout) -> Tensor:
+        """Apply a Linear layer to an (N, C, 1, 1) tensor as a 1x1 convolution; Paddle's weight is (in, out)."""
+        weight = self._arrays[f"{key}.weight"].T[:, :, None, None]
+        weight = _place(_place(weight, layout, 0), x.layout, 1)
+        bias = _place(self._arrays[f"{key}.bias"], layout, 0)
+        return self._conv(name, x, weight, bias, layout)
+
+    def _conv(
+        self,
+        name: str,
+        x: Tensor,
+        weight: NDArray[Any],
+        bias: NDArray[Any] | None,
+        layout: Layout,
+        stride: int = 1,
+        group: int = 1,
+    ) -> Tensor:
+        kernel = weight.shape[-1]
+        operands: list[Tensor | str] = [x, self._constant(f"{name}.weight", weight)]
+        if bias is not None:
+            operands.append(self._constant(f"{name}.bias", bias))
+        return self.node(
+            "Conv",
+            name,
+            operands,
+            layout,
+            size=-(-x.size // stride),
+            kernel_shape=[kernel, kernel],
+            strides=[stride, stride],
+            pads=[kernel // 2] * 4,
+            dilations=[1, 1],
+            group=group,
+        )
+
+    def _relu(self, name: str, x: Tensor) -> Tensor:
+        return self.node("Relu", f"{name}.relu", [x], x.layout)
+
+    def _folded(self, key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Weight and bias of a convolution with its batch-norm folded in."""
+        gamma, beta, mean, variance = (
+            self._arrays[f"{key}._batch_norm.{name}"].astype(np.float64)
+            for name in ("weight", "bias", "_mean", "_variance")
+        )
+        scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
+        weight = self._arrays[f"{key}._conv.weight"].astype(np.float64) * scale[:, None, None, None]
+        return weight, beta - mean * scale
+
+    def _constant(self, name: str, values: NDArray[Any] | np.float32) -> str:
+        if name not in self._initializers:
+            # Raw tensor bytes are little-endian on every machine.
+            self._initializers[name] = self._from_array(
+                np.ascontiguousarray(values, dtype="<f4").reshape(np.shape(values)), name
+            )
+        return name
+
+    def serialize(self, model_name: str, num_classes: int, image_size: int, metadata: Mapping[str, str]) -> bytes:
+        import onnx
+
+        def value(name: str, *shape: int) -> onnx.ValueInfoProto:
+            info: onnx.ValueInfoProto
+            info = self._helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", *shape])
+            return info
+
+        graph = self._helper.make_graph(
+            self._nodes,
+            model_name,
+            inputs=[value(INPUT_NAME, 3, image_size, image_size)],
+            outputs=[value(LOGITS_NAME, num_classes), value(EMBEDDING_NAME, EMBEDDING_SIZE)],
+            initializer=list(self._initializers.values()),
+        )
+        model = self._helper.make_model(
+            graph,
+            opset_imports=[self._helper.make_opsetid("", OPSET_VERSION)],
+            ir_version=IR_VERSION,
+            producer_name="ghostzoo",
+            producer_version=__version__,
+        )
+        self._helper.set_model_props(model, dict(metadata))
+        serialized: bytes = model.SerializeToString(deterministic=True)
+        return serialized

@@ -1,0 +1,1 @@
+"""Files that Paddle wrote, read as data: weights as pickles, and programs."""

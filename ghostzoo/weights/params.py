@@ -1,0 +1,222 @@
+"""Official PaddleClas weights: read a ``.pdparams`` file without executing anything in it, and check that it fits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import WeightsError
+from ..network.architecture import Architecture
+from .pickle_data import DamagedPickleError, UnsafePickleError, load_pickle_data
+
+MAX_WEIGHTS_BYTES = 512 * 2**20
+"""Largest weight file that is read; the largest official one has 30 MB."""
+
+# Written beside the tensors by paddle.save: a dict from structured to parameter names. Not a tensor.
+_NAME_TABLE = "StructuredToParameterName@@"
+# Candidates in 1.0: thousandths first; two channel counts may change within one of them, but not within the finer step.
+_WIDTH_STEPS = (1_000, 100_000)
+_MAX_LISTED_KEYS = 10
+_MAX_KEY_SHOWN = 160
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of one weight file, float32 under the official keys, and the file's identity."""
+
+    arrays: Mapping[str, NDArray[np.float32]]
+    architecture: Architecture
+    file_name: str
+    sha256: str
+    size: int
+    """Bytes of the file."""
+
+
+def read_weights(
+    path: str | PathLike[str],
+    *,
+    width: float | None = None,
+    num_classes: int | None = None,
+    max_bytes: int = MAX_WEIGHTS_BYTES,
+) -> Weights:
+    """Read an official ``.pdparams`` file, as Paddle 2.x and 3.x write it, and check it against the architecture.
+
+    Args:
+        path: the file.
+        width: the expected width; ``None`` accepts the one that the shapes show.
+        num_classes: the expected class count; ``None`` accepts the one that the shapes show.
+        max_bytes: a larger file is refused before it is read.
+
+    Raises:
+        WeightsError: the file is missing, too large, damaged, unsafe, or does not fit the architecture.
+    """
+    path = Path(path)
+    data = _read_file(path, max_bytes)
+    try:
+        arrays = _named_arrays(load_pickle_data(data), len(data))
+        architecture = infer_architecture(arrays)
+        _check_expected(architecture, width, num_classes)
+        check_weights(arrays, architecture)
+    except UnsafePickleError as error:
+        raise WeightsError(
+            f"{path} is refused as weights: {error}. Nothing in it was executed; get the file from a source you trust."
+        ) from error
+    except DamagedPickleError as error:
+        raise WeightsError(f"{path} is no readable .pdparams file: {error}. Download it again.") from error
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    file_name = path.name.encode("utf-8", "backslashreplace").decode()  # POSIX names need not be UTF-8, documents must
+    return Weights(arrays, architecture, file_name, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def infer_architecture(arrays: Mapping[str, NDArray[np.float32]]) -> Architecture:
+    """Find width and class count from the shapes of the stem and of the last layers.
+
+    Raises:
+        WeightsError: a tensor that decides is missing, or no width has these shapes.
+    """
+    weight, last = arrays.get("fc_1.weight"), arrays.get("conv_last._conv.weight")
+    if weight is None or last is None or weight.ndim != 2 or last.ndim != 4:
+        raise WeightsError(
+            "these are no GhostNet weights in the official format: fc_1.weight (2-D) and conv_last._conv.weight (4-D) "
+            f"are needed, found {_shorten(sorted(arrays))}."
+        )
+    shapes = {key: array.shape for key, array in arrays.items()}
+    candidates = _candidate_widths(last.shape[0], _WIDTH_STEPS[0])
+    if not candidates:
+        raise WeightsError(f"no GhostNet width has {last.shape[0]} channels in conv_last; are these other weights?")
+    num_classes = max(1, weight.shape[1])
+    for width in chain.from_iterable(_candidate_widths(last.shape[0], steps) for steps in _WIDTH_STEPS):
+        architecture = Architecture.of(width, num_classes)
+        if all(
+            shapes.get(f"{block.key}.ghost_module_2.cheap_operation._conv.weight", (0,))[0] == block.out_channels // 2
+            and shapes.get(f"{block.key}.ghost_module_1.cheap_operation._conv.weight", (0,))[0]
+            == block.hidden_channels // 2
+            for block in architecture.blocks
+        ):
+            return architecture
+    # No width fits every block: take the one that fits the last layer, so that the check names all misfits at once.
+    return Architecture.of(candidates[0], num_classes)
+
+
+@lru_cache(maxsize=16)
+def _candidate_widths(last_channels: int, steps: int) -> tuple[float, ...]:
+    """Widths (multiples of 1 / ``steps``, rounder ones first) whose last convolution has ``last_channels`` channels."""
+    low, high = max(1, last_channels - 4), last_channels + 4
+    widths = [step / steps for step in range(low * steps // 960, high * steps // 960 + 2) if step]
+    fitting = [width for width in widths if width <= 64 and Architecture.of(width, 1).last_channels == last_channels]
+    return tuple(sorted(fitting, key=lambda width: (len(repr(width)), width)))
+
+
+def check_weights(arrays: Mapping[str, NDArray[np.float32]], architecture: Architecture) -> None:
+    """Check that the tensors are exactly those of ``architecture`` and finite.
+
+    Raises:
+        WeightsError: names all missing, unexpected, mis-shaped and non-finite tensors at once.
+    """
+    expected = architecture.state_shapes()
+    missing = [key for key in expected if key not in arrays]
+    unexpected = [key for key in arrays if key not in expected]
+    misshaped = [
+        f"{key} {arrays[key].shape} instead of {shape}"
+        for key, shape in expected.items()
+        if key in arrays and arrays[key].shape != shape
+    ]
+    broken = [key for key in expected if key in arrays and not np.isfinite(arrays[key]).all()]
+    broken += [
+        f"{key} below zero"
+        for key in expected
+        if key in arrays and key.endswith("._variance") and arrays[key].size and arrays[key].min() < 0
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "mis-shaped": misshaped, "not finite": broken}
+    found = [f"{len(keys)} {kind}: {_shorten(keys)}" for kind, keys in problems.items() if keys]
+    if found:
+        raise WeightsError(
+            f"the weights do not fit GhostNet of width {architecture.width:g} with {architecture.num_classes} classes; "
+            + "; ".join(found)
+            + ". Check the model name and the file."
+        )
+
+
+def _check_expected(architecture: Architecture, width: float | None, num_classes: int | None) -> None:
+    if width is not None and Architecture.of(width, 1).blocks != Architecture.of(architecture.width, 1).blocks:
+        raise WeightsError(
+            f"the weights are of width {architecture.width:g}, not {width:g} as was asked for; "
+            "check the model name and the file."
+        )
+    if num_classes is not None and architecture.num_classes != num_classes:
+        raise WeightsError(
+            f"the weights have {architecture.num_classes} classes, not {num_classes} as was asked for; "
+            "check the labels and the file."
+        )
+
+
+def _read_file(path: Path, max_bytes: int) -> bytes:
+    try:
+        if not path.is_file():
+            raise WeightsError(f"There is no weight file {path}; check the path.")
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise WeightsError(
+                f"{path} has {size} bytes, more than the {max_bytes} that are read; is it a GhostNet weight file?"
+            )
+        with path.open("rb") as file:
+            data = file.read(size + 1)  # read() allocates what it is asked for, so never the limit itself
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}; check its permissions.") from error
+    if len(data) > size:
+        raise WeightsError(f"{path} grew beyond {size} bytes while it was read; try again when it is whole.")
+    return data
+
+
+def _named_arrays(content: Any, file_size: int) -> dict[str, NDArray[np.float32]]:
+    if not isinstance(content, dict):
+        raise WeightsError(
+            f"a weight file holds a dict of tensors, this one a {type(content).__name__}; is it another kind of file?"
+        )
+    arrays: dict[str, NDArray[np.float32]] = {}
+    strange: list[str] = []
+    unused = file_size
+    for key, value in content.items():
+        if key == _NAME_TABLE:
+            continue
+        # Some Paddle versions save each tensor as (parameter name, array).
+        if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
+            value = value[1]
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            # Many keys may name one array, and converting would copy it for each of them.
+            unused -= value.nbytes
+            if unused < 0:
+                raise WeightsError(
+                    "its tensors share their contents, so together they are larger than the file; "
+                    "get it from a source you trust."
+                )
+            arrays[key] = np.ascontiguousarray(value, dtype=np.float32)
+        else:
+            strange.append(f"{key} ({getattr(value, 'dtype', type(value).__name__)})")
+    if strange:
+        raise WeightsError(
+            f"{len(strange)} of its {len(content)} entries are no floating-point tensors: {_shorten(strange)}. Is it "
+            "an optimiser's state? The weights are in the .pdparams file."
+        )
+    return arrays
+
+
+def _shorten(items: list[str]) -> str:
+    shown = ", ".join(map(_shown, items[:_MAX_LISTED_KEYS]))
+    return shown + (f" and {len(items) - _MAX_LISTED_KEYS} more" if len(items) > _MAX_LISTED_KEYS else "") or "nothing"
+
+
+def _shown(item: str) -> str:
+    """Keys come from the file: no terminal codes, no lone surrogates, no megabytes in a message."""
+    item = item if len(item) <= _MAX_KEY_SHOWN else f"{item[:_MAX_KEY_SHOWN]}..."
+    return item if item.isprintable() else ascii(item)

@@ -1,0 +1,113 @@
+"""Paddle's program and weight files as data: what they hold is checked before Paddle reads them.
+
+A program may have any of Paddle's operators, some of which read and write files or call back into Python. A GhostNet
+needs a few that compute, and a program with any other is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterable
+from typing import Any
+
+from ..errors import WeightsError
+
+MAX_PROGRAM_BYTES = 16 * 2**20
+"""The program of a GhostNet has less than 1 MB."""
+
+_COMPUTING = frozenset(
+    {
+        *("conv2d", "depthwise_conv2d", "batch_norm", "batch_norm_", "pool2d", "relu", "clip", "dropout", "softmax"),
+        *("matmul", "matmul_v2", "mul", "elementwise_add", "elementwise_mul", "add", "multiply", "scale", "mean"),
+        *("concat", "reshape", "reshape2", "squeeze", "squeeze2", "unsqueeze", "unsqueeze2", "assign"),
+        *("flatten", "flatten_contiguous_range", "full", "full_int_array", "fill_constant", "combine", "parameter"),
+        *("p", "feed", "data", "fetch", "builtin"),
+    }
+)
+"""Names of operators in old and new programs; ``p`` is a parameter, ``combine`` a list of tensors, in new ones."""
+_MAX_SHOWN = 60
+# Version, number of LoD levels, version of the tensor, bytes of its description; then the description, then the data.
+_TENSOR_HEADER = struct.Struct("<IQIi")
+
+
+def check_operators(names: Iterable[str]) -> None:
+    """Check the operators of a program.
+
+    Raises:
+        WeightsError: there is one that a GhostNet does not need.
+    """
+    strange = sorted(set(names) - _COMPUTING)
+    if strange:
+        shown = ", ".join(ascii(name[:_MAX_SHOWN]) for name in strange[:5])
+        raise WeightsError(f"its program has operators that a GhostNet does not need and that are not run: {shown}.")
+
+
+def json_operators(content: Any) -> list[Any]:
+    """Return the operators of a parsed program of Paddle 3, checked.
+
+    Raises:
+        WeightsError: there are operators that a GhostNet does not need.
+        Exception: of any kind, from a damaged program.
+    """
+    (region,) = content["program"]["regions"]
+    (block,) = region["blocks"]
+    operators: list[Any] = block["ops"]
+    # An operator's name follows the number of its dialect: "1.conv2d". Those with regions are control flow.
+    check_operators(name.partition(".")[2] or name for name in (operator["#"] for operator in operators))
+    if any("regions" in operator for operator in operators):
+        raise WeightsError("its program has branches or loops, which a GhostNet does not need.")
+    return operators
+
+
+def check_json_program(data: bytes) -> bytes:
+    """Check a program of Paddle 3; return it as it was read, so that no other reader can see something else in it.
+
+    Raises:
+        WeightsError: the program is damaged, or has operators that a GhostNet does not need.
+    """
+    if len(data) > MAX_PROGRAM_BYTES:
+        raise WeightsError(f"its program has {len(data)} bytes, more than the {MAX_PROGRAM_BYTES} that are read.")
+    try:
+        content = json.loads(data)
+        json_operators(content)
+    except WeightsError:
+        raise
+    except Exception as error:  # json raises errors of several kinds, and a damaged program more
+        raise WeightsError(f"its program is damaged ({shorten(error)}).") from error
+    return json.dumps(content).encode()
+
+
+def check_params(data: bytes) -> None:
+    """Check that a ``.pdiparams`` file, of Paddle 2 or 3, is a sequence of float32 tensors that fills it exactly.
+
+    Paddle itself would take sizes and offsets as they come.
+
+    Raises:
+        WeightsError: it is something else.
+    """
+    from paddle.base.proto import framework_pb2
+
+    position = 0
+    try:
+        while position < len(data):
+            version, levels, tensor_version, description_size = _TENSOR_HEADER.unpack_from(data, position)
+            if (version, levels, tensor_version) != (0, 0, 0) or description_size < 0:
+                raise ValueError(f"no tensor starts at byte {position}")
+            position += _TENSOR_HEADER.size
+            description = framework_pb2.VarType.TensorDesc.FromString(data[position : position + description_size])
+            if description.data_type != framework_pb2.VarType.FP32 or any(side < 0 for side in description.dims):
+                raise ValueError(f"the tensor before byte {position} is not of float32")
+            position += description_size + 4 * math.prod(description.dims)
+        if not data:
+            raise ValueError("there are none")
+        if position != len(data):
+            raise ValueError(f"its tensors need {position} bytes, it has {len(data)}")
+    except Exception as error:  # struct and protobuf have errors of their own
+        raise WeightsError(f"its weights are damaged ({shorten(error)}); get the file again.") from error
+
+
+def shorten(error: Exception) -> str:
+    """Describe an error in one short line of ASCII."""
+    return f"{type(error).__name__}: {ascii(str(error)[:200])[1:-1]}"

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import csv
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import ghostzoo
+from ghostzoo import Classifier, InputError
+from ghostzoo.bundle.folder import Bundle
+from ghostzoo.catalog import get_model
+from ghostzoo.evaluation.datasets import ImageDataset, open_dataset
+from ghostzoo.evaluation.evaluate import (
+    Proportion,
+    evaluate,
+    open_labelled,
+    published_figures,
+    take_evenly,
+    with_model_classes,
+)
+from ghostzoo.evaluation.report import write_report
+from ghostzoo.labels import ClassLabel, imagenet_labels
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_bundle: Bundle) -> Iterator[Classifier]:
+    with ghostzoo.load(tiny_bundle.path, threads=1) as clf:
+        yield clf
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pictures each of three of the seven classes."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for name in ("class-0", "class-3", "Class-6"):
+        (folder / name).mkdir()
+        for index in range(4):
+            picture = cv2.resize(rng.integers(0, 256, (5, 5, 3), np.uint8), (70, 80))
+            cv2.imwrite(str(folder / name / f"{index}.png"), picture)
+    return folder
+
+
+def test_wilson_interval() -> None:
+    # Values of R's binom.confint(methods = "wilson").
+    low, high = Proportion(80, 100).interval
+    assert (low, high) == pytest.approx((0.7111708, 0.8666331), abs=1e-6)
+    assert Proportion(0, 10).interval == pytest.approx((0.0, 0.2775328), abs=1e-6)
+    assert Proportion(10, 10).interval[1] == 1.0
+    assert Proportion(80, 100).agrees_with(0.75)
+    assert not Proportion(80, 100).agrees_with(0.70)
+
+
+def test_figures_are_those_counted_by_hand(classifier: Classifier, data: Path) -> None:
+    dataset = open_labelled(data, classifier.bundle.labels)
+    paths = [sample.path for sample in dataset.samples]
+    probabilities = classifier.probabilities(paths)
+    truth = np.array([int(path.parent.name[-1]) for path in paths])
+    order = np.argsort(-probabilities, axis=1)
+    result = evaluate(classifier, dataset)
+    assert result.top1 == Proportion(int((order[:, 0] == truth).sum()), 12)
+    assert result.top5 == Proportion(int((order[:, :5] == truth[:, None]).any(axis=1).sum()), 12)
+    for index in range(7):
+        assert result.class_recall(index).total == int((truth == index).sum())
+        assert result.class_precision(index).total == int((order[:, 0] == index).sum())
+    wrong = sorted((p.max() for p, t in zip(probabilities, truth, strict=True) if p.argmax() != t), reverse=True)
+    assert [mistake.score for mistake in result.mistakes] == pytest.approx(wrong, rel=1e-5)
+    assert result.to_dict()["classes"][0]["label"] == "class-0"
+
+
+def test_a_tar_and_a_list_give_the_same(classifier: Classifier, data: Path, tmp_path: Path) -> None:
+    expected = evaluate(classifier, open_labelled(data, classifier.bundle.labels))
+    with tarfile.open(tmp_path / "data.tar", "w") as tar:
+        tar.add(data, "val")
+    listing = data / "val_list.txt"
+    lines = [f"{path.relative_to(data)} {path.parent.name[-1]}" for path in sorted(data.rglob("*.png"))]
+    listing.write_text("\n".join(lines) + "\n")
+    for source in (tmp_path / "data.tar", listing):
+        result = evaluate(classifier, open_labelled(source, classifier.bundle.labels))
+        np.testing.assert_array_equal(result.confusion, expected.confusion)
+    listing.unlink()
+
+
+def test_unreadable_images_are_listed_and_not_counted(classifier: Classifier, data: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    (folder / "class-3" / "broken.jpg").write_bytes(b"no image")
+    result = evaluate(classifier, open_labelled(folder, classifier.bundle.labels))
+    assert result.top1.total == 12
+    assert [error.source for error in result.unreadable] == ["class-3/broken.jpg"]
+
+
+def test_only_unreadable_images_are_an_error(classifier: Classifier, tmp_path: Path) -> None:
+    for name in ("class-0", "class-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="None of the 2 images"):
+        evaluate(classifier, open_labelled(tmp_path, classifier.bundle.labels))
+
+
+def dataset_of(*names: str) -> ImageDataset:
+    return ImageDataset((), names)
+
+
+def test_classes_are_matched_by_wnid_label_synonym_or_index() -> None:
+    labels = imagenet_labels()
+    classes = with_model_classes(dataset_of("n02123045", "Golden_Retriever", "tench", "999"), labels).classes
+    assert classes == tuple(label.label for label in labels)
+    for wrong in ("no such class", "crane", "1000"):  # two of ImageNet's classes are called crane
+        with pytest.raises(InputError, match=wrong):
+            with_model_classes(dataset_of("tench", wrong), labels)
+
+
+def test_indices_follow_the_models_classes(data: Path, classifier: Classifier) -> None:
+    dataset = with_model_classes(open_dataset(data), classifier.bundle.labels)
+    assert {(sample.name.split("/")[0], sample.label) for sample in dataset.samples} == {
+        ("class-0", 0),
+        ("class-3", 3),
+        ("Class-6", 6),
+    }
+
+
+def test_a_limit_keeps_the_share_of_every_class(data: Path, classifier: Classifier) -> None:
+    dataset = take_evenly(open_labelled(data, classifier.bundle.labels), 6)
+    assert sorted(sample.label for sample in dataset.samples) == [0, 0, 3, 3, 6, 6]
+    assert take_evenly(dataset, None) is dataset
+    assert take_evenly(dataset, 100) is dataset
+
+
+def test_published_figures_stand_beside_the_measured_ones(classifier: Classifier, data: Path) -> None:
+    figures = published_figures("GhostNet_x1_0")
+    assert figures == get_model("GhostNet_x1_0").published
+    assert published_figures("mine") is None
+    result = evaluate(classifier, open_labelled(data, classifier.bundle.labels), published=figures)
+    published = result.to_dict()["published"]
+    assert published["top1"] == 0.7402
+    assert published["top1_agrees"] == result.top1.agrees_with(0.7402)
+
+
+def test_the_report_is_written_whole(classifier: Classifier, data: Path, tmp_path: Path) -> None:
+    result = evaluate(classifier, open_labelled(data, classifier.bundle.labels))
+    files = write_report(result, tmp_path / "report")
+    assert sorted(path.name for path in files) == ["classes.csv", "confusion.png", "mistakes.png", "report.json"]
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(path.name for path in files)
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["top1"]["right"] == result.top1.right
+    with (tmp_path / "report" / "classes.csv").open() as file:
+        assert sum(int(row["images"]) for row in csv.DictReader(file)) == 12
+    for name in ("confusion.png", "mistakes.png"):
+        picture = cv2.imread(str(tmp_path / "report" / name))
+        assert picture.shape[0] > 100
+        assert picture.std() > 10
+
+
+def test_a_report_folder_that_cannot_be_made_is_one_error(classifier: Classifier, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    result = evaluate(classifier, open_labelled(data, classifier.bundle.labels))
+    with pytest.raises(InputError, match="Cannot write the report"):
+        write_report(result, tmp_path / "file")
+
+
+def test_one_label_for_two_classes_needs_their_index() -> None:
+    labels = [ClassLabel("bank"), ClassLabel("bank"), ClassLabel("river")]
+    with pytest.raises(InputError, match="bank"):
+        with_model_classes(dataset_of("bank", "river"), labels)
+    assert with_model_classes(dataset_of("0", "1", "river"), labels).classes == ("bank", "bank", "river")

@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ghostzoo.errors import ImageError
+from ghostzoo.images.header import HeaderError, decoded_size
+from ghostzoo.images.reading import ImageLimits, read_image
+from tests.fixtures.pictures import FORMATS, encoded, picture
+
+LARGE, SMALL = (300, 200), (50, 40)
+ENCODED = {name: encoded(picture(), kind, **options) for name, (kind, options) in FORMATS.items()}
+
+
+def opencv_size(data: bytes) -> tuple[int, int] | None:
+    """What the decoder makes of it, without any check of ours."""
+    try:
+        pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+    return None if pixels is None else (pixels.shape[1], pixels.shape[0])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("size", [(45, 30), (1, 1), (17, 200)])
+def test_the_size_is_the_decoders(name: str, size: tuple[int, int]) -> None:
+    kind, options = FORMATS[name]
+    data = encoded(picture(*size), kind, **options)
+    assert decoded_size(data) == size == opencv_size(data)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_truncated_file_is_an_error_not_half_a_picture(name: str, share: float) -> None:
+    data = ENCODED[name]
+    with pytest.raises(ImageError, match=r"truncated|damaged"):
+        read_image(data[: int(len(data) * share)])
+
+
+def test_what_follows_the_end_of_a_jpeg_does_not_matter() -> None:
+    # Phones append a film, whose bytes may look like a scan that begins and never ends.
+    data = ENCODED["jpeg"] + b"ftypmp42" + b"\xff\xda\0\x08" * 20
+    np.testing.assert_array_equal(read_image(data), read_image(ENCODED["jpeg"]))
+
+
+def test_a_truncated_jpeg_with_a_whole_thumbnail_is_truncated() -> None:
+    thumbnail = ENCODED["jpeg"]
+    app1 = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 8) + b"Exif\0\0" + thumbnail
+    data = encoded(picture(400, 300), "JPEG")
+    whole = data[:2] + app1 + data[2:]
+    assert decoded_size(whole) == (400, 300) == opencv_size(whole)
+    with pytest.raises(HeaderError, match="truncated"):
+        decoded_size(whole[:-2000])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GIF89a",
+        b"\xff\xd8\xff",
+        b"BM",
+        b"II*\0",
+        b"MM\0*\0\0\0\x08\0\x09",
+        b"\x89PNG\r\n\x1a\n\0\0IEND",
+        b"RIFF\0\0\0\0WEBP",
+    ],
+)
+def test_a_header_that_breaks_off_is_an_error(data: bytes) -> None:
+    with pytest.raises(HeaderError, match=r"truncated|damaged"):
+        decoded_size(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"no image",
+        b"%PDF-1.7",
+        b"\0" * 64,
+        b'<svg width="9" height="9"/>',
+        b"P7\nWIDTH 2\n",
+        b"PK\x03\x04",
+        b"#?RADIANCE\n",
+    ],
+)
+def test_another_format_is_an_error_that_names_those_that_are_read(data: bytes) -> None:
+    with pytest.raises(HeaderError, match=r"no image in a format that is read \(JPEG, PNG, WebP"):
+        decoded_size(data)
+
+
+def test_avif_and_heic_are_refused_with_a_way_out() -> None:
+    with pytest.raises(HeaderError, match="AVIF and HEIC are not read; convert it to PNG, or open it with PIL"):
+        decoded_size(b"\0\0\0\x20ftypavif" + bytes(64))
+
+
+# Below: files whose size could be read in two ways. Each shows SMALL to a careless reader and LARGE to the decoder.
+
+
+def jpeg_frame(data: bytes) -> bytes:
+    start = data.index(b"\xff\xc0")
+    return data[start : start + 2 + int.from_bytes(data[start + 2 : start + 4])]
+
+
+def ambiguous_jpeg() -> bytes:
+    """The decoder passes over FF 00 as rubbish; taken as a marker with a length, it hides the true frame header."""
+    data, fake = encoded(picture(*LARGE), "JPEG"), jpeg_frame(encoded(picture(*SMALL), "JPEG"))
+    frame = jpeg_frame(data)
+    before, after = data[2:].split(frame)
+    hidden = before + frame + b"\xff\xfe" + struct.pack(">H", len(fake) + 2)
+    return data[:2] + b"\xff\0" + struct.pack(">H", len(hidden) + 2) + hidden + fake + after
+
+
+def ambiguous_ppm() -> bytes:
+    """The decoder ends a comment at a carriage return, others at a line feed."""
+    return b"P6\n#\r300 200 255\r\n50 40 255\n" + bytes(300 * 200 * 3)
+
+
+def tiff_with(data: bytes, first: list[bytes]) -> bytes:
+    """The TIFF file with a new directory at its end, in which these entries come first."""
+    (start,) = struct.unpack_from("<L", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    tags = {entry[:2] for entry in first}
+    entries = [data[start + 2 + 12 * index :][:12] for index in range(count)]
+    entries = first + [entry for entry in entries if entry[:2] not in tags]
+    data += bytes(len(data) % 2)
+    return (
+        data[:4]
+        + struct.pack("<LL", len(data), 0)[:4]
+        + data[8:]
+        + struct.pack("<H", len(entries))
+        + b"".join(entries)
+        + bytes(4)
+    )
+
+
+def tiff_entry(tag: int, value: int, kind: int = 3, count: int = 1) -> bytes:
+    return struct.pack("<HHLL", tag, kind, count, value)
+
+
+def doubled_tiff() -> bytes:
+    return tiff_with(
+        encoded(picture(*LARGE), "TIFF", compression="tiff_adobe_deflate"),
+        [tiff_entry(256, 300), tiff_entry(256, 50), tiff_entry(257, 200), tiff_entry(257, 40)],
+    )
+
+
+def webp_in_small_canvas() -> bytes:
+    canvas = b"VP8X" + struct.pack("<LL", 10, 0) + (49).to_bytes(3, "little") + (39).to_bytes(3, "little")
+    body = b"WEBP" + canvas + encoded(picture(*LARGE), "WEBP")[12:]
+    return b"RIFF" + struct.pack("<L", len(body)) + body
+
+
+def animation_in_small_canvas() -> bytes:
+    data = encoded(picture(*LARGE), "WEBP", save_all=True, append_images=[Image.new("RGB", LARGE)])
+    start = data.index(b"VP8X") + 12
+    return data[:start] + (49).to_bytes(3, "little") + (39).to_bytes(3, "little") + data[start + 6 :]
+
+
+def gif_on_small_screen() -> bytes:
+    data = encoded(picture(*LARGE), "GIF")
+    return data[:6] + struct.pack("<HH", *SMALL) + data[10:]
+
+
+def png_with_two_headers() -> bytes:
+    return encoded(picture(*SMALL), "PNG")[:33] + encoded(picture(*LARGE), "PNG")[8:]
+
+
+def jpeg2000_in_small_box() -> bytes:
+    data = encoded(picture(*LARGE), "JPEG2000")
+    start = data.index(b"ihdr") + 4
+    return data[:start] + struct.pack(">LL", SMALL[1], SMALL[0]) + data[start + 8 :]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        ambiguous_jpeg,
+        ambiguous_ppm,
+        doubled_tiff,
+        webp_in_small_canvas,
+        animation_in_small_canvas,
+        gif_on_small_screen,
+        png_with_two_headers,
+        jpeg2000_in_small_box,
+    ],
+)
+def test_no_header_shows_the_limit_one_size_and_the_decoder_another(make: Any) -> None:
+    data = make()
+    decoded = opencv_size(data)
+    try:
+        width, height = decoded_size(data)
+    except HeaderError:
+        pass
+    else:
+        assert decoded is None or decoded == (width, height)
+    with pytest.raises(ImageError):
+        read_image(data, ImageLimits(max_pixels=SMALL[0] * SMALL[1]))
+
+
+def test_the_crafted_files_would_deceive_a_careless_reader() -> None:
+    assert opencv_size(ambiguous_jpeg()) == LARGE
+    assert opencv_size(ambiguous_ppm()) == LARGE
+    assert opencv_size(doubled_tiff()) not in (None, SMALL)
+    import imagesize
+
+    for data in (ambiguous_jpeg(), ambiguous_ppm(), doubled_tiff()):
+        assert imagesize.get(io.BytesIO(data)) == SMALL
+
+
+def test_tiles_count_as_what_they_hold() -> None:
+    data = encoded(picture(*SMALL), "TIFF")
+    assert decoded_size(tiff_with(data, [tiff_entry(322, 30000), tiff_entry(323, 30000)])) == (30000, 30000)
+    assert decoded_size(tiff_with(data, [tiff_entry(322, 16), tiff_entry(323, 32)])) == (64, 64)
+    assert decoded_size(tiff_with(data, [tiff_entry(256, 70000, kind=4)])) == (70000, 40)
+
+
+@pytest.mark.parametrize(
+    "entry", [tiff_entry(256, 50, kind=1), tiff_entry(257, 8, count=2), tiff_entry(256, 5, kind=16)]
+)
+def test_a_tiff_size_in_an_unusual_form_is_refused(entry: bytes) -> None:
+    with pytest.raises(HeaderError, match=r"(width|height) twice or in no valid form"):
+        decoded_size(tiff_with(encoded(picture(*SMALL), "TIFF"), [entry]))
+
+
+def test_a_tiff_without_a_size_is_refused() -> None:
+    with pytest.raises(HeaderError, match="gives no size"):
+        decoded_size(b"II*\0" + struct.pack("<LH", 8, 0) + bytes(4))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(ENCODED)), st.data())
+def test_a_changed_header_never_hides_a_larger_image(name: str, data: st.DataObject) -> None:
+    content = bytearray(ENCODED[name])
+    changes = st.tuples(st.integers(0, min(len(content), 700) - 1), st.integers(0, 255))
+    for position, value in data.draw(st.lists(changes, min_size=1, max_size=6)):
+        content[position] = value
+    try:
+        width, height = decoded_size(bytes(content))
+    except HeaderError:
+        return
+    if width * height > 10**6:
+        return  # it is not decoded then
+    decoded = opencv_size(bytes(content))
+    assert decoded is None or decoded == (width, height)
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">L", len(body)) + kind + body + struct.pack(">L", zlib.crc32(kind + body))
+
+
+def bomb_png(width: int, height: int) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("kind", [b"IHDR", b"IDAT", b"tEXt", b"IEND"])
+@pytest.mark.parametrize("claimed", [2**31 - 1, 2**31 + 5, 2**32 - 1])
+def test_a_png_chunk_that_claims_more_than_there_is_allocates_nothing(kind: bytes, claimed: int) -> None:
+    text = chunk(b"tEXt", b"Comment\0x")
+    data = bytearray(encoded(picture(*SMALL), "PNG"))
+    data[33:33] = text
+    start = data.index(kind) - 4
+    data[start : start + 4] = struct.pack(">L", claimed)
+    with pytest.raises(HeaderError, match="truncated or damaged"):
+        decoded_size(bytes(data))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bomb_png(2**31 - 1, 2**31 - 1),
+        bomb_png(15000, 15000),
+        b"P6 30000 30000 255\n" + bytes(100),
+        b"BM" + struct.pack("<LLLLllHHL", 100, 0, 54, 40, 30000, -30000, 1, 24, 0) + bytes(100),
+        b"GIF89a" + struct.pack("<HH", 40000, 40000) + bytes(100),
+        tiff_with(encoded(picture(*SMALL), "TIFF"), [tiff_entry(322, 40000), tiff_entry(323, 40000)]),
+    ],
+    ids=["png-largest", "png", "ppm", "bmp", "gif", "tiff-tile"],
+)
+def test_a_bomb_is_refused_before_it_is_decoded(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(*_: Any) -> None:
+        raise AssertionError("it was decoded")
+
+    monkeypatch.setattr(cv2, "imdecode", decode)
+    with pytest.raises(ImageError, match=r"\d+ x \d+ pixels are more than the 100000000 that are decoded"):
+        read_image(data)
