@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,24 +26,26 @@ _MEASURED = ("top1", "top5", "images", "data")
 
 
 @click.command(cls=Command)
-@click.argument("run", type=click.Path(path_type=Path))
-def embed(run: Path) -> None:
+@click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="[EARLIER_RUN]... RUN")
+def embed(runs: tuple[Path, ...]) -> None:
     """Make the result of the training RUN the model that comes with the package.
 
-    Its figures and limits are those of the catalog: measure with 'ghostzoo eval' and enter them there first. The
-    weights go to examples/, from where other trainings can start; the bundle goes to ghostzoo/models.
+    The card tells of the earlier runs too, from whose weights it started. Its figures and limits are those of the
+    catalog: measure with 'ghostzoo eval' and enter them there first. The weights go to examples/, from where other
+    trainings can start; the bundle goes to ghostzoo/models.
 
     \b
     Examples:
       ghostzoo eval --model GhostNet_x0_5_cifar10/bundle --data cifar10-test-dev.tar
-      python -m exporters embed GhostNet_x0_5_cifar10
+      python -m exporters embed first GhostNet_x0_5_cifar10
     """
-    bundle = embed_run(run, EMBEDDED_FOLDER, EXAMPLES, get_model(DEFAULT_MODEL))
+    *earlier, run = runs
+    bundle = embed_run(run, EMBEDDED_FOLDER, EXAMPLES, get_model(DEFAULT_MODEL), earlier=earlier)
     size = sum(record.size for record in bundle.manifest.files.values())
     click.echo(f"wrote {bundle.path}, {size / 1e6:.2f} MB", err=True)
 
 
-def embed_run(run: Path, models: Path, examples: Path, record: CatalogModel) -> Bundle:
+def embed_run(run: Path, models: Path, examples: Path, record: CatalogModel, *, earlier: Sequence[Path] = ()) -> Bundle:
     """Write the run's weights to ``examples`` and its bundle, with the catalog's figures in the card, to ``models``.
 
     The graph is built anew from the weights and checked against the golden vectors of the trained network. The size
@@ -53,14 +56,13 @@ def embed_run(run: Path, models: Path, examples: Path, record: CatalogModel) -> 
         models: the folder of the embedded bundles.
         examples: the folder for the weights.
         record: the model's record in the catalog.
+        earlier: the runs before it, each of which gave the next one its starting weights.
 
     Raises:
-        InputError: the run is not finished.
+        InputError: a run is not finished.
         GhostZooError: the weights do not fit the record, or the graph does not compute what the network did.
     """
-    missing = [name for name in (RUN_FILE, WEIGHTS_FILE, BUNDLE_FOLDER) if not (run / name).exists()]
-    if missing:
-        raise InputError(f"{run} lacks {', '.join(missing)}; is it the folder of a finished training run?")
+    told = [_read_run(folder) for folder in (*earlier, run)]
     trained = Bundle.open(run / BUNDLE_FOLDER)
     weights = read_weights(run / WEIGHTS_FILE, width=record.width, num_classes=record.num_classes)
     if trained.manifest.weights["sha256"] != weights.sha256:
@@ -70,8 +72,7 @@ def embed_run(run: Path, models: Path, examples: Path, record: CatalogModel) -> 
         raise InputError(f"{run} was trained for {size} pixels; the catalog says {ours} of {record.name}.")
     kept = examples / f"{record.name}.pdparams"
     shutil.copyfile(run / WEIGHTS_FILE, kept)
-    training = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
-    notes = f"{_result_notes(record)}\n\n{training_notes(training['recipe'], training['command'])}"
+    notes = f"{_result_notes(record)}\n\n{training_notes(*told)}"
     return write_model_bundle(
         read_weights(kept),
         models / record.name,
@@ -85,6 +86,15 @@ def embed_run(run: Path, models: Path, examples: Path, record: CatalogModel) -> 
         card_notes=notes,
         overwrite=True,
     )
+
+
+def _read_run(folder: Path) -> tuple[dict[str, Any], str]:
+    """Return recipe and command of a finished run."""
+    missing = [name for name in (RUN_FILE, WEIGHTS_FILE, BUNDLE_FOLDER) if not (folder / name).exists()]
+    if missing:
+        raise InputError(f"{folder} lacks {', '.join(missing)}; is it the folder of a finished training run?")
+    facts = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    return facts["recipe"], facts["command"]
 
 
 def _validation(trained: Bundle, record: CatalogModel) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def write_results(
         golden=_golden(network, recipe.preprocessing),
         validation={**facts, "golden_source": "the trained PyTorch network in float64 on synthetic pictures"},
         tools={"torch": torch.__version__},
-        card_notes=training_notes(recipe.to_dict(), command),
+        card_notes=training_notes((recipe.to_dict(), command)),
         overwrite=True,
     )
 

@@ -11,16 +11,19 @@ WEIGHTS_FILE = "weights.pdparams"
 BUNDLE_FOLDER = "bundle"
 
 
-def training_notes(recipe: Mapping[str, Any], command: str) -> str:
+def training_notes(*runs: tuple[Mapping[str, Any], str]) -> str:
     """Return the card's section on how the weights were trained, as Markdown.
 
     Args:
-        recipe: every choice, as ``Recipe.to_dict`` gives them.
-        command: what a user typed.
+        runs: one after the other, each from the weights of the one before: every choice, as ``Recipe.to_dict`` gives
+            them, and what a user typed.
     """
-    return f"""## Training
+    told = [_run_notes(recipe, command) for recipe, command in runs]
+    return "\n\n".join(["## Training", *(["In several runs, one after the other."] if len(runs) > 1 else []), *told])
 
-```sh
+
+def _run_notes(recipe: Mapping[str, Any], command: str) -> str:
+    return f"""```sh
 {command}
 ```
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,21 @@ def test_a_run_becomes_a_bundle_with_the_catalogs_figures(finished: Path, record
     kept = tmp_path / "shapes.pdparams"
     assert kept.read_bytes() == (finished / "weights.pdparams").read_bytes()
     assert bundle.manifest.weights["file_name"] == kept.name
+
+
+def test_the_card_tells_of_the_runs_before(finished: Path, record: CatalogModel, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    shutil.copytree(finished, first)
+    facts = json.loads((first / "run.json").read_text())
+    facts["command"] = "the first command"
+    (first / "run.json").write_text(json.dumps(facts))
+    card = embed_run(finished, tmp_path / "models", tmp_path, record, earlier=[first]).read("README.md").decode()
+    assert (
+        card.index("one after the other") < card.index("the first command") < card.index("-m exporters train --width")
+    )
+    (first / "run.json").unlink()
+    with pytest.raises(InputError, match="first lacks"):
+        embed_run(finished, tmp_path / "models", tmp_path, record, earlier=[first])
 
 
 def test_what_does_not_belong_together_is_refused(finished: Path, record: CatalogModel, tmp_path: Path) -> None:
