@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from tests.fixtures.networks import random_arrays, write_weights
 @pytest.fixture(scope="session", autouse=True)
 def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache folder of the tests' own, no way to the internet, and one engine where a test does not choose."""
+    # A shell that starts the tests in the background has them ignore Ctrl-C, and so would the processes they interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GHOSTZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("GHOSTZOO_ENGINE", "onnxruntime")  # measuring takes seconds
