@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Mapping
-from statistics import median
 from typing import TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -37,4 +36,6 @@ def time_in_turn(calls: Mapping[Key, Callable[[], object]], seconds: float) -> d
 
 def median_ms(durations: list[float]) -> float:
     """Median in milliseconds of durations in seconds."""
+    from statistics import median  # not before something is timed
+
     return 1000 * median(durations)

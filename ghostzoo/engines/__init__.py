@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 
 from ..errors import UnknownEngineError, nearest
 from .base import Engine
@@ -134,6 +133,8 @@ def installation_conflict() -> str | None:
 
 
 def _installed(distributions: Iterable[str]) -> Iterable[tuple[str, str]]:
+    from importlib.metadata import PackageNotFoundError, version  # brings a mail parser along
+
     for name in distributions:
         try:
             yield name, version(name)

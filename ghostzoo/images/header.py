@@ -10,8 +10,6 @@ import io
 import re
 import struct
 
-import imagesize
-
 FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, PNM or JPEG 2000"
 
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
@@ -122,6 +120,8 @@ def _other_size(data: bytes) -> tuple[int, int]:
         raise HeaderError("AVIF and HEIC are not read; convert it to PNG, or open it with PIL and pass the PIL image")
     if not data.startswith((b"RIFF", b"BM", b"\0\0\0\x0cjP  ")):
         raise HeaderError(f"it is no image in a format that is read ({FORMATS})")
+    import imagesize  # brings an XML parser and a URL opener along
+
     width, height = imagesize.get(io.BytesIO(data))
     if width == height == -1:
         raise HeaderError(f"its header is damaged, or it is in no format that is read ({FORMATS})")

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import re
 import shutil
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -181,6 +180,8 @@ class Hub:
             return self._explain_status(response)
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
             return error
+        import ssl  # loaded by now; not for models that are here already
+
         cause = _innermost(error)
         if isinstance(cause, ssl.SSLCertVerificationError):
             return FetchError(
