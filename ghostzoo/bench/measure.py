@@ -15,6 +15,7 @@ from ..catalog import get_model, list_models
 from ..classifier import Classifier, load
 from ..engines import engine_names, engine_record
 from ..errors import GhostZooError, InputError
+from ..fetch import fetch
 from ..timing import time_in_turn
 from .machine import describe_machine
 from .pictures import jpeg
@@ -65,8 +66,11 @@ def run_bench(
         on_step: told of each cell as its turn to be opened comes, and of each model's rounds.
 
     Raises:
-        InputError: no cell could be measured; the message has every reason.
+        UnknownModelError, FetchError, BundleError: a model cannot be had; found before anything is measured.
+        InputError: no cell could be measured; the message has every reason once.
     """
+    for model in dict.fromkeys(cell.model for cell in cells):
+        fetch(model).release()
     machine = describe_machine()
     picture = picture if picture is not None else jpeg()
     facts: list[ModelFacts] = []
@@ -89,7 +93,8 @@ def run_bench(
             on_step(f"{model}: rounds")
             measurements += _measure(classifiers, seconds, picture)
     if not measurements:
-        raise InputError(f"Nothing could be measured. {' '.join(': '.join(item) + '.' for item in left_out)}")
+        reasons = dict.fromkeys(reason for _, reason in left_out)
+        raise InputError(f"Nothing could be measured. {' '.join(reasons)}")
     return Results(machine, tuple(facts), tuple(measurements), tuple(left_out))
 
 

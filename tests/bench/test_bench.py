@@ -20,7 +20,7 @@ from ghostzoo.bench.results import Cell, Results, Timing
 from ghostzoo.bench.tables import result_tables, to_markdown
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import get_model
-from ghostzoo.errors import InputError
+from ghostzoo.errors import InputError, UnknownModelError
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,20 @@ def test_another_file_is_one_error(content: str, tmp_path: Path) -> None:
 def test_nothing_to_measure_is_an_error(tiny_bundle: Bundle) -> None:
     with pytest.raises(InputError, match=r"Nothing could be measured.*no engine named"):
         run_bench([Cell(str(tiny_bundle.path), "none", "fp32", 1, 1)], seconds=0)
+
+
+def test_a_reason_is_told_once_however_many_cells_have_it(tiny_bundle: Bundle) -> None:
+    with pytest.raises(InputError) as caught:
+        run_bench(plan_cells([str(tiny_bundle.path)], ["none"], ["fp32"], [1, 2], [1, 2]), seconds=0)
+    assert str(caught.value).count("no engine named") == 1
+
+
+def test_a_wrong_name_is_found_before_anything_is_measured(tiny_bundle: Bundle) -> None:
+    steps: list[str] = []
+    cells = plan_cells([str(tiny_bundle.path), "GhostNet_x10"], ["onnxruntime"], ["fp32"], [1], [1])
+    with pytest.raises(UnknownModelError, match="Did you mean GhostNet_x1_0"):
+        run_bench(cells, seconds=0, on_step=steps.append)
+    assert not steps
 
 
 def test_tables_mark_what_is_published(results: Results, tiny_bundle: Bundle) -> None:
