@@ -95,7 +95,7 @@ def open_dataset(
     else:
         raise InputError(f"There are no data at {path}; check the path.")
     if not found:
-        raise InputError(f"{path} holds no image files ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+        raise InputError(f"{path} holds no image files ({', '.join(sorted(IMAGE_SUFFIXES))}); check the path.")
     if not labelled:
         return ImageDataset(tuple(found), tuple(classes or ()))
     return _by_folder(path, found, classes)
