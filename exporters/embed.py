@@ -56,13 +56,13 @@ def embed_run(run: Path, models: Path, examples: Path, record: CatalogModel, *, 
         models: the folder of the embedded bundles.
         examples: the folder for the weights.
         record: the model's record in the catalog.
-        earlier: the runs before it, each of which gave the next one its starting weights.
+        earlier: the runs before it, each of which gave the next one its starting weights; their ``run.json`` is enough.
 
     Raises:
-        InputError: a run is not finished.
+        InputError: the run is not finished, or an earlier one's record is missing.
         GhostZooError: the weights do not fit the record, or the graph does not compute what the network did.
     """
-    told = [_read_run(folder) for folder in (*earlier, run)]
+    told = [*(_read_run(folder, RUN_FILE) for folder in earlier), _read_run(run, RUN_FILE, WEIGHTS_FILE, BUNDLE_FOLDER)]
     trained = Bundle.open(run / BUNDLE_FOLDER)
     weights = read_weights(run / WEIGHTS_FILE, width=record.width, num_classes=record.num_classes)
     if trained.manifest.weights["sha256"] != weights.sha256:
@@ -88,9 +88,9 @@ def embed_run(run: Path, models: Path, examples: Path, record: CatalogModel, *, 
     )
 
 
-def _read_run(folder: Path) -> tuple[dict[str, Any], str]:
-    """Return recipe and command of a finished run."""
-    missing = [name for name in (RUN_FILE, WEIGHTS_FILE, BUNDLE_FOLDER) if not (folder / name).exists()]
+def _read_run(folder: Path, *needed: str) -> tuple[dict[str, Any], str]:
+    """Return recipe and command of a run whose folder must have the ``needed`` files."""
+    missing = [name for name in needed if not (folder / name).exists()]
     if missing:
         raise InputError(f"{folder} lacks {', '.join(missing)}; is it the folder of a finished training run?")
     facts = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))

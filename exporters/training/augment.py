@@ -15,11 +15,18 @@ Image = NDArray[np.uint8]
 
 _CROP_ATTEMPTS = 10
 _ASPECT = (3 / 4, 4 / 3)
+_INTERPOLATIONS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA, cv2.INTER_LANCZOS4)
 _FILL = (124, 116, 104)  # ImageNet's mean colour
 
 
-def random_resized_crop(rng: np.random.Generator, image: Image, size: int, smallest: float) -> Image:
-    """Cut a random rectangle, from ``smallest`` to all of the area and 3:4 to 4:3, and resize it to a square."""
+def random_resized_crop(
+    rng: np.random.Generator, image: Image, size: int, smallest: float, *, any_interpolation: bool = False
+) -> Image:
+    """Cut a random rectangle, from ``smallest`` to all of the area and 3:4 to 4:3, and resize it to a square.
+
+    Bilinear, as the finished network's own images are; or by any of OpenCV's methods, from the blocks of the nearest
+    pixel to the ringing of Lanczos, so that the network does not depend on how sharp an image is.
+    """
     height, width = image.shape[:2]
     for _ in range(_CROP_ATTEMPTS):
         area = height * width * rng.uniform(smallest, 1.0)
@@ -31,7 +38,9 @@ def random_resized_crop(rng: np.random.Generator, image: Image, size: int, small
     else:
         h = w = min(height, width)
         top, left = (height - h) // 2, (width - w) // 2
-    return _resize(image[top : top + h, left : left + w], size)
+    interpolation = int(rng.choice(_INTERPOLATIONS)) if any_interpolation else cv2.INTER_LINEAR
+    resized = cv2.resize(image[top : top + h, left : left + w], (size, size), interpolation=interpolation)
+    return np.asarray(resized, np.uint8)
 
 
 def flip(rng: np.random.Generator, image: Image) -> Image:
@@ -46,11 +55,6 @@ def rand_augment(rng: np.random.Generator, image: Image, operations: int, magnit
         sign = 1.0 if rng.random() < 0.5 else -1.0
         image = OPERATIONS[int(rng.integers(len(OPERATIONS)))](image, strength, sign)
     return image
-
-
-def _resize(image: Image, size: int) -> Image:
-    resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(resized, np.uint8)
 
 
 def _affine(image: Image, matrix: list[list[float]]) -> Image:

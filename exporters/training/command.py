@@ -105,6 +105,12 @@ class _TrainCommand(Command):
 @click.option("--label-smoothing", type=float, default=0.1)
 @click.option("--dropout", type=float, default=0.2)
 @click.option("--crop-scale", type=float, default=0.08, help="Smallest share of the area that a random crop keeps.")
+@click.option(
+    "--interpolation",
+    type=click.Choice(["linear", "random"]),
+    default="linear",
+    help="How crops are resized; random: by any of OpenCV's methods, for images of any sharpness.",
+)
 @click.option("--flip/--no-flip", default=True)
 @click.option(
     "--rand-augment",

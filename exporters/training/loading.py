@@ -126,7 +126,13 @@ class TrainingLoader:
         recipe = self._recipe
         rng = np.random.default_rng((recipe.seed, _AUGMENT, epoch, index))
         image = self._store(self._samples[index])
-        image = random_resized_crop(rng, image, recipe.image_size_at(epoch), recipe.crop_scale)
+        image = random_resized_crop(
+            rng,
+            image,
+            recipe.image_size_at(epoch),
+            recipe.crop_scale,
+            any_interpolation=recipe.interpolation == "random",
+        )
         if recipe.flip:
             image = flip(rng, image)
         if recipe.rand_augment is not None:

@@ -14,6 +14,7 @@ REFERENCE_LEARNING_RATE = 0.8
 """PaddleClas trained its GhostNets with 0.8 at 512 images; the learning rate is scaled in proportion to the batch."""
 
 OPTIMIZERS = ("sgd", "adamw")
+INTERPOLATIONS = ("linear", "random")
 MAX_IMAGE_SIZE = 2048
 
 
@@ -48,6 +49,8 @@ class Recipe:
     dropout: float = 0.2
     crop_scale: float = 0.08
     """Smallest share of the area that a random-resized crop keeps."""
+    interpolation: str = "linear"
+    """How a crop is resized: ``linear``, or by a ``random`` one of OpenCV's methods, for images of any sharpness."""
     flip: bool = True
     rand_augment: tuple[int, float] | None = None
     """(operations an image, magnitude from 0 to 10)."""
@@ -80,6 +83,8 @@ class Recipe:
             raise OptionError("nesterov needs momentum; give --momentum a value, or leave --nesterov out.")
         if self.optimizer == "adamw" and self.learning_rate is None:
             raise OptionError("AdamW needs a --learning-rate of its own, such as 0.002; the default one is for SGD.")
+        if self.interpolation not in INTERPOLATIONS:
+            raise OptionError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, not {self.interpolation!r}.")
         if self.warmup_epochs >= self.epochs:
             raise OptionError(f"warmup-epochs ({self.warmup_epochs:g}) must be fewer than epochs ({self.epochs}).")
         if self.resize_short < self.image_size:

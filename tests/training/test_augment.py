@@ -114,6 +114,20 @@ def test_a_crop_keeps_at_least_the_share_of_the_area_and_about_its_proportions()
         assert 0.72 < width / height < 1.4
 
 
+def test_a_crop_of_any_interpolation_is_as_sharp_as_one_of_several_methods() -> None:
+    """A step between two colours stays a step, becomes a ramp, or overshoots: the values tell the methods apart."""
+    image = np.full((8, 8, 3), 50, np.uint8)
+    image[:, 4:] = 200
+    crops = [
+        random_resized_crop(np.random.default_rng(seed), image, 32, 1.0, any_interpolation=True) for seed in range(60)
+    ]
+    assert any(set(np.unique(crop)) == {50, 200} for crop in crops)  # nearest
+    assert any(50 < np.unique(crop)[1] < 200 and crop.min() == 50 for crop in crops)  # linear
+    assert any(crop.min() < 50 and crop.max() > 200 for crop in crops)  # cubic and Lanczos
+    plain = [random_resized_crop(np.random.default_rng(seed), image, 32, 1.0) for seed in range(60)]
+    assert all(crop.min() == 50 and crop.max() == 200 for crop in plain)
+
+
 def test_flips_are_every_second_time() -> None:
     rng = np.random.default_rng(0)
     flipped = [np.array_equal(flip(rng, GRADIENT), GRADIENT[:, ::-1]) for _ in range(400)]

@@ -44,6 +44,7 @@ def test_the_learning_rate_follows_the_batch_size() -> None:
         ({"dropout": 1.0}, "dropout must be"),
         ({"resize_short": 200}, r"resize-short \(200\) must not be smaller"),
         ({"epochs": 3}, r"warmup-epochs \(5\) must be fewer than epochs \(3\)"),
+        ({"interpolation": "cubic"}, "interpolation must be one of linear, random"),
         ({"optimizer": "adam"}, "optimizer must be one of sgd, adamw"),
         ({"optimizer": "adamw"}, "AdamW needs a --learning-rate"),
         ({"grow": ((16, 3),)}, "grow 16:3 needs a size from 32"),
