@@ -15,6 +15,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from . import documentation
 from .failures import CLIENT_GONE, as_request_error
 from .service import Exchange, Service
 
@@ -26,9 +27,8 @@ REQUEST_ID = "x-request-id"
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 _PROBES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
-_OPEN_BELOW = ("/docs", "/openapi.json", "/static-offline-docs/")
-"""What needs no key: probes and documentation, which hold nothing of the models; nor does OPTIONS, by which browsers
-ask whether they may send one."""
+"""What needs no key, besides the documentation: these hold nothing of the models. Nor does OPTIONS need one, by which
+browsers ask whether they may send one."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -140,7 +140,12 @@ class AccessMiddleware:
 
     def _allowed(self, scope: Scope, headers: Headers) -> bool:
         key, path = self._service.options.api_key, scope["path"]
-        if key is None or path in self._open_paths or path.startswith(_OPEN_BELOW) or scope["method"] == "OPTIONS":
+        if (
+            key is None
+            or path in self._open_paths
+            or path.startswith(documentation.PATHS)
+            or scope["method"] == "OPTIONS"
+        ):
             return True
         return key_matches(key, headers.get("authorization"), headers.get("x-api-key"))
 

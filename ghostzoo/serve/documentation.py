@@ -18,6 +18,9 @@ GhostNet image classifiers. `/v1` is this server's own API; `/v2` is the Open In
 `/image-classification` and `/{name}/prediction` are for clients of PaddleX and Paddle Serving.
 """
 
+PATHS = ("/docs", "/openapi.json", "/static-offline-docs/")
+"""Where the document is, and what shows it; the beginnings of the URL paths."""
+
 _SMALL_GIF = "R0lGODlhAQABAIAAAP8AAP///yH5BAAAAAAALAAAAAABAAEAAAICRAEAOw=="
 """A red pixel."""
 

@@ -13,7 +13,7 @@ router = APIRouter(tags=["operation"], default_response_class=PlainTextResponse)
 
 
 @router.get("/healthz", summary="Is the process alive?")
-async def healthz() -> Response:
+async def healthz(request: Request) -> Response:
     """Always 200; restart the server when this is not answered."""
     return PlainTextResponse("ok\n")
 

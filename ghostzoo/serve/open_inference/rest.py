@@ -94,7 +94,7 @@ async def server(request: Request) -> Response:
 
 
 @router.get("/health/live", summary="Is the server alive?")
-async def live() -> Response:
+async def live(request: Request) -> Response:
     return json_response({"live": True})
 
 
