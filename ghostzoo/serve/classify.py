@@ -78,19 +78,18 @@ def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | 
 async def _read_call(request: Request, service: Service, body: bytes) -> ClassifyCall:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     max_images = service.options.limits.max_images
+    query: Mapping[str, str] = request.query_params if request.scope["query_string"] else {}
     if kind == "multipart/form-data":
         fields, files = parse_form(request.headers["content-type"], body, max_images)
         if not files:
             raise bad_request("The form has no file; send images as its files.")
-        return _from_parameters(
-            {**request.query_params, **fields}, [name for name, _ in files], [data for _, data in files]
-        )
+        return _from_parameters({**query, **fields}, [name for name, _ in files], [data for _, data in files])
     if kind in ("application/json", "text/json"):
         return await _from_json(request, service, body)
     if kind.startswith("image/") or kind in ("application/octet-stream", ""):
         if not body:
             raise bad_request("The body is empty; send an image.")
-        return _from_parameters(request.query_params, [request.query_params.get("name") or "image"], [body])
+        return _from_parameters(query, [query.get("name") or "image"], [body])
     raise RequestError(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         f"Content-Type {kind[:80]!r} is not read; send multipart/form-data, image/*, application/octet-stream or "

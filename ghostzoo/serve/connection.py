@@ -11,6 +11,45 @@ HEADER_SECONDS = 15.0
 """Time for the request line and headers together, so that idle half-requests do not pile up."""
 
 
+_AT_ONCE = 64 * 1024
+"""Bytes that are held back for one turn of the event loop at most."""
+
+
+class OneWrite:
+    """A transport that sends at once what is written in one turn of the event loop.
+
+    uvicorn writes the head and the body of an answer one after the other, each with a system call and a packet of its
+    own, which are a tenth of what a small request takes.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > _AT_ONCE:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def _flush(self) -> None:
+        if self._parts:
+            self._transport.write(b"".join(self._parts))
+            self._parts.clear()
+            self._size = 0
+
+
 def limited_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
     """Return a protocol for uvicorn that answers 431 to larger headers and 408 to slow ones."""
 
@@ -23,14 +62,16 @@ def limited_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            self.transport = OneWrite(transport, self.loop)  # type: ignore[assignment]
             self._start_timer()
 
         def data_received(self, data: bytes) -> None:
-            if self._header_bytes == 0:
-                self._start_timer()
+            begins = self._header_bytes == 0
             if self._header_bytes >= 0:
                 self._header_bytes += len(data)
             super().data_received(data)
+            if begins and self._header_bytes > 0 and not self.transport.is_closing():
+                self._start_timer()
             # What the parser has not told of yet may be one endless header.
             if self._header_bytes > max_header_bytes and not self.transport.is_closing():
                 self._refuse(431, f"The headers are larger than {max_header_bytes} bytes; send less.")

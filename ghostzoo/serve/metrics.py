@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,6 +20,19 @@ from .scheduler import Answer, Lane, Outcome
 
 _LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
+
+_STAGES = ("queue", "decode", "batch", "inference")
+
+
+@dataclass(frozen=True, slots=True)
+class _LaneMetrics:
+    """What is counted of one model on one engine."""
+
+    classified: Counter
+    failed: Counter
+    batches: Histogram
+    stages: tuple[Histogram, ...]
+    """In the order of ``_STAGES``."""
 
 
 class Metrics:
@@ -60,6 +75,10 @@ class Metrics:
             registry=self._registry,
         )
         self._queue = Gauge("ghostzoo_queue_images", "Images that wait.", registry=self._registry)
+        # Looking a child up by its labels takes longer than counting in it.
+        self._answers_of = cache(self._find_answers)
+        self._active_of = cache(self._active.labels)
+        self._lane_of = cache(self._find_lane)
 
     def watch_queue(self, waiting: Callable[[], int]) -> None:
         """Ask ``waiting`` for the length of the queue whenever the metrics are read."""
@@ -70,30 +89,39 @@ class Metrics:
         return generate_latest(self._registry)
 
     def on_request(self, protocol: str) -> None:
-        self._active.labels(protocol).inc()
+        self._active_of(protocol).inc()
 
     def on_answer(self, protocol: str, route: str, status: str, seconds: float) -> None:
-        self._active.labels(protocol).dec()
-        self._requests.labels(protocol, route, status).inc()
-        self._seconds.labels(protocol, route).observe(seconds)
+        requests, histogram = self._answers_of(protocol, route, status)
+        self._active_of(protocol).dec()
+        requests.inc()
+        histogram.observe(seconds)
 
     def on_rejected(self) -> None:
         self._rejected.inc()
 
     def on_batch(self, lane: Lane, size: int, seconds: float) -> None:
-        self._batches.labels(lane.model, lane.engine).observe(size)
+        self._lane_of(lane.model, lane.engine).batches.observe(size)
 
     def on_image(self, lane: Lane, outcome: Outcome) -> None:
-        model, engine = lane.model, lane.engine
+        found = self._lane_of(lane.model, lane.engine)
         if isinstance(outcome, Answer):
-            self._images.labels(model, engine, "classified").inc()
+            found.classified.inc()
             stages = outcome.stages
-            for stage, seconds in (
-                ("queue", stages.queue),
-                ("decode", stages.decode),
-                ("batch", stages.batch),
-                ("inference", stages.inference),
+            for histogram, seconds in zip(
+                found.stages, (stages.queue, stages.decode, stages.batch, stages.inference), strict=True
             ):
-                self._stages.labels(model, engine, stage).observe(seconds)
+                histogram.observe(seconds)
         else:
-            self._images.labels(model, engine, "failed").inc()
+            found.failed.inc()
+
+    def _find_answers(self, protocol: str, route: str, status: str) -> tuple[Counter, Histogram]:
+        return self._requests.labels(protocol, route, status), self._seconds.labels(protocol, route)
+
+    def _find_lane(self, model: str, engine: str) -> _LaneMetrics:
+        return _LaneMetrics(
+            self._images.labels(model, engine, "classified"),
+            self._images.labels(model, engine, "failed"),
+            self._batches.labels(model, engine),
+            tuple(self._stages.labels(model, engine, stage) for stage in _STAGES),
+        )

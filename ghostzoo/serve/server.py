@@ -72,6 +72,8 @@ async def _stop_with(service: Service, grpc: Any) -> None:
 
 def set_up_logging() -> None:
     """JSON lines on stderr; stdout is for data."""
+    # What no line shows need not be found out for each.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     for name in _LOGGERS:

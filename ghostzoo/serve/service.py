@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class Service:
         self.buffered = 0
         """Bytes of bodies that are being read."""
         self._downloads = ThreadPoolExecutor(_DOWNLOADS, "ghostzoo-fetch")
+        self._ended = _Ended(asyncio.get_running_loop())
 
     @property
     def ready(self) -> bool:
@@ -79,7 +81,7 @@ class Service:
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        call = self._submit(lane, sources, functools.partial(loop.call_soon_threadsafe, _set, done))
+        call = self._submit(lane, sources, functools.partial(self._ended.add, done))
         watch = asyncio.ensure_future(_cancel_when_gone(exchange.receive, done)) if exchange.receive else None
         try:
             async with asyncio.timeout_at(exchange.deadline):
@@ -126,9 +128,28 @@ def late() -> RequestError:
     return RequestError(504, "The request was not answered within its deadline; send fewer images, or try again later.")
 
 
-def _set(done: asyncio.Future[None]) -> None:
-    if not done.done():
-        done.set_result(None)
+class _Ended:
+    """Futures that worker threads have fulfilled; the event loop is woken once for all that are there by then."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._futures: list[asyncio.Future[None]] = []
+
+    def add(self, future: asyncio.Future[None]) -> None:
+        """Called from any thread."""
+        with self._lock:
+            self._futures.append(future)
+            first = len(self._futures) == 1
+        if first:
+            self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        with self._lock:
+            futures, self._futures = self._futures, []
+        for future in futures:
+            if not future.done():
+                future.set_result(None)
 
 
 async def _cancel_when_gone(receive: Receive, done: asyncio.Future[None]) -> None:
