@@ -19,8 +19,8 @@ from ..predictions import softmax, top_predictions
 from .body import body_of, parse_form
 from .documentation import CLASSIFY_BODY, QUERY, failures
 from .failures import RequestError, bad_request, too_large
+from .jobs import Answer, Source
 from .repository import EngineLane
-from .scheduler import Answer, Source
 from .schemas import ClassifyRequest, ClassifyResponse, ErrorResponse, ImageRequest, decode_base64, parse_top_k
 from .service import Exchange, Service
 

@@ -16,7 +16,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from .scheduler import Answer, Lane, Outcome
+from .jobs import Answer, Lane, Outcome
 
 _LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)

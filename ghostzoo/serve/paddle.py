@@ -17,8 +17,8 @@ from ..predictions import SCORE_DECIMALS, Prediction, softmax, top_predictions
 from .body import body_of
 from .classify import fetch, first_problem, json_response
 from .failures import RequestError, as_request_error, bad_request, unprocessable
+from .jobs import Source
 from .repository import EngineLane
-from .scheduler import Source
 from .schemas import MAX_TOP_K, decode_base64
 from .service import Service
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from ..bundle.folder import Bundle
 from ..classifier import Classifier, load
+from ..cpus import usable_cpus
+from ..engines.base import Engine
 from ..errors import EngineError, GhostZooError, OptionError, nearest
 from ..images.preprocess import preprocess
 from ..images.reading import read_image
@@ -20,20 +22,33 @@ from .failures import RequestError, not_found, overloaded
 from .options import ServeOptions
 from .scheduler import Scheduler
 
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Pixel values -> logits."""
+
 
 class EngineLane:
     """A model on one engine, as the scheduler runs it."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, whole_cpu: Engine | None) -> None:
+        """Take a loaded model, and the same on all CPUs where it pays for an image that is alone."""
         self.model = classifier.bundle.name
         self.engine = classifier.engine.name
+        self.side_by_side = classifier.engine.device.lower() == "cpu"
         self.classifier = classifier
+        self._whole_cpu = whole_cpu
 
     def decode(self, source: bytes) -> NDArray[np.float32]:
         return preprocess(read_image(source, self.classifier.limits), self.classifier.bundle.preprocessing)
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self.classifier.engine.run(batch)
+    def run(self, batch: NDArray[np.float32], *, alone: bool) -> NDArray[np.float32]:
+        engine = self._whole_cpu if alone and self._whole_cpu is not None else self.classifier.engine
+        return engine.run(batch)
+
+    def close(self) -> None:
+        """Free the model."""
+        self.classifier.close()
+        if self._whole_cpu is not None:
+            self._whole_cpu.close()
 
 
 @dataclass(frozen=True)
@@ -172,7 +187,7 @@ class Repository:
         """Free all models; the scheduler must have ended."""
         for model in self._models.values():
             for lane in model.lanes.values() if model is not None else ():
-                lane.classifier.close()
+                lane.close()
 
     def _check_control(self, name: str) -> None:
         if not self._options.model_control:
@@ -186,7 +201,7 @@ class Repository:
     async def _retire(self, model: ServedModel | None) -> None:
         for lane in model.lanes.values() if model is not None else ():
             await asyncio.to_thread(self._scheduler.retire, lane)
-            lane.classifier.close()
+            lane.close()
 
 
 def load_model(source: str | None, options: ServeOptions) -> ServedModel:
@@ -205,12 +220,43 @@ def load_model(source: str | None, options: ServeOptions) -> ServedModel:
             precision=options.precision,
             limits=options.limits.image,
         )
-        tolerance = engine_tolerance(options.precision)
-        agreement = classifier.bundle.golden().check(classifier.engine.run, tolerance)
-        if not agreement.within(tolerance):
-            raise EngineError(
-                f"{classifier.engine.name} fails the golden check of {classifier.bundle.name}: {agreement}; at most "
-                f"{tolerance:g} is accepted. Serve it on another engine."
-            )
-        lanes[classifier.engine.name] = EngineLane(classifier)
+        check(classifier.bundle, classifier.engine, classifier.engine.run)  # opens what an engine has for batches too
+        whole_cpu = open_on_all_cpus(classifier, options)
+        for opened in filter(None, (classifier.engine, whole_cpu)):
+            check(classifier.bundle, opened, one_by_one(opened))
+        lanes[classifier.engine.name] = EngineLane(classifier, whole_cpu)
     return ServedModel(next(iter(lanes.values())).classifier.bundle, lanes)
+
+
+def open_on_all_cpus(classifier: Classifier, options: ServeOptions) -> Engine | None:
+    """Open the model once more, for images that come alone; ``None`` where that is no faster or was not asked for.
+
+    Raises:
+        EngineError: it cannot be opened.
+    """
+    engine = classifier.engine
+    if options.threads is not None or engine.options.threads != 1 or usable_cpus() == 1:
+        return None
+    opened = type(engine).load(classifier.bundle, replace(engine.options, device=engine.device, threads=None))
+    classifier.bundle.release()
+    return opened
+
+
+def one_by_one(engine: Engine) -> Run:
+    """Return ``engine.run`` for a batch, as it answers each image alone."""
+    return lambda batch: np.concatenate([engine.run(image[np.newaxis]) for image in batch])
+
+
+def check(bundle: Bundle, engine: Engine, run: Run) -> None:
+    """Hold an engine against the bundle's golden vectors.
+
+    Raises:
+        EngineError: it gives other answers than the original.
+    """
+    tolerance = engine_tolerance(engine.options.precision)
+    agreement = bundle.golden().check(run, tolerance)
+    if not agreement.within(tolerance):
+        raise EngineError(
+            f"{engine.name} fails the golden check of {bundle.name}: {agreement}; at most {tolerance:g} is accepted. "
+            "Serve it on another engine."
+        )

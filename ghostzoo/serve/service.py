@@ -15,10 +15,11 @@ from ..download import DownloadError, download_bytes
 from ..errors import GhostZooError, ImageError
 from ..images.reading import describe
 from .failures import ClientGoneError, RequestError
+from .jobs import Answer, Call, Source
 from .metrics import Metrics
 from .options import ServeOptions
 from .repository import EngineLane, Repository
-from .scheduler import Answer, Call, Scheduler, Source
+from .scheduler import Scheduler
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 

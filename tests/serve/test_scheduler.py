@@ -13,24 +13,27 @@ from numpy.typing import NDArray
 
 from ghostzoo.errors import EngineError, ImageError
 from ghostzoo.serve.failures import RequestError
-from ghostzoo.serve.scheduler import Answer, Call, Scheduler, Source
+from ghostzoo.serve.jobs import Answer, Call, Source
+from ghostzoo.serve.scheduler import Scheduler
 
 
 class GatedLane:
     """A network that doubles its input, once the gate is open."""
 
     def __init__(self, name: str = "model") -> None:
-        self.model, self.engine = name, "test"
+        self.model, self.engine, self.side_by_side = name, "test", True
         self.gate = threading.Event()
         self.started = threading.Event()
         self.batches: list[list[float]] = []
+        self.alone: list[bool] = []
 
     def decode(self, source: bytes) -> NDArray[np.float32]:
         if source == b"bad":
             raise ImageError("x", "it is bad")
         return np.array([float(source)], np.float32)
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, batch: NDArray[np.float32], *, alone: bool) -> NDArray[np.float32]:
+        self.alone.append(alone)
         self.started.set()
         assert self.gate.wait(20)
         self.batches.append(batch[:, 0].tolist())
@@ -92,6 +95,46 @@ def test_requests_that_wait_share_a_batch(make: Callable[..., Scheduler], lane: 
     first, _ = calls[0]
     assert isinstance(first.outcomes[0], Answer)
     assert first.outcomes[0].stages.batch_size == 4
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_workers_share_what_is_ready_and_none_waits_for_more(make: Callable[..., Scheduler], lane: GatedLane) -> None:
+    scheduler = make(workers=2, max_delay=60.0)
+    wait_until(lambda: scheduler.idle == 2)
+    call, done = submit(scheduler, lane, [pixels(value) for value in range(4)])
+    wait_until(lambda: len(lane.alone) == 2)
+    lane.gate.set()
+    assert done.wait(20)
+    assert values(call) == [[0.0], [2.0], [4.0], [6.0]]
+    assert sorted(lane.batches) == [[0.0, 1.0], [2.0, 3.0]]
+
+
+def test_an_image_that_is_alone_may_take_all_cpus(make: Callable[..., Scheduler], lane: GatedLane) -> None:
+    scheduler = make(workers=2)
+    wait_until(lambda: scheduler.idle == 2)
+    submit(scheduler, lane, [pixels(0)])
+    assert lane.started.wait(20)
+    _, done = submit(scheduler, lane, [pixels(1)])
+    wait_until(lambda: len(lane.alone) == 2)  # while the first still runs
+    lane.gate.set()
+    assert done.wait(20)
+    assert lane.alone == [True, False]
+
+
+def test_other_devices_take_full_batches(make: Callable[..., Scheduler], lane: GatedLane) -> None:
+    lane.side_by_side = False
+    lane.gate.set()
+    scheduler = make(workers=3, max_delay=60.0)
+    call, done = submit(scheduler, lane, [b"1", b"2", b"3", b"4", b"5", b"6"])
+    assert done.wait(20)
+    assert sorted(map(len, lane.batches)) == [2, 4]
+    assert values(call) == [[2.0], [4.0], [6.0], [8.0], [10.0], [12.0]]
 
 
 def test_each_image_has_its_own_outcome(make: Callable[..., Scheduler], lane: GatedLane) -> None:

@@ -14,8 +14,8 @@ from ... import __version__
 from ...errors import ImageError
 from ...predictions import SCORE_DECIMALS, softmax, top_predictions
 from ..failures import bad_request, not_found, unprocessable
+from ..jobs import Source
 from ..repository import EngineLane, ServedModel
-from ..scheduler import Source
 from ..service import Exchange, Service
 from .tensors import BYTES, FP32, IMAGES, PIXEL_VALUES, InputSpec, InputTensor, OutputTensor, RequestedOutput
 
