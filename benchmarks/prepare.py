@@ -16,12 +16,15 @@ ENVIRONMENTS = ROOT / ".venv-peers"
 MODELS = ROOT / ".bench-models"
 _DONE = "installed"
 
+TORCH = "torch==2.13.0"
+"""The training environment's version; pip takes a CPU build of it where its settings offer one (CONTRIBUTING.md)."""
+
 PEERS = {
     "onnxruntime": ["onnxruntime", "numpy", "pillow", "opencv-python-headless"],
     "openvino": ["openvino", "numpy", "opencv-python-headless"],
     "paddle": ["paddlepaddle==3.3.1", "numpy", "opencv-python-headless", "setuptools"],
-    "torch": ["torch", "numpy", "opencv-python-headless"],
-    "ncnn": ["ncnn", "pnnx", "torch", "numpy", "opencv-python-headless"],
+    "torch": [TORCH, "numpy", "opencv-python-headless"],
+    "ncnn": ["ncnn", "pnnx", TORCH, "numpy", "opencv-python-headless"],
     "mnn": ["MNN", "numpy", "opencv-python-headless"],
 }
 """Peer -> what is installed in its environment; ncnn's converter needs PyTorch."""

@@ -139,12 +139,12 @@ class Architecture:
 
         Batch-norm folds into the convolutions and counts nothing, as in the published figures.
         """
-        size = _halve(image_size)
+        size = halve(image_size)
         total = 27 * self.stem_channels * size * size
         for block in self.blocks:
             hidden, out, taps = block.hidden_channels, block.out_channels, block.kernel**2
             total += _ghost_multiply_adds(block.in_channels, hidden) * size * size
-            out_size = _halve(size) if block.stride == 2 else size
+            out_size = halve(size) if block.stride == 2 else size
             if block.stride == 2:
                 total += hidden * taps * out_size * out_size
             total += 2 * hidden * block.se_channels
@@ -156,7 +156,8 @@ class Architecture:
         return total + self.last_channels * EMBEDDING_SIZE + EMBEDDING_SIZE * self.num_classes
 
 
-def _halve(size: int) -> int:
+def halve(size: int) -> int:
+    """Return the side in pixels after a convolution with stride 2."""
     return (size + 1) // 2
 
 

@@ -6,22 +6,33 @@ logical channel each physical slot of a tensor holds; ``EMPTY`` slots carry zero
 zero through ReLU, depthwise convolutions, additions and gates. So the logits are those of the original, up to float32
 rounding.
 
-A wide tensor between blocks has the two halves of a ghost module's output, each padded on its own, so that
-concatenating the halves is the only data movement, and the hidden tensors inside a block are never concatenated at all.
-A narrow one is computed as a whole, without any concatenation: see ``GraphBuilder.narrow_ghost``.
+A wide tensor has the two halves of a ghost module's output, each padded on its own. Between blocks they are joined
+where the image is small, which moves little data and lets the next convolution run once; where it is large they stay
+two tensors, as they always do inside a block. A narrow tensor is computed as a whole, without any concatenation: see
+``GraphBuilder.narrow_ghost``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
 import numpy as np
 
 from .. import __version__
-from .architecture import EMBEDDING_SIZE, Architecture, Block
+from .architecture import EMBEDDING_SIZE, Architecture, Block, halve
 from .graph_builder import EMBEDDING_NAME, EMPTY, INPUT_NAME, LOGITS_NAME, Arrays, GraphBuilder, Layout, Tensor, padded
 
+_T = TypeVar("_T")
+
 _CHANNEL_BLOCK = 8
-_NARROW_CHANNELS = 16
-"""As many as fit one block of the widest layout, that of AVX-512; half a block would cost as much as a whole one."""
+_WIDE_CHANNEL_BLOCK = 16
+"""The block of the widest layout, that of AVX-512. Half a block costs there as much as a whole one."""
+_CHEAP_PADDING = 1 / 32
+"""Share of a tensor up to which padding to whole wide blocks costs less than reordering what does not fill them."""
+_NARROW_CHANNELS = _WIDE_CHANNEL_BLOCK
+_LARGE_IMAGE = 56
+"""Side in pixels from which on the halves of a wide tensor between blocks are not joined."""
 
 
 def build_graph(
@@ -44,8 +55,7 @@ def build_graph(
     """
     builder = GraphBuilder(arrays)
     image = Tensor(INPUT_NAME, np.arange(3), image_size)
-    stem = _joined_layout(architecture.stem_channels)
-    x = builder.conv_bn("stem", "conv1", [image], stem, relu=True, stride=2)
+    x = _stem(builder, architecture, image)
     for block in architecture.blocks:
         x = _block(builder, block, x)
     _head(builder, architecture, x)
@@ -58,25 +68,44 @@ def build_graph(
     return builder.serialize(model_name, architecture.num_classes, image_size, metadata)
 
 
-def _block(builder: GraphBuilder, block: Block, x: Tensor) -> Tensor:
+def _stem(builder: GraphBuilder, architecture: Architecture, image: Tensor) -> list[Tensor]:
+    layouts = _layouts_between_blocks(architecture.stem_channels, halve(image.size))
+    return [
+        builder.conv_bn(name, "conv1", [image], layout, relu=True, stride=2) for name, layout in _named("stem", layouts)
+    ]
+
+
+def _block(builder: GraphBuilder, block: Block, x: list[Tensor]) -> list[Tensor]:
+    """One block; its input and its output are each one tensor, or two that hold the halves."""
     name, key = f"blocks.{block.index}", block.key
-    parts = _ghost(builder, f"{name}.ghost1", f"{key}.ghost_module_1", [x], block.hidden_channels, relu=True)
+    parts = _ghost(builder, f"{name}.ghost1", f"{key}.ghost_module_1", x, block.hidden_channels, relu=True)
     if block.stride == 2:
-        parts = [
-            builder.depthwise_bn(f"{name}.depthwise.{side}", f"{key}.depthwise_conv", part, stride=2)
-            for side, part in zip("ab", parts, strict=False)
-        ]
+        parts = _strided(builder, f"{name}.depthwise", f"{key}.depthwise_conv", parts, block.stride)
     if block.se_channels:
         parts = builder.squeeze_excite(f"{name}.se", f"{key}.se_block", parts, block.se_channels)
     parts = _ghost(builder, f"{name}.ghost2", f"{key}.ghost_module_2", parts, block.out_channels)
-    joined = parts[0] if len(parts) == 1 else builder.concat(f"{name}.ghost2", parts)
+    layouts = _layouts_between_blocks(block.out_channels, parts[0].size)
+    if len(layouts) < len(parts):
+        parts = [builder.concat(f"{name}.ghost2", parts)]
     shortcut = x
     if not block.has_identity_shortcut:
-        depthwise = builder.depthwise_bn(
-            f"{name}.shortcut.depthwise", f"{key}.shortcut_depthwise", x, stride=block.stride
-        )
-        shortcut = builder.conv_bn(f"{name}.shortcut.pointwise", f"{key}.shortcut_conv", [depthwise], joined.layout)
-    return builder.node("Add", name, [joined, shortcut], joined.layout)
+        depthwise = _strided(builder, f"{name}.shortcut.depthwise", f"{key}.shortcut_depthwise", x, block.stride)
+        shortcut = [
+            builder.conv_bn(part, f"{key}.shortcut_conv", depthwise, layout)
+            for part, layout in _named(f"{name}.shortcut.pointwise", layouts)
+        ]
+    pairs = list(zip(parts, shortcut, strict=True))
+    return [builder.node("Add", part, pair, pair[0].layout) for part, pair in _named(name, pairs)]
+
+
+def _strided(builder: GraphBuilder, name: str, key: str, parts: list[Tensor], stride: int) -> list[Tensor]:
+    return [builder.depthwise_bn(part, key, x, stride=stride) for part, x in _named(name, parts)]
+
+
+def _named(name: str, items: Sequence[_T]) -> Iterator[tuple[str, _T]]:
+    """Pair each of one or two ``items`` with a name of its own: ``name`` itself where there is but one."""
+    names = [name] if len(items) == 1 else [f"{name}.a", f"{name}.b"]
+    return zip(names, items, strict=True)
 
 
 def _ghost(
@@ -84,16 +113,16 @@ def _ghost(
 ) -> list[Tensor]:
     """A ghost module: its two halves, or one tensor that holds both where they are narrow."""
     if channels <= _NARROW_CHANNELS:
-        return [builder.narrow_ghost(name, key, inputs, _joined_layout(channels), relu=relu)]
+        return [builder.narrow_ghost(name, key, inputs, _narrow_layout(channels), relu=relu)]
     layouts = _half_layouts(channels)
     primary = builder.conv_bn(f"{name}.primary", f"{key}.primary_conv", inputs, layouts[0], relu=relu)
     cheap = builder.depthwise_bn(f"{name}.cheap", f"{key}.cheap_operation", primary, layout=layouts[1], relu=relu)
     return [primary, cheap]
 
 
-def _head(builder: GraphBuilder, architecture: Architecture, x: Tensor) -> None:
+def _head(builder: GraphBuilder, architecture: Architecture, parts: list[Tensor]) -> None:
     last = padded(np.arange(architecture.last_channels), _CHANNEL_BLOCK)
-    x = builder.conv_bn("head.last", "conv_last", [x], last, relu=True)
+    x = builder.conv_bn("head.last", "conv_last", parts, last, relu=True)
     x = builder.pool("head.pool", x)
     x = builder.conv_bn("head.hidden", "fc_0", [x], np.arange(EMBEDDING_SIZE), relu=True)
     builder.node("Flatten", "head.embedding", [x], x.layout, output=EMBEDDING_NAME)
@@ -105,11 +134,19 @@ def _head(builder: GraphBuilder, architecture: Architecture, x: Tensor) -> None:
 def _half_layouts(channels: int) -> tuple[Layout, Layout]:
     half = channels // 2
     first = padded(np.arange(half), _CHANNEL_BLOCK)
+    wide = padded(first, _WIDE_CHANNEL_BLOCK)
+    if len(wide) - len(first) <= _CHEAP_PADDING * len(first):
+        first = wide
     return first, np.where(first == EMPTY, EMPTY, first + half)
 
 
-def _joined_layout(channels: int) -> Layout:
-    """The layout of a block's output, and so of its shortcut, too."""
+def _layouts_between_blocks(channels: int, size: int) -> list[Layout]:
+    """The layouts of a block's output, and so of its shortcut, too: one of a tensor, or two of its halves."""
     if channels <= _NARROW_CHANNELS:
-        return padded(np.arange(channels), _CHANNEL_BLOCK)
-    return np.concatenate(_half_layouts(channels))
+        return [_narrow_layout(channels)]
+    halves = _half_layouts(channels)
+    return list(halves) if size >= _LARGE_IMAGE else [np.concatenate(halves)]
+
+
+def _narrow_layout(channels: int) -> Layout:
+    return padded(np.arange(channels), _CHANNEL_BLOCK)
