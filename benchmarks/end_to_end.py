@@ -14,21 +14,23 @@ from benchmarks.turns import print_machine, show, take_turns
 from ghostzoo.bench.pictures import jpeg
 
 TARGETS = {"onnxruntime": 0.74, "paddle": 0.45, "torch-compiled": 0.5}
+PEERS = (*TARGETS, "openvino", "torch")
 
 
 @click.command()
 @click.option("--threads", default=1, show_default=True)
 @click.option("--rounds", default=40, show_default=True)
 @click.option("--model", default="GhostNet_x1_0", show_default=True)
+@click.option("--peer", "peers", multiple=True, type=click.Choice(PEERS), help="[default: all]")
 @click.option("--image", type=click.Path(exists=True), help="[default: a made JPEG of 500 x 375 pixels]")
-def main(threads: int, rounds: int, model: str, image: str | None) -> None:
+def main(threads: int, rounds: int, model: str, peers: tuple[str, ...], image: str | None) -> None:
     print_machine()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(image or Path(folder, "made.jpg"))
         if image is None:
             path.write_bytes(jpeg())
         common = {"model": model, "work": "jpeg", "threads": threads, "batch": 1, "image": str(path)}
-        names = ("ghostzoo", *TARGETS, "openvino", "torch")
+        names = ("ghostzoo", *(peers or PEERS))
         turns = take_turns({name: {"kind": name, **common} for name in names}, rounds=rounds, calls=4)
     best = {name: [index for index, _ in map(tuple, result)] for name, result in turns.results.items()}
     if any(order != best["ghostzoo"] for order in best.values()):

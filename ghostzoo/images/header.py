@@ -15,7 +15,7 @@ FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, PNM or JPEG 2000"
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
 """The next marker with a length: stuffed and fill bytes, restarts and TEM are passed over, as libjpeg does it."""
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_END = 0xD9
+_JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_CHUNK_EXTRA = 12
@@ -66,6 +66,8 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
         if marker in _JPEG_FRAMES and size is None:
             height, width = struct.unpack_from(">HH", data, position + 3)
             size = (width, height)
+        elif marker == _JPEG_SCAN and size is not None and data.endswith(bytes((0xFF, _JPEG_END))):
+            return size  # as most files end; the others' pixels are searched for the end
         position += max(length, 2)
     raise HeaderError("it is truncated; get the file again")
 

@@ -20,7 +20,7 @@ def preprocess(
     Args:
         rgb: (H, W, 3) uint8; it is not changed.
         config: sizes and normalisation.
-        out: (3, crop_size, crop_size) float32 to write to; a new array by default.
+        out: (3, crop_size, crop_size) float32, C-contiguous, to write to; a new array by default.
 
     Returns:
         (3, crop_size, crop_size) float32.
@@ -34,9 +34,8 @@ def preprocess(
     window = resized[top : top + crop, left : left + crop]
     if out is None:
         out = np.empty((3, crop, crop), np.float32)
-    table = _normalised_values(config)
-    for channel in range(3):
-        np.take(table[channel], window[:, :, channel], out=out[channel], mode="clip")
+    for values, channel, plane in zip(_normalised_values(config), cv2.split(window), out, strict=True):
+        cv2.LUT(channel, values, dst=plane)
     return out
 
 
