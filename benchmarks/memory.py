@@ -22,7 +22,8 @@ _WARM = 200
 @click.command()
 @click.option("--predictions", default=10_000, show_default=True)
 @click.option("--images", default=100_000, show_default=True, help="Images of the folder: links to one file.")
-def main(predictions: int, images: int) -> None:
+@click.option("--workers", type=int, help="Threads that classify the folder.  [default: the CPUs that may be used]")
+def main(predictions: int, images: int, workers: int | None) -> None:
     print_machine()
     classifier = ghostzoo.load("GhostNet_x0_5_cifar10", engine="onnxruntime")
     rows = []
@@ -50,7 +51,7 @@ def main(predictions: int, images: int) -> None:
         peak = before = resident()
         count = 0
         with progress(images, "folder") as advance:
-            for _ in classifier.predict(photos):
+            for _ in classifier.predict(photos, workers=workers):
                 count += 1
                 advance()
                 if count % 500 == 0:

@@ -14,8 +14,8 @@ import click
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import DEFAULT_MODEL, CatalogModel, get_model
 from ghostzoo.converter import write_model_bundle
+from ghostzoo.embedded import EMBEDDED_FOLDER
 from ghostzoo.errors import InputError
-from ghostzoo.fetch import EMBEDDED_FOLDER
 from ghostzoo.terminal import Command
 from ghostzoo.weights.params import read_weights
 

@@ -1,12 +1,15 @@
 """ghostzoo's cache folder: what was costly to make on this machine is made once, by one process at a time.
 
 Nothing in the cache is needed: where the folder cannot be written, everything is made anew each time.
+
+A file is its content and after it a checksum, so that a library can map the content as if it were the file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import mmap
 import os
 import re
 import zlib
@@ -20,7 +23,9 @@ CACHE_VARIABLE = "GHOSTZOO_CACHE"
 """Environment variable that names the cache folder."""
 
 _log = logging.getLogger("ghostzoo")
-_CHECKSUM_BYTES = 4
+CHECKSUM_BYTES = 4
+_LAYOUT = 2
+"""Of the files; keys tell it, so that files of another layout are never read."""
 
 
 def cache_folder() -> Path:
@@ -35,20 +40,38 @@ def cache_folder() -> Path:
 
 def cache_key(*facts: object) -> str:
     """Return a file name for ``facts``: equal facts give equal names, on any run of Python."""
-    return hashlib.sha256("\0".join(map(repr, facts)).encode()).hexdigest()[:32]
+    return hashlib.sha256("\0".join(map(repr, (_LAYOUT, *facts))).encode()).hexdigest()[:32]
 
 
 def read_cached(name: str) -> bytes | None:
     """Return the content of the cache file ``name``, or ``None`` if there is no such file or it is damaged."""
+    path = find_cached(name)
     try:
-        with _path(name).open("rb", buffering=0) as file:
-            checksum, content = file.read(_CHECKSUM_BYTES), file.readall()
+        return None if path is None else path.read_bytes()[:-CHECKSUM_BYTES]
     except OSError:
         return None
-    if _checksum(content) != checksum:
-        _log.warning("The cache file %s is damaged and is made anew.", _path(name))
+
+
+def find_cached(name: str) -> Path | None:
+    """Return the path of the cache file ``name``, or ``None`` if there is no such file or it is damaged."""
+    path = _path(name)
+    try:
+        # Mapped: a copy of a model's size would take longer than its checksum.
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as whole,
+            whole[:-CHECKSUM_BYTES] as content,
+        ):
+            is_whole = _checksum(content) == bytes(mapped[-CHECKSUM_BYTES:])
+    except OSError:
         return None
-    return content
+    except ValueError:  # an empty file
+        is_whole = False
+    if not is_whole:
+        _log.warning("The cache file %s is damaged and is made anew.", path)
+        return None
+    return path
 
 
 def write_cached(name: str, content: bytes) -> None:
@@ -56,7 +79,7 @@ def write_cached(name: str, content: bytes) -> None:
     try:
         path = _path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, _checksum(content) + content)
+        write_atomically(path, content + _checksum(content))
     except OSError as error:
         _log.info("%s cannot be written (%s); set %s to a folder that can.", _path(name), error, CACHE_VARIABLE)
 
@@ -100,12 +123,12 @@ def locked(name: str) -> Iterator[bool]:
         lock.release()
 
 
-def _checksum(content: bytes) -> bytes:
+def _checksum(content: bytes | memoryview) -> bytes:
     """CRC-32: it finds damage, which is all there is to find in the user's own folder, in a quarter of SHA-256's time.
 
     A model is opened from here because that is faster; a slow check would take the gain away.
     """
-    return zlib.crc32(content).to_bytes(_CHECKSUM_BYTES, "big")
+    return zlib.crc32(content).to_bytes(CHECKSUM_BYTES, "big")
 
 
 def _path(name: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 
 
@@ -12,6 +11,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: the file cannot be written; what was there before is still there.
     """
+    import secrets
+
     scratch = path.with_name(f".{path.name}-{secrets.token_hex(6)}.tmp")
     try:
         with scratch.open("xb") as file:

@@ -6,7 +6,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 from os import PathLike
 from pathlib import Path
 
@@ -28,6 +27,8 @@ class ClassLabel:
 @lru_cache(maxsize=1)
 def imagenet_labels() -> tuple[ClassLabel, ...]:
     """Return the 1,000 classes of ImageNet-1k, in the order of the official weights' outputs."""
+    from importlib.resources import files
+
     text = (files(__package__) / "data" / "imagenet1k.tsv").read_text(encoding="utf-8")
     rows = (line.split("\t") for line in text.splitlines()[1:])
     return tuple(ClassLabel(label, wnid) for _, wnid, label in rows)

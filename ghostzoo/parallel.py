@@ -6,11 +6,13 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice, takewhile
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .errors import EngineError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -36,6 +38,8 @@ def map_batches(
     if workers == 1:
         yield from map(work, batches)
         return
+    from concurrent.futures import ThreadPoolExecutor
+
     process = os.getpid()
     stopped = threading.Event()
     executor = ThreadPoolExecutor(workers, thread_name_prefix="ghostzoo")

@@ -38,17 +38,15 @@ class Prediction:
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Turn logits (N, classes) float32 into probabilities of the same shape and type."""
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: NDArray[np.float32] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    probabilities: NDArray[np.float32] = logits - logits.max(axis=-1, keepdims=True)
+    np.exp(probabilities, out=probabilities)
+    probabilities /= probabilities.sum(axis=-1, keepdims=True)
     return probabilities
 
 
 def top_predictions(probabilities: NDArray[np.float32], labels: Sequence[ClassLabel], top_k: int) -> list[Prediction]:
     """Return the ``top_k`` best classes (all, if there are fewer) of one row of probabilities, best first."""
     count = min(top_k, probabilities.size)
-    best = np.argpartition(probabilities, -count)[-count:]
-    order = best[np.lexsort((best, -probabilities[best]))]  # equal scores: the lower index first
-    return [
-        Prediction(index, labels[index].label, float(probabilities[index]), labels[index].wnid)
-        for index in order.tolist()
-    ]
+    best = probabilities.argpartition(-count)[-count:]
+    order = sorted(zip((-probabilities[best]).tolist(), best.tolist(), strict=True))  # equal ones: lower index first
+    return [Prediction(index, labels[index].label, -negative, labels[index].wnid) for negative, index in order]

@@ -16,6 +16,7 @@ from ..classifier import Classifier, load
 from ..engines import engine_names, engine_record
 from ..errors import GhostZooError, InputError
 from ..fetch import fetch
+from ..origins.options import FetchOptions
 from ..timing import time_in_turn
 from .machine import describe_machine
 from .pictures import jpeg
@@ -55,6 +56,7 @@ def run_bench(
     *,
     seconds: float,
     picture: bytes | None = None,
+    fetching: FetchOptions | None = None,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Results:
     """Measure ``cells``.
@@ -63,14 +65,16 @@ def run_bench(
         cells: what to measure; ``model`` is anything that ``ghostzoo.load`` takes.
         seconds: time for the rounds of each cell; loading comes on top.
         picture: an encoded image to classify; a made one by default.
+        fetching: where models come from.
         on_step: told of each cell as its turn to be opened comes, and of each model's rounds.
 
     Raises:
         UnknownModelError, FetchError, BundleError: a model cannot be had; found before anything is measured.
         InputError: no cell could be measured; the message has every reason once.
     """
+    fetching = fetching or FetchOptions()
     for model in dict.fromkeys(cell.model for cell in cells):
-        fetch(model).release()
+        fetch(model, fetching).release()
     machine = describe_machine()
     picture = picture if picture is not None else jpeg()
     facts: list[ModelFacts] = []
@@ -82,7 +86,7 @@ def run_bench(
             for cell in (cell for cell in cells if cell.model == model):
                 on_step(str(cell))
                 try:
-                    classifiers[cell] = opened.enter_context(load(**_arguments(cell)))
+                    classifiers[cell] = opened.enter_context(load(**_arguments(cell, fetching)))
                     list(_predict(classifiers[cell], cell, picture))
                 except GhostZooError as error:
                     classifiers.pop(cell, None)
@@ -91,20 +95,21 @@ def run_bench(
                 continue
             facts.append(_facts(model, next(iter(classifiers.values())).bundle))
             on_step(f"{model}: rounds")
-            measurements += _measure(classifiers, seconds, picture)
+            measurements += _measure(classifiers, seconds, picture, fetching)
     if not measurements:
         reasons = dict.fromkeys(reason for _, reason in left_out)
         raise InputError(f"Nothing could be measured. {' '.join(reasons)}")
     return Results(machine, tuple(facts), tuple(measurements), tuple(left_out))
 
 
-def _arguments(cell: Cell) -> dict[str, Any]:
+def _arguments(cell: Cell, fetching: FetchOptions) -> dict[str, Any]:
     return {
         "model": cell.model,
         "engine": cell.engine,
         "precision": cell.precision,
         "threads": cell.threads,
         "batch_size": cell.batch_size,
+        **vars(fetching),
     }
 
 
@@ -112,7 +117,9 @@ def _predict(classifier: Classifier, cell: Cell, picture: bytes) -> Iterator[Any
     return classifier.predict([picture] * cell.batch_size, batch_size=cell.batch_size, workers=1)
 
 
-def _measure(classifiers: dict[Cell, Classifier], seconds: float, picture: bytes) -> Iterator[Measurement]:
+def _measure(
+    classifiers: dict[Cell, Classifier], seconds: float, picture: bytes, fetching: FetchOptions
+) -> Iterator[Measurement]:
     network: dict[Cell, Callable[[], object]] = {}
     whole: dict[Cell, Callable[[], object]] = {}
     for cell, classifier in classifiers.items():
@@ -123,7 +130,7 @@ def _measure(classifiers: dict[Cell, Classifier], seconds: float, picture: bytes
     in_network = time_in_turn(network, seconds / 2 * len(network))
     in_whole = time_in_turn(whole, seconds / 2 * len(whole))
     for cell in classifiers:
-        load_seconds, peak_memory = probe(_arguments(cell))
+        load_seconds, peak_memory = probe(_arguments(cell, fetching))
         yield Measurement(cell, Timing.of(in_network[cell]), Timing.of(in_whole[cell]), load_seconds, peak_memory)
 
 

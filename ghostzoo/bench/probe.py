@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ def probe(arguments: Mapping[str, Any]) -> tuple[float | None, int | None]:
     """Return seconds and bytes of such a process; ``None`` for what could not be found out."""
     done = subprocess.run(  # noqa: S603  # this interpreter, with fixed arguments
         [sys.executable, "-m", __name__],
-        input=json.dumps(arguments),
+        input=json.dumps(arguments, default=os.fspath),
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_SECONDS,

@@ -8,8 +8,6 @@ unpickled.
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from os import PathLike
@@ -206,6 +204,9 @@ def write_bundle(
     Raises:
         BundleError: ``out`` exists, or cannot be written.
     """
+    import shutil
+    import tempfile
+
     out = Path(out)
     check_target(out, overwrite)
     files = {file: FileRecord(hashlib.sha256(data).hexdigest(), len(data)) for file, data in contents.items()}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from ..errors import BundleError
 from ..network.architecture import EMBEDDING_SIZE
 from ..parity import ENGINE_TOLERANCE, Agreement, compare_logits
+
+if TYPE_CHECKING:
+    import zipfile
 
 MAX_IMAGES = 16
 _ARRAYS = ("pixel_values", "logits", "embedding")
@@ -49,6 +52,8 @@ class Golden:
         Raises:
             BundleError: the data is no archive of the three arrays in the shapes that the model needs.
         """
+        import zipfile
+
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 pixels = _read_array(archive, "pixel_values", (3, image_size, image_size))
@@ -62,8 +67,10 @@ class Golden:
 
 
 def _read_array(archive: zipfile.ZipFile, name: str, row_shape: tuple[int, ...]) -> NDArray[np.float32]:
+    from zipfile import ZIP_STORED
+
     limit = 4 * MAX_IMAGES * int(np.prod(row_shape)) + _MAX_NPY_HEADER_BYTES
-    if archive.getinfo(f"{name}.npy").compress_type != zipfile.ZIP_STORED:
+    if archive.getinfo(f"{name}.npy").compress_type != ZIP_STORED:
         raise ValueError(f"{name} is compressed")  # as np.savez never does: what it expands to would be unbounded
     with archive.open(f"{name}.npy") as file:
         data = file.read(limit + 1)

@@ -9,6 +9,7 @@ import click
 
 from ..catalog import DEFAULT_MODEL
 from ..terminal import ANY_PATH, Command, print_table, steps
+from .options import fetch_options
 
 if TYPE_CHECKING:
     from ..bench.results import Results
@@ -34,6 +35,7 @@ class _Counts(click.ParamType):  # type: ignore[type-arg]  # older versions of c
 
 @click.command(cls=Command)
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
+@fetch_options
 @click.option("--engine", "engines", multiple=True, help="An engine; may be repeated.  [default: all installed]")
 @click.option("--precision", "precisions", multiple=True, help="fp32, fp16 or int8; may be repeated.  [default: fp32]")
 @click.option("--threads", type=_Counts(), default="1,2,4", show_default=True, help="Thread counts, at batch 1.")
@@ -54,6 +56,7 @@ def bench(
     out: str | None,
     compare: str | None,
     as_json: bool,
+    **fetching: Any,
 ) -> None:
     """Measure MODELs (names or bundle folders) on this machine: engines, threads, batch sizes.
 
@@ -72,6 +75,7 @@ def bench(
     from ..bench.pictures import open_picture
     from ..bench.results import Results
     from ..bench.tables import result_tables
+    from ..origins.options import FetchOptions
 
     old = Results.read(Path(compare)) if compare is not None else None
     if out is not None:
@@ -80,7 +84,7 @@ def bench(
     cells = plan_cells(models, engines or installed_engines(), precisions or ("fp32",), threads, batch_sizes)
     picture = open_picture(Path(image)) if image is not None else None
     with steps(len(cells) + len(models)) as on_step:
-        results = run_bench(cells, seconds=seconds, picture=picture, on_step=on_step)
+        results = run_bench(cells, seconds=seconds, picture=picture, fetching=FetchOptions(**fetching), on_step=on_step)
     tables = result_tables(results) + ([compare_results(results, old)] if old is not None else [])
     if as_json:
         click.echo(results.to_json().decode(), nl=False)

@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from ..terminal import Command
-from .options import model_option
+from .options import fetch_options, model_option
 
 
 @click.command("build-engine", cls=Command)
 @model_option
+@fetch_options
 @click.option("--target", "targets", multiple=True, help="GPU architecture to build for, as SM86; may be repeated.")
 @click.option("--device", help="GPU of this machine to build for, where no --target is given.  [default: cuda:0]")
 @click.option("--precision", default="fp32", show_default=True, help="fp32 or fp16.")
@@ -28,7 +29,9 @@ def build_engine(
     batch_size: int | None,
     out: str | None,
     overwrite: bool,
-    **engine_options: Any,
+    library: str | None,
+    max_batch_size: int | None,
+    **fetching: Any,
 ) -> None:
     """Build a TensorRT engine of a model.
 
@@ -43,12 +46,13 @@ def build_engine(
     from ..engines.base import EngineOptions
     from ..engines.tensorrt_plan import fill_cache, write_engine
     from ..fetch import fetch
+    from ..origins.options import FetchOptions
 
     if targets and out is None:
         raise click.UsageError("An engine for --target is for use elsewhere: give a file with --out.")
-    given = {name: value for name, value in engine_options.items() if value is not None}
+    given = {name: value for name, value in (("library", library), ("max_batch_size", max_batch_size)) if value}
     options = EngineOptions(device=device, precision=precision, batch_size=batch_size, engine_options=given)
-    bundle = fetch(model)
+    bundle = fetch(model, FetchOptions(**fetching))
     if out is None:
         fill_cache(bundle, options)
         click.echo(f"{bundle.name}: the engine is in the cache", err=True)

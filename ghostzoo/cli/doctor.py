@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..terminal import Command, flatten, print_table
+from .options import fetch_options, model_option
 
 if TYPE_CHECKING:
     from ..doctor import Finding, Report
 
 
 @click.command(cls=Command)
-@click.option("--model", help="A bundle folder, or the name of a model.  [default: the one of the package]")
+@model_option
+@fetch_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def doctor(model: str | None, as_json: bool) -> None:
+def doctor(model: str | None, as_json: bool, **options: Any) -> None:
     """Show what this machine has, and try every engine: is it right, how fast is it, and if not, why not.
 
     The exit status is 1 when no engine can be used.
@@ -29,8 +31,9 @@ def doctor(model: str | None, as_json: bool) -> None:
     """
     from ..doctor import examine
     from ..fetch import fetch
+    from ..origins.options import FetchOptions
 
-    report = examine(fetch(model))
+    report = examine(fetch(model, FetchOptions(**options)))
     if as_json:
         click.echo(json.dumps(report.to_dict()))
     else:

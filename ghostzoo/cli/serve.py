@@ -10,12 +10,14 @@ import click
 from ..catalog import DEFAULT_MODEL
 from ..errors import EngineUnavailableError
 from ..terminal import Command
+from .options import fetch_options
 
 _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "httptools", "prometheus_client", "python_multipart", "uvicorn")
 
 
 @click.command(cls=Command)
 @click.option("--model", "models", multiple=True, help=f"May be repeated.  [default: {DEFAULT_MODEL}]")
+@fetch_options
 @click.option("--engine", "engines", multiple=True, default=["auto"], show_default=True, help="May be repeated.")
 @click.option("--device", help="Device, by the engine's name for it.  [default: the CPU]")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, or fp16 / int8 where the bundle has them.")
@@ -66,8 +68,12 @@ def _options(grpc: bool, grpc_port: int, **given: Any) -> Any:
     """What was given on the command line, in the server's own terms; the defaults are the server's."""
     from dataclasses import replace
 
+    from ..origins.options import FetchOptions
     from ..serve.options import ServeLimits, ServeOptions
 
+    fetching = FetchOptions(
+        **{name: given.pop(name) for name in ("revision", "cache_dir", "offline", "endpoint", "token")}
+    )
     limits = ServeLimits()
     body_mb, pixels, images = (given.pop(name) for name in ("max_body_mb", "max_pixels", "max_images"))
     if body_mb is not None:
@@ -81,4 +87,4 @@ def _options(grpc: bool, grpc_port: int, **given: Any) -> Any:
     if delay is not None:
         given["max_delay"] = delay / 1000
     values = {name: value for name, value in given.items() if value is not None}
-    return ServeOptions(limits=limits, grpc_port=grpc_port if grpc else None, **values)
+    return ServeOptions(limits=limits, fetching=fetching, grpc_port=grpc_port if grpc else None, **values)

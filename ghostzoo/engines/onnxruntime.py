@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import struct
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cache import CHECKSUM_BYTES
 from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
 from . import installation_conflict
 from .base import Engine, EngineOptions, Output
@@ -130,17 +131,21 @@ class OnnxRuntimeEngine(Engine):
         def session_options() -> Any:
             return _session_options(replace(self.options, batch_size=size), self._provider, {})
 
-        def build() -> tuple[Any, bytes]:
-            with tempfile.TemporaryDirectory(prefix="ghostzoo-") as folder:
-                target = Path(folder) / "optimised.onnx"
-                saving = session_options()
-                saving.optimized_model_filepath = str(target)
-                return self._open(model, saving), target.read_bytes()
+        def build(name: str) -> tuple[Any, bytes]:
+            import tempfile
 
-        def restore(content: bytes) -> Any:
+            with tempfile.TemporaryDirectory(prefix="ghostzoo-") as folder:
+                graph, weights = Path(folder, "optimised.onnx"), Path(folder, name)
+                saving = session_options()
+                saving.optimized_model_filepath = str(graph)
+                saving.add_session_config_entry("session.optimized_model_external_initializers_file_name", name)
+                return self._open(model, saving), _join(weights.read_bytes(), graph.read_bytes())
+
+        def restore(path: Path) -> Any:
             ready = session_options()
             ready.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-            return self._open(content, ready)
+            ready.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+            return self._open(_read_graph(path), ready)
 
         return prepare(
             self.name,
@@ -197,6 +202,22 @@ class OnnxRuntimeEngine(Engine):
 
     def _release(self) -> None:
         self._session = self._any_size = self._open_any_size = None
+
+
+_LENGTH = struct.Struct("<Q")
+
+
+def _join(weights: bytes, graph: bytes) -> bytes:
+    """One file of both: the weights first, where the graph looks for them, so that they are mapped and not copied."""
+    return weights + graph + _LENGTH.pack(len(graph))
+
+
+def _read_graph(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-_LENGTH.size - CHECKSUM_BYTES, os.SEEK_END)
+        (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+        file.seek(-_LENGTH.size - CHECKSUM_BYTES - length, os.SEEK_END)
+        return file.read(length)
 
 
 def _short(provider: str) -> str:

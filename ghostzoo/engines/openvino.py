@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cache import CHECKSUM_BYTES
 from ..cpus import usable_cpus
 from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
 from .base import Engine, EngineOptions, Output
@@ -117,7 +118,7 @@ class OpenVinoEngine(Engine):
                 graph.reshape(ov.PartialShape([size, *list(graph.inputs[0].partial_shape)[1:]]))
             return core.compile_model(graph, device, properties)
 
-        def build() -> tuple[Any, bytes]:
+        def build(_: str) -> tuple[Any, bytes]:
             compiled = compile_model()
             return compiled, compiled.export_model().getvalue()
 
@@ -135,7 +136,7 @@ class OpenVinoEngine(Engine):
                     sorted((name, repr(value)) for name, value in properties.items()),
                 ),
                 build=build,
-                restore=lambda content: core.import_model(content, device, properties),
+                restore=lambda path: core.import_model(path.read_bytes()[:-CHECKSUM_BYTES], device, properties),
                 plain=compile_model,
             )
         except RuntimeError as error:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ..cache import cache_folder, cache_key, cached
+from ..cache import cache_folder, cache_key, find_cached, locked, write_cached
 from ..cpus import cpu_info
 
 _CPU_FACTS = ("vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU part")  # x86 and Arm
@@ -41,8 +41,8 @@ def prepare(
     kind: str,
     facts: tuple[object, ...],
     *,
-    build: Callable[[], tuple[_T, bytes]],
-    restore: Callable[[bytes], _T],
+    build: Callable[[str], tuple[_T, bytes]],
+    restore: Callable[[Path], _T],
     plain: Callable[[], _T],
 ) -> _T:
     """Return a model restored from the cache, or built and kept there, or opened plainly where that cannot be done.
@@ -50,22 +50,32 @@ def prepare(
     Args:
         kind: the folder in the cache folder.
         facts: everything besides the CPU that the prepared model depends on: hash of the graph, versions, options.
-        build: opens the model, and returns it with what to keep of it.
-        restore: opens what was kept.
+        build: opens the model, and returns it with what to keep of it in a file of the name that it is given.
+        restore: opens what was kept, from the file that begins with it.
         plain: opens the model without the cache; what this raises is what the caller sees.
     """
     if writable_folder(kind) is None:
         return plain()
+    key = cache_key(*cpu_facts(), *facts)
+    name = f"{kind}/{key}"
     built: list[_T] = []
 
-    def make() -> bytes:
-        model, content = build()
-        built.append(model)
-        return content
+    def find() -> list[_T]:
+        path = find_cached(name)
+        return [] if path is None else [restore(path)]
 
     try:
-        content = cached(f"{kind}/{cache_key(*cpu_facts(), *facts)}", make)
-        return built[0] if built else restore(content)
+        ready = find()
+        if ready:
+            return ready[0]
+        with locked(name) as is_locked:
+            ready = find() if is_locked else []  # another process may have built it meanwhile
+            if not ready:
+                model, content = build(key)
+                built.append(model)
+                if is_locked:
+                    write_cached(name, content)
+        return (ready or built)[0]
     except Exception as error:  # the libraries' own classes; a fault of the model or an option comes up again below
         _log.info("No prepared model is used: %s", error)
         return built[0] if built else plain()

@@ -48,6 +48,11 @@ class FetchOptions:
                 f"see endpoint= and {ENDPOINT_VARIABLE}."
             )
 
+    def refuse_revision(self, model: str | PathLike[str]) -> None:
+        """Raise ``OptionError`` if a revision is asked for, since ``model`` is on no Hub."""
+        if self.revision:
+            raise OptionError(f"revision={self.revision!r} is for a repository of the Hub, and {model} is none.")
+
     @property
     def is_offline(self) -> bool:
         """Whether no request may be made."""

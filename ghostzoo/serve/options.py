@@ -9,6 +9,7 @@ from pathlib import Path
 from ..cpus import usable_cpus
 from ..errors import OptionError
 from ..images.reading import ImageLimits
+from ..origins.options import FetchOptions
 
 API_KEY_VARIABLE = "GHOSTZOO_API_KEY"
 """Environment variable with the key that clients must show."""
@@ -46,6 +47,8 @@ class ServeOptions:
     """Names or bundle folders; a request that names no model gets the first. Without any, the package's own model."""
     engines: tuple[str, ...] = ("auto",)
     """Each model is loaded once for each; a request that names no engine gets the first."""
+    fetching: FetchOptions = field(default_factory=FetchOptions)
+    """Where models come from."""
     device: str | None = None
     precision: str = "fp32"
     threads: int | None = None

@@ -219,6 +219,7 @@ def load_model(source: str | None, options: ServeOptions) -> ServedModel:
             device=options.device,
             precision=options.precision,
             limits=options.limits.image,
+            **vars(options.fetching),
         )
         check(classifier.bundle, classifier.engine, classifier.engine.run)  # opens what an engine has for batches too
         whole_cpu = open_on_all_cpus(classifier, options)

@@ -39,3 +39,26 @@ def test_threads_are_those_asked_for(tiny_bundle: Bundle) -> None:
     with OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(threads=2)) as engine:
         assert engine.describe()["threads"] == 2
         assert engine._session.get_session_options().intra_op_num_threads == 2
+
+
+def test_the_prepared_graph_gives_the_same_bits_and_is_made_anew_when_damaged(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GHOSTZOO_CACHE", str(tmp_path))
+    batch = np.random.default_rng(0).normal(size=(1, 3, 64, 64)).astype(np.float32)
+
+    def logits() -> np.ndarray:
+        with OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(threads=1)) as engine:
+            return engine.run(batch)
+
+    first = logits()
+    (kept,) = (path for path in (tmp_path / "onnxruntime").iterdir() if path.suffix != ".lock")
+    written = kept.stat().st_ino
+    np.testing.assert_array_equal(logits(), first)
+    assert kept.stat().st_ino == written
+    content = bytearray(kept.read_bytes())
+    content[len(content) // 2] ^= 1
+    kept.write_bytes(content)
+    np.testing.assert_array_equal(logits(), first)
+    assert kept.stat().st_ino != written
+    np.testing.assert_array_equal(logits(), first)

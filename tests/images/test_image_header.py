@@ -52,6 +52,15 @@ def test_what_follows_the_end_of_a_jpeg_does_not_matter() -> None:
     np.testing.assert_array_equal(read_image(data), read_image(ENCODED["jpeg"]))
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_jpeg_has_its_size_whether_or_not_its_end_must_be_searched(options: dict[str, Any]) -> None:
+    data = encoded(picture(45, 30), "JPEG", **options)
+    assert data.endswith(b"\xff\xd9")
+    assert decoded_size(data) == decoded_size(data + b"\0") == (45, 30)
+    with pytest.raises(HeaderError, match="truncated"):
+        decoded_size(data[:-2])
+
+
 def test_a_truncated_jpeg_with_a_whole_thumbnail_is_truncated() -> None:
     thumbnail = ENCODED["jpeg"]
     app1 = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 8) + b"Exif\0\0" + thumbnail
