@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .bundle.folder import Bundle
     from .catalog import CatalogModel, Preprocessing, get_model, list_models
-    from .classifier import Classifier, load
+    from .classifier import Classifier
     from .converter import convert
     from .errors import (
         BundleError,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from .images.reading import ImageLimits
+    from .loading import load
     from .predictions import Prediction
 
 __version__ = "0.1.0"
@@ -74,7 +75,7 @@ _MODULES = {
     "get_model": "catalog",
     "list_models": "catalog",
     "Classifier": "classifier",
-    "load": "classifier",
+    "load": "loading",
     "convert": "converter",
     "ImageLimits": "images.reading",
     "Prediction": "predictions",

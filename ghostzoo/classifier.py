@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from .bundle.folder import Bundle
 from .engines.base import Engine, EngineOptions, Output
 from .engines.opened import OpenedEngines
-from .engines.select import AUTO, check_name, open_engine
+from .engines.select import check_name, open_engine
 from .engines.selection import Selection
 from .errors import BundleError, ImageError, InputError, OptionError
 from .fetch import fetch
@@ -25,13 +23,10 @@ from .images.preprocess import preprocess
 from .images.reading import ImageLimits, read_image
 from .images.sources import count_at_hand, expand, is_single
 from .network.architecture import EMBEDDING_SIZE
-from .origins.options import FetchOptions
 from .outputs import Outputs, run_batch
 from .parallel import map_batches
 from .parity import Agreement
 from .predictions import Prediction, softmax, top_predictions
-
-_log = logging.getLogger("ghostzoo")
 
 _DEFAULT_BATCH_SIZE = 4
 """Images a call of the engine in ``predict``; on CPUs, batches of 2 to 4 give the most images a second."""
@@ -39,64 +34,8 @@ _MANY = 32
 """From this many images on, it pays to open an engine for several threads."""
 
 
-def load(
-    model: str | PathLike[str] | None = None,
-    *,
-    engine: str = AUTO,
-    threads: int | None = None,
-    device: str | None = None,
-    precision: str = "fp32",
-    batch_size: int | None = None,
-    engine_options: Mapping[str, Any] | None = None,
-    limits: ImageLimits | None = None,
-    revision: str | None = None,
-    cache_dir: str | PathLike[str] | None = None,
-    offline: bool | None = None,
-    endpoint: str | None = None,
-    token: str | bool | None = None,
-) -> Classifier:
-    """Load a model.
-
-    Args:
-        model: a bundle folder; the name of a model; or a repository of the Hub, ``owner/name[@revision]``, with
-            ``hf://`` before it or not. A name is looked for in the package, in the folders of ``GHOSTZOO_MODELS``, in
-            the cache, on the Hub, and among the official weights, of which the bundle is then built;
-            ``Classifier.bundle.origin`` tells where it was found. Without one it is the small model that comes with the
-            package, and a warning is logged (which goes to stderr unless logging is set up otherwise) that names its
-            classes.
-        engine: the inference library; ``auto`` takes the one that ``GHOSTZOO_ENGINE`` names, or else measures on this
-            machine which is the fastest. ``Classifier.selection`` tells which it is and why.
-        threads: CPU threads within one call; by default the CPUs that this process may use.
-        device: by the engine's own name for it, such as ``cpu`` or ``cuda:0``; ``None`` takes the engine's default.
-        precision: ``fp32``, or ``fp16`` or ``int8`` where the bundle has them.
-        batch_size: specialise the model for this number of images a call; any number is still accepted.
-        engine_options: passed on to the engine in its own terms.
-        limits: what images may cost at most.
-        revision: branch, tag or commit of the Hub repository.
-        cache_dir: folder that keeps fetched models; by default ``models`` in ghostzoo's cache folder.
-        offline: make no request; by default as ``HF_HUB_OFFLINE`` says.
-        endpoint: address of the Hub; by default ``HF_ENDPOINT`` or https://huggingface.co.
-        token: the Hub's token; by default that of ``HF_TOKEN`` or ``hf auth login``, ``False`` for none.
-
-    Raises:
-        GhostZooError: the model, the engine or an option cannot be used; the message says why and what to do.
-    """
-    options = EngineOptions(threads, device, precision, batch_size, engine_options=dict(engine_options or {}))
-    source = {"model": model, "options": FetchOptions(revision, cache_dir, offline, endpoint, token)}
-    classifier = _open(_Request(source, engine, options, limits or ImageLimits()))
-    if model is None:
-        _log.warning(
-            "No model was named, so this is %s, which comes with ghostzoo and knows %d everyday classes: %s. "
-            "For ImageNet's 1,000 classes name another one, such as GhostNet_x1_0; 'ghostzoo list' shows them all.",
-            classifier.bundle.name,
-            classifier.bundle.num_classes,
-            ", ".join(label.label for label in classifier.bundle.labels),
-        )
-    return classifier
-
-
 @dataclass(frozen=True)
-class _Request:
+class Request:
     """What the caller of ``load`` asked for: enough to load the same model in another process."""
 
     source: Mapping[str, Any]
@@ -104,26 +43,6 @@ class _Request:
     engine: str
     options: EngineOptions
     limits: ImageLimits
-
-
-def _open(request: _Request) -> Classifier:
-    check_name(request.engine)
-    bundle = fetch(**request.source)
-    engine, selection = open_engine(bundle, request.engine, request.options)
-    bundle.release()
-    return Classifier(bundle, engine, selection, request)
-
-
-def _reload(request: _Request, model_hash: str) -> Classifier:
-    """Load a pickled classifier's model in this process."""
-    classifier = _open(request)
-    bundle, precision = classifier.bundle, request.options.precision
-    if bundle.model_hash(precision) != model_hash:
-        classifier.close()
-        raise BundleError(
-            f"Bundle {bundle.path}: its model is another one than when the classifier was pickled; pickle it again."
-        )
-    return classifier
 
 
 class Classifier:
@@ -134,12 +53,33 @@ class Classifier:
     these.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, selection: Selection, request: _Request) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, selection: Selection, request: Request) -> None:
         self.bundle = bundle
         self.selection = selection
         self.limits = request.limits
         self._request = request
         self._engines = OpenedEngines(bundle, engine)
+
+    @classmethod
+    def open(cls, request: Request) -> Self:
+        """Load what was asked for; raises as ``ghostzoo.load`` does."""
+        check_name(request.engine)
+        bundle = fetch(**request.source)
+        engine, selection = open_engine(bundle, request.engine, request.options)
+        bundle.release()
+        return cls(bundle, engine, selection, request)
+
+    @classmethod
+    def _reopen(cls, request: Request, model_hash: str) -> Self:
+        """Load a pickled classifier's model in this process."""
+        classifier = cls.open(request)
+        bundle = classifier.bundle
+        if bundle.model_hash(request.options.precision) != model_hash:
+            classifier.close()
+            raise BundleError(
+                f"Bundle {bundle.path}: its model is another one than when the classifier was pickled; pickle it again."
+            )
+        return classifier
 
     @property
     def engine(self) -> Engine:
@@ -263,7 +203,7 @@ class Classifier:
         if isinstance(source["options"].token, str):
             source["options"] = replace(source["options"], token=None)
         request = replace(self._request, source=source)
-        return _reload, (request, self.bundle.model_hash(request.options.precision))
+        return self._reopen, (request, self.bundle.model_hash(request.options.precision))
 
     def __enter__(self) -> Self:
         return self

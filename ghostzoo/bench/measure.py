@@ -12,10 +12,11 @@ import numpy as np
 
 from ..bundle.folder import MODEL_FILES, Bundle
 from ..catalog import get_model, list_models
-from ..classifier import Classifier, load
+from ..classifier import Classifier
 from ..engines import engine_names, engine_record
 from ..errors import GhostZooError, InputError
 from ..fetch import fetch
+from ..loading import load
 from ..origins.options import FetchOptions
 from ..timing import time_in_turn
 from .machine import describe_machine

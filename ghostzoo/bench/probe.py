@@ -39,7 +39,7 @@ def probe(arguments: Mapping[str, Any]) -> tuple[float | None, int | None]:
 def main() -> None:
     arguments = json.load(sys.stdin)
     start = time.perf_counter()
-    from ..classifier import load
+    from ..loading import load
     from .pictures import jpeg
 
     picture = jpeg()

@@ -39,8 +39,8 @@ def eval_command(
       ghostzoo eval --model GhostNet_x1_0 --data imagenet/val_list.txt --limit 5000 --json
       ghostzoo eval --model ./flowers --data flowers.tar --out report
     """
-    from ..classifier import load
     from ..evaluation.evaluate import evaluate, open_labelled, published_figures, take_evenly
+    from ..loading import load
 
     with load(model, **options) as classifier:
         dataset = take_evenly(open_labelled(data, classifier.bundle.labels), limit)

@@ -39,9 +39,9 @@ def predict(
       ghostzoo predict photos/ --model GhostNet_x1_0 --json > results.jsonl
       ghostzoo predict "photos/**/*.jpg" --model GhostNet_x1_0 --top-k 1 --csv
     """
-    from ..classifier import load
     from ..images.reading import describe
     from ..images.sources import expand
+    from ..loading import load
 
     skipped: list[Any] = []
     sources = list(expand(images, on_skip=skipped.append))

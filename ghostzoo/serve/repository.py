@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.folder import Bundle
-from ..classifier import Classifier, load
+from ..classifier import Classifier
 from ..cpus import usable_cpus
 from ..engines.base import Engine
 from ..errors import EngineError, GhostZooError, OptionError, nearest
 from ..images.preprocess import preprocess
 from ..images.reading import read_image
+from ..loading import load
 from ..parity import engine_tolerance
 from .failures import RequestError, not_found, overloaded
 from .options import ServeOptions

@@ -1,0 +1,72 @@
+"""``ghostzoo.load``: what the caller asks for -> a classifier."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+from .classifier import Classifier, Request
+from .engines.base import EngineOptions
+from .engines.select import AUTO
+from .images.reading import ImageLimits
+from .origins.options import FetchOptions
+
+_log = logging.getLogger("ghostzoo")
+
+
+def load(
+    model: str | PathLike[str] | None = None,
+    *,
+    engine: str = AUTO,
+    threads: int | None = None,
+    device: str | None = None,
+    precision: str = "fp32",
+    batch_size: int | None = None,
+    engine_options: Mapping[str, Any] | None = None,
+    limits: ImageLimits | None = None,
+    revision: str | None = None,
+    cache_dir: str | PathLike[str] | None = None,
+    offline: bool | None = None,
+    endpoint: str | None = None,
+    token: str | bool | None = None,
+) -> Classifier:
+    """Load a model.
+
+    Args:
+        model: a bundle folder; the name of a model; or a repository of the Hub, ``owner/name[@revision]``, with
+            ``hf://`` before it or not. A name is looked for in the package, in the folders of ``GHOSTZOO_MODELS``, in
+            the cache, on the Hub, and among the official weights, of which the bundle is then built;
+            ``Classifier.bundle.origin`` tells where it was found. Without one it is the small model that comes with the
+            package, and a warning is logged (which goes to stderr unless logging is set up otherwise) that names its
+            classes.
+        engine: the inference library; ``auto`` takes the one that ``GHOSTZOO_ENGINE`` names, or else measures on this
+            machine which is the fastest. ``Classifier.selection`` tells which it is and why.
+        threads: CPU threads within one call; by default the CPUs that this process may use.
+        device: by the engine's own name for it, such as ``cpu`` or ``cuda:0``; ``None`` takes the engine's default.
+        precision: ``fp32``, or ``fp16`` or ``int8`` where the bundle has them.
+        batch_size: specialise the model for this number of images a call; any number is still accepted.
+        engine_options: passed on to the engine in its own terms.
+        limits: what images may cost at most.
+        revision: branch, tag or commit of the Hub repository.
+        cache_dir: folder that keeps fetched models; by default ``models`` in ghostzoo's cache folder.
+        offline: make no request; by default as ``HF_HUB_OFFLINE`` says.
+        endpoint: address of the Hub; by default ``HF_ENDPOINT`` or https://huggingface.co.
+        token: the Hub's token; by default that of ``HF_TOKEN`` or ``hf auth login``, ``False`` for none.
+
+    Raises:
+        GhostZooError: the model, the engine or an option cannot be used; the message says why and what to do.
+    """
+    options = EngineOptions(threads, device, precision, batch_size, engine_options=dict(engine_options or {}))
+    source = {"model": model, "options": FetchOptions(revision, cache_dir, offline, endpoint, token)}
+    classifier = Classifier.open(Request(source, engine, options, limits or ImageLimits()))
+    if model is None:
+        _log.warning(
+            "No model was named, so this is %s, which comes with ghostzoo and knows %d everyday classes: %s. "
+            "For ImageNet's 1,000 classes name another one, such as GhostNet_x1_0; 'ghostzoo list' shows them all.",
+            classifier.bundle.name,
+            classifier.bundle.num_classes,
+            ", ".join(label.label for label in classifier.bundle.labels),
+        )
+    return classifier
