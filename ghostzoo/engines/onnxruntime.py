@@ -47,6 +47,8 @@ except (ImportError, AttributeError) as error:
     ) from error
 
 _BATCH_DIMENSION = "batch"
+_PIECE = 4
+"""Images a thread that run at a time: what more of them compute does not stay in the CPU's caches."""
 _LOG_FATAL = 4  # errors are raised, and its warnings about a graph are for the maker of the graph
 _CPU = "CPUExecutionProvider"
 _SPIN_MICROSECONDS = "200"
@@ -87,13 +89,16 @@ class OnnxRuntimeEngine(Engine):
         self._provider_options |= wanted
         if options.threads is not None and "intra_op_num_threads" in extra:
             raise OptionError("threads and intra_op_num_threads say the same thing; give one of them.")
+        self._piece: int | None = None
         self._open_any_size: Callable[[], Any] | None = None
         self._any_size: Any = None
         self._opening = threading.Lock()
         try:
             if self._provider == _CPU and not options.engine_options:
                 # A fixed size is faster, and most calls are for one image; the first other one opens a second session.
-                self._session: Any = self._open_prepared(model, model_hash, options.batch_size or 1)
+                self._piece = _piece(options)
+                size = 1 if options.batch_size is None else self._piece
+                self._session: Any = self._open_prepared(model, model_hash, size)
                 if options.batch_size is None and self._session.get_inputs()[0].shape[0] == 1:
                     self._open_any_size = partial(self._open_prepared, model, model_hash, None)
             else:
@@ -160,7 +165,7 @@ class OnnxRuntimeEngine(Engine):
         if running != self._provider:
             raise self._elsewhere(running)
         size, batch = self.options.batch_size, self._session.get_inputs()[0].shape[0]
-        if size is not None and batch != size:
+        if size is not None and batch != (self._piece or size):
             raise OptionError(f"This graph cannot be specialised for batch_size={size}: its batch is {batch!r}.")
 
     def _elsewhere(self, running: str) -> EngineUnavailableError:
@@ -176,10 +181,14 @@ class OnnxRuntimeEngine(Engine):
         try:
             if self._open_any_size is not None and len(batch) != 1:
                 session = self._session_of_any_size(self._open_any_size)
-            result: NDArray[np.float32] = session.run([output], {"pixel_values": batch})[0]
+            step = self._piece or len(batch)
+            results: list[NDArray[np.float32]] = [
+                session.run([output], {"pixel_values": batch[start : start + step]})[0]
+                for start in range(0, len(batch), step)
+            ]
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed on a batch of shape {batch.shape}: {error}") from error
-        return result
+        return results[0] if len(results) == 1 else np.concatenate(results)
 
     def _session_of_any_size(self, open_session: Callable[[], Any]) -> Any:
         with self._opening:
@@ -218,6 +227,13 @@ def _read_graph(path: Path) -> bytes:
         (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
         file.seek(-_LENGTH.size - CHECKSUM_BYTES - length, os.SEEK_END)
         return file.read(length)
+
+
+def _piece(options: EngineOptions) -> int:
+    """How many images of a batch a CPU runs at a time; a batch of fixed size is cut into equal pieces or not at all."""
+    piece = _PIECE * options.thread_count
+    size = options.batch_size
+    return piece if size is None or size % piece == 0 else size
 
 
 def _short(provider: str) -> str:

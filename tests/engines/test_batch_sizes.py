@@ -21,7 +21,23 @@ def test_every_size_gets_the_same_answers(tiny_bundle: Bundle) -> None:
             batches = list(pool.map(engine.run, [images] * 8))
         for size in (2, 3):
             np.testing.assert_allclose(engine.run(images[:size]), single[:size], rtol=0, atol=1e-5 * abs(single).max())
+        many = np.concatenate([images, images])  # runs in pieces, of which the last one is smaller
+        np.testing.assert_allclose(engine.run(many)[5:], single, rtol=0, atol=1e-5 * abs(single).max())
     for batch in batches:
         np.testing.assert_allclose(batch, single, rtol=0, atol=1e-5 * abs(single).max())
     with pytest.raises(EngineError, match="closed"):
         engine.run(images)
+
+
+@pytest.mark.parametrize("size", [4, 6, 8])
+def test_a_batch_of_fixed_size_gets_the_same_answers_in_pieces(tiny_bundle: Bundle, size: int) -> None:
+    images = np.random.default_rng(0).normal(size=(size, 3, 64, 64)).astype(np.float32)
+    with (
+        OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(threads=1)) as single,
+        OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(threads=1, batch_size=size)) as engine,
+    ):
+        expected = np.concatenate([single.run(image[None]) for image in images])
+        result = engine.run(images)
+        assert result.shape == expected.shape
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5 * abs(expected).max())
+        np.testing.assert_allclose(engine.run(images[:3]), expected[:3], rtol=0, atol=1e-5 * abs(expected).max())
