@@ -120,6 +120,7 @@ def summary(tally: dict[str, Any]) -> dict[str, Any]:
     milliseconds = 1000 * np.array(tally["latencies"] or [np.nan])
     p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99]).tolist()
     return {
+        "answered": len(tally["latencies"]),
         "images_per_second": len(tally["latencies"]) / tally["seconds"],
         "p50_ms": p50,
         "p95_ms": p95,

@@ -6,7 +6,8 @@
     .venv/bin/python benchmarks/serve.py --model GhostNet_x1_0 --mlserver-python .venv-mlserver/bin/python
 
 All servers run on this machine, and the load comes from a process of its own beside them (``load.py``). In each round
-every server is loaded in turn with each number of clients; shown are medians over the rounds.
+every server is loaded in turn with each number of clients; shown are medians over the rounds. The processor time of an
+image (Linux only) hardly depends on what else the machine does.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ IMAGES = 8
 class Target:
     url: str
     kind: str
+    process: int
 
 
 def free_port() -> int:
@@ -55,8 +57,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(command: list[str], ready: str, env: dict[str, str], folder: Path) -> Iterator[None]:
-    """Run a server until the block ends; ``ready`` is a URL that answers once it is up."""
+def started(command: list[str], ready: str, env: dict[str, str], folder: Path) -> Iterator[int]:
+    """Run a server until the block ends, and yield its process; ``ready`` is a URL that answers once it is up."""
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env={**os.environ, **env}, stdout=log, stderr=log, cwd=folder)
     try:
@@ -65,7 +67,7 @@ def started(command: list[str], ready: str, env: dict[str, str], folder: Path) -
             if process.poll() is not None or time.monotonic() > end:
                 raise SystemExit(f"{command[0]} did not start:\n{(folder / 'log').read_text()}")
             time.sleep(0.2)
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait(30)
@@ -81,7 +83,7 @@ def answers(url: str) -> bool:
 @contextmanager
 def ghostzoo_server(bundle: Bundle, arguments: tuple[str, ...]) -> Iterator[Target]:
     with running_server("--model", str(bundle.path), "--engine", "onnxruntime", "--no-grpc", *arguments) as server:
-        yield Target(f"{server.http}/v1/classify", "raw")
+        yield Target(f"{server.http}/v1/classify", "raw", server.process.pid)
 
 
 def peer_environment(bundle: Bundle) -> dict[str, str]:
@@ -92,13 +94,9 @@ def peer_environment(bundle: Bundle) -> dict[str, str]:
 @contextmanager
 def plain_server(bundle: Bundle, folder: Path) -> Iterator[Target]:
     port = free_port()
-    env = {
-        "BENCHMARK_BUNDLE": str(bundle.path.resolve()),
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'benchmarks/peers'}",
-    }
     command = [sys.executable, "-m", "uvicorn", "plain_fastapi:app", "--port", str(port), "--log-level", "warning"]
-    with started(command, f"http://127.0.0.1:{port}/docs", env, folder):
-        yield Target(f"http://127.0.0.1:{port}/classify", "raw")
+    with started(command, f"http://127.0.0.1:{port}/docs", peer_environment(bundle), folder) as process:
+        yield Target(f"http://127.0.0.1:{port}/classify", "raw", process)
 
 
 @contextmanager
@@ -114,22 +112,28 @@ def mlserver_server(bundle: Bundle, folder: Path, python: str) -> Iterator[Targe
         "max_batch_time": 0.005,
     }
     (folder / "model-settings.json").write_text(json.dumps(model))
-    env = {
-        "BENCHMARK_BUNDLE": str(bundle.path.resolve()),
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'benchmarks/peers'}",
-    }
     command = [str(Path(python).absolute().with_name("mlserver")), "start", str(folder)]
     url = f"http://127.0.0.1:{ports['http_port']}/v2/models/model"
-    with started(command, f"{url}/ready", env, folder):
-        yield Target(f"{url}/infer", "open-inference")
+    with started(command, f"{url}/ready", peer_environment(bundle), folder) as process:
+        yield Target(f"{url}/infer", "open-inference", process)
 
 
 def load(target: Target, images: list[str], clients: int, seconds: float) -> dict[str, Any]:
     command = [sys.executable, str(ROOT / "benchmarks/load.py"), target.url, *images, "--format", target.kind]
     options = ["--clients", str(clients), "--seconds", str(seconds)]
+    before = cpu_seconds(target.process)
     result = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
     content: dict[str, Any] = json.loads(result.stdout)
-    return content
+    return content | {"cpu_ms": 1000 * (cpu_seconds(target.process) - before) / max(1, content["answered"])}
+
+
+def cpu_seconds(process: int) -> float:
+    """What a process has taken of the processors so far; not a number where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return float("nan")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @click.command()
@@ -191,10 +195,11 @@ def show(model: str, seen: dict[tuple[int, str], list[dict[str, Any]]], rounds: 
                 f"{values['images_per_second']:.1f}",
                 f"{values['images_per_second'] / plain:.2f}",
                 *(f"{values[key]:.1f}" for key in ("p50_ms", "p95_ms", "p99_ms")),
+                f"{values['cpu_ms']:.2f}",
                 str(sum(result["refused"] + result["lost"] for result in results)),
             ]
         )
-    columns = ["clients", "server", "images/s", "of plain", "p50 ms", "p95 ms", "p99 ms", "unanswered"]
+    columns = ["clients", "server", "images/s", "of plain", "p50 ms", "p95 ms", "p99 ms", "CPU ms", "unanswered"]
     caption = (
         f"{model}, JPEG of 500 x 375 pixels, {platform.machine()}, {os.cpu_count()} CPUs, median of {rounds} rounds"
     )

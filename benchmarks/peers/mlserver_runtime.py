@@ -8,14 +8,13 @@ from __future__ import annotations
 import base64
 import os
 
-import cv2
 import numpy as np
 import onnxruntime as ort
 from mlserver import MLModel
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
+from usual import preprocess
 
 from ghostzoo.bundle.folder import Bundle
-from ghostzoo.images.preprocess import preprocess
 
 
 class Runtime(MLModel):
@@ -25,11 +24,8 @@ class Runtime(MLModel):
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        pixels = []
-        for text in payload.inputs[0].data:
-            data = base64.b64decode(text)
-            rgb = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-            pixels.append(preprocess(rgb, self._bundle.preprocessing))
-        (logits,) = self._session.run(["logits"], {"pixel_values": np.stack(pixels)})
+        images = [base64.b64decode(text) for text in payload.inputs[0].data]
+        pixels = np.concatenate([preprocess(image, self._bundle.preprocessing) for image in images])
+        (logits,) = self._session.run(["logits"], {"pixel_values": pixels})
         output = ResponseOutput(name="logits", shape=list(logits.shape), datatype="FP32", data=logits.ravel().tolist())
         return InferenceResponse(model_name=self.name, outputs=[output])

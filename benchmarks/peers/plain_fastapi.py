@@ -1,20 +1,18 @@
 """What most people write: a FastAPI handler that decodes an image and calls ONNX Runtime.
 
 Started by ``serve.py`` with uvicorn. The handler is a plain function, so FastAPI runs it in its pool of threads; the
-session has ONNX Runtime's default options.
+session has ONNX Runtime's default options, and the pixels go the original's way.
 """
 
 from __future__ import annotations
 
 import os
 
-import cv2
-import numpy as np
 import onnxruntime as ort
 from fastapi import Body, FastAPI
+from usual import preprocess
 
 from ghostzoo.bundle.folder import Bundle
-from ghostzoo.images.preprocess import preprocess
 from ghostzoo.predictions import softmax, top_predictions
 
 bundle = Bundle.open(os.environ["BENCHMARK_BUNDLE"])
@@ -24,7 +22,5 @@ app = FastAPI()
 
 @app.post("/classify")
 def classify(image: bytes = Body(media_type="image/jpeg")) -> dict[str, object]:
-    rgb = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
-    pixel_values = preprocess(rgb, bundle.preprocessing)[None]
-    (logits,) = session.run(["logits"], {"pixel_values": pixel_values})
+    (logits,) = session.run(["logits"], {"pixel_values": preprocess(image, bundle.preprocessing)})
     return {"predictions": [each.to_dict() for each in top_predictions(softmax(logits)[0], bundle.labels, 5)]}
