@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterator
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from ghostzoo.addresses import Address, is_public
 from ghostzoo.download import DownloadError, download_bytes
@@ -109,6 +112,40 @@ def test_no_spelling_of_loopback_passes(server: str, host: str) -> None:
 def test_a_redirect_leads_to_no_other_address(server: str) -> None:
     with pytest.raises(DownloadError, match="not public"):
         fetch(f"{server}/inside")
+
+
+def test_https_is_pinned_and_its_certificate_is_for_the_name(
+    names: dict[str, list[list[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("public.test").configure_cert(tls)
+    trusted = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(trusted)
+    for name in ("public.test", "other.test"):
+        names[name] = [["127.0.0.1"]]
+    routes: dict[str, Any] = {"/image": content(b"an image")}
+    with serve(routes, tls=tls) as address:
+        port = address.rpartition(":")[2]
+        routes["/inside"] = redirect(f"https://127.0.0.2:{port}/image")
+        routes["/elsewhere"] = redirect(f"https://other.test:{port}/image")
+        routes["/itself"] = redirect(f"https://public.test:{port}/image")
+        monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        with pytest.raises(DownloadError, match="certificate verify failed"):
+            fetch(f"https://public.test:{port}/image")
+        monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+        for path in ("/image", "/itself"):
+            assert fetch(f"https://public.test:{port}{path}") == b"an image"
+        for url in (
+            f"https://other.test:{port}/image",
+            f"https://127.0.0.1:{port}/image",
+            f"https://public.test:{port}/elsewhere",
+        ):
+            with pytest.raises(DownloadError, match=r"(?i)hostname mismatch|ip address mismatch|doesn't match"):
+                fetch(url)
+        with pytest.raises(DownloadError, match="not public"):
+            fetch(f"https://public.test:{port}/inside")
 
 
 def test_one_private_address_among_public_ones_is_enough(server: str, names: dict[str, list[list[str]]]) -> None:

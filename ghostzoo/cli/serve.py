@@ -33,6 +33,9 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "httptools", "prometheus_cli
 @click.option("--deadline", type=click.FloatRange(min=0, min_open=True), help="Seconds a request.  [default: 30]")
 @click.option("--drain-timeout", type=click.FloatRange(min=0), help="Seconds after SIGTERM.  [default: 30]")
 @click.option("--max-body-mb", type=click.IntRange(min=1), help="Largest request body in MiB.  [default: 64]")
+@click.option(
+    "--max-buffered-mb", type=click.IntRange(min=1), help="All request bodies in memory, in MiB.  [default: 512]"
+)
 @click.option("--max-pixels", type=click.IntRange(min=1), help="Largest image.  [default: 50000000]")
 @click.option("--max-images", type=click.IntRange(min=1), help="Images a call.  [default: 64]")
 @click.option("--api-key-file", type=click.Path(), help="File with the key that clients must show.")
@@ -75,10 +78,13 @@ def _options(grpc: bool, grpc_port: int, **given: Any) -> Any:
         **{name: given.pop(name) for name in ("revision", "cache_dir", "offline", "endpoint", "token")}
     )
     limits = ServeLimits()
-    body_mb, pixels, images = (given.pop(name) for name in ("max_body_mb", "max_pixels", "max_images"))
+    names = ("max_body_mb", "max_buffered_mb", "max_pixels", "max_images")
+    body_mb, buffered_mb, pixels, images = (given.pop(name) for name in names)
     if body_mb is not None:
         size = body_mb * 2**20
         limits = replace(limits, max_body_bytes=size, max_buffered_bytes=max(size, limits.max_buffered_bytes))
+    if buffered_mb is not None:
+        limits = replace(limits, max_buffered_bytes=buffered_mb * 2**20)
     if pixels is not None:
         limits = replace(limits, image=replace(limits.image, max_pixels=pixels))
     if images is not None:

@@ -75,14 +75,16 @@ class Metrics:
             registry=self._registry,
         )
         self._queue = Gauge("ghostzoo_queue_images", "Images that wait.", registry=self._registry)
+        self._buffered = Gauge("ghostzoo_buffered_bytes", "Bodies of requests in memory.", registry=self._registry)
         # Looking a child up by its labels takes longer than counting in it.
         self._answers_of = cache(self._find_answers)
         self._active_of = cache(self._active.labels)
         self._lane_of = cache(self._find_lane)
 
-    def watch_queue(self, waiting: Callable[[], int]) -> None:
-        """Ask ``waiting`` for the length of the queue whenever the metrics are read."""
+    def watch(self, *, waiting: Callable[[], int], buffered: Callable[[], int]) -> None:
+        """Ask for the length of the queue and the size of the bodies in memory whenever the metrics are read."""
         self._queue.set_function(waiting)
+        self._buffered.set_function(buffered)
 
     def render(self) -> bytes:
         """Return everything in Prometheus's text format 0.0.4."""

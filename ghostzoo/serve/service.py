@@ -53,7 +53,7 @@ class Service:
             queue_size=options.queue_size,
             observer=self.metrics,
         )
-        self.metrics.watch_queue(lambda: self.scheduler.waiting)
+        self.metrics.watch(waiting=lambda: self.scheduler.waiting, buffered=lambda: self.buffered)
         self.repository = Repository(options, self.scheduler)
         self.stopping = asyncio.Event()
         self.buffered = 0

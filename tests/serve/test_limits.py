@@ -6,6 +6,7 @@ import json
 import random
 import socket
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -64,6 +65,27 @@ def test_a_body_is_stopped_at_the_limit(small: ServerProcess, http: requests.Ses
     assert len(bomb) < MIB
     answer = http.post(url, data=bomb, headers={"Content-Encoding": "deflate"})
     assert answer.status_code == 413
+
+
+def test_all_bodies_together_are_bounded(tiny_bundle: Bundle, jpeg: bytes) -> None:
+    limits = ("--max-body-mb", "1", "--max-buffered-mb", "1", "--no-grpc")
+    with running_server("--model", str(tiny_bundle.path), *limits) as server:
+        url = f"{server.http}/v1/classify"
+        padded = jpeg + bytes(MIB // 2)  # a decoder stops at the image's end
+        with socket.create_connection(server.host_and_port, timeout=30) as other:
+            other.sendall(head("/v1/classify", Content_Length=MIB) + bytes(MIB * 3 // 4))  # and its end does not come
+            end = time.monotonic() + 30
+            while (
+                f"ghostzoo_buffered_bytes {MIB * 3 // 4}.0"
+                not in requests.get(f"{server.http}/metrics", timeout=60).text
+            ):
+                assert time.monotonic() < end
+            answer = requests.post(url, data=padded, timeout=60)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+            assert "too many large requests" in answer.json()["error"]
+            assert requests.post(url, data=jpeg, timeout=60).status_code == 200  # a small one still fits
+        while requests.post(url, data=padded, timeout=60).status_code != 200:  # what the other one had is free again
+            assert time.monotonic() < end
 
 
 def test_who_asks_first_is_refused_before_sending(small: ServerProcess) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import subprocess
 import sys
@@ -252,11 +253,59 @@ def test_sigterm_lets_a_slow_request_finish(tiny_bundle: Bundle, slow_image: byt
 
         thread = threading.Thread(target=post)
         thread.start()
-        while "ghostzoo_queue_images 0.0" in requests.get(f"{server.http}/metrics", timeout=20).text:
-            time.sleep(0.005)
+        wait_for_the_queue(server, empty=False)
         assert server.terminate() == 0
         thread.join()
     assert statuses == [200]
+
+
+def infer_request(*images: bytes) -> Any:
+    tensor = message("ModelInferRequest").InferInputTensor(name="images", datatype="BYTES", shape=[len(images)])
+    tensor.contents.bytes_contents.extend(images)
+    return message("ModelInferRequest")(model_name="tiny", inputs=[tensor])
+
+
+def wait_for_the_queue(server: ServerProcess, *, empty: bool) -> None:
+    end = time.monotonic() + 30
+    while ("ghostzoo_queue_images 0.0" in requests.get(f"{server.http}/metrics", timeout=20).text) != empty:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_sigterm_lets_a_slow_grpc_request_finish(tiny_bundle: Bundle, slow_image: bytes) -> None:
+    with running_server("--model", str(tiny_bundle.path), "--workers", "1") as server:
+        with grpc.insecure_channel(server.grpc) as channel:
+            infer = message("ModelInferResponse")
+            run = channel.unary_unary(
+                f"/{SERVICE}/ModelInfer", type(infer_request()).SerializeToString, infer.FromString
+            )
+            accepted = run.future(infer_request(*[slow_image] * 4), timeout=60)
+            wait_for_the_queue(server, empty=False)
+            server.process.send_signal(signal.SIGTERM)
+            assert list(accepted.result(60).outputs[0].shape) == [4, 7]
+            with pytest.raises(grpc.RpcError) as caught:
+                run(infer_request(slow_image), timeout=60)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert server.process.wait(60) == 0
+
+
+def test_a_grpc_client_that_cancels_frees_its_places(tiny_bundle: Bundle, slow_image: bytes, jpeg: bytes) -> None:
+    limits = ("--workers", "1", "--queue-size", "8", "--max-images", "8")
+    with (
+        running_server("--model", str(tiny_bundle.path), *limits) as server,
+        grpc.insecure_channel(server.grpc) as channel,
+    ):
+        infer = message("ModelInferResponse")
+        run = channel.unary_unary(f"/{SERVICE}/ModelInfer", type(infer_request()).SerializeToString, infer.FromString)
+        cancelled = run.future(infer_request(*[slow_image] * 8), timeout=60)
+        wait_for_the_queue(server, empty=False)
+        cancelled.cancel()
+        wait_for_the_queue(server, empty=True)
+        assert len(run(infer_request(*[jpeg] * 8), timeout=60).outputs[0].shape) == 2
+        classified = 'ghostzoo_images_total{engine="onnxruntime",model="tiny",outcome="classified"} '
+        text = requests.get(f"{server.http}/metrics", timeout=20).text
+        assert float(text.partition(classified)[2].partition("\n")[0]) < 16  # some of the first eight were never read
+        assert any(line.get("status") == "CANCELLED" for line in server.log())
 
 
 def test_the_descriptor_is_that_of_the_proto(tmp_path: Path) -> None:
