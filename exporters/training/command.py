@@ -144,6 +144,12 @@ class _TrainCommand(Command):
 @click.option("--threads", type=click.IntRange(min=1), help="Of the network.  [default: the usable CPUs]")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads that prepare images.  [default: as --threads]")
 @click.option("--cache-mb", type=click.IntRange(min=0), default=1024, help="Memory for decoded images.")
+@click.option(
+    "--until",
+    type=int,
+    metavar="EPOCH",
+    help="End the schedule early, after this many of its epochs, and write the weights of then.",
+)
 @click.option("--checkpoint-minutes", type=float, default=10.0, help="Besides one after each epoch.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out exactly where its checkpoint left it.")
 @click.option("--quiet", is_flag=True)
@@ -214,6 +220,7 @@ def _request(options: dict[str, Any], typed: str) -> Request:
                 "threads",
                 "workers",
                 "checkpoint_minutes",
+                "until",
                 "resume",
                 "quiet",
             )

@@ -39,6 +39,7 @@ def write_results(
     name: str,
     classes: Sequence[str],
     recipe: Recipe,
+    preprocessing: Preprocessing,
     command: str,
     facts: Mapping[str, Any],
 ) -> Bundle:
@@ -52,7 +53,8 @@ def write_results(
         out: the run's folder.
         name: the bundle's name.
         classes: names, by class index.
-        recipe: for the preprocessing and the model card.
+        recipe: for the model card.
+        preprocessing: how images become the network's input.
         command: what a user typed; for the model card.
         facts: counts and results for the manifest's validation report and the card.
 
@@ -65,8 +67,8 @@ def write_results(
         out / BUNDLE_FOLDER,
         model_name=name,
         labels=[ClassLabel(label) for label in classes],
-        preprocessing=recipe.preprocessing,
-        golden=_golden(network, recipe.preprocessing),
+        preprocessing=preprocessing,
+        golden=_golden(network, preprocessing),
         validation={**facts, "golden_source": "the trained PyTorch network in float64 on synthetic pictures"},
         tools={"torch": torch.__version__},
         card_notes=training_notes((recipe.to_dict(), command)),

@@ -96,14 +96,17 @@ class Trainer:
         """The network that the run is for: the moving average where there is one."""
         return self.average.network if self.average else self.network
 
-    def run(self) -> None:
-        """Train from the current place to the end of the schedule.
+    def run(self, until: int | None = None) -> None:
+        """Train from the current place to the end of the schedule, or to the end of its epoch ``until``.
 
         Raises:
-            InputError: the loss or a weight is no longer finite; the checkpoint of before is kept.
+            InputError: the loss or a weight is no longer finite, or the run is past ``until``; the checkpoint of before
+                is kept.
             TrainingStoppedError: a signal asked for it; the checkpoint was written.
         """
-        while self.epoch < self.recipe.epochs:
+        if until is not None and (self.epoch, self.step) > (until, 0):
+            raise InputError(f"{self.out} is past epoch {until} already; give --until a later one, or leave it out.")
+        while self.epoch < (self.recipe.epochs if until is None else until):
             self._run_epoch()
 
     def _run_epoch(self) -> None:

@@ -51,6 +51,8 @@ class Request:
     workers: int | None = None
     cache_bytes: int = 2**30
     checkpoint_minutes: float = 10.0
+    until: int | None = None
+    """End the schedule after this many of its epochs, and write the weights of then."""
     resume: bool = False
     quiet: bool = False
 
@@ -66,6 +68,8 @@ def train_model(recipe: Recipe, request: Request) -> Bundle | None:
         GhostZooError: data, options or files cannot be used; the last checkpoint is kept.
     """
     check_name(request.name)
+    if request.until is not None and not 1 <= request.until <= recipe.epochs:
+        raise OptionError(f"until must be from 1 to the {recipe.epochs} epochs of the schedule, not {request.until}.")
     if request.sources.unlabelled is not None and request.teacher is None:
         raise OptionError("Unlabelled images teach nothing without a --teacher; pass one, or leave them out.")
     with open_place(request.device) as place:
@@ -117,7 +121,7 @@ def _train(recipe: Recipe, request: Request, place: Place) -> Bundle | None:
         reporter.say(f"resumed after {trainer.epoch} epochs and {trainer.step} steps")
     try:
         with stop.listen():
-            trainer.run()
+            trainer.run(request.until)
     finally:
         reporter.close()
     if not place.is_first:
@@ -125,7 +129,14 @@ def _train(recipe: Recipe, request: Request, place: Place) -> Bundle | None:
     reporter.finish(trainer.history)
     facts = _facts(request, data, start, teacher, place, trainer.history[-1])
     bundle = write_results(
-        trainer.result, request.out, request.name, data.training.classes, recipe, request.command, facts
+        trainer.result,
+        request.out,
+        request.name,
+        data.training.classes,
+        recipe,
+        recipe.preprocessing_at(trainer.epoch - 1),
+        request.command,
+        facts,
     )
     reporter.say(f"wrote {request.out / WEIGHTS_FILE} and {bundle.path}")
     return bundle

@@ -12,6 +12,7 @@ import torch
 
 from exporters.training.checkpoints import load_checkpoint, save_checkpoint
 from exporters.training.stopping import StopRequest
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import InputError
 from tests.training.runs import EVERYTHING, start, train, wait
 
@@ -68,6 +69,21 @@ def test_a_run_that_is_killed_and_one_that_is_terminated_end_with_the_weights_of
     for name in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "learning_rate"):
         assert column(out, name) == column(finished, name)
     assert not list(out.glob(".*"))
+
+
+def test_a_run_can_be_ended_early_and_goes_on_later(pictures: Path, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shapes-run"
+    options = ("--data", pictures, "--out", out, *EVERYTHING)
+    train(*options, "--until=1").check()
+    assert Bundle.open(out / "bundle").preprocessing.crop_size == 40  # of the stage in which it ended
+    assert len(column(out, "epoch")) == 1
+    train(*options, "--resume").check()
+    assert (out / "weights.pdparams").read_bytes() == (finished / "weights.pdparams").read_bytes()
+    assert Bundle.open(out / "bundle").preprocessing.crop_size == 32
+    late = train(*options, "--resume", "--until=1")
+    assert late.code == 1
+    assert late.stderr.splitlines()[-1].endswith("give --until a later one, or leave it out.")
+    assert "until must be from 1 to the 3 epochs" in train(*options, "--resume", "--until=4").error()
 
 
 def column(out: Path, name: str) -> list[str]:
