@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -17,6 +18,8 @@ from ghostzoo.bench.pictures import jpeg
 from ghostzoo.terminal import print_table, progress
 
 _WARM = 200
+_LINKS = 30_000
+"""File systems limit the links of one file."""
 
 
 @click.command()
@@ -26,39 +29,41 @@ _WARM = 200
 def main(predictions: int, images: int, workers: int | None) -> None:
     print_machine()
     classifier = ghostzoo.load("GhostNet_x0_5_cifar10", engine="onnxruntime")
-    rows = []
+    data = jpeg()
+    for _ in range(_WARM):
+        classifier(data)
+    rows = [watch(f"{predictions} predictions", predictions, (classifier(data) for _ in range(predictions)))]
     with tempfile.TemporaryDirectory() as folder:
-        data = jpeg()
-        for _ in range(_WARM):
-            classifier(data)
-        before = resident()
-        with progress(predictions, "predictions") as advance:
-            for _ in range(predictions):
-                classifier(data)
-                advance()
-        rows.append([f"{predictions} predictions", f"{before:.1f}", f"{resident():.1f}"])
-        source = Path(folder, "source")
-        source.write_bytes(data)
         photos = Path(folder, "photos")
-        for index in range(images):
-            place = photos / f"{index // 1000:03}"
-            place.mkdir(parents=True, exist_ok=True)
-            os.link(source, place / f"{index:06}.jpg") if index % 30_000 else (place / f"{index:06}.jpg").write_bytes(
-                data
-            )
-            if index and index % 30_000 == 0:  # file systems limit the links of one file
-                source = place / f"{index:06}.jpg"
-        peak = before = resident()
-        count = 0
-        with progress(images, "folder") as advance:
-            for _ in classifier.predict(photos, workers=workers):
-                count += 1
-                advance()
-                if count % 500 == 0:
-                    peak = max(peak, resident())
-        assert count == images
-        rows.append([f"folder of {images} images", f"{before:.1f}", f"{peak:.1f}"])
-    print_table(["resident memory", "before MB", "after or at most MB"], rows)
+        make_photos(photos, data, images)
+        rows.append(watch(f"folder of {images} images", images, classifier.predict(photos, workers=workers)))
+    print_table(["resident memory", "before MB", "after a tenth MB", "at most later MB"], rows)
+
+
+def make_photos(photos: Path, data: bytes, count: int) -> None:
+    for index in range(count):
+        path = photos / f"{index // 1000:03}" / f"{index:06}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if index % _LINKS == 0:
+            source = path
+            source.write_bytes(data)
+        else:
+            path.hardlink_to(source)
+
+
+def watch(title: str, count: int, results: Iterable[object]) -> list[str]:
+    """Take all results; return the row of the table."""
+    before, early, late, taken = resident(), 0.0, 0.0, 0
+    with progress(count, title) as advance:
+        for _ in results:
+            taken += 1
+            advance()
+            if taken == count // 10:
+                early = resident()
+            elif taken > count // 10 and taken % 100 == 0:
+                late = max(late, resident())
+    assert taken == count
+    return [title, *(f"{value:.1f}" for value in (before, early, late))]
 
 
 def resident() -> float:

@@ -158,18 +158,30 @@ def open_ghostzoo(folder: Path, threads: int, batch: int, engine: str = "onnxrun
     return ghostzoo.load(folder / "bundle", **options)
 
 
-def original_preprocess(data: bytes) -> Any:
+def original_decode(data: bytes) -> Any:
     """PaddleClas's own way: BGR decoded, reversed as a view, resized, normalised in HWC, transposed."""
     import cv2
 
-    image = cv2.imdecode(np.frombuffer(data, "uint8"), cv2.IMREAD_COLOR)[:, :, ::-1]
+    return cv2.imdecode(np.frombuffer(data, "uint8"), cv2.IMREAD_COLOR)[:, :, ::-1]
+
+
+def original_resize(image: Any) -> Any:
+    import cv2
+
     height, width = image.shape[:2]
     scale = 256 / min(height, width)
     image = cv2.resize(image, (round(width * scale), round(height * scale)))
     top, left = (image.shape[0] - 224) // 2, (image.shape[1] - 224) // 2
-    image = image[top : top + 224, left : left + 224]
+    return image[top : top + 224, left : left + 224]
+
+
+def original_normalise(image: Any) -> Any:
     image = (image.astype("float32") * np.float32(0.00392157) - MEAN) / STD
     return np.ascontiguousarray(image.transpose(2, 0, 1)[None])
+
+
+def original_preprocess(data: bytes) -> Any:
+    return original_normalise(original_resize(original_decode(data)))
 
 
 def top5(logits: Any) -> list[tuple[int, float]]:
