@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,15 @@ from ..images.preprocess import preprocess
 from ..images.reading import read_image
 from ..loading import load
 from ..parity import engine_tolerance
+from ..timing import median_ms, time_in_turn
 from .failures import RequestError, not_found, overloaded
 from .options import ServeOptions
 from .scheduler import Scheduler
+
+_TRIAL_SECONDS = 0.3
+"""For which a model is timed on one CPU and on all."""
+_WORTH_IT = 0.9
+"""All CPUs are taken by an image that is alone if it takes at most this part of the time that it takes on one."""
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Pixel values -> logits."""
@@ -233,6 +240,8 @@ def load_model(source: str | None, options: ServeOptions) -> ServedModel:
 def open_on_all_cpus(classifier: Classifier, options: ServeOptions) -> Engine | None:
     """Open the model once more, for images that come alone; ``None`` where that is no faster or was not asked for.
 
+    It is no faster for small networks, and where other programs want the CPUs too.
+
     Raises:
         EngineError: it cannot be opened.
     """
@@ -241,6 +250,12 @@ def open_on_all_cpus(classifier: Classifier, options: ServeOptions) -> Engine | 
         return None
     opened = type(engine).load(classifier.bundle, replace(engine.options, device=engine.device, threads=None))
     classifier.bundle.release()
+    side = classifier.bundle.config.image_size
+    image = np.zeros((1, 3, side, side), np.float32)
+    durations = time_in_turn({each: partial(each.run, image) for each in (engine, opened)}, _TRIAL_SECONDS)
+    if median_ms(durations[opened]) > _WORTH_IT * median_ms(durations[engine]):
+        opened.close()
+        return None
     return opened
 
 
