@@ -67,6 +67,7 @@ class OpenVinoEngine(Engine):
             raise OptionError("threads and INFERENCE_NUM_THREADS say the same thing; give one of them.")
         _check_properties(self._core, self.device, extra)
         self._compiled: Any = self._open(model, model_hash, self._properties(extra))
+        self._image_shape = tuple(size.get_length() for size in list(self._compiled.inputs[0].partial_shape)[1:])
         self._requests: Pool[Any] | None = Pool(self._compiled.create_infer_request)
         if self._is_cpu:
             self._check_threads()
@@ -158,6 +159,10 @@ class OpenVinoEngine(Engine):
         requests = self._requests
         if requests is None:
             raise EngineError(f"The {self.name} engine was closed; load the model again.")
+        if batch.shape[1:] != self._image_shape:  # OpenVINO itself takes some smaller images
+            raise EngineError(
+                f"The {self.name} engine takes images of shape {self._image_shape}, not a batch of shape {batch.shape}."
+            )
         try:
             with requests.lend() as request:
                 # The output is memory of the request, which another caller will take.
