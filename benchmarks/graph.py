@@ -27,11 +27,25 @@ _TOLERANCE = 1e-4
 @click.option("--peer", "peers", multiple=True, type=click.Choice(PEERS), help="[default: all]")
 @click.option("--model", "models", multiple=True, type=click.Choice(list(TARGETS[1])), help="[default: all]")
 @click.option("--batch", "batches", multiple=True, type=int, help="[default: 1 and 8]")
-def main(threads: int, rounds: int, peers: tuple[str, ...], models: tuple[str, ...], batches: tuple[int, ...]) -> None:
+@click.option("--processor-time", is_flag=True, help="Count processor time: on a busy machine, with one thread.")
+def main(
+    threads: int,
+    rounds: int,
+    peers: tuple[str, ...],
+    models: tuple[str, ...],
+    batches: tuple[int, ...],
+    processor_time: bool,
+) -> None:
     print_machine()
     for batch in batches or (1, 8):
         for model in models or TARGETS[1]:
-            common = {"model": model, "work": "network", "threads": threads, "batch": batch}
+            common = {
+                "model": model,
+                "work": "network",
+                "threads": threads,
+                "batch": batch,
+                "processor_time": processor_time,
+            }
             orders = {
                 OURS: {"kind": "ghostzoo", **common},
                 "ghostzoo openvino": {"kind": "ghostzoo-openvino", **common},

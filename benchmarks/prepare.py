@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -44,10 +45,14 @@ def make_environment(peer: str) -> None:
 
 
 def make_models() -> None:
-    if (MODELS / _DONE).exists():
+    """Make the models, anew where what writes their graph has changed since."""
+    sources = [ROOT / "benchmarks" / "models.py", *sorted((ROOT / "ghostzoo" / "network").glob("*.py"))]
+    state = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    done = MODELS / _DONE
+    if done.exists() and done.read_text() == state:
         return
     subprocess.run([ROOT / ".venv-export" / "bin" / "python", ROOT / "benchmarks" / "models.py", MODELS], check=True)
-    (MODELS / _DONE).touch()
+    done.write_text(state)
 
 
 def convert(folder: Path) -> None:
