@@ -115,6 +115,7 @@ class OpenVinoEngine(Engine):
 
         def compile_model() -> Any:
             graph = core.read_model(model)
+            _leave_gates_small(graph)
             if size is not None:
                 graph.reshape(ov.PartialShape([size, *list(graph.inputs[0].partial_shape)[1:]]))
             return core.compile_model(graph, device, properties)
@@ -133,6 +134,7 @@ class OpenVinoEngine(Engine):
                     digest,
                     ov.__version__,
                     device,
+                    "small gates",
                     size,
                     sorted((name, repr(value)) for name, value in properties.items()),
                 ),
@@ -189,6 +191,17 @@ class OpenVinoEngine(Engine):
             self._requests.close()
         self._requests = None
         self._core = None
+
+
+def _leave_gates_small(graph: Any) -> None:
+    """Multiply by gates of 1x1 pixels as they are; spread to full size first, they are faster in ONNX Runtime alone."""
+    for node in graph.get_ops():
+        if node.get_type_name() != "Interpolate":
+            continue
+        users = {target.get_node().get_type_name() for target in node.output(0).get_target_inputs()}
+        pixels = list(node.input_value(0).partial_shape)[2:]
+        if users == {"Multiply"} and all(side.is_static and side.get_length() == 1 for side in pixels):
+            node.output(0).replace(node.input_value(0))
 
 
 def _version() -> str:
