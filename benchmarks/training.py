@@ -25,7 +25,7 @@ import click
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from exporters.training.data import DataSources, split_sources
-from ghostzoo.catalog import DEFAULT_MODEL, get_model
+from ghostzoo.catalog import DEFAULT_MODEL
 from ghostzoo.evaluation.datasets import ImageDataset, Sample
 from ghostzoo.terminal import print_table
 
@@ -33,12 +33,7 @@ ROOT = Path(__file__).parents[1]
 EMBEDDED_SPLIT, EMBEDDED_SEED = 0.05, 1
 WEIGHTS = ROOT / "examples" / f"{DEFAULT_MODEL}.pdparams"
 FIVE = ("bird", "cat", "deer", "dog", "frog")
-SIZES = get_model(DEFAULT_MODEL).preprocessing
-COMMON = (
-    f"--image-size={SIZES.crop_size}",
-    f"--resize-short={SIZES.resize_short}",
-    *("--crop-scale=0.4", "--batch-size=32", "--threads=1", "--quiet"),
-)
+COMMON = ("--image-size=64", "--resize-short=73", "--crop-scale=0.4", "--batch-size=32", "--threads=1", "--quiet")
 FINE_TUNING = ("--model=GhostNet_x0_5", "--epochs=12")
 DISTILLATION = ("--width=0.25", "--epochs=20", "--learning-rate=0.01")
 
