@@ -21,6 +21,7 @@ DROPOUT = 0.2
 
 # PyTorch's weight of the newest batch; Paddle's momentum of 0.9 is the weight of the past.
 _BATCH_NORM_MOMENTUM = 0.1
+_OPEN = 0.5  # a gate at first: in the middle of the range within which it learns
 _STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
 
 Arrays = Mapping[str, NDArray[np.float32]]
@@ -167,12 +168,28 @@ def _initialise(network: nn.Module) -> None:
     Each block starts as its shortcut alone (Goyal et al., 2017): the first epochs then stay stable at learning rates at
     which they otherwise do not.
     """
+    gates = []
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
         elif isinstance(module, nn.Linear):
-            bound = module.in_features**-0.5
-            nn.init.uniform_(module.weight, -bound, bound)
-            nn.init.constant_(module.bias, 0.5 if name.endswith("excitation") else 0.0)
+            _draw_linear(module)
+        elif isinstance(module, SqueezeExcite):
+            gates.append(module)
         elif isinstance(module, nn.BatchNorm2d) and ".ghost_module_2." in name:
             nn.init.zeros_(module.weight)
+    for gate in gates:
+        nn.init.constant_(gate.excitation.bias, _OPEN)
+
+
+def draw_gate(gate: SqueezeExcite) -> None:
+    """Draw a gate's weights anew; it starts half open."""
+    _draw_linear(gate.squeeze)
+    _draw_linear(gate.excitation)
+    nn.init.constant_(gate.excitation.bias, _OPEN)
+
+
+def _draw_linear(module: nn.Linear) -> None:
+    bound = module.in_features**-0.5
+    nn.init.uniform_(module.weight, -bound, bound)
+    nn.init.zeros_(module.bias)

@@ -12,7 +12,7 @@ from ghostzoo.errors import InputError
 from ghostzoo.files import write_atomically
 
 FILE_NAME = "checkpoint.pt"
-FORMAT = 1
+FORMAT = 2
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:

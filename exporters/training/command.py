@@ -128,6 +128,13 @@ class _TrainCommand(Command):
 )
 @click.option("--clip-gradients", type=float, default=0.0, help="Largest norm of the gradients; 0 is off.")
 @click.option(
+    "--gate-rate",
+    type=float,
+    default=1.0,
+    help="Share of the learning rate for squeeze-and-excitation layers, which large steps can kill.",
+)
+@click.option("--reset-gates", is_flag=True, help="With --init: draw anew those of these layers that are dead.")
+@click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
     default="auto",

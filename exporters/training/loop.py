@@ -19,10 +19,11 @@ from ghostzoo.evaluation.datasets import ImageDataset
 
 from .checkpoints import load_checkpoint, save_checkpoint
 from .ema import MovingAverage
+from .gates import reset_dead_gates
 from .loading import ImageStore, Labels, TrainingLoader, evaluation_batches
 from .losses import divergence, label_loss, soft_targets
 from .mixing import mix
-from .optimiser import autocast, freeze_backbone, make_optimizer
+from .optimiser import RATE, autocast, freeze_backbone, make_optimizer
 from .place import Place
 from .recipe import Recipe
 from .reporting import Reporter
@@ -79,14 +80,16 @@ class Trainer:
         self.network = network.to(place.device, memory_format=memory_format)  # type: ignore[call-overload]
         if recipe.freeze_backbone:
             freeze_backbone(self.network)
-        self.average = MovingAverage(self.network, recipe.ema) if recipe.ema else None
-        self._forward = _wrapped(self.network, place, recipe)
-        self._optimizer = make_optimizer(self.network, recipe)
-        self._scaler = torch.amp.GradScaler(place.device.type, enabled=recipe.precision == "float16")
         self._mean, self._deviation = (
             torch.tensor(values, device=place.device).view(1, 3, 1, 1)
             for values in (recipe.preprocessing.mean, recipe.preprocessing.std)
         )
+        if recipe.reset_gates:
+            self._reset_gates()
+        self.average = MovingAverage(self.network, recipe.ema) if recipe.ema else None
+        self._forward = _wrapped(self.network, place, recipe)
+        self._optimizer = make_optimizer(self.network, recipe)
+        self._scaler = torch.amp.GradScaler(place.device.type, enabled=recipe.precision == "float16")
         self.epoch, self.step, self.tally = 0, 0, Tally(place.device)
         self.history: list[dict[str, float]] = []
         self._saved = time.monotonic()
@@ -95,6 +98,11 @@ class Trainer:
     def result(self) -> GhostNet:
         """The network that the run is for: the moving average where there is one."""
         return self.average.network if self.average else self.network
+
+    def _reset_gates(self) -> None:
+        images, _ = next(self._loader.batches(0))
+        names = reset_dead_gates(self.network, self._pixel_values(images))
+        self._reporter.say(f"dead gates that were drawn anew: {', '.join(names) or 'none'}")
 
     def run(self, until: int | None = None) -> None:
         """Train from the current place to the end of the schedule, or to the end of its epoch ``until``.
@@ -143,7 +151,7 @@ class Trainer:
         y = torch.from_numpy(labels).to(device)
         x, targets = mix(rng, x, soft_targets(y, len(self.classes)), recipe)
         for group in self._optimizer.param_groups:
-            group["lr"] = recipe.learning_rate_at(self.epoch + self.step / self._loader.steps)
+            group["lr"] = group[RATE] * recipe.learning_rate_at(self.epoch + self.step / self._loader.steps)
         with autocast(device, recipe.precision):
             logits = self._forward(x)
         logits = logits.float()

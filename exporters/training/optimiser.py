@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from exporters.torch_network import GhostNet
 
 from .recipe import Recipe
+
+RATE = "rate"
+"""Key of a parameter group: its share of the learning rate."""
 
 _HEAD = "fc_1."
 
@@ -19,11 +24,14 @@ def freeze_backbone(network: GhostNet) -> None:
 
 def make_optimizer(network: GhostNet, recipe: Recipe) -> torch.optim.Optimizer:
     """Make the optimiser of the parameters that learn; weight decay spares batch-norm, as in the original."""
-    trained = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for name, p in trained if "_batch_norm" not in name], "weight_decay": recipe.weight_decay},
-        {"params": [p for name, p in trained if "_batch_norm" in name], "weight_decay": 0.0},
+    groups: list[dict[str, Any]] = [
+        {"params": [], "weight_decay": recipe.weight_decay, RATE: 1.0},
+        {"params": [], "weight_decay": 0.0, RATE: 1.0},
+        {"params": [], "weight_decay": recipe.weight_decay, RATE: recipe.gate_rate},
     ]
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups[1 if "_batch_norm" in name else 2 if ".se_block." in name else 0]["params"].append(parameter)
     groups = [group for group in groups if group["params"]]
     # The learning rate is set before each step.
     if recipe.optimizer == "adamw":

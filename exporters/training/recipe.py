@@ -62,6 +62,10 @@ class Recipe:
     """Decay of the weights' moving average a step; 0 is off."""
     clip_gradients: float = 0.0
     """Largest norm of all gradients together; 0 is off."""
+    gate_rate: float = 1.0
+    """Share of the learning rate for squeeze-and-excitation layers, which large steps can kill."""
+    reset_gates: bool = False
+    """Draw those of them anew that the starting weights have dead."""
     freeze_backbone: bool = False
     distill_weight: float = 1.0
     """Weight of the divergence from the teacher; the label loss has weight 1."""
@@ -153,6 +157,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("label_smoothing", 0, 0.9),
     ("dropout", 0, 0.95),
     ("crop_scale", 0.01, 1),
+    ("gate_rate", 0, 10),
     ("mixup", 0, 10),
     ("cutmix", 0, 10),
     ("ema", 0, 0.999999),

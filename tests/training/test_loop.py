@@ -106,7 +106,7 @@ def test_decay_spares_batch_norm_alone(pictures: Path, tmp_path: Path) -> None:
     network = make_trainer(recipe(), pictures, tmp_path).network
     for kind in ("sgd", "adamw"):
         groups = make_optimizer(network, recipe(optimizer=kind, weight_decay=0.01)).param_groups
-        assert [group["weight_decay"] for group in groups] == [0.01, 0.0]
+        assert [group["weight_decay"] for group in groups] == [0.01, 0.0, 0.01]
         spared = {id(parameter) for parameter in groups[1]["params"]}
         named = {id(parameter) for name, parameter in network.named_parameters() if "_batch_norm" in name}
         assert spared == named
