@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from ghostzoo.addresses import Address, is_public
 from ghostzoo.download import DownloadError, download_bytes
-from tests.fixtures.server import content, redirect, serve
+from tests.fixtures.server import certified, content, redirect, serve
 
 
 @pytest.mark.parametrize(
@@ -117,11 +115,7 @@ def test_a_redirect_leads_to_no_other_address(server: str) -> None:
 def test_https_is_pinned_and_its_certificate_is_for_the_name(
     names: dict[str, list[list[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    authority = trustme.CA()
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("public.test").configure_cert(tls)
-    trusted = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(trusted)
+    tls, trusted = certified("public.test", tmp_path)
     for name in ("public.test", "other.test"):
         names[name] = [["127.0.0.1"]]
     routes: dict[str, Any] = {"/image": content(b"an image")}

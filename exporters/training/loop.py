@@ -84,8 +84,6 @@ class Trainer:
             torch.tensor(values, device=place.device).view(1, 3, 1, 1)
             for values in (recipe.preprocessing.mean, recipe.preprocessing.std)
         )
-        if recipe.reset_gates:
-            self._reset_gates()
         self.average = MovingAverage(self.network, recipe.ema) if recipe.ema else None
         self._forward = _wrapped(self.network, place, recipe)
         self._optimizer = make_optimizer(self.network, recipe)
@@ -99,9 +97,13 @@ class Trainer:
         """The network that the run is for: the moving average where there is one."""
         return self.average.network if self.average else self.network
 
-    def _reset_gates(self) -> None:
+    def reset_gates(self) -> None:
+        """Draw the starting weights' dead gates anew, before the first step; several processes get the same ones."""
         images, _ = next(self._loader.batches(0))
         names = reset_dead_gates(self.network, self._pixel_values(images))
+        self.place.copy_from_first(iter(self.network.state_dict().values()))
+        if self.average:
+            self.average = MovingAverage(self.network, self.recipe.ema)
         self._reporter.say(f"dead gates that were drawn anew: {', '.join(names) or 'none'}")
 
     def run(self, until: int | None = None) -> None:

@@ -68,6 +68,8 @@ def train_model(recipe: Recipe, request: Request) -> Bundle | None:
         GhostZooError: data, options or files cannot be used; the last checkpoint is kept.
     """
     check_name(request.name)
+    if recipe.reset_gates and request.init is None:
+        raise OptionError("reset-gates is for the gates of starting weights; give these with --init.")
     if request.until is not None and not 1 <= request.until <= recipe.epochs:
         raise OptionError(f"until must be from 1 to the {recipe.epochs} epochs of the schedule, not {request.until}.")
     if request.sources.unlabelled is not None and request.teacher is None:
@@ -119,6 +121,8 @@ def _train(recipe: Recipe, request: Request, place: Place) -> Bundle | None:
     if request.resume:
         trainer.resume()
         reporter.say(f"resumed after {trainer.epoch} epochs and {trainer.step} steps")
+    elif recipe.reset_gates:
+        trainer.reset_gates()
     try:
         with stop.listen():
             trainer.run(request.until)

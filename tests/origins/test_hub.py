@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-import trustme
 
 import ghostzoo
 from ghostzoo import hub_lock
@@ -37,7 +35,7 @@ from tests.fixtures.hub_faults import (
     unauthorised,
     unavailable,
 )
-from tests.fixtures.server import serve
+from tests.fixtures.server import certified, serve
 from tests.origins.conftest import Run, json_lines
 
 REPO = "zoo/tiny"
@@ -340,15 +338,12 @@ def test_a_proxy_leads_to_the_hub(hub: LoopbackHub, commit: str, run: Run) -> No
 
 def test_a_certificate_is_checked_against_the_authorities_that_the_user_names(tmp_path: Path, run: Run) -> None:
     """The server is no Hub: that it is asked at all, and answers 404, shows that its certificate was taken."""
-    authority = trustme.CA()
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(tls)
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    tls, authority = certified("127.0.0.1", tmp_path)
     with serve({}, tls=tls) as address:
         refused = run("pull", f"hf://{REPO}", "--endpoint", address)
         assert "certificate is not trusted" in refused.stderr
         assert "SSL_CERT_FILE" in refused.stderr
-        trusted = run("pull", f"hf://{REPO}", "--endpoint", address, SSL_CERT_FILE=str(tmp_path / "ca.pem"))
+        trusted = run("pull", f"hf://{REPO}", "--endpoint", address, SSL_CERT_FILE=str(authority))
         assert "it answered 404" in trusted.stderr
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import signal
-import ssl
 import subprocess
 import sys
 import time
@@ -18,7 +17,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import trustme
 
 import ghostzoo
 from ghostzoo.converter import convert
@@ -27,7 +25,7 @@ from ghostzoo.network.architecture import Architecture
 from ghostzoo.origins.options import FetchOptions
 from tests.fixtures.networks import random_arrays, write_weights
 from tests.fixtures.ranged import RangedFile, cut_after
-from tests.fixtures.server import Answer, content, serve
+from tests.fixtures.server import Answer, certified, content, serve
 from tests.origins.conftest import Run, json_lines
 
 NAME = "GhostNet_x0_5"
@@ -297,11 +295,7 @@ def test_a_proxy_is_used(weights: bytes, run: Run) -> None:
 def test_a_certificate_is_checked_against_the_authorities_that_the_user_names(
     weights: bytes, tmp_path: Path, run: Run
 ) -> None:
-    authority = trustme.CA()
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(tls)
-    bundle = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(bundle)
+    tls, bundle = certified("127.0.0.1", tmp_path)
     with serve({FILE: content(weights)}, tls=tls) as address:
         refused = run("pull", NAME, GHOSTZOO_WEIGHTS_URL=address)
         assert refused.returncode == 1

@@ -10,7 +10,7 @@ from exporters.torch_network import GhostNet, SqueezeExcite
 from exporters.training.gates import reset_dead_gates
 from exporters.training.optimiser import make_optimizer
 from ghostzoo.network.architecture import Architecture
-from tests.training.runs import make_trainer, recipe
+from tests.training.runs import make_trainer, recipe, train
 
 
 @pytest.fixture
@@ -65,6 +65,15 @@ def test_what_the_gates_need_to_learn_reaches_them_again(network: GhostNet, imag
     network.zero_grad()
     network(images).square().sum().backward()
     assert gate.excitation.weight.grad.any()
+
+
+def test_a_run_can_start_with_gates_that_were_dead(pictures: Path, finished: Path, tmp_path: Path) -> None:
+    options = ("--data", pictures, "--out", tmp_path / "run", "--epochs=1", "--reset-gates", "--ema=0.9")
+    assert "give these with --init" in train(*options).error()
+    run = train(*options, "--init", finished / "weights.pdparams").check()
+    assert "dead gates that were drawn anew: " in run.stderr
+    again = train(*options, "--init", finished / "weights.pdparams", "--resume").check()
+    assert "dead gates" not in again.stderr
 
 
 def test_gates_learn_at_their_own_rate(pictures: Path, tmp_path: Path) -> None:
