@@ -90,17 +90,18 @@ class OnnxRuntimeEngine(Engine):
         if options.threads is not None and "intra_op_num_threads" in extra:
             raise OptionError("threads and intra_op_num_threads say the same thing; give one of them.")
         self._piece: int | None = None
-        self._open_any_size: Callable[[], Any] | None = None
-        self._any_size: Any = None
+        self._open_other: Callable[[int | None], Any] | None = None
+        self._others: dict[int | None, Any] = {}
+        """Sessions for more than one image: by the size that they are fixed to, or ``None`` for any size."""
         self._opening = threading.Lock()
         try:
             if self._provider == _CPU and not options.engine_options:
-                # A fixed size is faster, and most calls are for one image; the first other one opens a second session.
+                # A fixed size is faster, and most calls are for one image; the first of another size opens a session.
                 self._piece = _piece(options)
                 size = 1 if options.batch_size is None else self._piece
                 self._session: Any = self._open_prepared(model, model_hash, size)
                 if options.batch_size is None and self._session.get_inputs()[0].shape[0] == 1:
-                    self._open_any_size = partial(self._open_prepared, model, model_hash, None)
+                    self._open_other = partial(self._open_prepared, model, model_hash)
             else:
                 self._session = self._open(model, _session_options(options, self._provider, extra))
         except OptionError:
@@ -175,28 +176,36 @@ class OnnxRuntimeEngine(Engine):
         )
 
     def _infer(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
-        session = self._session
-        if session is None:
-            raise EngineError(f"The {self.name} engine was closed; load the model again.")
+        step = self._piece or len(batch)
+        pieces = [batch[start : start + step] for start in range(0, len(batch), step)]
         try:
-            if self._open_any_size is not None and len(batch) != 1:
-                session = self._session_of_any_size(self._open_any_size)
-            step = self._piece or len(batch)
+            sessions = [
+                self._session_for(len(piece)) for piece in pieces
+            ]  # all now: the engine may be closed meanwhile
             results: list[NDArray[np.float32]] = [
-                session.run([output], {"pixel_values": batch[start : start + step]})[0]
-                for start in range(0, len(batch), step)
+                session.run([output], {"pixel_values": piece})[0]
+                for session, piece in zip(sessions, pieces, strict=True)
             ]
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed on a batch of shape {batch.shape}: {error}") from error
         return results[0] if len(results) == 1 else np.concatenate(results)
 
-    def _session_of_any_size(self, open_session: Callable[[], Any]) -> Any:
+    def _session_for(self, images: int) -> Any:
+        """The session for a piece: fixed to one image or to a whole piece, or else the one for any size."""
+        open_other, first = self._open_other, self._session  # in the order opposite to that of closing
+        if first is None:
+            raise EngineError(f"The {self.name} engine was closed; load the model again.")
+        if open_other is None or images == 1:
+            return first
+        size = images if images == self._piece else None
         with self._opening:
-            session = self._any_size
+            session = self._others.get(size)
             if session is None:
-                session = open_session()
+                session = open_other(size)
                 if self._session is not None:  # not closed meanwhile
-                    self._any_size = session
+                    self._others[size] = session
         return session
 
     def describe(self) -> dict[str, Any]:
@@ -210,7 +219,9 @@ class OnnxRuntimeEngine(Engine):
         }
 
     def _release(self) -> None:
-        self._session = self._any_size = self._open_any_size = None
+        self._session = None
+        self._open_other = None
+        self._others.clear()
 
 
 _LENGTH = struct.Struct("<Q")
