@@ -22,6 +22,8 @@ from .service import Exchange, Service
 _logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("ghostzoo.access")
 
+_FOREIGN = "A page of another site may not send this; start the server with --cors-origin for that site to allow it."
+_READING = ("GET", "HEAD", "OPTIONS")
 _NO_KEY = "This server wants its API key: send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -110,10 +112,12 @@ class AccessMiddleware:
 
         self._service.metrics.on_request("http")
         try:
-            if self._allowed(scope, headers):
-                await self._app(scope, receive, send_and_note)
-            else:
+            if self._is_foreign(scope, headers):
+                await send_error(send_and_note, 403, _FOREIGN)
+            elif not self._allowed(scope, headers):
                 await send_error(send_and_note, 401, _NO_KEY, (b"www-authenticate", b"Bearer"))
+            else:
+                await self._app(scope, receive, send_and_note)
         except Exception as error:
             _logger.error("A request failed.", exc_info=error, extra={"fields": {"request_id": exchange.request_id}})
             if status != CLIENT_GONE:
@@ -138,14 +142,17 @@ class AccessMiddleware:
         if self._service.stopping.is_set():
             yield b"connection", b"close"
 
+    def _is_foreign(self, scope: Scope, headers: Headers) -> bool:
+        """Whether a page of another site sends something to be done: browsers ask for leave before they show such a
+        page the answer, but not always before they send."""
+        origin, known = headers.get("origin"), self._service.options.cors_origins
+        if origin is None or scope["method"] in _READING or origin in known or "*" in known:
+            return False
+        return origin.partition("://")[2] != headers.get("host")
+
     def _allowed(self, scope: Scope, headers: Headers) -> bool:
         key, path = self._service.options.api_key, scope["path"]
-        if (
-            key is None
-            or path in self._open_paths
-            or path.startswith(documentation.PATHS)
-            or scope["method"] == "OPTIONS"
-        ):
+        if key is None or path in self._open_paths or documentation.is_part(path) or scope["method"] == "OPTIONS":
             return True
         return key_matches(key, headers.get("authorization"), headers.get("x-api-key"))
 

@@ -22,7 +22,7 @@ from ..errors import GhostZooError
 from . import classify, models, operation, paddle
 from .access import REQUEST_ID, AccessMiddleware
 from .classify import json_response
-from .documentation import DESCRIPTION, PATHS, document
+from .documentation import DESCRIPTION, document, is_part
 from .failures import RequestError, as_request_error
 from .open_inference import rest
 from .page_files import PageFiles, page_paths
@@ -70,7 +70,7 @@ class Application:
             await answer(scope, receive, send)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"].startswith(PATHS):
+        if is_part(scope["path"]):
             await self._documentation(scope, receive, send)
         elif self._page is not None:
             await self._page(scope, receive, send)

@@ -7,7 +7,9 @@ import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from typing import TypeVar
 
+from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
@@ -21,6 +23,10 @@ _DISCARD = 8
 """A body that is too large is read on and thrown away up to this many times the limit, so that a client that sends
 all of it before it listens still hears why it was refused."""
 _DISCARD_SECONDS = 5.0
+FEW_VALUES = 1000
+"""In JSON that holds no list of numbers."""
+
+_Schema = TypeVar("_Schema", bound=BaseModel)
 
 
 @asynccontextmanager
@@ -78,11 +84,13 @@ class _Reader:
         if self._decompressor is None:
             return data, b""
         if self._decompressor.eof:
-            raise bad_request("The body goes on after its compressed part has ended; send one compressed part.")
+            raise self._not_one_part()
         try:
             part = self._decompressor.decompress(data, self._limits.max_body_bytes - self.size + 1)
         except zlib.error as error:
             raise bad_request(f"The body is not compressed as its Content-Encoding says ({error}).") from error
+        if self._decompressor.unused_data:
+            raise self._not_one_part()
         return part, self._decompressor.unconsumed_tail
 
     def _count(self, size: int) -> None:
@@ -102,6 +110,9 @@ class _Reader:
                         return
         except (TimeoutError, RuntimeError):  # Starlette raises the latter where the stream was read to its end
             return
+
+    def _not_one_part(self) -> RequestError:
+        return bad_request("The body goes on after its compressed part has ended; send one compressed part.")
 
     def _too_large(self) -> RequestError:
         return too_large(
@@ -167,6 +178,28 @@ def parse_form(content_type: str, body: bytes, max_files: int) -> tuple[dict[str
     if not ended:  # the parser itself passes over a part that has no end
         raise bad_request("The multipart form has no end; send it whole.")
     return fields, files
+
+
+def parse_json(schema: type[_Schema], body: bytes, most_values: int = FEW_VALUES) -> _Schema:
+    """Read a JSON body.
+
+    Raises:
+        RequestError: it has more than ``most_values`` values, or is not as ``schema`` says.
+    """
+    # Once it is parsed, a value takes a hundred times the memory of its text; commas tell before how many there are.
+    if body.count(b",") >= most_values:
+        raise too_large(f"The JSON has more than the {most_values} values that one call takes; send less at once.")
+    try:
+        return schema.model_validate_json(body)
+    except ValidationError as error:
+        raise bad_request(f"The JSON body is not as it should be: {_first_problem(error)}.") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong, in one line."""
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(map(str, problem["loc"]))
+    return f"{place}: {problem['msg']}" if place else problem["msg"]
 
 
 def _text(value: bytes | None) -> str:

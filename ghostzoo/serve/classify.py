@@ -12,11 +12,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import ValidationError
 
 from ..errors import ImageError
 from ..predictions import softmax, top_predictions
-from .body import body_of, parse_form
+from .body import FEW_VALUES, body_of, parse_form, parse_json
 from .documentation import CLASSIFY_BODY, QUERY, failures
 from .failures import RequestError, bad_request, too_large
 from .jobs import Answer, Source
@@ -57,7 +56,9 @@ async def classify(request: Request) -> Response:
     async with body_of(request, service) as body:
         call = await _read_call(request, service, body)
         lane = service.repository.get(call.model).lane(call.engine)
-        outcomes = await service.classify(lane, call.sources, exchange)
+        beside_body = [source for source in call.sources if isinstance(source, bytes) and source is not body]
+        with service.hold(sum(map(len, beside_body))):
+            outcomes = await service.classify(lane, call.sources, exchange)
     results = [
         {"name": name} | _result(lane, outcome, call.top_k) for name, outcome in zip(call.names, outcomes, strict=True)
     ]
@@ -108,14 +109,13 @@ def _from_parameters(parameters: Mapping[str, str], names: list[str], sources: l
 
 
 async def _from_json(request: Request, service: Service, body: bytes) -> ClassifyCall:
-    try:
-        content = ClassifyRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise bad_request(f"The JSON body is not as it should be: {first_problem(error)}.") from error
     max_images = service.options.limits.max_images
+    content = parse_json(ClassifyRequest, body, FEW_VALUES * (max_images + 1))
     if len(content.images) > max_images:
         raise too_large(f"More than {max_images} images were sent in one call; send them in several.")
     sources = await asyncio.gather(*(_source(image, service, request) for image in content.images))
+    if sum(len(source) for source in sources if isinstance(source, bytes)) > service.options.limits.max_body_bytes:
+        raise too_large("The images of this call are too large together; send them in several.")
     names = [image.name or f"image-{index}" for index, image in enumerate(content.images)]
     return ClassifyCall(names, list(sources), content.top_k, content.model, content.engine)
 
@@ -137,13 +137,6 @@ async def fetch(url: str, service: Service, request: Request) -> Source:
     if not service.options.allow_urls:
         return ImageError("image", "this server fetches no URLs (--allow-urls is off); send the image itself")
     return await service.fetch(url, request.state.exchange)
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong, in one line."""
-    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(map(str, problem["loc"]))
-    return f"{place}: {problem['msg']}" if place else problem["msg"]
 
 
 def _result(lane: EngineLane, outcome: Answer | ImageError, top_k: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -58,22 +59,27 @@ def limited_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
         """Of the request that is being received; minus one while its body is."""
         _told_bytes = 0
         """What the parser has told of it."""
-        _header_timer: asyncio.TimerHandle | None = None
+        _trailing_bytes = 0
+        """What came since the last of its body."""
+        _timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self.transport = OneWrite(transport, self.loop)  # type: ignore[assignment]
-            self._start_timer()
+            self._start_timer(self._too_slow)
 
         def data_received(self, data: bytes) -> None:
             begins = self._header_bytes == 0
             if self._header_bytes >= 0:
                 self._header_bytes += len(data)
+            else:
+                self._trailing_bytes += len(data)
             super().data_received(data)
             if begins and self._header_bytes > 0 and not self.transport.is_closing():
-                self._start_timer()
+                self._start_timer(self._too_slow)
             # What the parser has not told of yet may be one endless header.
-            if self._header_bytes > max_header_bytes and not self.transport.is_closing():
+            unparsed = max(self._header_bytes, self._trailing_bytes)
+            if unparsed > max_header_bytes and not self.transport.is_closing():
                 self._refuse(431, f"The headers are larger than {max_header_bytes} bytes; send less.")
 
         def on_message_begin(self) -> None:
@@ -93,9 +99,24 @@ def limited_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
             self._stop_timer()
             super().on_headers_complete()
 
+        def on_body(self, body: bytes) -> None:
+            self._trailing_bytes = 0
+            super().on_body(body)
+
         def on_message_complete(self) -> None:
-            self._header_bytes = 0
+            self._header_bytes = self._trailing_bytes = 0
             super().on_message_complete()
+            if self._is_answered:
+                self._start_timer(self._close)  # uvicorn's own timer has ended with the rest of the body
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self._header_bytes < 0 and self._is_answered:
+                self._start_timer(self._close)  # what is left of the body of an answered request
+
+        @property
+        def _is_answered(self) -> bool:
+            return self.cycle is not None and self.cycle.response_complete
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
@@ -106,14 +127,18 @@ def limited_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
             if self._told_bytes > max_header_bytes:
                 raise ValueError("headers too large")
 
-        def _start_timer(self) -> None:
+        def _start_timer(self, at_end: Callable[[], None]) -> None:
             self._stop_timer()
-            self._header_timer = self.loop.call_later(HEADER_SECONDS, self._too_slow)
+            self._timer = self.loop.call_later(HEADER_SECONDS, at_end)
 
         def _stop_timer(self) -> None:
-            if self._header_timer is not None:
-                self._header_timer.cancel()
-                self._header_timer = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+        def _close(self) -> None:
+            self._stop_timer()
+            self.transport.close()
 
         def _too_slow(self) -> None:
             if not self.transport.is_closing():
@@ -126,6 +151,9 @@ def limited_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
                 self._refuse(400, "This is no valid HTTP request.")
 
         def _refuse(self, status: int, message: str) -> None:
+            if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+                self._close()  # an answer is on its way, and a second one would be taken for its end
+                return
             self._stop_timer()
             body = json.dumps({"error": message})
             phrases: dict[int, str] = {

@@ -18,10 +18,10 @@ GhostNet image classifiers. `/v1` is this server's own API; `/v2` is the Open In
 `/image-classification` and `/{name}/prediction` are for clients of PaddleX and Paddle Serving.
 """
 
-PATHS = ("/docs", "/openapi.json", "/static-offline-docs/")
-"""Where the document is, and what shows it; the beginnings of the URL paths."""
+_PATHS = frozenset({"/docs", "/docs/oauth2-redirect", "/openapi.json"})
+_FILES = "/static-offline-docs/"
 
-_SMALL_GIF = "R0lGODlhAQABAIAAAP8AAP///yH5BAAAAAAALAAAAAABAAEAAAICRAEAOw=="
+SMALL_GIF = "R0lGODlhAQABAIAAAP8AAP///yH5BAAAAAAALAAAAAABAAEAAAICRAEAOw=="
 """A red pixel."""
 
 _TEXT = {"type": "string", "maxLength": 200}
@@ -57,7 +57,7 @@ CLASSIFY_BODY: dict[str, Any] = {
         "application/json": {
             "schema": {"$ref": "#/components/schemas/ClassifyRequest"},
             "examples": {
-                "base64": {"value": {"images": [{"base64": _SMALL_GIF, "name": "red.gif"}], "top_k": 3}},
+                "base64": {"value": {"images": [{"base64": SMALL_GIF, "name": "red.gif"}], "top_k": 3}},
                 "url": {
                     "summary": "Needs --allow-urls.",
                     "value": {"images": [{"url": "https://example.com/cat.jpg"}]},
@@ -66,6 +66,11 @@ CLASSIFY_BODY: dict[str, Any] = {
         },
     },
 }
+
+
+def is_part(path: str) -> bool:
+    """Whether the document, or what shows it, is at this URL path."""
+    return path in _PATHS or path.startswith(_FILES)
 
 
 def document(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> None:

@@ -15,6 +15,7 @@ API_KEY_VARIABLE = "GHOSTZOO_API_KEY"
 """Environment variable with the key that clients must show."""
 
 _MIN_KEY_LENGTH = 16
+_MOST_BODY_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class ServeLimits:
     """What one request may cost at most; each is checked before the memory is taken."""
 
     max_body_bytes: int = 64 * 2**20
-    """Of one request, after decompression."""
+    """Of one request, after decompression; less than 2 GiB, which is gRPC's own limit."""
     max_buffered_bytes: int = 512 * 2**20
     """Of all requests together while their bodies are read; beyond it new ones are told to come back later."""
     max_header_bytes: int = 32 * 2**10
@@ -35,6 +36,8 @@ class ServeLimits:
         for name in ("max_body_bytes", "max_buffered_bytes", "max_header_bytes", "max_images"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} must be at least 1, not {getattr(self, name)!r}.")
+        if self.max_body_bytes > _MOST_BODY_BYTES:
+            raise OptionError(f"max_body_bytes must be at most {_MOST_BODY_BYTES}, not {self.max_body_bytes}.")
         if self.max_body_bytes > self.max_buffered_bytes:
             raise OptionError(f"max_buffered_bytes must be at least max_body_bytes ({self.max_body_bytes}).")
 

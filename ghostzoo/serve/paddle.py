@@ -5,17 +5,18 @@ Both are answered as they answer, in the case of an error too, with the HTTP sta
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, Field, StringConstraints
 
 from ..errors import GhostZooError, ImageError
 from ..images.reading import is_url
 from ..predictions import SCORE_DECIMALS, Prediction, softmax, top_predictions
-from .body import body_of
-from .classify import fetch, first_problem, json_response
+from .body import body_of, parse_json
+from .classify import fetch, json_response
+from .documentation import SMALL_GIF
 from .failures import RequestError, as_request_error, bad_request, unprocessable
 from .jobs import Source
 from .repository import EngineLane
@@ -28,7 +29,6 @@ PIPELINE_NAME = "imagenet"
 router = APIRouter(tags=["for clients of the original"])
 
 Text = Annotated[str, StringConstraints(min_length=1)]
-_Body = TypeVar("_Body", bound=BaseModel)
 
 
 class PaddlexRequest(BaseModel):
@@ -88,7 +88,7 @@ def _answers(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     summary="As PaddleX's server",
     response_model=PaddlexResponse,
     responses=_answers(PaddlexResponse),
-    openapi_extra=_body("PaddlexRequest", {"image": "R0lGOD...", "topk": 5}),
+    openapi_extra=_body("PaddlexRequest", {"image": SMALL_GIF, "topk": 5}),
 )
 async def paddlex(request: Request) -> Response:
     """The classes of one image by the server's first model, as PaddleX's image classification serves them."""
@@ -96,7 +96,7 @@ async def paddlex(request: Request) -> Response:
     try:
         service: Service = request.app.state.service
         async with body_of(request, service) as body:
-            content = _parse(PaddlexRequest, body)
+            content = parse_json(PaddlexRequest, body)
             image = await fetch(content.image, service, request) if is_url(content.image) else content.image
             lane = service.repository.get().lane(None)
             found = await _classify(request, lane, image, content.topk)
@@ -114,14 +114,14 @@ async def paddlex(request: Request) -> Response:
     summary="As Paddle Serving's pipelines",
     response_model=PipelineResponse,
     responses=_answers(PipelineResponse),
-    openapi_extra=_body("PipelineRequest", {"key": ["image"], "value": ["R0lGOD..."]}),
+    openapi_extra=_body("PipelineRequest", {"key": ["image"], "value": [SMALL_GIF]}),
 )
 async def pipeline(request: Request, name: str) -> Response:
     """The best class of one image by the model `name`; `imagenet`, the original's name, is the first model."""
     try:
         service: Service = request.app.state.service
         async with body_of(request, service) as body:
-            content = _parse(PipelineRequest, body)
+            content = parse_json(PipelineRequest, body)
             if len(content.key) != len(content.value):
                 raise bad_request(f"There are {len(content.key)} keys and {len(content.value)} values; send as many.")
             feeds = dict(zip(content.key, content.value, strict=True))
@@ -145,13 +145,6 @@ async def _classify(request: Request, lane: EngineLane, image: str | Source, top
     if isinstance(outcome, ImageError):
         raise unprocessable(f"The image cannot be read: {outcome.reason}.")
     return top_predictions(softmax(outcome.logits[None])[0], lane.classifier.bundle.labels, top_k)
-
-
-def _parse(kind: type[_Body], body: bytes) -> _Body:
-    try:
-        return kind.model_validate_json(body)
-    except ValidationError as error:
-        raise bad_request(f"The JSON body is not as it should be: {first_problem(error)}.") from error
 
 
 def _retry_after(error: RequestError) -> dict[str, str]:

@@ -229,7 +229,9 @@ def load_model(source: str | None, options: ServeOptions) -> ServedModel:
             limits=options.limits.image,
             **vars(options.fetching),
         )
-        check(classifier.bundle, classifier.engine, classifier.engine.run)  # opens what an engine has for batches too
+        # Opens what an engine has for batches, large and small.
+        check(classifier.bundle, classifier.engine, classifier.engine.run)
+        check(classifier.bundle, classifier.engine, repeated(classifier.engine, options.max_batch))
         whole_cpu = open_on_all_cpus(classifier, options)
         for opened in filter(None, (classifier.engine, whole_cpu)):
             check(classifier.bundle, opened, one_by_one(opened))
@@ -262,6 +264,11 @@ def open_on_all_cpus(classifier: Classifier, options: ServeOptions) -> Engine | 
 def one_by_one(engine: Engine) -> Run:
     """Return ``engine.run`` for a batch, as it answers each image alone."""
     return lambda batch: np.concatenate([engine.run(image[np.newaxis]) for image in batch])
+
+
+def repeated(engine: Engine, times: int) -> Run:
+    """Return ``engine.run`` for a batch, as it answers it ``times`` over in one larger batch."""
+    return lambda batch: engine.run(np.concatenate([batch] * times))[: len(batch)]
 
 
 def check(bundle: Bundle, engine: Engine, run: Run) -> None:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from weakref import WeakSet
 
 import numpy as np
 
@@ -55,6 +56,7 @@ class Scheduler:
         self._queue_size = queue_size
         self._observer = observer
         self._queues: dict[Lane, LaneQueue] = {}
+        self._retired: WeakSet[Lane] = WeakSet()
         self._waiting = 0
         self._closing = False
         self._idle = 0
@@ -84,7 +86,7 @@ class Scheduler:
         """Queue all ``sources``, or none.
 
         Raises:
-            RequestError: the queue is full.
+            RequestError: the queue is full, or the lane was retired.
         """
         now = time.perf_counter()
         call = Call([source if isinstance(source, ImageError) else None for source in sources], on_done, 0)
@@ -95,6 +97,8 @@ class Scheduler:
                 raise overloaded("The server is shutting down; send the request to another.")
             if self._waiting + len(jobs) > self._queue_size:
                 raise overloaded(f"The queue is full ({self._queue_size} images wait); try again later.")
+            if lane in self._retired:
+                raise overloaded(f"{lane.model} is being loaded anew; try again.")
             if lane not in self._queues:
                 self._queues[lane] = LaneQueue(lane, self._max_batch, self._max_delay)
             queue = self._queues[lane]
@@ -121,8 +125,9 @@ class Scheduler:
             self._finished.notify_all()
 
     def retire(self, lane: Lane) -> None:
-        """Wait until nothing of ``lane`` is queued or running, and forget it. The caller submits nothing more to it."""
+        """Wait until nothing of ``lane`` is queued or running, and forget it; nothing more is taken for it."""
         with self._changed:
+            self._retired.add(lane)
             queue = self._queues.get(lane)
             if queue is not None:
                 self._finished.wait_for(lambda: not queue.busy)
@@ -220,7 +225,8 @@ class Scheduler:
                 job.stages.queue = waited
         outcomes: list[Outcome]
         try:
-            logits = queue.lane.run(np.stack([job.source for job in jobs]), alone=alone)
+            pixels = [job.source for job in jobs]
+            logits = queue.lane.run(pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels), alone=alone)
             seconds = time.perf_counter() - start
             outcomes = [Answer(row, job.stages) for row, job in zip(logits, jobs, strict=True)]
             for job in jobs:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..addresses import is_public
 from ..download import DownloadError, download_bytes
 from ..errors import GhostZooError, ImageError
 from ..images.reading import describe
-from .failures import ClientGoneError, RequestError
+from .failures import ClientGoneError, RequestError, overloaded
 from .jobs import Answer, Call, Source
 from .metrics import Metrics
 from .options import ServeOptions
@@ -57,13 +58,29 @@ class Service:
         self.repository = Repository(options, self.scheduler)
         self.stopping = asyncio.Event()
         self.buffered = 0
-        """Bytes of bodies that are being read."""
+        """Bytes of the requests that are in hand."""
         self._downloads = ThreadPoolExecutor(_DOWNLOADS, "ghostzoo-fetch")
         self._ended = _Ended(asyncio.get_running_loop())
 
     @property
     def ready(self) -> bool:
         return self.repository.ready and not self.stopping.is_set()
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Count ``size`` bytes of a request against the server's budget until the block ends.
+
+        Raises:
+            RequestError: the budget is used up.
+        """
+        self.buffered += size
+        try:
+            if self.buffered > self.options.limits.max_buffered_bytes:
+                self.metrics.on_rejected()
+                raise overloaded("The server is holding too many large requests at once; try again later.")
+            yield
+        finally:
+            self.buffered -= size
 
     async def close(self) -> None:
         """Finish what was accepted and free everything."""
@@ -108,21 +125,30 @@ class Service:
             raise
 
     async def fetch(self, url: str, exchange: Exchange) -> bytes | ImageError:
-        """Download an image from a public address, or return why there is none."""
-        limits = self.options.limits.image
-        left = exchange.deadline - asyncio.get_running_loop().time()
-        download = functools.partial(
-            download_bytes,
-            url,
-            max_bytes=limits.max_bytes,
-            timeout=max(0.001, min(limits.url_timeout, left)),
-            max_redirects=limits.max_redirects,
-            address_policy=is_public,
-        )
+        """Download an image from a public address, or return why there is none.
+
+        Raises:
+            RequestError: the deadline has passed.
+        """
+        limits, loop = self.options.limits.image, asyncio.get_running_loop()
+
+        def download() -> bytes:
+            left = exchange.deadline - loop.time()  # now, after it has waited for its turn
+            return download_bytes(
+                url,
+                max_bytes=limits.max_bytes,
+                timeout=max(0.001, min(limits.url_timeout, left)),
+                max_redirects=limits.max_redirects,
+                address_policy=is_public,
+            )
+
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._downloads, download)
+            async with asyncio.timeout_at(exchange.deadline):
+                return await loop.run_in_executor(self._downloads, download)
         except DownloadError as error:
             return ImageError(describe(url), str(error))
+        except TimeoutError:
+            raise late() from None
 
 
 def late() -> RequestError:

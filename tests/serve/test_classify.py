@@ -161,6 +161,20 @@ def test_page_and_documentation(http: requests.Session, server: ServerProcess) -
     assert set(paths["/v1/classify"]["post"]["requestBody"]["content"]) >= {"multipart/form-data", "application/json"}
 
 
+def test_the_examples_of_the_documentation_work(http: requests.Session, server: ServerProcess) -> None:
+    tried = 0
+    for path, operations in http.get(f"{server.http}/openapi.json").json()["paths"].items():
+        content = operations.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json", {})
+        examples = [
+            each for each in content.get("examples", {}).values() if "allow-urls" not in each.get("summary", "")
+        ]
+        for example in [content["example"]] if "example" in content else [each["value"] for each in examples]:
+            answer = http.post(server.http + path.replace("{name}", "tiny"), json=example)
+            assert answer.status_code == 200, (path, answer.text)
+            tried += 1
+    assert tried == 4
+
+
 def test_unknown_places_and_methods(http: requests.Session, server: ServerProcess) -> None:
     assert http.get(f"{server.http}/nothing").json()["error"].startswith("Not Found")
     assert http.post(f"{server.http}/nothing").status_code == 404

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import socket
@@ -88,6 +89,26 @@ def test_all_bodies_together_are_bounded(tiny_bundle: Bundle, jpeg: bytes) -> No
             assert time.monotonic() < end
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/classify", "/image-classification", "/tiny/prediction", "/v2/models/tiny/infer", "/v2/repository/index"],
+)
+@pytest.mark.parametrize("key", ["images", "inputs", "other"])
+def test_json_of_countless_values_is_not_parsed(small: ServerProcess, path: str, key: str) -> None:
+    body = b'{"%s":[%s1]}' % (key.encode(), b"1," * (MIB // 2 - 20))
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = requests.post(small.http + path, data=gzip.compress(body), headers=headers, timeout=60)
+    assert (answer.status_code, "values" in answer.text) == (413, True)
+
+
+def test_a_body_has_one_compressed_part(small: ServerProcess, jpeg: bytes) -> None:
+    for parts in (gzip.compress(jpeg) * 2, gzip.compress(jpeg) + b"more"):
+        answer = requests.post(
+            f"{small.http}/v1/classify", data=parts, headers={"Content-Encoding": "gzip"}, timeout=60
+        )
+        assert (answer.status_code, "one compressed part" in answer.text) == (400, True)
+
+
 def test_who_asks_first_is_refused_before_sending(small: ServerProcess) -> None:
     answer = exchange(small, head("/v1/classify", Content_Length=10**12, Expect="100-continue"))
     assert answer.startswith(b"HTTP/1.1 413 ")
@@ -131,6 +152,12 @@ def test_gigantic_headers(small: ServerProcess) -> None:
     answer = exchange(small, b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 40_000 + b"\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert b'{"error":' in answer
+
+
+def test_what_follows_a_body_is_limited_as_headers_are(small: ServerProcess) -> None:
+    chunked = head("/v1/classify", Transfer_Encoding="chunked") + b"1\r\na\r\n0\r\n"
+    answer = exchange(small, chunked, *[b"X-Trailer: " + b"a" * 200_000] * 5)
+    assert answer.startswith(b"HTTP/1.1 431 ")
 
 
 def test_what_is_no_http(small: ServerProcess) -> None:

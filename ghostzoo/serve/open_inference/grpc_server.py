@@ -154,15 +154,17 @@ def _guarded(service: Service, name: str, method: Method) -> Callable[[Any, Any]
 
     async def call(request: Any, context: Any) -> Any:
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        seconds = min(service.options.deadline, context.time_remaining() or service.options.deadline)
+        left = context.time_remaining()
+        seconds = service.options.deadline if left is None else min(service.options.deadline, left)
         deadline = asyncio.get_running_loop().time() + seconds
         exchange = Exchange(request_id(metadata.get(REQUEST_ID)), time.perf_counter(), deadline)
         status, details = grpc.StatusCode.OK, ""
         service.metrics.on_request("grpc")
-        await context.send_initial_metadata(((REQUEST_ID, exchange.request_id),))
         try:
+            await context.send_initial_metadata(((REQUEST_ID, exchange.request_id),))
             _check_key(service, name, metadata)
-            return await method(request, exchange)
+            with service.hold(request.ByteSize()):
+                return await method(request, exchange)
         except (RequestError, GhostZooError) as error:
             known = as_request_error(error)
             status, details = _CODES.get(known.status, grpc.StatusCode.INTERNAL), str(known)

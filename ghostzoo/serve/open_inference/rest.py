@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, Field, StringConstraints
 
-from ..body import body_of
-from ..classify import first_problem, json_response
-from ..documentation import failures
+from ..body import FEW_VALUES, body_of, parse_json
+from ..classify import json_response
+from ..documentation import SMALL_GIF, failures
 from ..failures import bad_request, overloaded
 from ..repository import ServedModel
 from ..schemas import decode_base64
 from ..service import Service
-from .inference import find_model, find_spec, infer, model_metadata, server_metadata, with_timeout
+from .inference import find_model, find_spec, infer, input_specs, model_metadata, server_metadata, with_timeout
 from .tensors import (
     BYTES,
+    PIXEL_VALUES,
     InputTensor,
     OutputTensor,
     RequestedOutput,
@@ -36,7 +38,7 @@ _PARSED_HERE = 64 * 1024
 
 Text = Annotated[str, StringConstraints(max_length=1024)]
 
-_EXAMPLE_INPUT = {"name": "images", "shape": [1], "datatype": "BYTES", "data": ["R0lGOD..."]}
+_EXAMPLE_INPUT = {"name": "images", "shape": [1], "datatype": "BYTES", "data": [SMALL_GIF]}
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
@@ -63,7 +65,7 @@ class InferRequest(BaseModel):
 
     id: Text | None = None
     parameters: dict[str, Any] = {}
-    inputs: list[InferInput]
+    inputs: list[InferInput] = Field(max_length=8)
     outputs: list[InferOutput] = Field([], max_length=8)
 
 
@@ -146,11 +148,15 @@ async def model_infer(request: Request, name: str, version: str | None = None) -
     With a header `Inference-Header-Content-Length`, the body is that much JSON and then the binary tensors.
     """
     service = _service(request)
-    model = find_model(service, name, version)
+    find_model(service, name, version)  # a wrong name is told before the body is read
     async with body_of(request, service) as body:
         head, blob = _split(request, body)
-        arguments = (head, blob, model, service.options.limits.max_images)
-        parsed = _parse(*arguments) if len(head) < _PARSED_HERE else await asyncio.to_thread(_parse, *arguments)
+        while True:  # the model may be loaded anew while the body is read or parsed
+            model = find_model(service, name, version)
+            arguments = (head, blob, model, service.options.limits.max_images)
+            parsed = _parse(*arguments) if len(head) < _PARSED_HERE else await asyncio.to_thread(_parse, *arguments)
+            if find_model(service, name, version) is model:
+                break
         content, inputs, requested = parsed
         exchange = with_timeout(request.state.exchange, content.parameters)
         outputs = await infer(service, model, inputs, requested, exchange)
@@ -185,10 +191,7 @@ async def unload(request: Request, name: str) -> Response:
 
 async def _repository_request(request: Request) -> RepositoryRequest:
     async with body_of(request, _service(request)) as body:
-        try:
-            return RepositoryRequest.model_validate_json(body) if body.strip() else RepositoryRequest()
-        except ValidationError as error:
-            raise bad_request(f"The body is not as it should be: {first_problem(error)}.") from error
+        return parse_json(RepositoryRequest, body) if body.strip() else RepositoryRequest()
 
 
 def _split(request: Request, body: bytes) -> tuple[bytes, memoryview]:
@@ -206,10 +209,8 @@ def _split(request: Request, body: bytes) -> tuple[bytes, memoryview]:
 def _parse(
     head: bytes, blob: memoryview, model: ServedModel, max_images: int
 ) -> tuple[InferRequest, list[InputTensor], list[RequestedOutput]]:
-    try:
-        content = InferRequest.model_validate_json(head)
-    except ValidationError as error:
-        raise bad_request(f"The request is not as it should be: {first_problem(error)}.") from error
+    pixels = math.prod(input_specs(model)[PIXEL_VALUES].shape[1:])
+    content = parse_json(InferRequest, head, FEW_VALUES + max_images * pixels)
     inputs = []
     for tensor in content.inputs[:2]:
         spec = find_spec(model, tensor.name)
