@@ -26,8 +26,8 @@ GhostNet image classifier of width {width:g} for {num_classes:,} classes as an O
 | outputs | `logits`, float32 (N, {num_classes}); `embedding`, float32 (N, 1280) |
 | preprocessing | RGB, short side to {resize} (bilinear, not antialiased), centre crop {size}, \
 `(x * {rescale} - mean) / std` with mean {mean} and std {std} |
-| parameters | {parameters:.2f} M |
-| multiply-adds | {multiply_adds:.1f} M |
+| parameters | {parameters:.2f} M, batch-norm statistics not counted |
+| multiply-adds | {multiply_adds:.1f} M, in convolutions and linear layers |
 | weights | `{file_name}`, SHA-256 `{sha256}` |
 
 ## Use
@@ -35,7 +35,7 @@ GhostNet image classifier of width {width:g} for {num_classes:,} classes as an O
 ```python
 import ghostzoo
 
-clf = ghostzoo.load("path/to/this/folder")
+clf = ghostzoo.load({load_from})
 print(clf("photo.jpg"))
 ```
 
@@ -71,6 +71,7 @@ def write_card(
         width=architecture.width,
         num_classes=architecture.num_classes,
         origin=origin,
+        load_from="" if record is not None and record.embedded else '"path/to/this/folder"',
         size=preprocessing.crop_size,
         resize=preprocessing.resize_short,
         rescale=preprocessing.rescale_factor,
@@ -124,8 +125,8 @@ def replace_precisions(card: str, precisions: Mapping[str, Mapping[str, Any]]) -
             _PRECISIONS_START,
             "## Smaller graphs",
             "",
-            '`ghostzoo.load(..., precision="fp16")` and `"int8"` take them. Measured in ONNX Runtime, on images that '
-            "had no part in the calibration:",
+            '`ghostzoo.load(..., precision="fp16")` and `"int8"` take them. Measured in ONNX Runtime, without '
+            "`--data` on images that had no part in the calibration:",
             "",
             *rows,
             _PRECISIONS_END,

@@ -137,7 +137,7 @@ class Architecture:
     def count_multiply_adds(self, image_size: int) -> int:
         """Multiply-adds of all convolutions and Linear layers for one square image of ``image_size`` pixels a side.
 
-        Batch-norm folds into the convolutions and counts nothing, as in the published figures.
+        Batch-norm folds into the convolutions and counts nothing; the published figures do count it.
         """
         size = halve(image_size)
         total = 27 * self.stem_channels * size * size
