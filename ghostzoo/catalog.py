@@ -230,6 +230,12 @@ def list_official_models() -> list[str]:
     return [name for name, model in _BY_NAME.items() if not model.embedded]
 
 
+def find_record(name: str, source_url: str | None) -> CatalogModel | None:
+    """Return the record of ``name`` if weights from ``source_url`` are those that it describes."""
+    record = _BY_NAME.get(name)
+    return record if record is not None and (record.embedded or record.weights_url == source_url) else None
+
+
 def get_model(name: str) -> CatalogModel:
     """Return the record of ``name``.
 

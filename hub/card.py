@@ -11,7 +11,7 @@ from typing import Any
 from ghostzoo.bench.results import Results
 from ghostzoo.bench.tables import to_markdown
 from ghostzoo.bundle.folder import CARD_FILE, Bundle
-from ghostzoo.catalog import CatalogModel, get_model, list_models
+from ghostzoo.catalog import CatalogModel, find_record
 from ghostzoo.errors import OptionError
 
 from .metadata import Accuracy, find_dataset, write_metadata
@@ -62,7 +62,7 @@ def write_full_card(bundle: Bundle, repo: str, facts: CardFacts) -> str:
     Raises:
         OptionError: a licence was named for weights whose licence is known.
     """
-    record = find_record(bundle)
+    record = find_record(bundle.name, bundle.manifest.weights.get("source_url"))
     if record is not None and facts.license not in (None, record.license):
         raise OptionError(f"The licence of {bundle.name} is {record.license}; --license is for weights of your own.")
     accuracies = [*_published(record), *_measured(bundle, record, facts)]
@@ -78,14 +78,6 @@ def write_full_card(bundle: Bundle, repo: str, facts: CardFacts) -> str:
     }
     body = "\n\n".join(f"## {heading}\n\n{text.strip()}" for heading, text in sections.items() if text)
     return f"---\n{metadata}\n---\n\n{introduction.strip()}\n\n{body}\n"
-
-
-def find_record(bundle: Bundle) -> CatalogModel | None:
-    """Return the catalog's record if the bundle holds the very weights that the catalog describes."""
-    if bundle.name not in list_models():
-        return None
-    record = get_model(bundle.name)
-    return record if record.embedded or bundle.manifest.weights.get("source_url") == record.weights_url else None
 
 
 def _split(card: str) -> tuple[str, dict[str, str]]:
@@ -108,19 +100,19 @@ def _published(record: CatalogModel | None) -> Iterator[Accuracy]:
     if record is None or record.published is None:
         return
     figures, data = record.published, "ImageNet-1k, 50,000 validation images"
-    yield Accuracy(figures.top1, figures.top5, "published by PaddleClas", data, ("PaddleClas", figures.source))
+    source = ("PaddleClas", figures.source)
+    yield Accuracy(figures.top1, figures.top5, "published by PaddleClas", data, find_dataset(record), source)
 
 
 def _measured(bundle: Bundle, record: CatalogModel | None, facts: CardFacts) -> Iterator[Accuracy]:
     report = facts.evaluations.get(bundle.name)
     if report is not None:
-        dataset = find_dataset(record)
-        data = f"{dataset.name if dataset else 'Labelled images'}, {report['images']:,} images"
-        yield Accuracy(report["top1"]["value"], report["top5"]["value"], "measured by ghostzoo", data)
+        data = f"{report.get('data') or 'Labelled images'}, {report['images']:,} images"
+        yield Accuracy(report["top1"]["value"], report["top5"]["value"], "measured by ghostzoo", data, dataset=None)
     elif record is not None and record.measured is not None:
         figures = record.measured
-        data = f"{figures.data}, {figures.images:,} images"
-        yield Accuracy(figures.top1, figures.top5, "measured by ghostzoo", data[0].upper() + data[1:])
+        data = f"{figures.data[0].upper()}{figures.data[1:]}, {figures.images:,} images"
+        yield Accuracy(figures.top1, figures.top5, "measured by ghostzoo", data, find_dataset(record))
 
 
 def _accuracy_table(accuracies: list[Accuracy]) -> str:

@@ -44,6 +44,8 @@ class Accuracy:
     """``published by PaddleClas``, ``measured by ghostzoo``."""
     data: str
     """The images."""
+    dataset: Dataset | None
+    """The published data set that they are of, where that is known."""
     source: tuple[str, str] | None = None
     """Name and URL of who published it."""
 
@@ -75,14 +77,15 @@ def write_metadata(
     )
     metadata: dict[str, Any] = card.to_dict()  # type: ignore[no-untyped-call]
     # ModelCardData would put all results on one data set together, and give them the first one's source.
-    results = [result for accuracy in accuracies for result in _results(bundle.name, accuracy, dataset)]
+    results = [result for accuracy in accuracies for result in _results(bundle.name, accuracy)]
     if results:
         metadata["model-index"] = [{"name": bundle.name, "results": results}]
     text: str = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=100)
     return text.strip()
 
 
-def _results(name: str, accuracy: Accuracy, dataset: Dataset | None) -> list[dict[str, Any]]:
+def _results(name: str, accuracy: Accuracy) -> list[dict[str, Any]]:
+    dataset = accuracy.dataset
     source_name, source_url = accuracy.source or (None, None)
     metrics = [
         EvalResult(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -48,6 +47,8 @@ class Data:
     validation: ImageDataset | None
     unlabelled: int
     skipped: int
+    passed_over: int = 0
+    """Files that are no images by their names."""
 
     def facts(self) -> dict[str, Any]:
         """Return the counts, by what they count."""
@@ -58,14 +59,9 @@ class Data:
             facts["validation_images"] = len(self.validation.samples)
         if self.skipped:
             facts["unreadable_images_left_out"] = self.skipped
+        if self.passed_over:
+            facts["other_files_passed_over"] = self.passed_over
         return facts
-
-    def fingerprint(self) -> str:
-        """Return a SHA-256 of the names and labels of the training images."""
-        digest = hashlib.sha256()
-        for sample in self.training.samples:
-            digest.update(f"{sample.label} {sample.name}\n".encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()
 
 
 def open_data(
@@ -101,6 +97,7 @@ def open_data(
         checked[1] if validation is not None else None,
         len(extra),
         sum(map(len, errors)),
+        sum(dataset.passed_over for dataset in present),
     )
 
 
@@ -124,7 +121,7 @@ def take_validation(dataset: ImageDataset, share: float, seed: int) -> tuple[Ima
         taken.update(rng.permutation(members)[: max(count, 0)].tolist())
     left = tuple(sample for index, sample in enumerate(dataset.samples) if index not in taken)
     right = tuple(dataset.samples[index] for index in sorted(taken))
-    return ImageDataset(left, dataset.classes), ImageDataset(right, dataset.classes)
+    return replace(dataset, samples=left), replace(dataset, samples=right, passed_over=0)
 
 
 def split_sources(sources: DataSources, seed: int) -> tuple[ImageDataset, ImageDataset | None, ImageDataset | None]:
@@ -135,7 +132,6 @@ def split_sources(sources: DataSources, seed: int) -> tuple[ImageDataset, ImageD
     """
     names = None if sources.labels is None else _class_names(sources.labels, sources.data)
     training = _in_order(open_dataset(sources.data, classes=names))
-    _check_folders(sources.data, training)
     validation = unlabelled = None
     if sources.validation is not None:
         validation = open_dataset(sources.validation, classes=training.classes)
@@ -160,21 +156,7 @@ def _class_names(labels: Path, data: Path) -> tuple[str, ...]:
 def _in_order(dataset: ImageDataset) -> ImageDataset:
     """Sort by folder and name, so that a folder and a tar of it are trained on in the same order."""
     ordered = sorted(dataset.samples, key=lambda sample: PurePosixPath(sample.name).parts)
-    return ImageDataset(tuple(ordered), dataset.classes)
-
-
-def _check_folders(path: Path, dataset: ImageDataset) -> None:
-    """Refuse class folders without images: the class would vanish without a word."""
-    if not path.is_dir():
-        return
-    first = dataset.samples[0]
-    parts = PurePosixPath(first.name).parts
-    root = path.joinpath(*parts[: parts.index(dataset.classes[first.label])])
-    folders = {entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
-    empty = sorted(folders - set(dataset.classes))
-    if empty:
-        shown = ", ".join(empty[:_LISTED]) + (" ..." if len(empty) > _LISTED else "")
-        raise InputError(f"{root}: {len(empty)} class folder(s) hold no images: {shown}; add images or remove them.")
+    return replace(dataset, samples=tuple(ordered))
 
 
 def _check_every_class(path: Path, dataset: ImageDataset) -> None:
@@ -195,7 +177,7 @@ def _find_unreadable(
 
 def _without(dataset: ImageDataset, errors: list[ImageError]) -> ImageDataset:
     names = {error.source for error in errors}
-    return ImageDataset(tuple(sample for sample in dataset.samples if sample.name not in names), dataset.classes)
+    return replace(dataset, samples=tuple(sample for sample in dataset.samples if sample.name not in names))
 
 
 def _report_unreadable(errors: list[ImageError], out: Path, place: Place, *, allowed: bool) -> None:

@@ -70,13 +70,19 @@ def train_model(recipe: Recipe, request: Request) -> Bundle | None:
     check_name(request.name)
     if recipe.reset_gates and request.init is None:
         raise OptionError("reset-gates is for the gates of starting weights; give these with --init.")
+    if recipe.freeze_backbone and request.init is None:
+        raise OptionError("freeze-backbone trains the head of given weights alone; give these with --init.")
+    if request.sources.validation is not None and request.sources.validation_split:
+        raise OptionError("Give --val or --val-split, not both: each says which images to measure on.")
+    if request.teacher is None and (recipe.distill_weight, recipe.distill_temperature) != (1.0, 1.0):
+        raise OptionError("distill-weight and distill-temperature are for a --teacher; pass one, or leave them out.")
     if request.until is not None and not 1 <= request.until <= recipe.epochs:
         raise OptionError(f"until must be from 1 to the {recipe.epochs} epochs of the schedule, not {request.until}.")
     if request.sources.unlabelled is not None and request.teacher is None:
         raise OptionError("Unlabelled images teach nothing without a --teacher; pass one, or leave them out.")
     with open_place(request.device) as place:
         try:
-            _prepare_folder(recipe, request, place)
+            _prepare_folder(request, place)
             return _train(recipe, request, place)
         except OSError as error:
             raise InputError(
@@ -91,7 +97,7 @@ def _train(recipe: Recipe, request: Request, place: Place) -> Bundle | None:
     cv2.setNumThreads(1)  # images are prepared side by side instead
     workers = request.workers or threads
     quiet = request.quiet or not place.is_first
-    reporter = Reporter(request.out, recipe.epochs, quiet=quiet, writes=place.is_first)
+    reporter = Reporter(request.out, request.until or recipe.epochs, quiet=quiet, writes=place.is_first)
     store = ImageStore(request.cache_bytes)
     init = None if request.init is None else read_weights(request.init, width=recipe.width)
     data = open_data(
@@ -123,6 +129,9 @@ def _train(recipe: Recipe, request: Request, place: Place) -> Bundle | None:
         reporter.say(f"resumed after {trainer.epoch} epochs and {trainer.step} steps")
     elif recipe.reset_gates:
         trainer.reset_gates()
+    if place.is_first:
+        content = {"command": request.command, "recipe": recipe.to_dict()}
+        write_atomically(request.out / RUN_FILE, (json.dumps(content, indent=2) + "\n").encode())
     try:
         with stop.listen():
             trainer.run(request.until)
@@ -146,7 +155,7 @@ def _train(recipe: Recipe, request: Request, place: Place) -> Bundle | None:
     return bundle
 
 
-def _prepare_folder(recipe: Recipe, request: Request, place: Place) -> None:
+def _prepare_folder(request: Request, place: Place) -> None:
     """Make the run's folder and find out now, not after hours, whether it can be written to."""
     out = request.out
     if place.is_first:
@@ -157,14 +166,13 @@ def _prepare_folder(recipe: Recipe, request: Request, place: Place) -> None:
         check_target(out / BUNDLE_FOLDER, overwrite=True)
         out.mkdir(parents=True, exist_ok=True)
         remove_leftovers(out)
-        content = {"command": request.command, "recipe": recipe.to_dict()}
-        write_atomically(out / RUN_FILE, (json.dumps(content, indent=2) + "\n").encode())
     place.wait()
 
 
 def _identity(data: Data, start: Start, teacher: Teacher | None) -> dict[str, str]:
     return {
-        "training images": data.fingerprint(),
+        "training images": data.training.fingerprint(),
+        "validation images": data.validation.fingerprint() if data.validation is not None else "",
         "starting weights": start.sha256,
         "teacher's weights": teacher.sha256 if teacher else "",
     }

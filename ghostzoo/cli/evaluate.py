@@ -39,16 +39,23 @@ def eval_command(
       ghostzoo eval --model GhostNet_x1_0 --data imagenet/val_list.txt --limit 5000 --json
       ghostzoo eval --model ./flowers --data flowers.tar --out report
     """
-    from ..evaluation.evaluate import evaluate, open_labelled, published_figures, take_evenly
+    from ..catalog import find_record
+    from ..evaluation.evaluate import evaluate, open_labelled, take_evenly
     from ..loading import load
 
+    if out is not None:
+        from ..evaluation.report import check_folder, write_report
+
+        check_folder(Path(out))
     with load(model, **options) as classifier:
         dataset = take_evenly(open_labelled(data, classifier.bundle.labels), limit)
+        record = find_record(classifier.bundle.name, classifier.bundle.manifest.weights.get("source_url"))
         with progress(len(dataset.samples), "evaluating") as advance:
             result = evaluate(
                 classifier,
                 dataset,
-                published=published_figures(classifier.bundle.name),
+                data=Path(data).resolve().name,
+                published=record.published if record is not None else None,
                 batch_size=batch_size,
                 on_image=advance,
             )
@@ -57,10 +64,8 @@ def eval_command(
     else:
         _print_evaluation(result)
     if out is not None:
-        from ..evaluation.report import write_report
-
         click.echo(f"Wrote {', '.join(map(str, write_report(result, Path(out))))}", err=True)
-    report_unreadable(result.unreadable, len(dataset.samples), 0)
+    report_unreadable(result.unreadable, len(dataset.samples), dataset.passed_over)
 
 
 def _print_evaluation(result: Evaluation) -> None:

@@ -5,15 +5,16 @@ Opening a dataset lists it; an image's bytes are read when they are asked for, f
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tarfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path, PurePosixPath
 
 from ..errors import ImageError, InputError
-from ..images.sources import IMAGE_SUFFIXES
+from ..images.sources import IMAGE_SUFFIXES, walk
 
 MAX_IMAGE_BYTES = 256 * 2**20
 MAX_IMAGES = 50_000_000
@@ -21,6 +22,7 @@ MAX_CLASSES = 1_000_000
 MAX_LIST_BYTES = 4 * 2**30
 
 UNLABELLED = -1
+_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,15 @@ class ImageDataset:
 
     samples: tuple[Sample, ...]
     classes: tuple[str, ...]
+    passed_over: int = 0
+    """Files beside the samples that are no images by their names, and what was not followed: hidden files, links."""
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 of the samples' names and labels, in their order."""
+        digest = hashlib.sha256()
+        for sample in self.samples:
+            digest.update(f"{sample.label} {sample.name}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
 
 
 def open_dataset(
@@ -78,18 +89,21 @@ def open_dataset(
         labelled: ``False`` takes every image of a folder or tar, whatever its folder, as unlabelled.
 
     Raises:
-        InputError: the data are missing, empty, of another kind, or do not fit ``classes``.
+        InputError: the data are missing, empty, of another kind, or do not fit ``classes``, or a class folder has no
+            images.
     """
     path = Path(path)
+    passed_over: list[object] = []
     if path.is_dir():
-        found = [Sample(str(file.relative_to(path).as_posix()), UNLABELLED, file) for file in _walk(path)]
+        files = walk(path, passed_over.append)
+        found = [Sample(str(file.relative_to(path).as_posix()), UNLABELLED, file) for file in files]
     elif path.suffix.lower() == ".tar":
-        found = _tar_members(path)
+        found = _tar_members(path, passed_over)
     elif path.is_file() and path.suffix.lower() == ".txt":
         return _from_list(path, classes, labelled)
     elif path.is_file():
         raise InputError(
-            f"{path} is no data that training reads; pass a folder with a folder a class, a .tar of one "
+            f"{path} is no labelled data; pass a folder with a folder a class, a .tar of one "
             "(not compressed), or a .txt list file."
         )
     else:
@@ -97,25 +111,21 @@ def open_dataset(
     if not found:
         raise InputError(f"{path} holds no image files ({', '.join(sorted(IMAGE_SUFFIXES))}); check the path.")
     if not labelled:
-        return ImageDataset(tuple(found), tuple(classes or ()))
-    return _by_folder(path, found, classes)
+        return ImageDataset(tuple(found), tuple(classes or ()), len(passed_over))
+    dataset = replace(_by_folder(path, found, classes), passed_over=len(passed_over))
+    if path.is_dir():
+        _check_folders(path, dataset)
+    return dataset
 
 
-def _walk(root: Path) -> Iterable[Path]:
-    for folder, folders, names in os.walk(root):
-        folders.sort()
-        for name in sorted(names):
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
-                yield Path(folder, name)
-
-
-def _tar_members(path: Path) -> list[Sample]:
+def _tar_members(path: Path, passed_over: list[object]) -> list[Sample]:
     samples = []
     try:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header in memory
                 if PurePosixPath(member.name).suffix.lower() not in IMAGE_SUFFIXES or member.isdir():
+                    passed_over += [] if member.isdir() else [member.name]
                     continue
                 if not member.isreg() or member.issparse():
                     raise InputError(f"{path}: {member.name} is a link or special file; pack the images themselves.")
@@ -134,7 +144,10 @@ def _by_folder(path: Path, found: list[Sample], classes: Sequence[str] | None) -
         depth += 1
     outside = [sample.name for sample, each in zip(found, parts, strict=True) if len(each) < depth + 2]
     if outside:
-        raise InputError(f"{path}: {len(outside)} image(s) lie in no class folder, first {outside[0]}; move them.")
+        raise InputError(
+            f"{path}: {len(outside)} image(s) lie in no class folder, first {outside[0]}; move them, or pass a .txt "
+            "list file with a line '<path> <class index>' each."
+        )
     names = tuple(classes) if classes is not None else tuple(sorted({each[depth] for each in parts}))
     index = {name: number for number, name in enumerate(names)}
     strange = sorted({each[depth] for each in parts} - set(index))
@@ -148,6 +161,22 @@ def _by_folder(path: Path, found: list[Sample], classes: Sequence[str] | None) -
         for sample, each in zip(found, parts, strict=True)
     )
     return _checked(path, samples, names)
+
+
+def _check_folders(path: Path, dataset: ImageDataset) -> None:
+    """Refuse class folders without images, or behind links: the class would vanish without a word."""
+    first = dataset.samples[0]
+    parts = PurePosixPath(first.name).parts
+    depth = parts.index(dataset.classes[first.label])
+    root = path.joinpath(*parts[:depth])
+    folders = {entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    empty = sorted(folders - {PurePosixPath(sample.name).parts[depth] for sample in dataset.samples})
+    if empty:
+        shown = ", ".join(empty[:_LISTED]) + (" ..." if len(empty) > _LISTED else "")
+        raise InputError(
+            f"{root}: {len(empty)} class folder(s) hold no images (links are not followed): {shown}; add images or "
+            "remove them."
+        )
 
 
 def _from_list(path: Path, classes: Sequence[str] | None, labelled: bool) -> ImageDataset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog import PublishedFigures, get_model, list_models
+from ..catalog import PublishedFigures
 from ..classifier import Classifier
 from ..errors import ImageError, InputError
 from ..labels import ClassLabel
@@ -86,7 +86,9 @@ class Evaluation:
     """Images that are in no other figure."""
     seconds: float
     published: PublishedFigures | None = None
-    """The catalog's figures of the model of this name."""
+    """Those of the catalog, if these are the weights that it describes."""
+    data: str = ""
+    """What the images are called."""
 
     @property
     def images_per_second(self) -> float:
@@ -106,6 +108,7 @@ class Evaluation:
         report: dict[str, Any] = {
             "model": self.model,
             "engine": self.engine,
+            "data": self.data,
             "images": self.top1.total,
             "top1": self.top1.to_dict(),
             "top5": self.top5.to_dict(),
@@ -145,6 +148,7 @@ def evaluate(
     classifier: Classifier,
     dataset: ImageDataset,
     *,
+    data: str = "",
     published: PublishedFigures | None = None,
     batch_size: int = 8,
     max_mistakes: int = 48,
@@ -155,6 +159,7 @@ def evaluate(
     Args:
         classifier: the loaded model.
         dataset: labelled images; its labels are the model's class indices (see ``with_model_classes``).
+        data: what to call the images in the report.
         published: figures to hold the result against.
         batch_size: images a call of the engine.
         max_mistakes: how many of the most confident mistakes are kept.
@@ -169,11 +174,12 @@ def evaluate(
     worst: list[Mistake] = []
     unreadable: list[ImageError] = []
     start = time.perf_counter()
-    results = classifier.predict(map(_source, dataset.samples), _TOP, batch_size, on_error="return")
+    failed: dict[str, ImageError] = {}
+    results = classifier.predict(_sources(dataset.samples, failed), _TOP, batch_size, on_error="return")
     for sample, top in zip(dataset.samples, results, strict=True):
         on_image()
         if isinstance(top, ImageError):
-            unreadable.append(ImageError(sample.name, top.reason))
+            unreadable.append(ImageError(sample.name, failed.get(sample.name, top).reason))
             continue
         best = top[0]
         confusion[sample.label, best.index] += 1
@@ -196,6 +202,7 @@ def evaluate(
         unreadable=tuple(unreadable),
         seconds=seconds,
         published=published,
+        data=data,
     )
 
 
@@ -208,11 +215,6 @@ def open_labelled(path: str | PathLike[str], labels: Sequence[ClassLabel]) -> Im
     if Path(path).is_file() and Path(path).suffix.lower() == ".txt":  # its indices are the model's already
         return open_dataset(path, classes=[label.label for label in labels])
     return with_model_classes(open_dataset(path), labels)
-
-
-def published_figures(name: str) -> PublishedFigures | None:
-    """Return the catalog's published figures of a model, if it has any of this name."""
-    return get_model(name).published if name in list_models() else None
 
 
 def with_model_classes(dataset: ImageDataset, labels: Sequence[ClassLabel]) -> ImageDataset:
@@ -237,7 +239,7 @@ def with_model_classes(dataset: ImageDataset, labels: Sequence[ClassLabel]) -> I
         )
     indices = [next(iter(match)) for match in matches]
     samples = tuple(replace(sample, label=indices[sample.label]) for sample in dataset.samples)
-    return ImageDataset(samples, tuple(label.label for label in labels))
+    return replace(dataset, samples=samples, classes=tuple(label.label for label in labels))
 
 
 def take_evenly(dataset: ImageDataset, limit: int | None) -> ImageDataset:
@@ -245,11 +247,17 @@ def take_evenly(dataset: ImageDataset, limit: int | None) -> ImageDataset:
     count = len(dataset.samples)
     if limit is None or limit >= count:
         return dataset
-    return ImageDataset(tuple(dataset.samples[index * count // limit] for index in range(limit)), dataset.classes)
+    return replace(dataset, samples=tuple(dataset.samples[index * count // limit] for index in range(limit)))
 
 
-def _source(sample: Sample) -> Path | bytes:
-    return sample.path if sample.size is None else sample.read()
+def _sources(samples: Sequence[Sample], failed: dict[str, ImageError]) -> Iterator[Path | bytes]:
+    """What to predict on for each sample: nothing where its bytes cannot be had, and then why is in ``failed``."""
+    for sample in samples:
+        try:
+            yield sample.path if sample.size is None else sample.read()
+        except ImageError as error:
+            failed[sample.name] = error
+            yield b""
 
 
 def _key(name: str) -> str:

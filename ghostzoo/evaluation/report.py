@@ -29,6 +29,21 @@ _NAMED_CLASSES = 40
 """More classes than this have no legible names beside the matrix."""
 
 
+def check_folder(folder: Path) -> None:
+    """Find out before the images are classified whether the report can be written; the folder is made.
+
+    Raises:
+        InputError: the folder cannot be written, or the library for the pictures is missing.
+    """
+    _matplotlib()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / REPORT_FILE, b"{}\n")
+        (folder / REPORT_FILE).unlink()
+    except OSError as error:
+        raise InputError(f"Cannot write the report to {folder}: {error.strerror or error}.") from error
+
+
 def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
     """Write all files of the report into ``folder`` (made if need be, older reports replaced); return their paths.
 
@@ -132,5 +147,5 @@ def _matplotlib() -> Any:
     try:
         import matplotlib.figure
     except ImportError as error:
-        raise InputError("The report's pictures need matplotlib; run 'pip install ghostzoo[plots]'.") from error
+        raise InputError("The report's pictures need matplotlib; run \"pip install 'ghostzoo[plots]'\".") from error
     return matplotlib.figure

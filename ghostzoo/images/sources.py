@@ -101,7 +101,7 @@ def _is_pattern(source: str | PathLike[str]) -> bool:
 
 def _from_place(place: str | PathLike[str], on_skip: Callable[[Path], object] | None) -> Iterator[Any]:
     found = False
-    for image in _walk(Path(os.fsdecode(place)), on_skip) if os.path.isdir(place) else _matches(place, on_skip):  # noqa: PTH112
+    for image in walk(Path(os.fsdecode(place)), on_skip) if os.path.isdir(place) else _matches(place, on_skip):  # noqa: PTH112
         found = True
         yield image
     if not found:
@@ -116,7 +116,7 @@ def _matches(pattern: str | PathLike[str], on_skip: Callable[[Path], object] | N
             continue
         if path.is_dir():
             walked.add(path)
-            yield from _walk(path, on_skip)
+            yield from walk(path, on_skip)
         else:
             yield path
 
@@ -130,7 +130,13 @@ def _literal_start(pattern: str) -> str:
     return str(Path(glob.escape(str(start)), *reversed(rest)))
 
 
-def _walk(folder: Path, on_skip: Callable[[Path], object] | None) -> Iterator[Path]:
+def walk(folder: Path, on_skip: Callable[[Path], object] | None = None) -> Iterator[Path]:
+    """Yield the image files in ``folder`` and below, in the order of their names; ``on_skip`` is that of ``expand``.
+
+    Raises:
+        InputError: a folder cannot be read.
+    """
+
     def fail(error: OSError) -> None:
         raise InputError(f"The folder {error.filename} cannot be read: {error.strerror}.") from error
 

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,13 +15,13 @@ import pytest
 import ghostzoo
 from ghostzoo import Classifier, InputError
 from ghostzoo.bundle.folder import Bundle
-from ghostzoo.catalog import get_model
+from ghostzoo.catalog import find_record, get_model
+from ghostzoo.evaluation import datasets
 from ghostzoo.evaluation.datasets import ImageDataset, open_dataset
 from ghostzoo.evaluation.evaluate import (
     Proportion,
     evaluate,
     open_labelled,
-    published_figures,
     take_evenly,
     with_model_classes,
 )
@@ -135,13 +137,58 @@ def test_a_limit_keeps_the_share_of_every_class(data: Path, classifier: Classifi
 
 
 def test_published_figures_stand_beside_the_measured_ones(classifier: Classifier, data: Path) -> None:
-    figures = published_figures("GhostNet_x1_0")
-    assert figures == get_model("GhostNet_x1_0").published
-    assert published_figures("mine") is None
+    figures = get_model("GhostNet_x1_0").published
     result = evaluate(classifier, open_labelled(data, classifier.bundle.labels), published=figures)
-    published = result.to_dict()["published"]
-    assert published["top1"] == 0.7402
-    assert published["top1_agrees"] == result.top1.agrees_with(0.7402)
+    for right, agrees in ((7402, True), (7500, False)):
+        measured = replace(result, top1=Proportion(right, 10_000))
+        assert (
+            measured.to_dict()["published"] | {"top1": 0.7402, "top1_agrees": agrees} == measured.to_dict()["published"]
+        )
+
+
+def test_figures_are_compared_for_the_official_weights_only() -> None:
+    record = get_model("GhostNet_x1_0")
+    assert find_record("GhostNet_x1_0", record.weights_url) is record
+    assert find_record("GhostNet_x1_0", None) is None
+    assert find_record("mine", record.weights_url) is None
+
+
+def test_what_is_no_image_is_counted(data: Path, classifier: Classifier, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(data, folder)
+    assert open_labelled(folder, classifier.bundle.labels).passed_over == 0
+    (folder / "class-0" / "no-suffix").write_bytes(next((folder / "class-0").iterdir()).read_bytes())
+    (folder / "class-0" / ".hidden.jpg").touch()
+    assert take_evenly(open_labelled(folder, classifier.bundle.labels), 5).passed_over == 2
+    with tarfile.open(tmp_path / "data.tar", "w") as archive:
+        archive.add(folder, "data")
+    assert open_labelled(tmp_path / "data.tar", classifier.bundle.labels).passed_over == 1
+
+
+def test_a_class_folder_without_images_is_refused(data: Path, classifier: Classifier, tmp_path: Path) -> None:
+    for name in ("empty", "linked"):
+        folder = tmp_path / name
+        shutil.copytree(data, folder / "all")
+        if name == "empty":
+            (folder / "all" / "class-5").mkdir()
+        else:
+            (folder / "all" / "class-5").symlink_to(folder / "all" / "class-0")
+        with pytest.raises(InputError, match=r"1 class folder.*class-5; add images"):
+            open_labelled(folder, classifier.bundle.labels)
+
+
+def test_an_image_that_cannot_be_had_does_not_end_it(
+    data: Path, classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tarfile.open(tmp_path / "data.tar", "w") as archive:
+        archive.add(data, "data")
+    dataset = open_labelled(tmp_path / "data.tar", classifier.bundle.labels)
+    largest = max(sample.size for sample in dataset.samples)
+    monkeypatch.setattr(datasets, "MAX_IMAGE_BYTES", largest - 1)
+    result = evaluate(classifier, dataset)
+    assert result.top1.total + len(result.unreadable) == len(dataset.samples)
+    assert result.unreadable
+    assert all("are more than" in error.reason for error in result.unreadable)
 
 
 def test_the_report_is_written_whole(classifier: Classifier, data: Path, tmp_path: Path) -> None:

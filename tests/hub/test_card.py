@@ -35,7 +35,13 @@ from tests.fixtures.hub_metadata import check_card
 from tests.fixtures.pictures import encoded, picture
 from tests.hub.conftest import ROOT
 
-REPORT = {"model": "GhostNet_x1_0", "images": 5000, "top1": {"value": 0.7391}, "top5": {"value": 0.9142}}
+REPORT = {
+    "model": "GhostNet_x1_0",
+    "data": "val_list.txt",
+    "images": 5000,
+    "top1": {"value": 0.7391},
+    "top5": {"value": 0.9142},
+}
 
 
 def official(tiny: Bundle, out: Path, name: str = "GhostNet_x1_0") -> Bundle:
@@ -84,7 +90,8 @@ def test_published_and_measured_figures_stand_apart(tiny_bundle: Bundle, tmp_pat
     assert "0.7391" in measured
     assert "source" not in measured
     assert "published" not in measured
-    assert "| measured by ghostzoo | 0.7391 | 0.9142 | ImageNet-1k, 5,000 images |" in card
+    assert "| measured by ghostzoo | 0.7391 | 0.9142 | val_list.txt, 5,000 images |" in card
+    assert "imagenet" not in measured  # nobody says that these images are ImageNet's
     assert f"| [published by PaddleClas]({MODEL_PAGE}) | 0.7402 | 0.9165 |" in card
 
 

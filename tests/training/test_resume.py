@@ -86,6 +86,19 @@ def test_a_run_can_be_ended_early_and_goes_on_later(pictures: Path, finished: Pa
     assert "until must be from 1 to the 3 epochs" in train(*options, "--resume", "--until=4").error()
 
 
+def test_a_taught_run_with_adamw_goes_on_exactly(pictures: Path, finished: Path, tmp_path: Path) -> None:
+    options = (
+        *("--data", pictures, "--teacher", finished / "bundle", "--unlabelled", pictures, "--epochs=2", "--seed=5"),
+        *("--optimizer=adamw", "--learning-rate=0.002", "--gate-rate=0.1", "--interpolation=random"),
+    )
+    train(*options, "--out", tmp_path / "unbroken", "--name=run").check()
+    broken = (*options, "--out", tmp_path / "broken", "--name=run")
+    train(*broken, "--until=1").check()
+    train(*broken, "--resume").check()
+    weights = [(tmp_path / name / "weights.pdparams").read_bytes() for name in ("unbroken", "broken")]
+    assert weights[0] == weights[1]
+
+
 def column(out: Path, name: str) -> list[str]:
     header, *rows = [line.split(",") for line in (out / "metrics.csv").read_text().splitlines()]
     return [row[header.index(name)] for row in rows]
@@ -100,14 +113,16 @@ def test_another_seed_gives_other_weights(pictures: Path, finished: Path, tmp_pa
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ("--seed=4", "seed was 3, the training images were others"),
-        ("--val-split=0.3", "the training images were others"),
+        ("--seed=4", "seed was 3, the training images were others, the validation images were others"),
+        ("--val-split=0.3", "the training images were others, the validation images were others"),
         ("--rand-augment=2:8", "rand-augment was (2, 9.0)"),
     ],
 )
 def test_a_run_is_resumed_with_its_own_options_only(pictures: Path, finished: Path, changed: str, reason: str) -> None:
+    record = (finished / "run.json").read_bytes()
     run = train("--data", pictures, "--out", finished, *EVERYTHING, changed, "--resume", "--quiet")
     assert f"holds another run ({reason}); resume it with its own options" in run.error()
+    assert (finished / "run.json").read_bytes() == record
 
 
 def test_a_folder_with_a_run_is_not_written_over(pictures: Path, finished: Path) -> None:
