@@ -93,7 +93,7 @@ $(WEB)/LICENSE: exporters/web/package-lock.json $(RUNTIME)
 	cp "$$(.venv/bin/python -c 'import onnxruntime; print(onnxruntime.__path__[0])')"/LICENSE $@
 
 clean:
-	rm -rf .venv .venv-train .venv-export .venv-clients .venv-hub1 .venv-paddle2 .venv-optimum bundles $(WEB) exporters/web/node_modules $(PEERS)
+	rm -rf .venv .venv-peers .bench-models .venv-train .venv-export .venv-clients .venv-hub1 .venv-paddle2 .venv-optimum bundles $(WEB) exporters/web/node_modules $(PEERS)
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -14,7 +14,7 @@ from benchmarks.turns import print_machine, show, take_turns
 from ghostzoo.bench.pictures import jpeg
 
 TARGETS = {"onnxruntime": 0.74, "paddle": 0.45, "torch-compiled": 0.5}
-PEERS = (*TARGETS, "openvino", "torch")
+PEERS = (*TARGETS, "openvino", "torch", "ncnn", "mnn")
 
 
 @click.command()

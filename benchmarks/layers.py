@@ -19,8 +19,9 @@ import click
 import numpy as np
 import onnxruntime as ort
 
-from benchmarks.prepare import MODELS
+from benchmarks.prepare import model_folder
 from benchmarks.turns import print_machine
+from ghostzoo.engines.onnxruntime import PIECE
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.terminal import print_table
 
@@ -71,18 +72,23 @@ def main(models: tuple[str, ...], batch: int, runs: int) -> None:
         f"{peak.memory:.0f} GB/s from memory, {peak.cache:.0f} GB/s from cache (a dot product).\n"
     )
     for model in models or WIDTHS:
-        folder = MODELS / model
+        folder = model_folder(model)
         needed = 2 * batch * Architecture.of(WIDTHS[model], 1000).count_multiply_adds(IMAGE_SIZE)
-        for name, path, fixed in (("raw", "raw.onnx", None), ("ghostzoo", "bundle/onnx/model.onnx", batch)):
+        pieces = math.ceil(batch / PIECE)  # as the engine runs it
+        for name, path, fixed in (("raw", "raw.onnx", None), ("ghostzoo", "bundle/onnx/model.onnx", batch // pieces)):
             kinds = profile(folder / path, batch, fixed, runs)
             _show(f"{model}, batch {batch}: {name}", kinds, peak, needed)
 
 
 def profile(model: Path, batch: int, fixed: int | None, runs: int) -> dict[str, Kind]:
-    """Return kind -> its nodes' sums; each node counts with its fastest run, so what disturbs a run falls out."""
+    """Return kind -> its nodes' sums; each node counts with its fastest run, so what disturbs a run falls out.
+
+    A batch runs in pieces of ``fixed`` images, or at once where that is ``None``.
+    """
+    size = batch if fixed is None else fixed
     with tempfile.TemporaryDirectory() as folder:
         session = _session(model.read_bytes(), fixed=fixed, prefix=str(Path(folder, "profile")))
-        pixels = np.random.default_rng(0).normal(size=(batch, 3, IMAGE_SIZE, IMAGE_SIZE)).astype(np.float32)
+        pixels = np.random.default_rng(0).normal(size=(size, 3, IMAGE_SIZE, IMAGE_SIZE)).astype(np.float32)
         for _ in range(runs):
             session.run(None, {session.get_inputs()[0].name: pixels})
         events = json.loads(Path(session.end_profiling()).read_text())
@@ -96,9 +102,9 @@ def profile(model: Path, batch: int, fixed: int | None, runs: int) -> dict[str, 
         kind, operations, traffic = _describe(event["args"])
         entry = kinds[kind]
         entry.nodes += 1
-        entry.seconds += event["dur"] / 1e6
-        entry.operations += operations
-        entry.traffic += traffic
+        entry.seconds += event["dur"] / 1e6 * (batch / size)
+        entry.operations += operations * (batch / size)
+        entry.traffic += traffic * (batch / size)
     return dict(kinds)
 
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 import ghostzoo
-from benchmarks.prepare import MODELS
+from benchmarks.prepare import model_folder
 from benchmarks.turns import print_machine
 from ghostzoo.bench.pictures import jpeg
 from ghostzoo.images.preprocess import preprocess
@@ -31,7 +31,7 @@ def main(seconds: float, models: tuple[str, ...]) -> None:
     print_machine()
     data, rows = jpeg(), []
     for model in models:
-        with ghostzoo.load(MODELS / model / "bundle", engine="onnxruntime", threads=1) as classifier:
+        with ghostzoo.load(model_folder(model) / "bundle", engine="onnxruntime", threads=1) as classifier:
             config, run = classifier.bundle.preprocessing, classifier.engine.run
 
             def by_hand(config: Any = config, run: Any = run) -> list[tuple[int, float]]:

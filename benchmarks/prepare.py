@@ -31,6 +31,14 @@ PEERS = {
 """Peer -> what is installed in its environment; ncnn's converter needs PyTorch."""
 
 
+def model_folder(name: str) -> Path:
+    """Return the folder of a model, and end the script where it was not made."""
+    folder = MODELS / name
+    if not (folder / "raw.onnx").exists():
+        raise SystemExit(f"{folder} is missing; run 'make bench-peers'.")
+    return folder
+
+
 def python_of(peer: str) -> Path:
     return ENVIRONMENTS / peer / "bin" / "python"
 

@@ -33,6 +33,7 @@ import requests
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.turns import print_machine
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.fetch import fetch
 from ghostzoo.terminal import print_table
@@ -152,6 +153,7 @@ def main(
     serve_options: tuple[str, ...],
 ) -> None:
     """Print images a second and latencies of each server, and the ratio to the plain handler."""
+    print_machine()
     bundle = fetch(model)
     seen: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
     with ExitStack() as stack:

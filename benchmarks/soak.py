@@ -9,10 +9,13 @@ over the run, and exits with 1 if anything is not as it should be.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import random
+import struct
 import sys
 import time
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,7 @@ import httpx
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import ghostzoo
+from benchmarks.turns import print_machine
 from ghostzoo.fetch import fetch
 from ghostzoo.terminal import print_table
 from tests.fixtures.pictures import encoded, picture
@@ -58,6 +62,7 @@ def cases(model: str | None) -> tuple[list[Case], list[Case]]:
     length = {"Inference-Header-Content-Length": str(len(head))}
     infer = f"/v2/models/{name}/infer"
     form = {"Content-Type": "multipart/form-data; boundary=b"}
+    packed = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
     malformed = [
         Case("truncated image", "/v1/classify", images[0][:900], {}, None),
         Case("text", "/v1/classify", b"no image", {}, None),
@@ -69,8 +74,21 @@ def cases(model: str | None) -> tuple[list[Case], list[Case]]:
         Case("lying header", infer, head, {"Inference-Header-Content-Length": "999999999"}, None),
         Case("lying shape", infer, json.dumps({"inputs": [tensor | {"data": [1.0]}]}).encode(), {}, None),
         Case("unknown place", "/nothing", b"x" * 10_000, {}, None),
+        Case("image bomb", "/v1/classify", image_bomb(), {}, None),
+        Case("JSON bomb", "/v1/classify", gzip.compress(b'{"images":[%s1]}' % (b"1," * 10**6)), packed, None),
+        Case("large header", "/v1/classify", b"", {"X-Large": "a" * 40_000}, None),
     ]
     return good, malformed
+
+
+def image_bomb() -> bytes:
+    """A PNG that says to have 3.6 billion pixels."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 async def soak(url: str, pid: int, plan: list[Case], clients: int) -> tuple[Counter[str], list[float]]:
@@ -114,6 +132,7 @@ def resident_mb(pid: int) -> float:
 @click.option("--clients", type=click.IntRange(1, 64), default=16, show_default=True)
 def main(model: str | None, count: int, clients: int) -> None:
     """Send the requests and report."""
+    print_machine()
     good, malformed = cases(model)
     rng = random.Random(0)  # noqa: S311
     plan = [rng.choice(malformed if rng.random() < 0.2 else good) for _ in range(count)]

@@ -23,13 +23,14 @@ import numpy as np
 
 import ghostzoo
 from benchmarks.peer import open_onnxruntime, original_decode, original_normalise, original_resize, top5
-from benchmarks.prepare import MODELS
+from benchmarks.prepare import model_folder
 from benchmarks.turns import print_machine
 from ghostzoo.bench.pictures import jpeg
 from ghostzoo.catalog import get_model
 from ghostzoo.cpus import usable_cpus
 from ghostzoo.images.preprocess import preprocess
 from ghostzoo.images.reading import read_image
+from ghostzoo.network.architecture import Architecture
 from ghostzoo.predictions import softmax, top_predictions
 from ghostzoo.terminal import print_table
 
@@ -62,9 +63,9 @@ def peak_gflops(size: int = 1024, rounds: int = 20) -> float:
 @click.option("--rounds", default=200, show_default=True)
 def main(model: str, rounds: int) -> None:
     print_machine()
-    raw = open_onnxruntime(MODELS / model, 1, 1)
+    raw = open_onnxruntime(model_folder(model), 1, 1)
     times: dict[str, dict[str, list[int]]] = {"original": {}, "ghostzoo": {}, "batch": {}}
-    with ghostzoo.load(MODELS / model / "bundle", engine="onnxruntime", threads=1) as classifier:
+    with ghostzoo.load(model_folder(model) / "bundle", engine="onnxruntime", threads=1) as classifier:
         bundle, engine = classifier.bundle, classifier.engine
         shared = {"top 5": lambda logits: top_predictions(softmax(logits)[0], bundle.labels, 5)}
         stages = {
@@ -102,7 +103,8 @@ def main(model: str, rounds: int) -> None:
         print()
     record = get_model(model)
     peak = peak_gflops()
-    floor = 2 * record.figures.multiply_adds_millions / peak
+    architecture = Architecture.of(record.width, record.num_classes)
+    floor = 2 * architecture.count_multiply_adds(record.preprocessing.crop_size) / 1e6 / peak
     print(f"One core multiplies matrices at {peak:.0f} GFLOP/s: {model} cannot take less than {1000 * floor:.0f} us.")
     speed = usable_cpus() * 1e6 * _BATCH / sum(middle["batch"].values())
     print(f"{usable_cpus()} CPUs that do nothing but these stages classify {speed:.0f} images a second.")

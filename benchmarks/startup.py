@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import click
 
-from benchmarks.prepare import MODELS
+from benchmarks.prepare import model_folder
 from benchmarks.turns import print_machine
 from ghostzoo.bench.pictures import jpeg
 from ghostzoo.terminal import print_table
@@ -51,7 +51,7 @@ _ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PY
 @click.option("--model", default="GhostNet_x1_0", show_default=True)
 def main(rounds: int, model: str) -> None:
     print_machine()
-    python, folder = sys.executable, str(MODELS / model)
+    python, folder = sys.executable, str(model_folder(model))
     with tempfile.TemporaryDirectory() as scratch:
         image = Path(scratch, "made.jpg")
         image.write_bytes(jpeg())

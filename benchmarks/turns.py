@@ -7,14 +7,16 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.prepare import MODELS, ROOT, python_of
+from benchmarks.prepare import ROOT, model_folder, python_of
 from ghostzoo.bench.machine import describe_machine, machine_line
 from ghostzoo.terminal import print_table
 
@@ -33,15 +35,17 @@ class Candidate:
         if not python.exists():
             raise PeerError(f"{python} is missing; run 'make bench-peers'")
         settings = dict.fromkeys(_LIBRARY_THREADS, str(threads)) if threads else {}
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         self._process = subprocess.Popen(
             [python, ROOT / "benchmarks" / "peer.py"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._errors,
             text=True,
             env=os.environ | settings | {"PYTHONPATH": ""},
         )
-        order = {"kind": kind, "work": work, "folder": str(MODELS / model), "threads": threads, "batch": batch, **extra}
+        folder = str(model_folder(model))
+        order = {"kind": kind, "work": work, "folder": folder, "threads": threads, "batch": batch, **extra}
         try:
             self.result = self._ask(order)["result"]
         except BaseException:
@@ -55,20 +59,30 @@ class Candidate:
     def _ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
+        try:
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except OSError:
+            line = ""
         if not line:
-            raise PeerError(f"it ended with status {self._process.wait()}")
+            raise PeerError(f"it ended with status {self._process.wait()}: {self._last_words()}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise PeerError(answer["error"])
         return answer
 
+    def _last_words(self) -> str:
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
     def close(self) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        with suppress(OSError):  # it may have ended by itself
+            if self._process.stdin is not None:
+                self._process.stdin.close()
         self._process.wait()
+        self._errors.close()
 
 
 @dataclass
@@ -93,12 +107,26 @@ class Turns:
         rounds = [slice(index * self._per_round, (index + 1) * self._per_round) for index in range(count)]
         return statistics.median(min(ours[each]) / min(theirs[each]) for each in rounds)
 
+    def leave(self, name: str, error: PeerError, candidates: dict[str, Candidate]) -> None:
+        """Take a candidate out of what is compared; the first one is what all is compared with."""
+        if name == next(iter(self.orders)):
+            raise SystemExit(f"{name} took no part: {error}")
+        self.absent[name] = str(error)
+        for each in (self.durations, self.results):
+            each.pop(name, None)
+        if name in candidates:
+            candidates.pop(name).close()
+
+    orders: Mapping[str, Any] = field(default_factory=dict)
     _per_round: int = 1
 
 
 def take_turns(orders: Mapping[str, Mapping[str, Any]], *, rounds: int, calls: int) -> Turns:
-    """Open each candidate (``name -> arguments of Candidate``), let them take turns, close them."""
-    turns = Turns(_per_round=calls)
+    """Open each candidate (``name -> arguments of Candidate``), let them take turns, close them.
+
+    The first one is what the others are compared with: where it cannot take part, the script ends.
+    """
+    turns = Turns(orders=orders, _per_round=calls)
     candidates: dict[str, Candidate] = {}
     try:
         for name, order in orders.items():
@@ -107,13 +135,15 @@ def take_turns(orders: Mapping[str, Mapping[str, Any]], *, rounds: int, calls: i
                 candidates[name].calls(2)
                 turns.results[name] = candidates[name].result
             except PeerError as error:
-                turns.absent[name] = str(error)
-                candidates.pop(name, None)
+                turns.leave(name, error, candidates)
         turns.durations = {name: [] for name in candidates}
         for index in range(rounds):
             names = list(candidates)
             for name in names[index % len(names) :] + names[: index % len(names)]:
-                turns.durations[name] += candidates[name].calls(calls)
+                try:
+                    turns.durations[name] += candidates[name].calls(calls)
+                except PeerError as error:
+                    turns.leave(name, error, candidates)
     finally:
         for candidate in candidates.values():
             candidate.close()

@@ -9,7 +9,7 @@ import click
 _EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def default_photographs(option: str = "--calibration") -> str:
+def default_photographs(option: str) -> str:
     """Return the folder ``examples``; where there is none, it is wrong usage not to give ``option``."""
     if not _EXAMPLES.is_dir():
         raise click.UsageError(f"Give {option}: a folder of photographs.")

@@ -9,8 +9,6 @@ import click
 from ghostzoo.errors import EngineUnavailableError
 from ghostzoo.terminal import Command, print_table, steps
 
-from .photographs import default_photographs
-
 if TYPE_CHECKING:
     from .quantized_bundle import Comparison, Quantized
 
@@ -20,9 +18,7 @@ _STEPS = 6
 @click.command(cls=Command)
 @click.argument("bundle", type=click.Path())
 @click.option("--to", "precision", required=True, type=click.Choice(["fp16", "int8"]), help="The precision to add.")
-@click.option(
-    "--calibration", type=click.Path(), help="Real images: a folder, .tar or .txt list file.  [default: examples/]"
-)
+@click.option("--calibration", required=True, type=click.Path(), help="Real images: a folder, .tar or .txt list file.")
 @click.option("--images", "max_images", type=click.IntRange(min=2), default=512, show_default=True, help="At most.")
 @click.option("--data", type=click.Path(), help="Labelled images to measure accuracy on: folder a class, .tar, .txt.")
 @click.option("--limit", type=click.IntRange(min=1), help="Take this many of the labelled images.")
@@ -30,7 +26,7 @@ _STEPS = 6
 def quantize(
     bundle: str,
     precision: str,
-    calibration: str | None,
+    calibration: str,
     max_images: int,
     data: str | None,
     limit: int | None,
@@ -60,7 +56,7 @@ def quantize(
         ) from error
 
     labels = Bundle.open(bundle).labels
-    images = open_dataset(calibration or default_photographs(), labelled=False)
+    images = open_dataset(calibration, labelled=False)
     labelled = take_evenly(open_labelled(data, labels), limit) if data is not None else None
     with steps(_STEPS) as on_step:
         result = quantize_bundle(

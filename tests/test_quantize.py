@@ -15,6 +15,8 @@ import ghostzoo
 from exporters.quantize import PLANS, to_int8
 from exporters.quantized_bundle import quantize_bundle
 from ghostzoo.bundle.folder import MODEL_FILES, Bundle
+from ghostzoo.catalog import DEFAULT_MODEL
+from ghostzoo.embedded import EMBEDDED_FOLDER
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
 from ghostzoo.errors import EngineUnavailableError, InputError, OptionError, ParityError
@@ -35,6 +37,15 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(encoded(picture(90 + index, 80).rotate(40 * index), "PNG"))
     return folder
+
+
+def test_the_embedded_model_shrinks_as_promised() -> None:
+    bundle = Bundle.open(EMBEDDED_FOLDER / DEFAULT_MODEL)
+    model, side = bundle.model(), bundle.config.image_size
+    batch = np.random.default_rng(0).normal(size=(4, 3, side, side)).astype(np.float32)
+    assert len(to_float16(model)) <= 0.52 * len(model)
+    for plan in PLANS:
+        assert len(to_int8(model, plan, lambda: iter([batch]))) <= 0.32 * len(model)
 
 
 @pytest.fixture

@@ -5,25 +5,12 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from ..errors import InputError
+from ..plots import require_matplotlib
 from .machine import machine_line
 from .results import Measurement, Results
 
 _WIDTH_INCHES, _HEIGHT_INCHES, _DPI = 12, 5.5, 120
 _ROOM_FOR_NAMES = 1.5
-
-
-def require_matplotlib() -> Any:
-    """Import what draws.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import matplotlib.figure
-    except ImportError as error:
-        raise InputError("The picture needs matplotlib; run 'pip install ghostzoo[plots]'.") from error
-    return matplotlib.figure
 
 
 def draw(results: Results) -> bytes:

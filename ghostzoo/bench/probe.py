@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -17,20 +18,23 @@ from typing import Any
 from ..errors import GhostZooError
 
 _TIMEOUT_SECONDS = 600
+_log = logging.getLogger("ghostzoo")
 _STATUS = Path("/proc/self/status")
 
 
 def probe(arguments: Mapping[str, Any]) -> tuple[float | None, int | None]:
     """Return seconds and bytes of such a process; ``None`` for what could not be found out."""
-    done = subprocess.run(  # noqa: S603  # this interpreter, with fixed arguments
-        [sys.executable, "-m", __name__],
-        input=json.dumps(arguments, default=os.fspath),
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_SECONDS,
-        check=False,
-    )
-    if done.returncode:
+    try:
+        done = subprocess.run(  # noqa: S603  # this interpreter, with fixed arguments
+            [sys.executable, "-m", __name__],
+            input=json.dumps(arguments, default=os.fspath),
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_SECONDS,
+            check=True,
+        )
+    except subprocess.SubprocessError as error:
+        _log.warning("A process that loads %s did not tell what that takes: %s", arguments, error)
         return None, None
     found = json.loads(done.stdout)
     return found["seconds"], found["peak_memory"]

@@ -61,6 +61,13 @@ def result_tables(results: Results) -> list[Table]:
     ]
 
 
+INT8_SPEED = (
+    "int8 is for size: in ONNX Runtime on a CPU without VNNI it took 6 % more time than float32; with VNNI, x1_0 at "
+    "224 pixels took 14 % less and x0_5 at 96 pixels 20 % more."
+)
+"""Ratios of interleaved runs; ``benchmarks/README.md`` has more of them."""
+
+
 def to_markdown(results: Results) -> str:
     """Return the whole report."""
     parts = ["# ghostzoo bench", machine_line(results.machine)]
@@ -68,9 +75,7 @@ def to_markdown(results: Results) -> str:
     parts.append(
         "Median and 95th percentile of a call, rounds of all cells of a model in turn. Network: a preprocessed batch; "
         "end to end: JPEG bytes to top-5. Noise: half the interquartile range by the median. Peak memory and load "
-        "(import to first prediction): of a process of its own. int8 is for size: on a CPU with "
-        "VNNI, x1_0 at 224 pixels took 14 % less time than float32 and x0_5 at 96 pixels 20 % more in ONNX Runtime; "
-        "without VNNI it gains less."
+        "(import to first prediction): of a process of its own. " + INT8_SPEED
     )
     parts.append(f"Published figures were not measured here; they are PaddleClas's: <{MODEL_PAGE}>.")
     parts += [f"Left out: {cell}: {reason}" for cell, reason in results.left_out]

@@ -71,30 +71,37 @@ def bench(
     """
     from ..bench.comparison import compare as compare_results
     from ..bench.measure import installed_engines, plan_cells, run_bench
-    from ..bench.picture import require_matplotlib
     from ..bench.pictures import open_picture
     from ..bench.results import Results
-    from ..bench.tables import result_tables
+    from ..bench.tables import INT8_SPEED, result_tables
+    from ..errors import InputError
     from ..origins.options import FetchOptions
+    from ..plots import require_matplotlib
 
     old = Results.read(Path(compare)) if compare is not None else None
     if out is not None:
         require_matplotlib()
     models = models or (DEFAULT_MODEL,)
     cells = plan_cells(models, engines or installed_engines(), precisions or ("fp32",), threads, batch_sizes)
+    if old is not None and not any(old.find(cell) for cell in cells):
+        raise InputError(f"{compare} has none of the cells that are measured now; name the models as they were then.")
+    if any(cell.precision == "int8" for cell in cells):
+        click.echo(INT8_SPEED, err=True)
     picture = open_picture(Path(image)) if image is not None else None
     with steps(len(cells) + len(models)) as on_step:
         results = run_bench(cells, seconds=seconds, picture=picture, fetching=FetchOptions(**fetching), on_step=on_step)
-    tables = result_tables(results) + ([compare_results(results, old)] if old is not None else [])
+    comparison = [] if old is None else [compare_results(results, old)]
     if as_json:
         click.echo(results.to_json().decode(), nl=False)
+        for table in comparison:
+            click.echo(table.to_markdown(), err=True)
     else:
-        for table in tables:
+        for table in result_tables(results) + comparison:
             print_table(table.columns, table.rows, caption=f"{table.title}\n")
     for cell, reason in results.left_out:
         click.echo(f"Left out: {cell}: {reason}", err=True)
     if out is not None:
-        _write(results, tables[3:], Path(out))
+        _write(results, comparison, Path(out))
 
 
 def _write(results: Results, comparison: list[Table], folder: Path) -> None:

@@ -47,7 +47,7 @@ except (ImportError, AttributeError) as error:
     ) from error
 
 _BATCH_DIMENSION = "batch"
-_PIECE = 4
+PIECE = 4
 """Images a thread that run at a time: what more of them compute does not stay in the CPU's caches."""
 _LOG_FATAL = 4  # errors are raised, and its warnings about a graph are for the maker of the graph
 _CPU = "CPUExecutionProvider"
@@ -242,7 +242,7 @@ def _read_graph(path: Path) -> bytes:
 
 def _piece(options: EngineOptions) -> int:
     """How many images of a batch a CPU runs at a time; a batch of fixed size is cut into equal pieces or not at all."""
-    piece = _PIECE * options.thread_count
+    piece = PIECE * options.thread_count
     size = options.batch_size
     return piece if size is None or size % piece == 0 else size
 

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from ..errors import ImageError, InputError
 from ..files import write_atomically
 from ..images.reading import read_image
+from ..plots import require_matplotlib
 from .evaluate import Evaluation, Mistake
 
 REPORT_FILE = "report.json"
@@ -35,7 +35,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         InputError: the folder cannot be written, or the library for the pictures is missing.
     """
-    _matplotlib()
+    require_matplotlib()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / REPORT_FILE, b"{}\n")
@@ -70,7 +70,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
 
 def confusion_picture(evaluation: Evaluation) -> bytes:
     """Draw the confusion matrix, each row as shares of its class; a PNG."""
-    figure_module = _matplotlib()
+    figure_module = require_matplotlib()
     seen = np.flatnonzero(evaluation.confusion.sum(axis=0) + evaluation.confusion.sum(axis=1))
     counts = evaluation.confusion[np.ix_(seen, seen)]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -141,11 +141,3 @@ def _class_table(evaluation: Evaluation) -> str:
             ]
         )
     return buffer.getvalue()
-
-
-def _matplotlib() -> Any:
-    try:
-        import matplotlib.figure
-    except ImportError as error:
-        raise InputError("The report's pictures need matplotlib; run \"pip install 'ghostzoo[plots]'\".") from error
-    return matplotlib.figure
