@@ -12,7 +12,7 @@ from ghostzoo.terminal import Command, print_table, steps
 if TYPE_CHECKING:
     from .quantized_bundle import Comparison, Quantized
 
-_STEPS = 6
+_STEPS = 7
 
 
 @click.command(cls=Command)

@@ -26,7 +26,7 @@ from ghostzoo.parity import compare_logits, engine_tolerance
 
 PRECISIONS = ("fp16", "int8")
 REQUIRED_AGREEMENT = 0.98
-"""Share of unseen images whose best class an int8 plan must keep; else the next, more exact plan is tried."""
+"""Share of unseen images whose best class an int8 graph must keep; else the next, more exact plan is tried."""
 
 _BATCH_SIZE = 8
 
@@ -105,26 +105,30 @@ def quantize_bundle(
     """
     bundle = Bundle.open(path)
     chosen = take_evenly(images, max_images).samples
+    if precision not in PRECISIONS:
+        raise OptionError(f"A bundle can be made smaller as {' or '.join(PRECISIONS)}, not {precision!r}.")
     if len(chosen) < 2:
         raise InputError("Quantising needs at least two images: one to calibrate on, one to measure on.")
     if max_loss is not None and labelled is None:
         raise OptionError("The loss of accuracy is measured on labelled images; give some, or no limit.")
-    calibration, unseen = chosen[::2], chosen[1::2]
-    original = bundle.model("fp32")
-    description, graph, agreement = _smaller(bundle, precision, calibration, unseen, on_step)
-    _check_golden(bundle, graph, precision)
-    evaluated = None
-    if labelled is not None:
-        on_step("measuring the accuracy")
-        evaluated = compare_graphs(bundle, graph, precision, labelled.samples)
-        lost = evaluated.lost_points
-        if max_loss is not None and lost is not None and lost > max_loss:
-            raise ParityError(
-                f"{bundle.name} in {precision} loses {lost:.2f} points of top-1 on {evaluated.same_top1.total} images, "
-                f"more than the {max_loss:g} allowed; nothing was written. Calibrate on more or more typical images."
-            )
+    calibration = chosen[::2]
+    unseen = [replace(sample, label=UNLABELLED) for sample in chosen[1::2]]
+    size = len(bundle.model("fp32"))
+    fault = None
+    for description, graph in _candidates(bundle, precision, calibration, on_step):
+        agreement, evaluated = compare_graphs(bundle, graph, precision, unseen), None
+        if labelled is not None:
+            on_step("measuring the accuracy")
+            evaluated = compare_graphs(bundle, graph, precision, labelled.samples)
+        result = Quantized(bundle, precision, description, len(graph), len(graph) / size, agreement, evaluated)
+        fault = _find_fault(result, graph, max_loss)
+        if fault is None:
+            break
+    if fault is not None:
+        raise ParityError(
+            f"{bundle.name} in {precision} {fault}. Nothing was written; calibrate on more or more typical images."
+        )
     on_step("writing the bundle")
-    result = Quantized(bundle, precision, description, len(graph), len(graph) / len(original), agreement, evaluated)
     return replace(result, bundle=_write(result, graph, len(calibration)))
 
 
@@ -150,28 +154,35 @@ def compare_graphs(bundle: Bundle, graph: bytes, precision: str, samples: Sequen
     return Comparison(Proportion(same, total), relative, Proportion(right, total), Proportion(original_right, total))
 
 
-def _smaller(
-    bundle: Bundle,
-    precision: str,
-    calibration: Sequence[Sample],
-    unseen: Sequence[Sample],
-    on_step: Callable[[str], None],
-) -> tuple[str, bytes, Comparison]:
-    """The smaller graph, what it is, and how far it agrees on unseen images."""
-    unlabelled = [replace(sample, label=UNLABELLED) for sample in unseen]
+def _candidates(
+    bundle: Bundle, precision: str, calibration: Sequence[Sample], on_step: Callable[[str], None]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield what the smaller graph is, and the graph: from the fastest to the most exact."""
     if precision == "fp16":
         on_step("converting to float16")
-        graph = to_float16(bundle.model("fp32"))
-        return "float16 weights and activations", graph, compare_graphs(bundle, graph, precision, unlabelled)
-    if precision != "int8":
-        raise OptionError(f"A bundle can be made smaller as {' or '.join(PRECISIONS)}, not {precision!r}.")
+        yield "float16 weights and activations", to_float16(bundle.model("fp32"))
+        return
     for plan in PLANS:
         on_step(f"quantising: {plan.name}")
-        graph = _int8(bundle, plan, calibration)
-        agreement = compare_graphs(bundle, graph, precision, unlabelled)
-        if agreement.same_top1.value >= REQUIRED_AGREEMENT:
-            break
-    return plan.description, graph, agreement
+        yield plan.description, _int8(bundle, plan, calibration)
+
+
+def _find_fault(result: Quantized, graph: bytes, max_loss: float | None) -> str | None:
+    """Why a graph is not good enough; ``None`` if it is."""
+    golden, tolerance = result.bundle.golden(), engine_tolerance(result.precision)
+    with _engine(graph, result.precision) as engine:
+        distance = compare_logits(golden.logits, engine.run(golden.pixel_values), tolerance)
+    if not distance.within(tolerance):
+        return f"is too far from its golden logits: {distance}; at most {tolerance:g} is accepted"
+    same = result.unseen.same_top1
+    if result.precision == "int8" and same.value < REQUIRED_AGREEMENT:
+        return f"keeps the best class of {same.right} of {same.total} images, less than {REQUIRED_AGREEMENT:g} of them"
+    measured = result.evaluated
+    lost = measured.lost_points if measured is not None else None
+    if measured is not None and max_loss is not None and lost is not None and lost > max_loss:
+        images = measured.same_top1.total
+        return f"loses {lost:.2f} points of top-1 on {images} images, more than the {max_loss:g} allowed"
+    return None
 
 
 def _int8(bundle: Bundle, plan: Plan, calibration: Sequence[Sample]) -> bytes:
@@ -186,17 +197,6 @@ def _batches(bundle: Bundle, samples: Sequence[Sample]) -> Iterator[NDArray[np.f
 
 def _engine(graph: bytes, precision: str) -> OnnxRuntimeEngine:
     return OnnxRuntimeEngine(graph, EngineOptions(precision=precision))
-
-
-def _check_golden(bundle: Bundle, graph: bytes, precision: str) -> None:
-    golden, tolerance = bundle.golden(), engine_tolerance(precision)
-    with _engine(graph, precision) as engine:
-        agreement = compare_logits(golden.logits, engine.run(golden.pixel_values), tolerance)
-    if not agreement.within(tolerance):
-        raise ParityError(
-            f"{bundle.name} in {precision} is too far from its golden logits: {agreement}; at most {tolerance:g} is "
-            "accepted. Nothing was written; calibrate on more or more typical images."
-        )
 
 
 def _write(result: Quantized, graph: bytes, calibration_images: int) -> Bundle:

@@ -110,12 +110,9 @@ class Trainer:
         """Train from the current place to the end of the schedule, or to the end of its epoch ``until``.
 
         Raises:
-            InputError: the loss or a weight is no longer finite, or the run is past ``until``; the checkpoint of before
-                is kept.
+            InputError: the loss or a weight is no longer finite; the checkpoint of before is kept.
             TrainingStoppedError: a signal asked for it; the checkpoint was written.
         """
-        if until is not None and (self.epoch, self.step) > (until, 0):
-            raise InputError(f"{self.out} is past epoch {until} already; give --until a later one, or leave it out.")
         while self.epoch < (self.recipe.epochs if until is None else until):
             self._run_epoch()
 
@@ -252,11 +249,12 @@ class Trainer:
         }
         save_checkpoint(self.out, state)
 
-    def resume(self) -> None:
+    def resume(self, until: int | None = None) -> None:
         """Take up the run where its checkpoint left it.
 
         Raises:
-            InputError: there is no checkpoint, or it belongs to another recipe or to other data.
+            InputError: there is no checkpoint, it belongs to another recipe or to other data, or it is past the end of
+                epoch ``until``.
         """
         state = load_checkpoint(self.out)
         self._check_same_run(state)
@@ -265,6 +263,8 @@ class Trainer:
             self.average.network.load_state_dict(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
+        if until is not None and (state["epoch"], state["step"]) > (until, 0):
+            raise InputError(f"{self.out} is past epoch {until} already; give --until a later one, or leave it out.")
         self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
         # The sums are those of all processes.
         self.tally = Tally(self.place.device, state["tally"] if self.place.is_first else None)

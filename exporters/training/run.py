@@ -125,7 +125,7 @@ def _train(recipe: Recipe, request: Request, place: Place) -> Bundle | None:
         checkpoint_minutes=request.checkpoint_minutes,
     )
     if request.resume:
-        trainer.resume()
+        trainer.resume(request.until)
         reporter.say(f"resumed after {trainer.epoch} epochs and {trainer.step} steps")
     elif recipe.reset_gates:
         trainer.reset_gates()
