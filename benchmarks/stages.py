@@ -22,6 +22,7 @@ import click
 import numpy as np
 
 import ghostzoo
+from benchmarks.layers import Peak
 from benchmarks.peer import open_onnxruntime, original_decode, original_normalise, original_resize, top5
 from benchmarks.prepare import model_folder
 from benchmarks.turns import print_machine
@@ -45,17 +46,6 @@ def run(stages: Stages, value: Any, times: dict[str, list[int]]) -> None:
         start = time.thread_time_ns()
         value = stage(value)
         times.setdefault(name, []).append(time.thread_time_ns() - start)
-
-
-def peak_gflops(size: int = 1024, rounds: int = 20) -> float:
-    """What one core reaches at best, in the multiplication of two large matrices."""
-    left, right = np.random.default_rng(0).normal(size=(2, size, size)).astype(np.float32)
-    times = []
-    for _ in range(rounds):
-        start = time.thread_time()
-        left @ right
-        times.append(time.thread_time() - start)
-    return 2 * size**3 / min(times) / 1e9
 
 
 @click.command()
@@ -102,7 +92,7 @@ def main(model: str, rounds: int) -> None:
         print_table([title, "microseconds an image", "share"], [*rows, ["all", f"{total:.0f}", ""]])
         print()
     record = get_model(model)
-    peak = peak_gflops()
+    peak = Peak.measure().gflops
     architecture = Architecture.of(record.width, record.num_classes)
     floor = 2 * architecture.count_multiply_adds(record.preprocessing.crop_size) / 1e6 / peak
     print(f"One core multiplies matrices at {peak:.0f} GFLOP/s: {model} cannot take less than {1000 * floor:.0f} us.")

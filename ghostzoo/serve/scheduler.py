@@ -1,8 +1,8 @@
-"""Dynamic batching: images of all requests -> calls of the engines, on as many threads as there are CPUs.
+"""Dynamic batching: images of all requests -> calls of the engines, on about as many threads as there are CPUs.
 
 Each worker thread takes whatever is most urgent: a batch that is full, that has waited long enough, or that nothing on
-its way could join; or else the next image to decode. So decoding and inference share the CPUs without more threads than
-CPUs, and no batch waits for an image that does not come.
+its way could join; or else the next image to decode. So decoding and inference share the CPUs with hardly more threads
+than CPUs, and no batch waits for an image that does not come.
 
 On CPUs a worker that has nothing else to do takes what is ready at once: a fuller batch saves a tenth of the time of an
 image, and an idle CPU loses all of it. For the same reason what is ready is shared between the workers that are free.
