@@ -27,7 +27,7 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "httptools", "prometheus_cli
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="0 takes a free one.")
 @click.option("--grpc/--no-grpc", default=True, show_default=True, help="Speak gRPC too.")
 @click.option(
-    "--workers", type=click.IntRange(min=1), help="Threads that decode and infer.  [default: usable CPUs and one more]"
+    "--workers", type=click.IntRange(min=1), help="Threads that decode and infer.  [default: usable CPUs + 1]"
 )
 @click.option("--max-batch", type=click.IntRange(min=1), help="Images a call of the engine.  [default: 8]")
 @click.option("--max-delay-ms", type=click.FloatRange(min=0), help="Longest wait for a fuller batch.  [default: 5]")

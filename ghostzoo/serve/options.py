@@ -61,7 +61,7 @@ class ServeOptions:
     grpc_port: int | None = 8001
     """``None`` for no gRPC."""
     workers: int = field(default_factory=lambda: usable_cpus() + 1)
-    """Threads that decode images and run the engine; one more than CPUs, for one of them is often waiting for Python."""
+    """Threads that decode images and run the engine; one more than CPUs, for one of them often waits for Python."""
     max_batch: int = 8
     max_delay: float = 0.005
     """Seconds that an image waits for others that are on their way, to share a call of the engine with them."""
