@@ -84,7 +84,9 @@ def _options(grpc: bool, grpc_port: int, **given: Any) -> Any:
     body_mb, buffered_mb, pixels, images = (given.pop(name) for name in names)
     if body_mb is not None:
         size = body_mb * 2**20
-        limits = replace(limits, max_body_bytes=size, max_buffered_bytes=max(size, limits.max_buffered_bytes))
+        image = replace(limits.image, max_bytes=size)
+        buffered = max(size, limits.max_buffered_bytes)
+        limits = replace(limits, max_body_bytes=size, max_buffered_bytes=buffered, image=image)
     if buffered_mb is not None:
         limits = replace(limits, max_buffered_bytes=buffered_mb * 2**20)
     if pixels is not None:

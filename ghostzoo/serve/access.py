@@ -148,7 +148,8 @@ class AccessMiddleware:
         origin, known = headers.get("origin"), self._service.options.cors_origins
         if origin is None or scope["method"] in _READING or origin in known or "*" in known:
             return False
-        return origin.partition("://")[2] != headers.get("host")
+        host = headers.get("host")
+        return origin not in (f"http://{host}", f"https://{host}")
 
     def _allowed(self, scope: Scope, headers: Headers) -> bool:
         key, path = self._service.options.api_key, scope["path"]

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEADER_SECONDS = 15.0
 """Time for the request line and headers together, so that idle half-requests do not pile up."""
 
+
+_DISCARD_SECONDS = 1.0
+"""For which what a refused client still sends is read and thrown away, so that it hears why before the end."""
 
 _AT_ONCE = 64 * 1024
 """Bytes that are held back for one turn of the event loop at most."""
@@ -41,6 +45,12 @@ class OneWrite:
         self._flush()
         self._transport.close()
 
+    def end(self) -> None:
+        """Tell the other side that nothing more comes, and go on reading."""
+        self._flush()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
     def is_closing(self) -> bool:
         return self._transport.is_closing()
 
@@ -61,6 +71,7 @@ def limited_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
         """What the parser has told of it."""
         _trailing_bytes = 0
         """What came since the last of its body."""
+        _refused = False
         _timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -69,12 +80,16 @@ def limited_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
             self._start_timer(self._too_slow)
 
         def data_received(self, data: bytes) -> None:
+            if self._refused:
+                return
             begins = self._header_bytes == 0
             if self._header_bytes >= 0:
                 self._header_bytes += len(data)
             else:
                 self._trailing_bytes += len(data)
             super().data_received(data)
+            if self._refused:
+                return
             if begins and self._header_bytes > 0 and not self.transport.is_closing():
                 self._start_timer(self._too_slow)
             # What the parser has not told of yet may be one endless header.
@@ -127,9 +142,9 @@ def limited_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
             if self._told_bytes > max_header_bytes:
                 raise ValueError("headers too large")
 
-        def _start_timer(self, at_end: Callable[[], None]) -> None:
+        def _start_timer(self, at_end: Callable[[], None], seconds: float = HEADER_SECONDS) -> None:
             self._stop_timer()
-            self._timer = self.loop.call_later(HEADER_SECONDS, at_end)
+            self._timer = self.loop.call_later(seconds, at_end)
 
         def _stop_timer(self) -> None:
             if self._timer is not None:
@@ -154,7 +169,7 @@ def limited_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
             if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
                 self._close()  # an answer is on its way, and a second one would be taken for its end
                 return
-            self._stop_timer()
+            self._refused = True
             body = json.dumps({"error": message})
             phrases: dict[int, str] = {
                 400: "Bad Request",
@@ -165,6 +180,7 @@ def limited_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
                 f"HTTP/1.1 {status} {phrases[status]}\r\ncontent-type: application/json\r\n"
                 f"content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}".encode()
             )
-            self.transport.close()
+            cast(OneWrite, self.transport).end()
+            self._start_timer(self._close, _DISCARD_SECONDS)
 
     return LimitedProtocol

@@ -1,6 +1,7 @@
 """The formats of the original's servers, for clients that move from them: PaddleX, and Paddle Serving's pipelines.
 
-Both are answered as they answer, in the case of an error too, with the HTTP status as the code of the error.
+Both are answered as they answer, in the case of an error too, with the HTTP status as the code of the error; only a
+missing key and a fault of the server itself are told as on all other routes.
 """
 
 from __future__ import annotations

@@ -146,12 +146,9 @@ def test_gigantic_headers(small: ServerProcess) -> None:
         b"X-Endless: " + b"a" * (8 * MIB),
     ):
         answer = exchange(small, b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + line + b"\r\n\r\n")
-        assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
-    assert exchange(small, b"GET /" + b"a" * MIB + b" HTTP/1.1\r\n\r\n")[:13] in (b"", b"HTTP/1.1 431 ")
-    # Just above the limit, nothing is left unread that could cut the answer off.
-    answer = exchange(small, b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 40_000 + b"\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 431 ")
-    assert b'{"error":' in answer
+        assert answer.startswith(b"HTTP/1.1 431 ")
+        assert b'{"error":' in answer
+    assert exchange(small, b"GET /" + b"a" * MIB + b" HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 431 ")
 
 
 def test_what_follows_a_body_is_limited_as_headers_are(small: ServerProcess) -> None:
@@ -162,7 +159,7 @@ def test_what_follows_a_body_is_limited_as_headers_are(small: ServerProcess) -> 
 
 def test_what_is_no_http(small: ServerProcess) -> None:
     for data in (b"\x16\x03\x01\x02\x00\x01\x00\x01", b"GET\r\n", b"\0" * 100, b"POST /v1/classify HTTP/9.9\r\n"):
-        assert exchange(small, data + b"\r\n\r\n")[:12] in (b"HTTP/1.1 400", b"")
+        assert exchange(small, data + b"\r\n\r\n")[:12] == b"HTTP/1.1 400"
 
 
 def test_a_body_that_does_not_come(small: ServerProcess) -> None:
