@@ -68,6 +68,14 @@ def log_access(service: Service, protocol: str, route: str, status: str, exchang
     )
 
 
+def log_refusal(service: Service, status: int) -> str:
+    """Log and count a request that was refused before it was whole, and return its id."""
+    exchange = Exchange(request_id(None), time.perf_counter(), 0.0)
+    service.metrics.on_request("http")
+    log_access(service, "http", "other", str(status), exchange)
+    return exchange.request_id
+
+
 def request_id(given: str | None) -> str:
     """Return the id that a client gave, if it is a plain one, or a new one."""
     return given if given is not None and _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)

@@ -9,6 +9,8 @@ from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from .access import REQUEST_ID
+
 HEADER_SECONDS = 15.0
 """Time for the request line and headers together, so that idle half-requests do not pile up."""
 
@@ -61,8 +63,13 @@ class OneWrite:
             self._size = 0
 
 
-def limited_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
-    """Return a protocol for uvicorn that answers 431 to larger headers and 408 to slow ones."""
+def limited_protocol(max_header_bytes: int, on_refusal: Callable[[int], str]) -> type[HttpToolsProtocol]:
+    """Return a protocol for uvicorn that answers 431 to larger headers and 408 to slow ones.
+
+    Args:
+        max_header_bytes: the limit.
+        on_refusal: is told the status of each such answer, and returns the id that the answer bears.
+    """
 
     class LimitedProtocol(HttpToolsProtocol):
         _header_bytes = 0
@@ -178,6 +185,7 @@ def limited_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
             }
             self.transport.write(
                 f"HTTP/1.1 {status} {phrases[status]}\r\ncontent-type: application/json\r\n"
+                f"{REQUEST_ID}: {on_refusal(status)}\r\n"
                 f"content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}".encode()
             )
             cast(OneWrite, self.transport).end()

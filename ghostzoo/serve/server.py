@@ -8,13 +8,14 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
 from ..errors import OptionError
-from .access import JsonFormatter
+from .access import JsonFormatter, log_refusal
 from .app import create_app
 from .connection import limited_protocol
 from .open_inference.grpc_server import grpc_server
@@ -101,7 +102,7 @@ def listen(host: str, port: int) -> socket.socket:
 def http_config(service: Service) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(service),
-        http=limited_protocol(service.options.limits.max_header_bytes),
+        http=limited_protocol(service.options.limits.max_header_bytes, partial(log_refusal, service)),
         ws="none",
         lifespan="off",
         log_config=None,

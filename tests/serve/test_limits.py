@@ -148,6 +148,8 @@ def test_gigantic_headers(small: ServerProcess) -> None:
         answer = exchange(small, b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + line + b"\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 431 ")
         assert b'{"error":' in answer
+        name = answer.partition(b"x-request-id: ")[2].partition(b"\r\n")[0].decode()
+        assert [entry["status"] for entry in small.log() if entry.get("request_id") == name] == ["431"]
     assert exchange(small, b"GET /" + b"a" * MIB + b" HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 431 ")
 
 
