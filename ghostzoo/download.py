@@ -15,7 +15,7 @@ from . import __version__
 from .addresses import AddressPolicy, AddressRefusedError, PinnedAdapter
 
 _CHUNK = 64 * 1024
-_LATE = "it was not there in time; try again or raise url_timeout"
+_LATE = "it was not there in time (url_timeout); try again"
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -166,7 +166,7 @@ class _Transfer:
         return left
 
     def _too_large(self) -> DownloadError:
-        return DownloadError(f"it has more than the {self._max_bytes} bytes that are read; raise max_bytes")
+        return DownloadError(f"it has more than the {self._max_bytes} bytes that are read (max_bytes)")
 
 
 def reason_of(error: BaseException) -> str:

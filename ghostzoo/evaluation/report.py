@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -38,8 +39,8 @@ def check_folder(folder: Path) -> None:
     require_matplotlib()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / REPORT_FILE, b"{}\n")
-        (folder / REPORT_FILE).unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise InputError(f"Cannot write the report to {folder}: {error.strerror or error}.") from error
 

@@ -52,14 +52,14 @@ class ImageLimits:
         if width * height > self.max_pixels:
             raise ImageError(
                 describe(source),
-                f"{width} x {height} pixels are more than the {self.max_pixels} that are decoded; make it smaller or "
-                "raise max_pixels",
+                f"{width} x {height} pixels are more than the {self.max_pixels} that are decoded (max_pixels); "
+                "make it smaller",
             )
         if max(width, height) > self.max_aspect_ratio * min(width, height):
             raise ImageError(
                 describe(source),
-                f"{width} x {height} pixels are too long and thin (at most {self.max_aspect_ratio:g} to 1); crop it or "
-                "raise max_aspect_ratio",
+                f"{width} x {height} pixels are too long and thin (at most {self.max_aspect_ratio:g} to 1, "
+                "max_aspect_ratio); crop it",
             )
 
 
@@ -183,7 +183,8 @@ def _read_file(file: IO[bytes], limits: ImageLimits, name: str | None = None) ->
 def _bounded(source: Any, data: bytes, size: int, limits: ImageLimits) -> bytes:
     if size > limits.max_bytes:
         raise ImageError(
-            describe(source), f"it has more than the {limits.max_bytes} bytes that are read; raise max_bytes"
+            describe(source),
+            f"it has more than the {limits.max_bytes} bytes that are read (max_bytes); make it smaller",
         )
     if not size:
         raise ImageError(describe(source), "it is empty")

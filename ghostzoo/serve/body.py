@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import TypeVar
@@ -14,7 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from .failures import ClientGoneError, RequestError, bad_request, overloaded, too_large
+from .failures import ClientGoneError, RequestError, bad_request, too_large
 from .service import Service
 
 _IN_MEMORY = 2**40
@@ -36,25 +36,23 @@ async def body_of(request: Request, service: Service) -> AsyncIterator[bytes]:
     Raises:
         RequestError: it is too large, comes too slowly, breaks off, or the server's budget is used up.
     """
-    reader = _Reader(request, service)
-    try:
-        async with asyncio.timeout_at(request.state.exchange.deadline):
-            body = await reader.read()
-        yield body
-    except TimeoutError:
-        message = "The body did not arrive within the request's deadline; send it faster."
-        raise RequestError(HTTPStatus.REQUEST_TIMEOUT, message) from None
-    except ClientDisconnect:
-        raise ClientGoneError from None
-    finally:
-        service.buffered -= reader.size
+    with service.memory.held() as hold:
+        try:
+            async with asyncio.timeout_at(request.state.exchange.deadline):
+                body = await _Reader(request, service, hold).read()
+            yield body
+        except TimeoutError:
+            message = "The body did not arrive within the request's deadline; send it faster."
+            raise RequestError(HTTPStatus.REQUEST_TIMEOUT, message) from None
+        except ClientDisconnect:
+            raise ClientGoneError from None
 
 
 class _Reader:
-    def __init__(self, request: Request, service: Service) -> None:
-        self.size = 0
+    def __init__(self, request: Request, service: Service, hold: Callable[[int], None]) -> None:
+        self._size = 0
         self._request = request
-        self._service = service
+        self._hold = hold
         self._limits = service.options.limits
         self._decompressor = _decompressor(request.headers.get("content-encoding", "identity"))
 
@@ -69,8 +67,9 @@ class _Reader:
             data = chunk
             while data:
                 part, data = self._plain(data)
-                self._count(len(part))
-                if self.size > self._limits.max_body_bytes:
+                self._size += len(part)
+                self._hold(len(part))
+                if self._size > self._limits.max_body_bytes:
                     parts.clear()
                     await self._discard()
                     raise self._too_large()
@@ -86,19 +85,12 @@ class _Reader:
         if self._decompressor.eof:
             raise self._not_one_part()
         try:
-            part = self._decompressor.decompress(data, self._limits.max_body_bytes - self.size + 1)
+            part = self._decompressor.decompress(data, self._limits.max_body_bytes - self._size + 1)
         except zlib.error as error:
             raise bad_request(f"The body is not compressed as its Content-Encoding says ({error}).") from error
         if self._decompressor.unused_data:
             raise self._not_one_part()
         return part, self._decompressor.unconsumed_tail
-
-    def _count(self, size: int) -> None:
-        self.size += size
-        self._service.buffered += size
-        if self._service.buffered > self._limits.max_buffered_bytes:
-            self._service.metrics.on_rejected()
-            raise overloaded("The server is reading too many large requests at once; try again later.")
 
     async def _discard(self) -> None:
         received = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -25,6 +25,9 @@ from .service import Exchange, Service
 
 router = APIRouter(tags=["classify"])
 
+Hold = Callable[[int], None]
+"""Counts so many more bytes as this request's."""
+
 
 @dataclass(frozen=True)
 class ClassifyCall:
@@ -41,7 +44,7 @@ class ClassifyCall:
     "/v1/classify",
     summary="Classify images",
     response_model=ClassifyResponse,
-    responses=failures(400, 401, 404, 408, 413, 415, 503, 504)
+    responses=failures(400, 401, 403, 404, 408, 413, 415, 503, 504)
     | {422: {"model": ClassifyResponse | ErrorResponse, "description": "No image could be read."}},
     openapi_extra={"requestBody": CLASSIFY_BODY, "parameters": QUERY},
 )
@@ -54,10 +57,9 @@ async def classify(request: Request) -> Response:
     service: Service = request.app.state.service
     exchange: Exchange = request.state.exchange
     async with body_of(request, service) as body:
-        call = await _read_call(request, service, body)
-        lane = service.repository.get(call.model).lane(call.engine)
-        beside_body = [source for source in call.sources if isinstance(source, bytes) and source is not body]
-        with service.hold(sum(map(len, beside_body))):
+        with service.memory.held() as hold:
+            call = await _read_call(request, service, body, hold)
+            lane = service.repository.get(call.model).lane(call.engine)
             outcomes = await service.classify(lane, call.sources, exchange)
     results = [
         {"name": name} | _result(lane, outcome, call.top_k) for name, outcome in zip(call.names, outcomes, strict=True)
@@ -76,7 +78,7 @@ def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | 
     return Response(json.dumps(content, ensure_ascii=False, allow_nan=False), status, headers, "application/json")
 
 
-async def _read_call(request: Request, service: Service, body: bytes) -> ClassifyCall:
+async def _read_call(request: Request, service: Service, body: bytes, hold: Hold) -> ClassifyCall:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     max_images = service.options.limits.max_images
     query: Mapping[str, str] = request.query_params if request.scope["query_string"] else {}
@@ -86,7 +88,7 @@ async def _read_call(request: Request, service: Service, body: bytes) -> Classif
             raise bad_request("The form has no file; send images as its files.")
         return _from_parameters({**query, **fields}, [name for name, _ in files], [data for _, data in files])
     if kind in ("application/json", "text/json"):
-        return await _from_json(request, service, body)
+        return await _from_json(request, service, body, hold)
     if kind.startswith("image/") or kind in ("application/octet-stream", ""):
         if not body:
             raise bad_request("The body is empty; send an image.")
@@ -108,35 +110,52 @@ def _from_parameters(parameters: Mapping[str, str], names: list[str], sources: l
     )
 
 
-async def _from_json(request: Request, service: Service, body: bytes) -> ClassifyCall:
+async def _from_json(request: Request, service: Service, body: bytes, hold: Hold) -> ClassifyCall:
     max_images = service.options.limits.max_images
     content = parse_json(ClassifyRequest, body, FEW_VALUES * (max_images + 1))
     if len(content.images) > max_images:
         raise too_large(f"More than {max_images} images were sent in one call; send them in several.")
-    sources = await asyncio.gather(*(_source(image, service, request) for image in content.images))
-    if sum(len(source) for source in sources if isinstance(source, bytes)) > service.options.limits.max_body_bytes:
-        raise too_large("The images of this call are too large together; send them in several.")
+    left = service.options.limits.max_body_bytes
+
+    def count(size: int) -> None:
+        nonlocal left
+        left -= size
+        if left < 0:
+            raise too_large("The images of this call are too large together; send them in several.")
+        hold(size)
+
+    try:
+        async with asyncio.TaskGroup() as group:  # which ends the other downloads where one ends the call
+            tasks = [group.create_task(_source(image, service, request, count)) for image in content.images]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    sources = [task.result() for task in tasks]
     names = [image.name or f"image-{index}" for index, image in enumerate(content.images)]
-    return ClassifyCall(names, list(sources), content.top_k, content.model, content.engine)
+    return ClassifyCall(names, sources, content.top_k, content.model, content.engine)
 
 
-async def _source(image: ImageRequest, service: Service, request: Request) -> Source:
+async def _source(image: ImageRequest, service: Service, request: Request, hold: Hold) -> Source:
     name = image.name or "image"
     if (image.base64 is None) == (image.url is None):
         return ImageError(name, "it must have either base64 or url")
     if image.url is not None:
-        return await fetch(image.url, service, request)
+        return await fetch(image.url, service, request, hold)
     try:
-        return decode_base64(image.base64 or "")
+        data = decode_base64(image.base64 or "")
     except RequestError as error:
         return ImageError(name, str(error))
+    hold(len(data))
+    return data
 
 
-async def fetch(url: str, service: Service, request: Request) -> Source:
-    """Fetch an image by its URL, or say why not."""
+async def fetch(url: str, service: Service, request: Request, hold: Hold) -> Source:
+    """Fetch an image by its URL, or say why not; ``hold`` is told its size."""
     if not service.options.allow_urls:
         return ImageError("image", "this server fetches no URLs (--allow-urls is off); send the image itself")
-    return await service.fetch(url, request.state.exchange)
+    image = await service.fetch(url, request.state.exchange)
+    if isinstance(image, bytes):
+        hold(len(image))
+    return image
 
 
 def _result(lane: EngineLane, outcome: Answer | ImageError, top_k: int) -> dict[str, Any]:

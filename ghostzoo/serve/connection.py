@@ -34,8 +34,11 @@ class OneWrite:
         self._loop = loop
         self._parts: list[bytes] = []
         self._size = 0
+        self._ended = False
 
     def write(self, data: bytes) -> None:
+        if self._ended:
+            return
         if not self._parts:
             self._loop.call_soon(self._flush)
         self._parts.append(data)
@@ -48,13 +51,14 @@ class OneWrite:
         self._transport.close()
 
     def end(self) -> None:
-        """Tell the other side that nothing more comes, and go on reading."""
+        """Tell the other side that nothing more comes, and go on reading; what is written from now on is dropped."""
         self._flush()
+        self._ended = True
         if self._transport.can_write_eof():
             self._transport.write_eof()
 
     def is_closing(self) -> bool:
-        return self._transport.is_closing()
+        return self._ended or self._transport.is_closing()
 
     def _flush(self) -> None:
         if self._parts:

@@ -1,7 +1,7 @@
 """The formats of the original's servers, for clients that move from them: PaddleX, and Paddle Serving's pipelines.
 
-Both are answered as they answer, in the case of an error too, with the HTTP status as the code of the error; only a
-missing key and a fault of the server itself are told as on all other routes.
+Both are answered as they answer, in the case of an error too, with the HTTP status as the code of the error; only
+a missing key, a page of another site and a fault of the server itself are told as on all other routes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..images.reading import is_url
 from ..predictions import SCORE_DECIMALS, Prediction, softmax, top_predictions
 from .body import body_of, parse_json
 from .classify import fetch, json_response
-from .documentation import SMALL_GIF
+from .documentation import SMALL_GIF, failures
 from .failures import RequestError, as_request_error, bad_request, unprocessable
 from .jobs import Source
 from .repository import EngineLane
@@ -81,7 +81,7 @@ def _body(schema: str, example: Any) -> dict[str, Any]:
 
 
 def _answers(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": model} for status in (400, 404, 408, 413, 415, 422, 503, 504)}
+    return failures(401, 403) | {status: {"model": model} for status in (400, 404, 408, 413, 415, 422, 503, 504)}
 
 
 @router.post(
@@ -98,9 +98,10 @@ async def paddlex(request: Request) -> Response:
         service: Service = request.app.state.service
         async with body_of(request, service) as body:
             content = parse_json(PaddlexRequest, body)
-            image = await fetch(content.image, service, request) if is_url(content.image) else content.image
-            lane = service.repository.get().lane(None)
-            found = await _classify(request, lane, image, content.topk)
+            with service.memory.held() as hold:
+                image = await fetch(content.image, service, request, hold) if is_url(content.image) else content.image
+                lane = service.repository.get().lane(None)
+                found = await _classify(request, lane, image, content.topk)
     except (RequestError, GhostZooError) as error:
         known = as_request_error(error)
         failure = {"logId": log_id, "errorCode": known.status, "errorMsg": str(known)}

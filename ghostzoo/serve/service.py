@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +14,9 @@ from ..addresses import is_public
 from ..download import DownloadError, download_bytes
 from ..errors import GhostZooError, ImageError
 from ..images.reading import describe
-from .failures import ClientGoneError, RequestError, overloaded
+from .failures import ClientGoneError, RequestError
 from .jobs import Answer, Call, Source
+from .memory import Memory
 from .metrics import Metrics
 from .options import ServeOptions
 from .repository import EngineLane, Repository
@@ -54,33 +54,16 @@ class Service:
             queue_size=options.queue_size,
             observer=self.metrics,
         )
-        self.metrics.watch(waiting=lambda: self.scheduler.waiting, buffered=lambda: self.buffered)
+        self.memory = Memory(options.limits.max_buffered_bytes, self.metrics.on_rejected)
+        self.metrics.watch(waiting=lambda: self.scheduler.waiting, buffered=lambda: self.memory.used)
         self.repository = Repository(options, self.scheduler)
         self.stopping = asyncio.Event()
-        self.buffered = 0
-        """Bytes of the requests that are in hand."""
         self._downloads = ThreadPoolExecutor(_DOWNLOADS, "ghostzoo-fetch")
         self._ended = _Ended(asyncio.get_running_loop())
 
     @property
     def ready(self) -> bool:
         return self.repository.ready and not self.stopping.is_set()
-
-    @contextmanager
-    def hold(self, size: int) -> Iterator[None]:
-        """Count ``size`` bytes of a request against the server's budget until the block ends.
-
-        Raises:
-            RequestError: the budget is used up.
-        """
-        self.buffered += size
-        try:
-            if self.buffered > self.options.limits.max_buffered_bytes:
-                self.metrics.on_rejected()
-                raise overloaded("The server is holding too many large requests at once; try again later.")
-            yield
-        finally:
-            self.buffered -= size
 
     async def close(self) -> None:
         """Finish what was accepted and free everything."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -38,14 +39,14 @@ def test_pixels_are_limited_for_every_kind_of_input(tmp_path: Path) -> None:
     for source in forms(picture(), tmp_path):
         assert read_image(source, ImageLimits(max_pixels=45 * 30)).shape == (30, 45, 3)
     for source in forms(picture(), tmp_path):
-        with pytest.raises(ImageError, match=r"45 x 30 pixels are more than the 1349 .* raise max_pixels"):
+        with pytest.raises(ImageError, match=r"45 x 30 pixels are more than the 1349 .*max_pixels.*make it smaller"):
             read_image(source, ImageLimits(max_pixels=45 * 30 - 1))
 
 
 def test_long_and_thin_images_are_limited(tmp_path: Path) -> None:
     for size in ((201, 1), (1, 201)):
         for source in forms(Image.new("RGB", size), tmp_path):
-            with pytest.raises(ImageError, match=r"too long and thin \(at most 200 to 1\).*max_aspect_ratio"):
+            with pytest.raises(ImageError, match=r"too long and thin \(at most 200 to 1, max_aspect_ratio\)"):
                 read_image(source)
         for source in forms(Image.new("RGB", size), tmp_path):
             assert read_image(source, ImageLimits(max_aspect_ratio=201)).shape == (*size[::-1], 3)
@@ -56,7 +57,7 @@ def test_encoded_bytes_are_limited(tmp_path: Path) -> None:
     path.write_bytes(PNG)
     wide = memoryview(np.frombuffer(PNG + bytes(-len(PNG) % 8), np.uint64))  # type: ignore[arg-type]
     for source in (path, PNG, bytearray(PNG), memoryview(PNG), io.BytesIO(PNG), wide):
-        with pytest.raises(ImageError, match=r"more than the 900 bytes that are read; raise max_bytes"):
+        with pytest.raises(ImageError, match=r"more than the 900 bytes that are read .max_bytes."):
             read_image(source, ImageLimits(max_bytes=900))
     assert read_image(PNG, ImageLimits(max_bytes=len(PNG))).shape == (30, 45, 3)
     np.testing.assert_array_equal(read_image(wide), PIXELS)
@@ -190,16 +191,16 @@ def test_an_image_is_read_from_a_url(address: str, path: str) -> None:
         ("/empty", {}, "it is empty"),
         ("/to-file", {}, "only http and https are followed"),
         ("/hop-hop", {"max_redirects": 1}, "redirects more than 1 times"),
-        ("/cat.png", {"max_bytes": 100}, "more than the 100 bytes that are read; raise max_bytes"),
+        ("/cat.png", {"max_bytes": 100}, "more than the 100 bytes that are read (max_bytes)"),
         ("/endless", {"max_bytes": 10_000}, "more than the 10000 bytes"),
         ("/cat.png", {"max_pixels": 100}, "more than the 100 that are decoded"),
-        ("/drip", {"url_timeout": 0.3}, "not there in time; try again or raise url_timeout"),
+        ("/drip", {"url_timeout": 0.3}, "not there in time (url_timeout); try again"),
     ],
 )
 def test_a_bad_url_is_one_sentence_with_its_address(
     address: str, path: str, limits: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ImageError, match=message) as caught:
+    with pytest.raises(ImageError, match=re.escape(message)) as caught:
         read_image(f"{address}{path}?token=secret", ImageLimits(**limits))
     assert caught.value.source == address + path
     assert "secret" not in str(caught.value)

@@ -12,10 +12,12 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
 import requests
 
 from ghostzoo.bundle.folder import Bundle
+from ghostzoo.serve.open_inference.messages import SERVICE, message
 from tests.fixtures.pictures import encoded, picture
 from tests.fixtures.serving import ServerProcess, running_server
 
@@ -69,7 +71,7 @@ def test_a_body_is_stopped_at_the_limit(small: ServerProcess, http: requests.Ses
 
 
 def test_all_bodies_together_are_bounded(tiny_bundle: Bundle, jpeg: bytes) -> None:
-    limits = ("--max-body-mb", "1", "--max-buffered-mb", "1", "--no-grpc")
+    limits = ("--max-body-mb", "1", "--max-buffered-mb", "1")
     with running_server("--model", str(tiny_bundle.path), *limits) as server:
         url = f"{server.http}/v1/classify"
         padded = jpeg + bytes(MIB // 2)  # a decoder stops at the image's end
@@ -85,6 +87,12 @@ def test_all_bodies_together_are_bounded(tiny_bundle: Bundle, jpeg: bytes) -> No
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
             assert "too many large requests" in answer.json()["error"]
             assert requests.post(url, data=jpeg, timeout=60).status_code == 200  # a small one still fits
+            pixels = message("ModelInferRequest").InferInputTensor(name="images", datatype="BYTES", shape=[1])
+            call = message("ModelInferRequest")(model_name="tiny", inputs=[pixels], raw_input_contents=[padded])
+            with grpc.insecure_channel(server.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
+                channel.unary_unary(f"/{SERVICE}/ModelInfer", type(call).SerializeToString)(call, timeout=20)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert "too many large requests" in caught.value.details()
         while requests.post(url, data=padded, timeout=60).status_code != 200:  # what the other one had is free again
             assert time.monotonic() < end
 

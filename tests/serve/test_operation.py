@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import grpc
 import httpx
@@ -181,7 +181,7 @@ def slow_image() -> bytes:
 
 
 def test_overload_deadlines_and_clients_that_leave(tiny_bundle: Bundle, slow_image: bytes, jpeg: bytes) -> None:
-    limits = ("--queue-size", "4", "--max-images", "4", "--workers", "1", "--deadline", "30", "--no-grpc")
+    limits = ("--queue-size", "4", "--max-images", "4", "--workers", "1", "--deadline", "30")
 
     async def crowd(url: str, count: int) -> list[httpx.Response]:
         async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=None)) as client:
@@ -214,6 +214,25 @@ def test_overload_deadlines_and_clients_that_leave(tiny_bundle: Bundle, slow_ima
             "parameters": {"timeout": 1000},
         }
         assert requests.post(f"{server.http}/v2/models/tiny/infer", json=short, timeout=60).status_code == 504
+        encoded_image = len(slow_image).to_bytes(4, "little") + slow_image
+        late = message("ModelInferRequest")(model_name="tiny", raw_input_contents=[encoded_image])
+        late.inputs.add(name="images", datatype="BYTES", shape=[1])
+        late.parameters["timeout"].int64_param = 1000
+        with pytest.raises(grpc.RpcError) as caught:
+            call(server, "ModelInfer", late, "ModelInferResponse")
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def read_answer(stream: BinaryIO) -> tuple[int, dict[bytes, bytes]]:
+    """Read a whole answer of HTTP and return its status and headers."""
+    status = stream.readline()
+    headers = {}
+    while (header := stream.readline().strip()) != b"":
+        name, _, value = header.partition(b": ")
+        headers[name.lower()] = value
+    if b"content-length" not in headers or len(stream.read(length := int(headers[b"content-length"]))) < length:
+        raise EOFError("the answer is not whole")
+    return int(status.split()[1]), headers
 
 
 def test_sigterm_under_load_loses_no_accepted_request(tiny_bundle: Bundle, jpeg: bytes) -> None:
@@ -235,19 +254,11 @@ def test_sigterm_under_load_loses_no_accepted_request(tiny_bundle: Bundle, jpeg:
                 while not closing:
                     try:
                         connection.sendall(request)
-                        line = stream.readline()
-                    except OSError as error:
-                        lost.append(str(error))
+                        status, headers = read_answer(stream)
+                    except (OSError, EOFError) as error:
+                        lost.append(repr(error))
                         return
-                    if not line:
-                        lost.append("no answer")
-                        return
-                    headers = {}
-                    while (header := stream.readline().strip()) != b"":
-                        name, _, value = header.partition(b": ")
-                        headers[name.lower()] = value
-                    stream.read(int(headers[b"content-length"]))
-                    answered.append(int(line.split()[1]))
+                    answered.append(status)
                     closing = headers.get(b"connection") == b"close"
 
     with running_server("--model", str(tiny_bundle.path), "--no-grpc") as server:

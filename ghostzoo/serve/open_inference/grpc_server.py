@@ -163,7 +163,7 @@ def _guarded(service: Service, name: str, method: Method) -> Callable[[Any, Any]
         try:
             await context.send_initial_metadata(((REQUEST_ID, exchange.request_id),))
             _check_key(service, name, metadata)
-            with service.hold(request.ByteSize()):
+            with service.memory.held(request.ByteSize()):
                 return await method(request, exchange)
         except (RequestError, GhostZooError) as error:
             known = as_request_error(error)

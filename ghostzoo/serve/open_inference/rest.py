@@ -40,6 +40,13 @@ Text = Annotated[str, StringConstraints(max_length=1024)]
 
 _EXAMPLE_INPUT = {"name": "images", "shape": [1], "datatype": "BYTES", "data": [SMALL_GIF]}
 
+_JSON_LENGTH_HEADER = {
+    "name": JSON_LENGTH,
+    "in": "header",
+    "schema": {"type": "integer", "minimum": 0},
+    "description": "How much of the body is JSON; what follows are the binary tensors, as application/octet-stream.",
+}
+
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 
@@ -128,8 +135,9 @@ async def model_ready(request: Request, name: str, version: str | None = None) -
     "/models/{name}/infer",
     summary="Infer",
     response_model=InferResponse,
-    responses=failures(400, 401, 404, 408, 413, 415, 422, 503, 504),
+    responses=failures(400, 401, 403, 404, 408, 413, 415, 422, 503, 504),
     openapi_extra={
+        "parameters": [_JSON_LENGTH_HEADER],
         "requestBody": {
             "required": True,
             "content": {
@@ -137,8 +145,9 @@ async def model_ready(request: Request, name: str, version: str | None = None) -
                     "schema": {"$ref": "#/components/schemas/InferRequest"},
                     "example": {"inputs": [_EXAMPLE_INPUT]},
                 },
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
             },
-        }
+        },
     },
 )
 @router.post("/models/{name}/versions/{version}/infer", include_in_schema=False)
@@ -164,7 +173,7 @@ async def model_infer(request: Request, name: str, version: str | None = None) -
     return _render(model.name, content.id, outputs, all_binary)
 
 
-@router.post("/repository/index", summary="Models, loaded or not", responses=failures(400, 401, 413))
+@router.post("/repository/index", summary="Models, loaded or not", responses=failures(400, 401, 403, 413))
 async def index(request: Request) -> Response:
     options = await _repository_request(request)
     rows = _service(request).repository.index()
