@@ -62,6 +62,7 @@ def serve(api_key_file: str | None, **given: Any) -> None:
     Examples:
       ghostzoo serve --model GhostNet_x1_0
       ghostzoo serve --model ./flowers --model GhostNet_x1_0 --host 0.0.0.0 --api-key-file key.txt
+      ghostzoo serve --host 0.0.0.0 --allowed-host zoo.example.com
     """
     missing = [name for name in _LIBRARIES if find_spec(name) is None]
     if missing:

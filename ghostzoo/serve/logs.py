@@ -87,11 +87,12 @@ class LineWriter:
         with self._lock:
             self.dropped += count
 
-    def close(self, seconds: float) -> None:
-        """Write what waits, within ``seconds``."""
+    def close(self, seconds: float) -> bool:
+        """Write what waits, and return whether that was done within ``seconds``."""
         self._closing.set()
         self._some.set()
         self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         told = 0
@@ -150,16 +151,19 @@ def json_lines() -> Iterator[LineWriter]:
     os.close(writing)
     lines = LineWriter(original)
     _set_up_loggers(lines)
-    faulthandler.enable(_for_crashes(original))
+    for_crashes = _open_for_crashes(original)
+    faulthandler.enable(for_crashes)
     reader = threading.Thread(target=_read_native, args=(reading, lines), name="ghostzoo-stderr", daemon=True)
     reader.start()
     try:
         yield lines
     finally:
         faulthandler.disable()
+        os.close(for_crashes)
         os.dup2(original, _STDERR)  # the pipe's only end to write to is closed by this
         reader.join(_END_SECONDS)
-        lines.close(_END_SECONDS)
+        if lines.close(_END_SECONDS):
+            os.close(original)
 
 
 def _open_original() -> int:
@@ -170,12 +174,12 @@ def _open_original() -> int:
     return os.dup(_STDERR)
 
 
-def _for_crashes(original: int) -> int:
+def _open_for_crashes(original: int) -> int:
     """Where the traceback of a crash goes; a crashed process must not live on because nobody reads its pipe."""
     if stat.S_ISFIFO(os.fstat(original).st_mode):
         with suppress(OSError):  # opened anew, for the flag would hold for all that share the descriptor
             return os.open(f"/proc/self/fd/{original}", os.O_WRONLY | os.O_NONBLOCK)
-    return original
+    return os.dup(original)
 
 
 def _set_up_loggers(lines: LineWriter) -> None:

@@ -45,7 +45,7 @@ def route_paths() -> list[str]:
     names = ("tiny", "static-offline-docs", "docs", "healthz", "..", "%2e%2e", "")
     return sorted(
         {
-            route.path.replace("{name}", name).replace("{version}", "1").replace("{file:path}", "config.json")
+            route.path.replace("{name}", name).replace("{version}", "1").replace("{path:path}", "config.json")
             for route in routes
             for name in names
         }

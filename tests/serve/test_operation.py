@@ -242,7 +242,9 @@ def test_sigterm_under_load_loses_no_accepted_request(tiny_bundle: Bundle, jpeg:
 
     def client(server: ServerProcess) -> None:
         """One keep-alive connection after the other, until none is accepted any more."""
-        request = f"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode() + jpeg
+        request = (
+            f"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode() + jpeg
+        )
         while True:
             try:
                 connection = socket.create_connection(server.host_and_port, timeout=30)

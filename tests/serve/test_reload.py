@@ -41,7 +41,8 @@ def test_a_request_whose_body_is_on_its_way_gets_the_new_model(tiny_bundle: Bund
     content = json.dumps({"inputs": [{**IMAGES, "parameters": {"binary_data_size": 4 + len(jpeg)}}]}).encode()
     body = content + len(jpeg).to_bytes(4, "little") + jpeg
     head = (
-        f"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
+        f"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        f"Content-Length: {len(body)}\r\n"
         f"Inference-Header-Content-Length: {len(content)}\r\n\r\n"
     ).encode()
     with running_server("--model", str(tiny_bundle.path), "--no-grpc", "--model-control") as server:
