@@ -14,7 +14,7 @@ from ..errors import OptionError
 ANY = "*"
 
 _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/@\[\]]+))(?::\d*)?")
-_NAME = re.compile(r"[\w.-]+")
+_NAME = re.compile(r"[\w.-]+", re.ASCII)
 
 
 def check_name(name: str) -> None:
