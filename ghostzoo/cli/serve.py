@@ -42,9 +42,15 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "httptools", "prometheus_cli
 @click.option("--max-images", type=click.IntRange(min=1), help="Images a call.  [default: 64]")
 @click.option("--api-key-file", type=click.Path(), help="File with the key that clients must show.")
 @click.option("--cors-origin", "cors_origins", multiple=True, help="Origin whose pages may call; may be repeated.")
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    help="Name that clients reach it by, besides localhost and addresses; * for any; may be repeated.",
+)
 @click.option("--allow-urls", is_flag=True, help="Fetch images from public addresses for clients.")
 @click.option(
-    "--model-control/--no-model-control", default=True, show_default=True, help="Clients may (un)load models."
+    "--model-control/--no-model-control", default=False, show_default=True, help="Clients may (un)load models."
 )
 @click.option("--page/--no-page", default=True, show_default=True, help="Serve the web page at /.")
 def serve(api_key_file: str | None, **given: Any) -> None:
@@ -56,6 +62,7 @@ def serve(api_key_file: str | None, **given: Any) -> None:
     Examples:
       ghostzoo serve --model GhostNet_x1_0
       ghostzoo serve --model ./flowers --model GhostNet_x1_0 --host 0.0.0.0 --api-key-file key.txt
+      ghostzoo serve --host 0.0.0.0 --allowed-host zoo.example.com
     """
     missing = [name for name in _LIBRARIES if find_spec(name) is None]
     if missing:

@@ -1,4 +1,4 @@
-"""Around every HTTP request: an id, a deadline, the API key, a line in the log, the metrics."""
+"""Around every HTTP request: an id, a deadline, who may ask, a line in the log, the metrics."""
 
 from __future__ import annotations
 
@@ -10,43 +10,30 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
-from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from . import documentation
+from .documentation import PATHS
 from .failures import CLIENT_GONE, as_request_error
+from .hosts import is_known, known_names
 from .service import Exchange, Service
 
 _logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("ghostzoo.access")
 
 _FOREIGN = "A page of another site may not send this; start the server with --cors-origin for that site to allow it."
+_ONE_HOST = "A request must have one Host header; send the name or address of this server in it."
+_UNKNOWN_HOST = (
+    "This server does not answer to the name {!r}; start it with --allowed-host and that name, or use its address."
+)
 _READING = ("GET", "HEAD", "OPTIONS")
 _NO_KEY = "This server wants its API key: send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
-_PROBES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
-"""What needs no key, besides the documentation: these hold nothing of the models. Nor does OPTIONS need one, by which
-browsers ask whether they may send one."""
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        content: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        content |= getattr(record, "fields", {})
-        if record.exc_info:
-            content["exception"] = self.formatException(record.exc_info)
-        return json.dumps(content, ensure_ascii=True)
+_OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"}) | PATHS
+"""What may be read without the key: these hold nothing of the models."""
 
 
 def log_access(service: Service, protocol: str, route: str, status: str, exchange: Exchange, **fields: object) -> None:
@@ -92,13 +79,14 @@ class AccessMiddleware:
     """See the module.
 
     Args:
-        open_paths: paths that need no key.
+        open_paths: further paths that may be read without the key.
     """
 
     def __init__(self, app: ASGIApp, service: Service, open_paths: frozenset[str]) -> None:
         self._app = app
         self._service = service
-        self._open_paths = _PROBES | open_paths
+        self._open_paths = _OPEN_PATHS | open_paths
+        self._names = known_names(service.options.host, service.options.allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -120,7 +108,9 @@ class AccessMiddleware:
 
         self._service.metrics.on_request("http")
         try:
-            if self._is_foreign(scope, headers):
+            if (refusal := self._refuse_host(scope, headers)) is not None:
+                await send_error(send_and_note, *refusal)
+            elif self._is_foreign(scope, headers):
                 await send_error(send_and_note, 403, _FOREIGN)
             elif not self._allowed(scope, headers):
                 await send_error(send_and_note, 401, _NO_KEY, (b"www-authenticate", b"Bearer"))
@@ -150,6 +140,14 @@ class AccessMiddleware:
         if self._service.stopping.is_set():
             yield b"connection", b"close"
 
+    def _refuse_host(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
+        """Status and message for a request that is not addressed to this server. Browsers always say whom they mean;
+        a probe that speaks HTTP/1.0 need not."""
+        hosts = headers.getlist("host")
+        if len(hosts) != 1:
+            return None if not hosts and scope["http_version"] == "1.0" else (400, _ONE_HOST)
+        return None if is_known(hosts[0], self._names) else (421, _UNKNOWN_HOST.format(hosts[0][:200]))
+
     def _is_foreign(self, scope: Scope, headers: Headers) -> bool:
         """Whether a page of another site sends something to be done: browsers ask for leave before they show such a
         page the answer, but not always before they send."""
@@ -160,9 +158,11 @@ class AccessMiddleware:
         return origin not in (f"http://{host}", f"https://{host}")
 
     def _allowed(self, scope: Scope, headers: Headers) -> bool:
-        key, path = self._service.options.api_key, scope["path"]
-        if key is None or path in self._open_paths or documentation.is_part(path) or scope["method"] == "OPTIONS":
+        key, method = self._service.options.api_key, scope["method"]
+        if key is None or (method in ("GET", "HEAD") and scope["path"] in self._open_paths):
             return True
+        if method == "OPTIONS" and self._service.options.cors_origins and "access-control-request-method" in headers:
+            return "origin" in headers  # a browser asks whether it may send the key; the routes never see this
         return key_matches(key, headers.get("authorization"), headers.get("x-api-key"))
 
 

@@ -12,7 +12,6 @@ from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
-from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,7 +21,7 @@ from ..errors import GhostZooError
 from . import classify, models, operation, paddle
 from .access import REQUEST_ID, AccessMiddleware
 from .classify import json_response
-from .documentation import DESCRIPTION, document, is_part
+from .documentation import PATHS, document, documentation
 from .failures import RequestError, as_request_error
 from .open_inference import rest
 from .page_files import PageFiles, page_paths
@@ -70,7 +69,7 @@ class Application:
             await answer(scope, receive, send)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if is_part(scope["path"]):
+        if scope["path"] in PATHS:
             await self._documentation(scope, receive, send)
         elif self._page is not None:
             await self._page(scope, receive, send)
@@ -104,13 +103,7 @@ def error_response(status: int, message: str, headers: Mapping[str, str] | None 
 
 
 def _documentation() -> FastAPI:
-    app = FastAPIOffline(
-        title="ghostzoo",
-        version=__version__,
-        description=DESCRIPTION,
-        redoc_url=None,
-        swagger_ui_parameters={"tryItOutEnabled": True},
-    )
+    app = documentation("ghostzoo", __version__)
     app.add_exception_handler(HTTPException, _answer_http_error)
     for module in _MODULES:
         app.include_router(module.router)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import Response
+from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -16,10 +22,22 @@ from .schemas import MAX_TOP_K, ErrorResponse
 DESCRIPTION = """\
 GhostNet image classifiers. `/v1` is this server's own API; `/v2` is the Open Inference Protocol, which gRPC speaks too;
 `/image-classification` and `/{name}/prediction` are for clients of PaddleX and Paddle Serving.
+
+A request whose `Host` is neither an address nor a name that the server knows is answered with 421.
 """
 
-_PATHS = frozenset({"/docs", "/docs/oauth2-redirect", "/openapi.json"})
-_FILES = "/static-offline-docs/"
+_FILES = "/static-offline-docs"
+_PAGE, _DOCUMENT = "/docs", "/openapi.json"
+_SCRIPT, _STYLE, _ICON = (f"{_FILES}/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"))
+
+PATHS = frozenset({_PAGE, _DOCUMENT, _SCRIPT, _STYLE, _ICON})
+"""The URL paths of the document, and of all that shows it."""
+
+_POLICY = (
+    "default-src 'none'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 SMALL_GIF = "R0lGODlhAQABAIAAAP8AAP///yH5BAAAAAAALAAAAAABAAEAAAICRAEAOw=="
 """A red pixel."""
@@ -68,9 +86,36 @@ CLASSIFY_BODY: dict[str, Any] = {
 }
 
 
-def is_part(path: str) -> bool:
-    """Whether the document, or what shows it, is at this URL path."""
-    return path in _PATHS or path.startswith(_FILES)
+def documentation(title: str, version: str) -> FastAPI:
+    """Return an application that serves the document, and a page that shows it without asking any other server."""
+    app = FastAPIOffline(
+        title=title,
+        version=version,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=_DOCUMENT,
+        static_url=_FILES,
+    )
+    app.add_api_route(_PAGE, _show, include_in_schema=False)
+    return app
+
+
+async def _show(request: Request) -> Response:
+    root = request.scope.get("root_path", "")
+    answer = get_swagger_ui_html(
+        openapi_url=root + _DOCUMENT,
+        title=request.app.title,
+        swagger_js_url=root + _SCRIPT,
+        swagger_css_url=root + _STYLE,
+        swagger_favicon_url=root + _ICON,
+        swagger_ui_parameters={"tryItOutEnabled": True},
+    )
+    digests = (hashlib.sha256(script).digest() for script in _INLINE_SCRIPT.findall(answer.body))
+    scripts = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    answer.headers["content-security-policy"] = _POLICY.format(scripts=scripts)
+    answer.headers["referrer-policy"] = "no-referrer"
+    return answer
 
 
 def document(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,6 +15,8 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from .jobs import Answer, Lane, Outcome
 
@@ -33,6 +35,15 @@ class _LaneMetrics:
     batches: Histogram
     stages: tuple[Histogram, ...]
     """In the order of ``_STAGES``."""
+
+
+class _DroppedLines(Collector):
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+
+    def collect(self) -> Iterable[Metric]:
+        text = "Lines of the log that were dropped: they came too fast, or were not read."
+        yield CounterMetricFamily("ghostzoo_log_lines_dropped", text, value=self._count())
 
 
 class Metrics:
@@ -85,6 +96,10 @@ class Metrics:
         """Ask for the length of the queue and the size of the bodies in memory whenever the metrics are read."""
         self._queue.set_function(waiting)
         self._buffered.set_function(buffered)
+
+    def watch_log(self, dropped: Callable[[], int]) -> None:
+        """Ask for the number of dropped lines of the log whenever the metrics are read."""
+        self._registry.register(_DroppedLines(dropped))
 
     def render(self) -> bytes:
         """Return everything in Prometheus's text format 0.0.4."""

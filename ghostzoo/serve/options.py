@@ -10,6 +10,7 @@ from ..cpus import usable_cpus
 from ..errors import OptionError
 from ..images.reading import ImageLimits
 from ..origins.options import FetchOptions
+from .hosts import check_name
 
 API_KEY_VARIABLE = "GHOSTZOO_API_KEY"
 """Environment variable with the key that clients must show."""
@@ -73,9 +74,11 @@ class ServeOptions:
     """Seconds that accepted requests have left after SIGTERM."""
     api_key: str | None = None
     cors_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    """Names by which clients may address the server, besides localhost, ``host`` and any address; ``*`` for any."""
     allow_urls: bool = False
     """Whether clients may have images fetched from public addresses."""
-    model_control: bool = True
+    model_control: bool = False
     """Whether clients may unload and load the models that the server was started with."""
     page: bool = True
     """Whether the web page is served at ``/``."""
@@ -87,6 +90,8 @@ class ServeOptions:
                 raise OptionError(f"{name} must be at least 1, not {getattr(self, name)!r}.")
         if self.max_delay < 0 or self.deadline <= 0 or self.drain_timeout < 0:
             raise OptionError("max_delay and drain_timeout must not be negative, and deadline must be above zero.")
+        for name in self.allowed_hosts:
+            check_name(name)
         if self.queue_size < self.limits.max_images:
             raise OptionError(
                 f"queue_size ({self.queue_size}) must be at least max_images ({self.limits.max_images}), "

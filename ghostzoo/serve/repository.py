@@ -199,7 +199,7 @@ class Repository:
 
     def _check_control(self, name: str) -> None:
         if not self._options.model_control:
-            raise RequestError(403, "This server was started with --no-model-control; its models stay as they are.")
+            raise RequestError(403, "This server was started without --model-control; its models stay as they are.")
         if name not in self._models:
             raise not_found(
                 f"There is no model {name[:120]!r} here, and only models that the server was started with can be "

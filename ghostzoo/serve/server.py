@@ -14,10 +14,11 @@ from typing import Any
 
 import uvicorn
 
-from ..errors import OptionError
-from .access import JsonFormatter, log_refusal
+from ..errors import GhostZooError, OptionError
+from .access import log_refusal
 from .app import create_app
 from .connection import limited_protocol
+from .logs import LineWriter, json_lines
 from .open_inference.grpc_server import grpc_server
 from .options import ServeOptions
 from .service import Service
@@ -27,7 +28,6 @@ _logger = logging.getLogger("ghostzoo.serve")
 _KEEP_ALIVE_SECONDS = 30
 _IDLE_SECONDS = 1.0
 """On shutdown, time for clients with idle connections to send what they are about to send, and hear 'close'."""
-_LOGGERS = ("ghostzoo", "uvicorn.error")
 
 
 def serve(options: ServeOptions) -> None:
@@ -36,15 +36,21 @@ def serve(options: ServeOptions) -> None:
     Raises:
         GhostZooError: a model, an engine or an address cannot be used.
     """
-    set_up_logging()
     loop_factory = uvicorn.Config("", loop="auto").get_loop_factory()  # uvloop where there is one
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(_serve(options))
+    with json_lines() as lines, asyncio.Runner(loop_factory=loop_factory) as runner:
+        try:
+            runner.run(_serve(options, lines))
+        except (GhostZooError, OSError):
+            raise
+        except Exception:
+            _logger.critical("The server has failed.", exc_info=True)
+            sys.exit(1)
 
 
-async def _serve(options: ServeOptions) -> None:
+async def _serve(options: ServeOptions, lines: LineWriter) -> None:
     listener = listen(options.host, options.port)
     service = Service(options)
+    service.metrics.watch_log(lambda: lines.dropped)
     try:
         grpc, grpc_port = grpc_server(service) if options.grpc_port is not None else (None, None)
         await service.repository.load_all()
@@ -69,20 +75,6 @@ async def _stop_with(service: Service, grpc: Any) -> None:
     await service.stopping.wait()
     if grpc is not None:
         await grpc.stop(service.options.drain_timeout)
-
-
-def set_up_logging() -> None:
-    """JSON lines on stderr; stdout is for data."""
-    # What no line shows need not be found out for each.
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    for name in _LOGGERS:
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.propagate = False
-    logging.getLogger("ghostzoo").setLevel(logging.INFO)
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
 def listen(host: str, port: int) -> socket.socket:

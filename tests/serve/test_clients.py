@@ -34,7 +34,7 @@ def clients_python() -> str:
 @pytest.fixture(scope="module")
 def own_server(tiny_bundle: Bundle) -> Iterator[ServerProcess]:
     """Its model is unloaded and loaded again."""
-    with running_server("--model", str(tiny_bundle.path)) as process:
+    with running_server("--model", str(tiny_bundle.path), "--model-control") as process:
         yield process
 
 

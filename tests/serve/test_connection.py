@@ -32,7 +32,7 @@ def test_what_is_left_of_a_body_keeps_no_connection_open(monkeypatch: pytest.Mon
         )
         async with listener:
             reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
-            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
+            writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc")
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 404")
             writer.write(rest)
             async with asyncio.timeout(20):

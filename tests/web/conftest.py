@@ -41,13 +41,18 @@ def chromium() -> Iterator[Any]:
     program = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if program is None:
         pytest.skip(f"none of {', '.join(_BROWSERS)} is installed")
-    if not RUNTIME.is_file():
-        pytest.skip("onnxruntime-web was not fetched; 'make web' does it, and needs npm")
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=_FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def runtime() -> None:
+    """What the page and the static site infer with in the browser."""
+    if not RUNTIME.is_file():
+        pytest.skip("onnxruntime-web was not fetched; 'make web' does it, and needs npm")
 
 
 class Visit:
@@ -100,7 +105,7 @@ class _QuietHandler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="session")
-def site_url(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def site_url(chromium: Any, runtime: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The static site, behind a plain file server."""
     folder = tmp_path_factory.mktemp("web") / "site"
     write_site(folder, [fetch()])

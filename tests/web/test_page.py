@@ -27,7 +27,7 @@ _DROP = _PASTE.replace('ClipboardEvent("paste", {clipboardData: data', 'DragEven
 
 
 @pytest.fixture(scope="module")
-def server(chromium: Any) -> Iterator[ServerProcess]:
+def server(chromium: Any, runtime: None) -> Iterator[ServerProcess]:
     pytest.importorskip("fastapi")
     with running_server("--model", DEFAULT_MODEL, "--no-grpc") as process:
         yield process
@@ -108,7 +108,7 @@ def test_the_page_works_from_the_keyboard(visit: Visit, server: ServerProcess) -
     assert len(answer["labels"]) == 5
 
 
-def test_a_server_with_a_key_is_asked_with_it(visit: Visit, chromium: Any, tmp_path: Path) -> None:
+def test_a_server_with_a_key_is_asked_with_it(visit: Visit, runtime: None, tmp_path: Path) -> None:
     pytest.importorskip("fastapi")
     (tmp_path / "key").write_text(_KEY)
     with running_server("--model", DEFAULT_MODEL, "--no-grpc", "--api-key-file", str(tmp_path / "key")) as server:
