@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ghostzoo.errors import ParityError, WeightsError
 from ghostzoo.network.architecture import Architecture
+from ghostzoo.tars import read_headers
 from ghostzoo.weights.params import MAX_WEIGHTS_BYTES, Weights, check_weights, infer_architecture
 from ghostzoo.weights.programs import MAX_PROGRAM_BYTES, check_params
 
@@ -91,18 +92,16 @@ def _read_file(path: Path) -> bytes:
 
 def _find_members(data: bytes) -> dict[str, bytes]:
     try:
-        # From memory, a header that promises too much gets what there is; uncompressed, nothing can expand.
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            return dict(_members(archive))
-    except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError, OSError) as error:
+        return dict(_members(data))
+    except tarfile.TarError as error:
         raise WeightsError(
             f"it is no readable, uncompressed tar file ({error}); get it again, or unpack it."
         ) from error
 
 
-def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
     seen = set()
-    for count, member in enumerate(archive):
+    for count, member in enumerate(read_headers(io.BytesIO(data))):
         if count == _MAX_MEMBERS:
             raise WeightsError(f"it has more than {_MAX_MEMBERS} members; is it an inference archive?")
         name = PurePosixPath(member.name).name
@@ -111,13 +110,12 @@ def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
         if name in seen:
             raise WeightsError(f"it has {name} twice; which one counts cannot be known.")
         seen.add(name)
-        file = archive.extractfile(member) if member.isreg() and not member.issparse() else None
-        if file is None:
+        if not member.isreg() or member.issparse():
             raise WeightsError(f"{name} in it is a link or special file, which is not read.")
         limit = MAX_WEIGHTS_BYTES if name == PARAMS_FILE else MAX_PROGRAM_BYTES
-        if not 0 <= member.size <= limit:
+        if member.size > limit:
             raise WeightsError(f"{name} in it has {member.size} bytes; at most {limit} are read.")
-        content = file.read()
+        content = data[member.offset_data : member.offset_data + member.size]
         if len(content) != member.size:
             raise WeightsError(f"{name} in it is truncated; get the archive again.")
         yield name, content

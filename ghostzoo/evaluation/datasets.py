@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import ImageError, InputError
 from ..images.sources import IMAGE_SUFFIXES, walk
+from ..tars import read_headers
 
 MAX_IMAGE_BYTES = 256 * 2**20
 MAX_IMAGES = 50_000_000
@@ -121,9 +122,8 @@ def open_dataset(
 def _tar_members(path: Path, passed_over: list[object]) -> list[Sample]:
     samples = []
     try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header in memory
+        with path.open("rb") as file:
+            for member in read_headers(file):
                 if PurePosixPath(member.name).suffix.lower() not in IMAGE_SUFFIXES or member.isdir():
                     passed_over += [] if member.isdir() else [member.name]
                     continue
