@@ -1,4 +1,4 @@
-"""Tar files whose headers lie or explode are one sentence, and cost little."""
+"""Tar and list files that lie or explode are one sentence, and cost little."""
 
 from __future__ import annotations
 
@@ -54,6 +54,15 @@ def test_a_hostile_tar_is_refused_for_little(data: bytes, tmp_path: Path) -> Non
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith(f"{path} is no readable, uncompressed tar file: a ")
     assert ended.stdout.count("\n") == 1
+
+
+def test_a_list_file_of_one_endless_line_is_refused_for_little(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    with path.open("wb") as file:
+        file.truncate(2**31)  # sparse
+    ended = run_limited(OPEN, path, memory_mb=2048, seconds=30)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "has a line of more than" in ended.stdout
 
 
 @pytest.mark.parametrize("layout", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
