@@ -75,7 +75,6 @@ def test_a_hostile_file_is_refused_for_little(data: bytes, suffix: str, reason: 
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("\n") == 1
     assert reason in ended.stdout
-    print(reason, ended.peak_mb, ended.seconds)
     assert ended.peak_mb < 1024  # Paddle itself takes 300
 
 
