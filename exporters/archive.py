@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from ghostzoo.errors import ParityError, WeightsError
 from ghostzoo.network.architecture import Architecture
+from ghostzoo.tars import read_headers
 from ghostzoo.weights.params import MAX_WEIGHTS_BYTES, Weights, check_weights, infer_architecture
-from ghostzoo.weights.programs import check_params
+from ghostzoo.weights.programs import MAX_PROGRAM_BYTES, check_params
 
 from .compare import softmax
 from .paddle_program import Program, read_program
@@ -68,11 +69,13 @@ def read_archive(path: Path) -> Archive:
         program = read_program(found[programs[0]], PurePosixPath(programs[0]).suffix)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
+    except MemoryError:
+        raise WeightsError(f"{path} takes more memory than there is; is it an inference archive?") from None
     return Archive(path, program, found[PARAMS_FILE], hashlib.sha256(data).hexdigest(), len(data))
 
 
 def _read_file(path: Path) -> bytes:
-    limit = 2 * MAX_WEIGHTS_BYTES
+    limit = MAX_WEIGHTS_BYTES + 2 * MAX_PROGRAM_BYTES
     try:
         if not path.is_file():
             raise WeightsError(f"There is no archive {path}; check the path.")
@@ -81,24 +84,24 @@ def _read_file(path: Path) -> bytes:
             raise WeightsError(f"{path} has {size} bytes, more than the {limit} that are read.")
         with path.open("rb") as file:
             return file.read(size)
+    except MemoryError:
+        raise WeightsError(f"{path} takes more memory than there is; is it an inference archive?") from None
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}; check its permissions.") from error
 
 
 def _find_members(data: bytes) -> dict[str, bytes]:
     try:
-        # From memory, a header that promises too much gets what there is; uncompressed, nothing can expand.
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            return dict(_members(archive))
-    except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError, OSError) as error:
+        return dict(_members(data))
+    except tarfile.TarError as error:
         raise WeightsError(
             f"it is no readable, uncompressed tar file ({error}); get it again, or unpack it."
         ) from error
 
 
-def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
     seen = set()
-    for count, member in enumerate(archive):
+    for count, member in enumerate(read_headers(io.BytesIO(data))):
         if count == _MAX_MEMBERS:
             raise WeightsError(f"it has more than {_MAX_MEMBERS} members; is it an inference archive?")
         name = PurePosixPath(member.name).name
@@ -107,12 +110,12 @@ def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
         if name in seen:
             raise WeightsError(f"it has {name} twice; which one counts cannot be known.")
         seen.add(name)
-        file = archive.extractfile(member) if member.isreg() and not member.issparse() else None
-        if file is None:
+        if not member.isreg() or member.issparse():
             raise WeightsError(f"{name} in it is a link or special file, which is not read.")
-        if not 0 <= member.size <= MAX_WEIGHTS_BYTES:
-            raise WeightsError(f"{name} in it has {member.size} bytes; at most {MAX_WEIGHTS_BYTES} are read.")
-        content = file.read()
+        limit = MAX_WEIGHTS_BYTES if name == PARAMS_FILE else MAX_PROGRAM_BYTES
+        if member.size > limit:
+            raise WeightsError(f"{name} in it has {member.size} bytes; at most {limit} are read.")
+        content = data[member.offset_data : member.offset_data + member.size]
         if len(content) != member.size:
             raise WeightsError(f"{name} in it is truncated; get the archive again.")
         yield name, content

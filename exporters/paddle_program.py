@@ -8,11 +8,14 @@ what was checked, so that no other reader of the file can see something else in 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ghostzoo.errors import WeightsError
-from ghostzoo.weights.programs import MAX_PROGRAM_BYTES, check_operators, json_operators, shorten
+from ghostzoo.weights.programs import MAX_PROGRAM_BYTES, check_count, check_operators, json_operators, shorten
+
+_MAX_IDENTITIES = 16
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,19 @@ def read_program(data: bytes, suffix: str) -> Program:
         raise WeightsError(f"its program is damaged ({shorten(error)}); get the archive again.") from error
 
 
-def _only(items: list[Any], what: str) -> Any:
+def _only(items: Sequence[Any], what: str) -> Any:
     if len(items) != 1:
         raise WeightsError(f"its program has {len(items)} {what} instead of one; is it a classifier?")
     return items[0]
+
+
+def _behind_identities(producer: Any, is_identity: Callable[[Any], bool], before: Callable[[Any], Any]) -> Any:
+    """Go back over scales by 1, which Paddle puts behind an output, to what is scaled."""
+    for _ in range(_MAX_IDENTITIES):
+        if producer is None or not is_identity(producer):
+            return producer
+        producer = before(producer)
+    raise WeightsError(f"its program scales its output by 1 more than {_MAX_IDENTITIES} times; is it a classifier?")
 
 
 def _read_old(data: bytes) -> Program:
@@ -61,15 +73,18 @@ def _read_old(data: bytes) -> Program:
     from paddle.base.proto import framework_pb2
 
     program = framework_pb2.ProgramDesc.FromString(data)
+    block = _only(program.blocks, "blocks")
+    check_count(len(block.ops))
     program.DiscardUnknownFields()
-    block = _only(list(program.blocks), "blocks")
     check_operators(operator.type for operator in block.ops)
     whole = program.SerializeToString(deterministic=True)
     fetch = _only([operator for operator in block.ops if operator.type == "fetch"], "outputs")
     producers = {name: operator for operator in block.ops for out in operator.outputs for name in out.arguments}
-    producer = producers.get(_old_input(fetch))
-    while producer is not None and producer.type == "scale" and _is_old_identity(producer):
-        producer = producers.get(_old_input(producer))  # Paddle 2 puts a scale by 1 behind every output
+    producer = _behind_identities(
+        producers.get(_old_input(fetch)),
+        lambda operator: operator.type == "scale" and _is_old_identity(operator),
+        lambda operator: producers.get(_old_input(operator)),
+    )
     if producer is not None and producer.type == "softmax":
         for name in fetch.inputs:
             name.arguments[:] = [_old_input(producer)]
@@ -94,9 +109,11 @@ def _read_new(data: bytes) -> Program:
     whole = json.dumps(content).encode()
     fetch = _only([operator for operator in operators if operator["#"].endswith(".fetch")], "outputs")
     producers = {value["%"]: operator for operator in operators for value in _new_values(operator, "O")}
-    producer = producers.get(_new_input(fetch))
-    while producer is not None and producer["#"].endswith(".scale") and _is_new_identity(producer, producers):
-        producer = producers.get(_new_input(producer))
+    producer = _behind_identities(
+        producers.get(_new_input(fetch)),
+        lambda operator: operator["#"].endswith(".scale") and _is_new_identity(operator, producers),
+        lambda operator: producers.get(_new_input(operator)),
+    )
     if producer is not None and producer["#"].endswith(".softmax"):
         fetch["I"][0]["%"] = _new_input(producer)
     return Program(".json", whole, json.dumps(content).encode())

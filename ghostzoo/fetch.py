@@ -9,6 +9,7 @@ from typing import Any
 from .bundle.folder import Bundle
 from .catalog import DEFAULT_MODEL, get_model, list_models
 from .embedded import open_embedded
+from .folders import restore
 from .origins.options import FetchOptions
 
 
@@ -38,6 +39,8 @@ def fetch(
         OptionError: an option cannot be honoured.
     """
     options = options or FetchOptions()
+    if isinstance(model, str):
+        restore(Path(model))
     if model is None or not isinstance(model, str) or Path(model).is_dir():
         options.refuse_revision(model or DEFAULT_MODEL)
         return open_embedded(DEFAULT_MODEL) if model is None else Bundle.open(model)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 import ghostzoo
 from ghostzoo.bundle.folder import CARD_FILE, Bundle, write_bundle
 from ghostzoo.bundle.manifest import MANIFEST_FILE
+from ghostzoo.cache import CACHE_VARIABLE, cache_key, locked
 from ghostzoo.errors import GhostZooError
 from ghostzoo.hub_lock import LOCK_FILE, Pin, read_lock, write_lock
 
@@ -153,11 +153,19 @@ def verify(bundle: Bundle, remote: Remote, pin: Pin, token: str | None, cache: P
 def record(name: str, pin: Pin, lock_file: Path) -> None:
     """Write the model's pin into the lock file; several processes may do so at once.
 
+    They wait for one another in ghostzoo's cache folder: beside the file, a lock would become part of the package.
+
     Raises:
         PublishError: the file cannot be written.
     """
     try:
-        with FileLock(lock_file.with_name(f".{lock_file.name}.lock")):
+        with locked(f"locks/{cache_key(str(lock_file.resolve()))}") as is_locked:
+            if not is_locked:
+                raise PublishError(
+                    f"{pin.repo} is published as {pin.commit}, but not recorded in {lock_file}, since other processes "
+                    f"cannot be kept from it; set {CACHE_VARIABLE} to a folder that can be written and run the same "
+                    "command again."
+                )
             pins = read_lock(lock_file) if lock_file.exists() else {}
             if pins.get(name) != pin:
                 write_lock({**pins, name: pin}, lock_file)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from ghostzoo.bundle.folder import CARD_FILE, MODEL_FILES, Bundle
 from ghostzoo.bundle.peer_config import CONFIG_FILE, PREPROCESSOR_FILE
 from ghostzoo.errors import InputError
+from ghostzoo.folders import recover, replaced
 
 PAGE = Path(str(files("ghostzoo"))) / "serve" / "page"
 RUNTIME = PAGE / "vendor" / "ort.wasm.min.mjs"
@@ -37,18 +37,11 @@ def write_site(out: Path, bundles: Sequence[Bundle], *, overwrite: bool = False)
     names = [bundle.name for bundle in bundles]
     if len(set(names)) < len(names):
         raise InputError(f"Two models have one name ({', '.join(names)}); leave one of them out.")
+    recover(out.parent)
     _check_target(out, overwrite)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".tmp", dir=out.parent))
-        try:
-            site = scratch / "new"
+        with replaced(out) as site:
             _fill(site, bundles)
-            if out.exists():
-                out.rename(scratch / "old")
-            site.rename(out)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise InputError(f"Cannot write {out}: {error.strerror or error}; choose another folder.") from error
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..catalog import Preprocessing
 from ..errors import BundleError, EngineUnavailableError, OptionError
+from ..folders import recover, replaced, restore
 from ..labels import ClassLabel
 from .golden import Golden
 from .manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, FileRecord, Manifest
@@ -65,6 +66,7 @@ class Bundle:
             BundleError: it is no bundle, a file is missing, changed or unreadable, or a path leads out of the folder.
         """
         path = Path(path)
+        restore(path)
         try:
             listing = _read_file(path, MANIFEST_FILE, MAX_MANIFEST_BYTES)
             if manifest_sha256 is not None and hashlib.sha256(listing).hexdigest() != manifest_sha256:
@@ -204,42 +206,37 @@ def write_bundle(
     Raises:
         BundleError: ``out`` exists, or cannot be written.
     """
-    import shutil
-    import tempfile
-
     out = Path(out)
     check_target(out, overwrite)
     files = {file: FileRecord(hashlib.sha256(data).hexdigest(), len(data)) for file, data in contents.items()}
     manifest = Manifest(name, weights, files, created_by, validation).to_json()
     Manifest.from_json(manifest)  # refuses a path that leads out before anything is written to it
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".tmp", dir=out.parent))
-    except OSError as error:
-        raise BundleError(f"Cannot write {out}: {error.strerror or error}; choose another folder.") from error
-    try:
-        folder = scratch / "new"
-        for file, data in {**contents, MANIFEST_FILE: manifest}.items():
-            target = folder / file
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
-        Bundle.open(folder)
-        _move_into_place(folder, out, scratch / "old", overwrite)
+        with replaced(out) as folder:
+            for file, data in {**contents, MANIFEST_FILE: manifest}.items():
+                target = folder / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)
+            Bundle.open(folder)
+            _check_free(out, overwrite)
     except OSError as error:
         raise BundleError(f"Cannot write {out}: {error.strerror or error}; nothing was changed.") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return Bundle.open(out)
 
 
 def check_target(out: Path, overwrite: bool) -> None:
-    """Check that a bundle may be written to ``out``.
+    """Check that a bundle may be written to ``out``, after what killed writers left beside it is cleared away.
 
     Raises:
         BundleError: something is there already that may not be replaced, or this is the working folder or one above.
     """
     if out.name in ("", ".."):
         raise BundleError(f"{str(out)!r} is no name for a new folder; name the folder that is to be made.")
+    recover(out.parent)
+    _check_free(out, overwrite)
+
+
+def _check_free(out: Path, overwrite: bool) -> None:
     try:
         if not (out.exists() or out.is_symlink()) or (out.is_dir() and not any(out.iterdir())):
             return
@@ -250,18 +247,6 @@ def check_target(out: Path, overwrite: bool) -> None:
         raise BundleError(f"{out} exists and is no bundle; choose another folder.")
     if not overwrite:
         raise BundleError(f"{out} exists; choose another folder, or ask to overwrite it.")
-
-
-def _move_into_place(folder: Path, out: Path, aside: Path, overwrite: bool) -> None:
-    check_target(out, overwrite)
-    if out.exists():
-        out.rename(aside)
-    try:
-        folder.rename(out)
-    except BaseException:  # Ctrl-C too: the old bundle must not go with the scratch folder
-        if aside.exists():
-            aside.rename(out)
-        raise
 
 
 def _read_verified(root: Path, name: str, record: FileRecord) -> bytes:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Classes for each image.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a call of the engine.  [default: 4]")
 @click.option("--json", "output", flag_value="json", help="JSON lines on stdout.")
-@click.option("--csv", "output", flag_value="csv", help="CSV on stdout.")
+@click.option("--csv", "output", flag_value="csv", help="CSV on stdout; names like formulas get a ' in front.")
 def predict(
     images: tuple[str, ...], model: str | None, top_k: int, batch_size: int | None, output: str | None, **options: Any
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import IO, Any
 
 from ..errors import ImageError
 from ..predictions import SCORE_DECIMALS, Prediction
+from ..spreadsheet import csv_row
 from ..terminal import printable, table_console
 
 CSV_COLUMNS = ("image", "rank", "index", "label", "score", "wnid")
@@ -74,19 +74,17 @@ class JsonLinesWriter(ResultWriter):
 
 
 class CsvWriter(ResultWriter):
-    """A row for each image and class, below a header."""
+    """A row for each image and class, below a header. Names that would be formulas get an apostrophe before them."""
 
     def __init__(self, stream: IO[str]) -> None:
         super().__init__(stream)
-        self._writer = csv.writer(stream, lineterminator="\n")
-        self._writer.writerow(CSV_COLUMNS)
+        self.stream.write(csv_row(CSV_COLUMNS))
 
     def write(self, image: str, predictions: Sequence[Prediction]) -> None:
         for rank, prediction in enumerate(predictions, start=1):
             row = prediction.to_dict()
-            self._writer.writerow(
-                [image, rank, *(row[name] for name in ("index", "label", "score")), row["wnid"] or ""]
-            )
+            cells = [image, rank, *(row[name] for name in ("index", "label", "score")), row["wnid"] or ""]
+            self.stream.write(csv_row(cells))
 
     def write_error(self, error: ImageError) -> None:
         """A CSV row is a class; errors stand on stderr only."""

@@ -8,18 +8,20 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path, PurePosixPath
 
 from ..errors import ImageError, InputError
 from ..images.sources import IMAGE_SUFFIXES, walk
+from ..tars import read_headers
 
 MAX_IMAGE_BYTES = 256 * 2**20
 MAX_IMAGES = 50_000_000
 MAX_CLASSES = 1_000_000
 MAX_LIST_BYTES = 4 * 2**30
+MAX_LINE_LENGTH = 64 * 2**10
 
 UNLABELLED = -1
 _LISTED = 5
@@ -121,9 +123,8 @@ def open_dataset(
 def _tar_members(path: Path, passed_over: list[object]) -> list[Sample]:
     samples = []
     try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header in memory
+        with path.open("rb") as file:
+            for member in read_headers(file):
                 if PurePosixPath(member.name).suffix.lower() not in IMAGE_SUFFIXES or member.isdir():
                     passed_over += [] if member.isdir() else [member.name]
                     continue
@@ -180,14 +181,8 @@ def _check_folders(path: Path, dataset: ImageDataset) -> None:
 
 
 def _from_list(path: Path, classes: Sequence[str] | None, labelled: bool) -> ImageDataset:
-    try:
-        if path.stat().st_size > MAX_LIST_BYTES:
-            raise InputError(f"{path} is larger than {MAX_LIST_BYTES} bytes; is it a list file?")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a list file: {error}.") from error
-    samples = []
-    for number, line in enumerate(lines, start=1):
+    samples: list[Sample] = []
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         name, _, index = line.strip().rpartition(" ")
@@ -196,6 +191,8 @@ def _from_list(path: Path, classes: Sequence[str] | None, labelled: bool) -> Ima
         if not name or not (index.isascii() and index.isdecimal()) or int(index[:9]) >= MAX_CLASSES:
             raise InputError(f"{path}, line {number}: expected '<path> <class index>', found {line[:80]!r}.")
         samples.append(Sample(name, int(index[:9]) if labelled else UNLABELLED, path.parent / name))
+        if len(samples) > MAX_IMAGES:
+            raise InputError(f"{path} lists more than {MAX_IMAGES} images; split it.")
     if not samples:
         raise InputError(f"{path} lists no images.")
     if not labelled:
@@ -205,6 +202,19 @@ def _from_list(path: Path, classes: Sequence[str] | None, labelled: bool) -> Ima
     if highest >= len(names):
         raise InputError(f"{path} has class index {highest}, but the model has {len(names)} classes.")
     return _checked(path, tuple(samples), names)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        if path.stat().st_size > MAX_LIST_BYTES:
+            raise InputError(f"{path} is larger than {MAX_LIST_BYTES} bytes; is it a list file?")
+        with path.open(encoding="utf-8-sig") as file:
+            while line := file.readline(MAX_LINE_LENGTH + 1):
+                if len(line) > MAX_LINE_LENGTH:
+                    raise InputError(f"{path} has a line of more than {MAX_LINE_LENGTH} letters; is it a list file?")
+                yield line
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a list file: {error}.") from error
 
 
 def _checked(path: Path, samples: tuple[Sample, ...], names: tuple[str, ...]) -> ImageDataset:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import tempfile
@@ -16,6 +15,7 @@ from ..errors import ImageError, InputError
 from ..files import write_atomically
 from ..images.reading import read_image
 from ..plots import require_matplotlib
+from ..spreadsheet import csv_row
 from .evaluate import Evaluation, Mistake
 
 REPORT_FILE = "report.json"
@@ -126,19 +126,9 @@ def _thumbnail(mistake: Mistake) -> NDArray[np.uint8]:
 
 
 def _class_table(evaluation: Evaluation) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["index", "label", "images", "recall", "recall_low", "recall_high", "precision"])
+    rows = [csv_row(["index", "label", "images", "recall", "recall_low", "recall_high", "precision"])]
     for row in evaluation.to_dict()["classes"]:
         recall = row["recall"]
-        writer.writerow(
-            [
-                row["index"],
-                row["label"],
-                recall["total"],
-                recall["value"],
-                *recall["interval"],
-                row["precision"]["value"],
-            ]
-        )
-    return buffer.getvalue()
+        shares = (recall["total"], recall["value"], *recall["interval"], row["precision"]["value"])
+        rows.append(csv_row([row["index"], row["label"], *shares]))
+    return "".join(rows)

@@ -11,6 +11,7 @@ from ..bundle.manifest import MANIFEST_FILE
 from ..catalog import get_model, list_models
 from ..embedded import open_embedded
 from ..errors import FetchError, UnknownModelError, nearest
+from ..folders import restore
 from .hub import fetch_from_hub, open_kept, parse_reference, published_as
 from .hub_client import SCHEME
 from .options import MODELS_VARIABLE, NAMESPACE_VARIABLE, WEIGHTS_VARIABLE, FetchOptions, model_folders
@@ -80,6 +81,7 @@ class _Search:
 
     def _model_folders(self) -> Bundle | None:
         for folder in model_folders():
+            restore(folder / self.name)
             if is_bundle_folder(folder / self.name):
                 return Bundle.open(folder / self.name, origin="models folder")
             self.tried.append(f"{MODELS_VARIABLE}: no {folder / self.name / MANIFEST_FILE}")

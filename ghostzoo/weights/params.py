@@ -57,9 +57,16 @@ def read_weights(
         max_bytes: a larger file is refused before it is read.
 
     Raises:
-        WeightsError: the file is missing, too large, damaged, unsafe, or does not fit the architecture.
+        WeightsError: the file is missing, too large, damaged, unsafe, or does not fit the architecture or the memory.
     """
     path = Path(path)
+    try:
+        return _read_weights(path, width, num_classes, max_bytes)
+    except MemoryError:
+        raise WeightsError(f"{path} takes more memory than there is; is it a GhostNet weight file?") from None
+
+
+def _read_weights(path: Path, width: float | None, num_classes: int | None, max_bytes: int) -> Weights:
     data = _read_file(path, max_bytes)
     try:
         arrays = _named_arrays(load_pickle_data(data), len(data))
@@ -202,7 +209,7 @@ def _named_arrays(content: Any, file_size: int) -> dict[str, NDArray[np.float32]
                 )
             arrays[key] = np.ascontiguousarray(value, dtype=np.float32)
         else:
-            strange.append(f"{key} ({getattr(value, 'dtype', type(value).__name__)})")
+            strange.append(f"{key[:_MAX_KEY_SHOWN]} ({getattr(value, 'dtype', type(value).__name__)})")
     if strange:
         raise WeightsError(
             f"{len(strange)} of its {len(content)} entries are no floating-point tensors: {_shorten(strange)}. Is it "

@@ -22,6 +22,12 @@ _DTYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4",
 _MAX_DIMENSIONS = 8
 _MAX_SHOWN = 100
 
+ARRAY_BYTES = 512
+"""An array without its contents: a view, the array that it is a view of, dtype and shape. No token takes more."""
+_ENTRY_BYTES = 104
+"""The most that an entry of a dict takes, right after the dict has grown."""
+_POINTER_BYTES = 8
+
 # (module, name) -> the role it plays; numpy 2 renamed numpy.core to numpy._core.
 _GLOBALS = {
     ("numpy.core.multiarray", "_reconstruct"): "reconstruct",
@@ -38,6 +44,10 @@ _GLOBALS = {
     ("__builtin__", "tuple"): "tuple",
     ("builtins", "tuple"): "tuple",
 }
+
+
+_Spend = Callable[[int], None]
+"""Charges bytes of memory; raises ``UnsafePickleError`` when there are too many."""
 
 
 class Global:
@@ -70,15 +80,18 @@ class DType:
 
 
 class PendingArray:
-    """An array whose shape and bytes come later, and the places in the memo where it is to be put then."""
+    """An array whose shape and bytes come later, once, and the places in the memo where it is to be put then."""
 
-    __slots__ = ("places",)
+    __slots__ = ("_is_filled", "places")
 
     def __init__(self) -> None:
         self.places: list[int] = []
+        self._is_filled = False
 
-    @staticmethod
-    def fill(state: Any) -> NDArray[Any]:
+    def fill(self, state: Any) -> NDArray[Any]:
+        if self._is_filled:
+            raise DamagedPickleError("the pickle is damaged (an array has its contents twice)")
+        self._is_filled = True
         _, shape, dtype, fortran, buffer = state
         return _array(buffer, dtype, shape, fortran=bool(fortran))
 
@@ -104,21 +117,22 @@ def admit(module: Any, name: Any) -> Global:
     return Global(role)
 
 
-def call(function: Any, arguments: Any) -> Any:
-    """Do what the admitted ``function`` does for plain data."""
+def call(function: Any, arguments: Any, spend: _Spend) -> Any:
+    """Do what the admitted ``function`` does for plain data; ``spend`` is told the bytes of memory before it does."""
     if not isinstance(function, Global) or not isinstance(arguments, tuple):
         raise UnsafePickleError("it calls something that is not an admitted function")
-    return _CALLS[function.role](arguments)
+    spend(ARRAY_BYTES)
+    return _CALLS[function.role](arguments, spend)
 
 
-def _call_reconstruct(arguments: tuple[Any, ...]) -> PendingArray:
+def _call_reconstruct(arguments: tuple[Any, ...], spend: _Spend) -> PendingArray:
     # The call's own shape is a placeholder; the real one comes with the state. Taking it would allocate.
     if not isinstance(arguments[0], Global) or arguments[0].role != "ndarray":
         raise UnsafePickleError("it rebuilds something that is no numpy array")
     return PendingArray()
 
 
-def _call_dtype(arguments: tuple[Any, ...]) -> DType:
+def _call_dtype(arguments: tuple[Any, ...], spend: _Spend) -> DType:
     spec = arguments[0]
     if isinstance(spec, bytes):
         spec = spec.decode("ascii")
@@ -127,47 +141,55 @@ def _call_dtype(arguments: tuple[Any, ...]) -> DType:
     return DType(spec)
 
 
-def _call_frombuffer(arguments: tuple[Any, ...]) -> NDArray[Any]:
+def _call_frombuffer(arguments: tuple[Any, ...], spend: _Spend) -> NDArray[Any]:
     buffer, dtype, shape, order = arguments
-    return _array(buffer, dtype, shape, fortran=order == "F")
+    return _array(buffer, dtype, shape, fortran=isinstance(order, str) and order == "F")
 
 
-def _call_encode(arguments: tuple[Any, ...]) -> bytes:
+def _call_encode(arguments: tuple[Any, ...], spend: _Spend) -> bytes:
     text, encoding = arguments
     if not isinstance(text, str) or not isinstance(encoding, str) or encoding not in ("latin1", "latin-1"):
         raise UnsafePickleError(f"it encodes {type(text).__name__} as {shown(encoding)}; only latin1 is admitted")
+    spend(len(text))
     return text.encode("latin-1")
 
 
-def _call_bytes(arguments: tuple[Any, ...]) -> bytes:
+def _call_bytes(arguments: tuple[Any, ...], spend: _Spend) -> bytes:
     # bytes(n) would allocate n bytes, so only the empty call is admitted.
     if arguments:
         raise UnsafePickleError("it calls bytes with an argument")
     return b""
 
 
-def _call_tuple(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+def _call_tuple(arguments: tuple[Any, ...], spend: _Spend) -> tuple[Any, ...]:
     (items,) = arguments or ((),)
     if not isinstance(items, list | tuple):
         raise UnsafePickleError("it makes a tuple of something that is no list")
+    spend(_POINTER_BYTES * len(items))
     return tuple(items)
 
 
-def _call_dict(arguments: tuple[Any, ...]) -> dict[str, Any]:
+def _call_dict(arguments: tuple[Any, ...], spend: _Spend) -> dict[str, Any]:
     (pairs,) = arguments or ((),)
+    if not isinstance(pairs, list | tuple):
+        raise UnsafePickleError("it makes a dict of something that is no list of pairs")
+    spend(_ENTRY_BYTES * len(pairs))
     result: dict[str, Any] = {}
-    for key, value in pairs:
+    for pair in pairs:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise DamagedPickleError("a dict is made of something that is no list of pairs")
+        key, value = pair
         if not isinstance(key, str):
             raise DamagedPickleError(f"a key of a dict is no string but {type(key).__name__}")
         result[key] = value
     return result
 
 
-def _refuse_ndarray(arguments: tuple[Any, ...]) -> Any:
+def _refuse_ndarray(arguments: tuple[Any, ...], spend: _Spend) -> Any:
     raise UnsafePickleError("it calls numpy.ndarray directly, which would allocate from an unchecked header")
 
 
-_CALLS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
+_CALLS: dict[str, Callable[[tuple[Any, ...], _Spend], Any]] = {
     "reconstruct": _call_reconstruct,
     "dtype": _call_dtype,
     "frombuffer": _call_frombuffer,

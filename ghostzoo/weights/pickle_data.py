@@ -4,22 +4,30 @@ A pickle is a program for a small stack machine. This module runs that machine w
 needs, and represents the few global names that a numpy array needs by inert tokens; any other instruction or name is an
 error. Python's own ``pickle`` is not used: even with a restricted ``find_class`` it allocates from unchecked headers.
 
-What a hostile file can cost is bounded too: the number of instructions, and what calls may make of parts that the file
-holds once and refers to many times.
+What a hostile file can cost is bounded too: the number of instructions, and the bytes of memory of all that they make,
+which are charged against a budget in proportion to the file's size.
 """
 
 from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable
+from sys import getsizeof
 from typing import Any
 
-from .pickle_calls import DamagedPickleError, DType, PendingArray, UnsafePickleError, admit, call, shown
+from .pickle_calls import ARRAY_BYTES, DamagedPickleError, DType, PendingArray, UnsafePickleError, admit, call, shown
 
 __all__ = ["MAX_INSTRUCTIONS", "DamagedPickleError", "UnsafePickleError", "load_pickle_data"]
 
 MAX_INSTRUCTIONS = 1_000_000
-"""A weight file of the catalog has some 20,000; each may cost 100 bytes of memory for one byte of file."""
+"""A weight file of the catalog has some 20,000."""
+
+_BUDGET_BYTES = 16 * 2**20
+"""For objects, whatever the file's size; those of a weight file of the catalog take 1 MB."""
+_BUDGET_FACTOR = 2
+"""Bytes besides for each byte of the file: protocol 2 holds an array's bytes as text, which is encoded."""
+_SLOT_BYTES = 9
+"""A place on the stack: a pointer, and the eighth by which a list grows ahead."""
 
 
 class _Mark:
@@ -32,13 +40,13 @@ _MARK = _Mark()
 def load_pickle_data(data: bytes) -> Any:
     """Return the object that the pickle ``data`` describes: dicts with string keys, lists, tuples, scalars, arrays.
 
-    Arrays are read-only. No memory is taken that ``data`` does not fill.
+    Arrays are read-only. All that is made takes at most twice the memory of ``data`` and 16 MiB.
 
     Raises:
         UnsafePickleError: an instruction or global name outside plain data, or more work than plain data needs.
         DamagedPickleError: truncated or inconsistent data.
     """
-    machine = _Machine(len(data))
+    machine = _Machine(_BUDGET_BYTES + _BUDGET_FACTOR * len(data))
     try:
         for count, (opcode, argument, position) in enumerate(pickletools.genops(data)):
             if count == MAX_INSTRUCTIONS:
@@ -49,6 +57,7 @@ def load_pickle_data(data: bytes) -> Any:
                     f"pickle instruction {opcode.name}{'' if argument is None else f' of {shown(argument)}'} "
                     f"at byte {position} is not needed for weights and is not admitted"
                 )
+            machine.spend(_SLOT_BYTES)
             instruction(machine, argument)
     except (UnsafePickleError, DamagedPickleError):
         raise
@@ -67,11 +76,16 @@ class _Machine:
         self.pending_arrays = 0
         self._budget = budget
 
-    def spend(self, items: int) -> None:
-        """Count what calls copy: honest data makes each part from bytes of its own, so never more than the file."""
-        self._budget -= items
+    def spend(self, size: int) -> None:
+        """Charge ``size`` bytes of memory. What is let go of is not given back: honest data makes each part once."""
+        self._budget -= size
         if self._budget < 0:
-            raise UnsafePickleError("it makes more of its contents than the file holds")
+            raise UnsafePickleError("it makes far more of its contents than the file holds")
+
+    def push(self, value: Any) -> None:
+        """Push a new object and charge it."""
+        self.spend(getsizeof(value))
+        self.stack.append(value)
 
     def pop_to_mark(self) -> list[Any]:
         position = len(self.stack) - 1
@@ -89,15 +103,20 @@ def _push(value: Any) -> Callable[[_Machine, Any], None]:
 
 
 def _push_argument(machine: _Machine, argument: Any) -> None:
-    machine.stack.append(argument)
+    machine.push(argument)
 
 
 def _push_new(factory: Callable[[], Any]) -> Callable[[_Machine, Any], None]:
-    return lambda machine, argument: machine.stack.append(factory())
+    return lambda machine, argument: machine.push(factory())
 
 
 def _put(machine: _Machine, argument: Any) -> None:
+    # Writers count from 0. Numbers chosen freely could all have one hash, and each would be compared with all others.
+    if not 0 <= argument <= MAX_INSTRUCTIONS:
+        raise DamagedPickleError("the pickle is damaged (a number in its memo is out of range)")
+    before = getsizeof(machine.memo)
     value = machine.memo[argument] = machine.stack[-1]
+    machine.spend(getsizeof(argument) + getsizeof(machine.memo) - before)
     if isinstance(value, PendingArray):
         value.places.append(argument)
 
@@ -112,82 +131,88 @@ def _get(machine: _Machine, argument: Any) -> None:
 
 def _push_bytes(machine: _Machine, argument: Any) -> None:
     # Protocol 1 and 2 strings of Python 2 come as str; they are bytes by nature.
-    machine.stack.append(argument.encode("latin-1") if isinstance(argument, str) else bytes(argument))
+    machine.push(argument.encode("latin-1") if isinstance(argument, str) else bytes(argument))
 
 
 def _tuple_of(count: int) -> Callable[[_Machine, Any], None]:
     def make(machine: _Machine, argument: Any) -> None:
         if len(machine.stack) < count:
             raise DamagedPickleError("the pickle is damaged (the stack is empty)")
-        machine.stack[-count:] = [tuple(machine.stack[-count:])]
+        items = tuple(machine.stack[-count:])
+        del machine.stack[-count:]
+        machine.push(items)
 
     return make
 
 
 def _tuple_from_mark(machine: _Machine, argument: Any) -> None:
-    machine.stack.append(tuple(machine.pop_to_mark()))
+    machine.push(tuple(machine.pop_to_mark()))
 
 
 def _list_from_mark(machine: _Machine, argument: Any) -> None:
-    machine.stack.append(machine.pop_to_mark())
+    machine.push(machine.pop_to_mark())
 
 
 def _dict_from_mark(machine: _Machine, argument: Any) -> None:
     items = machine.pop_to_mark()
-    machine.stack.append({})
-    _update(machine.stack[-1], items)
+    machine.push({})
+    _update(machine, items)
 
 
 def _set_items(machine: _Machine, argument: Any) -> None:
     items = machine.pop_to_mark()
-    _update(machine.stack[-1], items)
+    _update(machine, items)
 
 
 def _set_item(machine: _Machine, argument: Any) -> None:
     value, key = machine.stack.pop(), machine.stack.pop()
-    _update(machine.stack[-1], [key, value])
+    _update(machine, [key, value])
 
 
-def _update(target: Any, items: list[Any]) -> None:
+def _update(machine: _Machine, items: list[Any]) -> None:
+    target = machine.stack[-1]
     if not isinstance(target, dict) or len(items) % 2:
         raise DamagedPickleError("the pickle is damaged (items for something that is no dict)")
+    before = getsizeof(target)
     for key, value in zip(items[::2], items[1::2], strict=True):
         if not isinstance(key, str):
             raise DamagedPickleError(f"a key of a dict is no string but {type(key).__name__}")
         target[key] = value
+    machine.spend(getsizeof(target) - before)
 
 
 def _append(machine: _Machine, argument: Any) -> None:
     value = machine.stack.pop()
-    _extend(machine.stack[-1], [value])
+    _extend(machine, [value])
 
 
 def _appends(machine: _Machine, argument: Any) -> None:
     items = machine.pop_to_mark()
-    _extend(machine.stack[-1], items)
+    _extend(machine, items)
 
 
-def _extend(target: Any, items: list[Any]) -> None:
+def _extend(machine: _Machine, items: list[Any]) -> None:
+    target = machine.stack[-1]
     if not isinstance(target, list):
         raise DamagedPickleError("the pickle is damaged (items for something that is no list)")
+    before = getsizeof(target)
     target.extend(items)
+    machine.spend(getsizeof(target) - before)
 
 
 def _global(machine: _Machine, argument: Any) -> None:
     module, _, name = argument.partition(" ")
-    machine.stack.append(admit(module, name))
+    machine.push(admit(module, name))
 
 
 def _stack_global(machine: _Machine, argument: Any) -> None:
     name, module = machine.stack.pop(), machine.stack.pop()
-    machine.stack.append(admit(module, name))
+    machine.push(admit(module, name))
 
 
 def _reduce(machine: _Machine, argument: Any) -> None:
     arguments, function = machine.stack.pop(), machine.stack.pop()
-    if isinstance(arguments, tuple) and arguments and isinstance(arguments[0], str | list | tuple):
-        machine.spend(len(arguments[0]))
-    result = call(function, arguments)
+    result = call(function, arguments, machine.spend)
     machine.pending_arrays += isinstance(result, PendingArray)
     machine.stack.append(result)
 
@@ -197,6 +222,7 @@ def _build(machine: _Machine, argument: Any) -> None:
     if isinstance(target, DType):
         target.set_state(state)
     elif isinstance(target, PendingArray):
+        machine.spend(ARRAY_BYTES)
         array = machine.stack[-1] = target.fill(state)
         machine.pending_arrays -= 1
         for place in target.places:

@@ -14,8 +14,10 @@ from typing import Any
 
 from ..errors import WeightsError
 
-MAX_PROGRAM_BYTES = 16 * 2**20
-"""The program of a GhostNet has less than 1 MB."""
+MAX_PROGRAM_BYTES = 4 * 2**20
+"""The program of a GhostNet has less than 1 MB; parsed, it takes up to fifty times its size."""
+MAX_OPERATORS = 10_000
+"""Of a program; that of a GhostNet has some 600."""
 
 _COMPUTING = frozenset(
     {
@@ -30,6 +32,10 @@ _COMPUTING = frozenset(
 _MAX_SHOWN = 60
 # Version, number of LoD levels, version of the tensor, bytes of its description; then the description, then the data.
 _TENSOR_HEADER = struct.Struct("<IQIi")
+_MAX_TENSORS = 10_000
+_MAX_DIMENSIONS = 8
+_MAX_DESCRIPTION_BYTES = 128
+"""A kind, and a side of up to 10 bytes for each dimension."""
 
 
 def check_operators(names: Iterable[str]) -> None:
@@ -44,6 +50,16 @@ def check_operators(names: Iterable[str]) -> None:
         raise WeightsError(f"its program has operators that a GhostNet does not need and that are not run: {shown}.")
 
 
+def check_count(operators: int) -> None:
+    """Check the number of a program's operators.
+
+    Raises:
+        WeightsError: there are more than any GhostNet has.
+    """
+    if operators > MAX_OPERATORS:
+        raise WeightsError(f"its program has {operators} operators, more than the {MAX_OPERATORS} that are read.")
+
+
 def json_operators(content: Any) -> list[Any]:
     """Return the operators of a parsed program of Paddle 3, checked.
 
@@ -54,6 +70,7 @@ def json_operators(content: Any) -> list[Any]:
     (region,) = content["program"]["regions"]
     (block,) = region["blocks"]
     operators: list[Any] = block["ops"]
+    check_count(len(operators))
     # An operator's name follows the number of its dialect: "1.conv2d". Those with regions are control flow.
     check_operators(name.partition(".")[2] or name for name in (operator["#"] for operator in operators))
     if any("regions" in operator for operator in operators):
@@ -89,16 +106,22 @@ def check_params(data: bytes) -> None:
     """
     from paddle.base.proto import framework_pb2
 
-    position = 0
+    position = count = 0
     try:
         while position < len(data):
+            count += 1
+            if count > _MAX_TENSORS:
+                raise ValueError(f"it has more than {_MAX_TENSORS} tensors")
             version, levels, tensor_version, description_size = _TENSOR_HEADER.unpack_from(data, position)
-            if (version, levels, tensor_version) != (0, 0, 0) or description_size < 0:
+            is_tensor = (version, levels, tensor_version) == (0, 0, 0)
+            if not is_tensor or not 0 <= description_size <= _MAX_DESCRIPTION_BYTES:
                 raise ValueError(f"no tensor starts at byte {position}")
             position += _TENSOR_HEADER.size
             description = framework_pb2.VarType.TensorDesc.FromString(data[position : position + description_size])
             if description.data_type != framework_pb2.VarType.FP32 or any(side < 0 for side in description.dims):
                 raise ValueError(f"the tensor before byte {position} is not of float32")
+            if len(description.dims) > _MAX_DIMENSIONS:
+                raise ValueError(f"the tensor before byte {position} has {len(description.dims)} dimensions")
             position += description_size + 4 * math.prod(description.dims)
         if not data:
             raise ValueError("there are none")

@@ -206,6 +206,16 @@ def test_the_report_is_written_whole(classifier: Classifier, data: Path, tmp_pat
         assert picture.std() > 10
 
 
+def test_the_report_holds_no_formulas(classifier: Classifier, data: Path, tmp_path: Path) -> None:
+    result = evaluate(classifier, open_labelled(data, classifier.bundle.labels))
+    labels = (ClassLabel("=1+1"), *result.labels[1:])
+    write_report(replace(result, labels=labels), tmp_path / "report")
+    with (tmp_path / "report" / "classes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["label"] == "'=1+1"
+    assert rows[1]["label"] == "class-3"
+
+
 def test_a_report_folder_that_cannot_be_made_is_one_error(classifier: Classifier, data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     result = evaluate(classifier, open_labelled(data, classifier.bundle.labels))

@@ -302,6 +302,15 @@ def test_processes_write_one_lock_file(tmp_path: Path) -> None:
     processes = [subprocess.Popen([sys.executable, "-c", script, str(lock), str(n)], cwd=ROOT) for n in range(3)]
     assert [process.wait() for process in processes] == [0] * 3
     assert len(read_lock(lock)) == 15
+    assert [path.name for path in tmp_path.iterdir()] == ["hub.lock.json"]
+
+
+def test_where_nothing_can_be_locked_nothing_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("GHOSTZOO_CACHE", str(tmp_path / "file"))
+    with pytest.raises(PublishError, match=r"not recorded.*set GHOSTZOO_CACHE"):
+        record("a", Pin("zoo/a", "0" * 40, "f" * 64), tmp_path / "hub.lock.json")
+    assert not (tmp_path / "hub.lock.json").exists()
 
 
 def test_a_lock_file_that_cannot_be_written(tmp_path: Path) -> None:

@@ -1,0 +1,131 @@
+"""Folders appear whole or not at all, and what a killed writer left is put right by whoever comes next.
+
+A writer fills ``.NAME-<12 hexadecimal digits>.tmp`` beside the folder NAME and holds the lock in it while it lives.
+Two renames replace a folder: the old one into the scratch folder, the new one out of it. No call of
+Python's exchanges two folders on all systems, so a writer that is killed between them leaves none, and the old one in
+the scratch folder: from there it is put back.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+_LOCK, _NEW, _OLD = "lock", "new", "old"
+_SCRATCH = re.compile(r"\.(.+)-[0-9a-f]{12}\.tmp", re.DOTALL)
+_ATTEMPTS = 10
+
+_log = logging.getLogger("ghostzoo")
+
+
+@contextmanager
+def replaced(out: Path) -> Iterator[Path]:
+    """Yield the path of a folder to make; at the end it becomes ``out``, in the place of what is there.
+
+    If the block raises, ``out`` stays as it was.
+
+    Raises:
+        OSError: nothing can be written there; ``out`` is as it was.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch, lock = _scratch_beside(out)
+    try:
+        yield scratch / _NEW
+        if os.path.lexists(out):
+            out.rename(scratch / _OLD)
+        (scratch / _NEW).rename(out)
+    finally:
+        _settle(scratch, out, lock)
+
+
+def recover(parent: Path, name: str | None = None) -> None:
+    """Put back and clear away what killed writers left in ``parent``; leave alone what living ones are at.
+
+    Args:
+        parent: the folder; one that cannot be read or written stays as it is.
+        name: of the one folder in it that this is about; all of them by default.
+    """
+    try:
+        with os.scandir(parent) as entries:
+            matches = [match for entry in entries if (match := _SCRATCH.fullmatch(entry.name))]
+    except (OSError, ValueError):
+        return
+    found = [(parent / match[0], match[1]) for match in matches if name in (None, match[1])]
+    if not found:
+        return
+    from filelock import FileLock  # opening a model that is there should not wait for it
+
+    for folder, out in found:
+        if not _is_own(folder):
+            continue
+        try:
+            if not (folder / _LOCK).is_file():
+                folder.rmdir()  # its writer has not come to lock it; if it lives, it takes another
+                continue
+            lock = FileLock(folder / _LOCK)
+            lock.acquire(timeout=0)
+        except (OSError, NotImplementedError):  # held, or nothing can be locked here
+            continue
+        _settle(folder, parent / out, lock)
+
+
+def restore(folder: Path) -> None:
+    """Put ``folder`` back if it is not there because a writer was killed while it replaced it."""
+    if not os.path.lexists(folder):
+        recover(folder.parent, folder.name)
+
+
+def _scratch_beside(out: Path) -> tuple[Path, BaseFileLock]:
+    from filelock import FileLock, Timeout
+
+    for _ in range(_ATTEMPTS):
+        scratch = out.with_name(f".{out.name}-{secrets.token_hex(6)}.tmp")
+        scratch.mkdir(mode=0o700)
+        lock = FileLock(scratch / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, FileNotFoundError):  # another process took it for a killed one's
+            continue
+        except (OSError, NotImplementedError) as error:
+            _log.info("%s cannot be locked (%s), so nobody clears it away if this process is killed.", scratch, error)
+            return scratch, lock
+        if (scratch / _LOCK).exists():
+            return scratch, lock
+        lock.release()
+    raise TimeoutError("other processes keep clearing away its scratch folders")
+
+
+def _settle(scratch: Path, out: Path, lock: BaseFileLock) -> None:
+    """Put back what was moved aside if nothing took its place, and remove the scratch folder."""
+    old = scratch / _OLD
+    try:
+        if os.path.lexists(old) and not os.path.lexists(out):
+            old.rename(out)
+            _log.info("%s is back as it was before it was to be replaced.", out)
+    except OSError as error:
+        _log.warning("%s cannot be put back (%s); it is in %s.", out, error, old)
+        lock.release()
+        return
+    shutil.rmtree(scratch, ignore_errors=True)
+    lock.release()
+    shutil.rmtree(scratch, ignore_errors=True)  # Windows removes no file that is open
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether this user made the folder: in a place where all may write, a strange one could hold traps."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and (os.name == "nt" or found.st_uid == os.geteuid())
