@@ -21,7 +21,7 @@ from .. import __version__
 from ..errors import GhostZooError
 from . import classify, models, operation, paddle
 from .access import REQUEST_ID, AccessMiddleware
-from .classify import json_response
+from .answers import json_response
 from .documentation import DESCRIPTION, document, is_part
 from .failures import RequestError, as_request_error
 from .open_inference import rest

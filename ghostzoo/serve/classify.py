@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -15,18 +14,29 @@ from fastapi.responses import Response
 
 from ..errors import ImageError
 from ..predictions import softmax, top_predictions
-from .body import FEW_VALUES, body_of, parse_form, parse_json
+from .answers import json_response
+from .body import aside, body_of
 from .documentation import CLASSIFY_BODY, QUERY, failures
 from .failures import RequestError, bad_request, too_large
 from .jobs import Answer, Source
+from .memory import Hold
+from .parsing import FEW_VALUES, read_form, read_json
 from .repository import EngineLane
-from .schemas import ClassifyRequest, ClassifyResponse, ErrorResponse, ImageRequest, decode_base64, parse_top_k
+from .schemas import (
+    ClassifyRequest,
+    ClassifyResponse,
+    ErrorResponse,
+    ImageRequest,
+    decode_base64,
+    decoding_bytes,
+    parse_top_k,
+)
 from .service import Exchange, Service
 
 router = APIRouter(tags=["classify"])
 
-Hold = Callable[[int], None]
-"""Counts so many more bytes as this request's."""
+_VALUES_OF_IMAGE = 100
+"""In JSON, of each image."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +84,11 @@ async def classify(request: Request) -> Response:
     return json_response(content, HTTPStatus.UNPROCESSABLE_ENTITY if failed else HTTPStatus.OK)
 
 
-def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(json.dumps(content, ensure_ascii=False, allow_nan=False), status, headers, "application/json")
-
-
 async def _read_call(request: Request, service: Service, body: bytes, hold: Hold) -> ClassifyCall:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    max_images = service.options.limits.max_images
     query: Mapping[str, str] = request.query_params if request.scope["query_string"] else {}
     if kind == "multipart/form-data":
-        fields, files = parse_form(request.headers["content-type"], body, max_images)
+        fields, files = await read_form(request, service, body, hold)
         if not files:
             raise bad_request("The form has no file; send images as its files.")
         return _from_parameters({**query, **fields}, [name for name, _ in files], [data for _, data in files])
@@ -112,9 +117,11 @@ def _from_parameters(parameters: Mapping[str, str], names: list[str], sources: l
 
 async def _from_json(request: Request, service: Service, body: bytes, hold: Hold) -> ClassifyCall:
     max_images = service.options.limits.max_images
-    content = parse_json(ClassifyRequest, body, FEW_VALUES * (max_images + 1))
+    values = FEW_VALUES + _VALUES_OF_IMAGE * max_images
+    content = await read_json(request, service, ClassifyRequest, body, hold, values=values)
     if len(content.images) > max_images:
         raise too_large(f"More than {max_images} images were sent in one call; send them in several.")
+    hold(decoding_bytes(image.base64 or "" for image in content.images))
     left = service.options.limits.max_body_bytes
 
     def count(size: int) -> None:
@@ -141,7 +148,8 @@ async def _source(image: ImageRequest, service: Service, request: Request, hold:
     if image.url is not None:
         return await fetch(image.url, service, request, hold)
     try:
-        data = decode_base64(image.base64 or "")
+        text = image.base64 or ""
+        data = await aside(request, service, len(text), decode_base64, text)
     except RequestError as error:
         return ImageError(name, str(error))
     hold(len(data))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable
-from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -21,24 +21,44 @@ _DISCARD_SECONDS = 1.0
 _AT_ONCE = 64 * 1024
 """Bytes that are held back for one turn of the event loop at most."""
 
+WRITE_SECONDS = 20.0
+_LEAST_TAKEN = 16 * 1024
+"""Bytes that a client has to take in within the time for writing, if there are so many."""
+_STOPPING_SECONDS = 5.0
+"""The time for writing once the server stops."""
+
+_BEGINNING = b"HTTP/1.1 "
+"""Of all answers."""
+_LOOK_SECONDS = 0.25
+
 
 class OneWrite:
-    """A transport that sends at once what is written in one turn of the event loop.
+    """A transport that sends at once what is written in one turn of the event loop, and waits for no client forever.
 
     uvicorn writes the head and the body of an answer one after the other, each with a system call and a packet of its
     own, which are a tenth of what a small request takes.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, write_timeout: float) -> None:
         self._transport = transport
         self._loop = loop
         self._parts: list[bytes] = []
         self._size = 0
         self._ended = False
+        self._begun = 0
+        self._written = 0
+        self._taken = 0
+        """Of what was written, at ``_since``."""
+        self._since = 0.0
+        """When nothing was waiting, or at the last look."""
+        self._write_timeout = write_timeout
+        self._look: asyncio.TimerHandle | None = None
 
     def write(self, data: bytes) -> None:
         if self._ended:
             return
+        if self._begun:
+            data, self._begun = data[self._begun :], 0
         if not self._parts:
             self._loop.call_soon(self._flush)
         self._parts.append(data)
@@ -57,22 +77,79 @@ class OneWrite:
         if self._transport.can_write_eof():
             self._transport.write_eof()
 
+    def begin(self) -> None:
+        """Send what the next answer begins with. A client that has closed its socket, and not its sending side alone,
+        takes no more data: only by its refusal can one be told from the other, see ``is_refused``."""
+        if not self.is_closing():
+            self._flush()
+            self._begun = len(_BEGINNING)
+            self._transport.write(_BEGINNING)
+            self._written += self._begun
+
+    def is_refused(self) -> bool:
+        connection: socket.socket = self._transport.get_extra_info("socket")
+        return connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
+    def hurry(self, write_timeout: float) -> None:
+        """Shorten the time in which a client has to take in something, from now on."""
+        self._write_timeout = min(write_timeout, self._write_timeout)
+        if self._look is not None:
+            self.release()
+            self._note(self._transport.get_write_buffer_size())
+            self._look_later()
+
     def is_closing(self) -> bool:
         return self._ended or self._transport.is_closing()
 
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def release(self) -> None:
+        """Look at the connection no more."""
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+
     def _flush(self) -> None:
         if self._parts:
+            if not self._transport.get_write_buffer_size():
+                self._note(0)
             self._transport.write(b"".join(self._parts))
             self._parts.clear()
+            self._written += self._size
             self._size = 0
+            if self._look is None and self._transport.get_write_buffer_size():
+                self._look_later()
+
+    def _note(self, waiting: int) -> None:
+        self._taken = self._written - waiting
+        self._since = self._loop.time()
+
+    def _look_later(self) -> None:
+        self._look = self._loop.call_at(self._since + self._write_timeout, self._check)
+
+    def _check(self) -> None:
+        self._look = None
+        waiting = self._transport.get_write_buffer_size()
+        if not waiting:
+            return
+        if self._loop.time() >= self._since + self._write_timeout:
+            if self._written - waiting - self._taken < _LEAST_TAKEN:
+                self._transport.abort()
+                return
+            self._note(waiting)
+        self._look_later()
 
 
-def limited_protocol(max_header_bytes: int, on_refusal: Callable[[int], str]) -> type[HttpToolsProtocol]:
+def limited_protocol(
+    max_header_bytes: int, on_refusal: Callable[[int], str], write_timeout: float = WRITE_SECONDS
+) -> type[HttpToolsProtocol]:
     """Return a protocol for uvicorn that answers 431 to larger headers and 408 to slow ones.
 
     Args:
         max_header_bytes: the limit.
         on_refusal: is told the status of each such answer, and returns the id that the answer bears.
+        write_timeout: seconds after which a connection is dropped whose client takes in next to nothing.
     """
 
     class LimitedProtocol(HttpToolsProtocol):
@@ -83,12 +160,37 @@ def limited_protocol(max_header_bytes: int, on_refusal: Callable[[int], str]) ->
         _trailing_bytes = 0
         """What came since the last of its body."""
         _refused = False
+        _is_last = False
+        """Whether the client has said that it sends no more requests."""
         _timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self.transport = OneWrite(transport, self.loop)  # type: ignore[assignment]
+            self._out = OneWrite(transport, self.loop, write_timeout)
+            self.transport = self._out  # type: ignore[assignment]
             self._start_timer(self._too_slow)
+
+        def eof_received(self) -> bool:  # type: ignore[override]
+            """The client sends no more; if it has sent a whole request, it may still want the answer."""
+            whole = self._header_bytes == 0 and not self._refused
+            if not whole or self.cycle is None or self.cycle.response_complete:
+                return False
+            self._is_last = True
+            if not self.cycle.response_started and not self.pipeline:
+                self._out.begin()
+                self._start_timer(self._look_for_client, _LOOK_SECONDS)
+            return True
+
+        def _look_for_client(self) -> None:
+            self._stop_timer()
+            if self._out.is_refused():
+                self._out.abort()
+            elif not self.cycle.response_started:
+                self._start_timer(self._look_for_client, _LOOK_SECONDS)
+
+        def shutdown(self) -> None:
+            super().shutdown()
+            self._out.hurry(_STOPPING_SECONDS)
 
         def data_received(self, data: bytes) -> None:
             if self._refused:
@@ -139,6 +241,8 @@ def limited_protocol(max_header_bytes: int, on_refusal: Callable[[int], str]) ->
             super().on_response_complete()
             if self._header_bytes < 0 and self._is_answered:
                 self._start_timer(self._close)  # what is left of the body of an answered request
+            elif self._is_last and self._is_answered:
+                self._close()
 
         @property
         def _is_answered(self) -> bool:
@@ -146,6 +250,7 @@ def limited_protocol(max_header_bytes: int, on_refusal: Callable[[int], str]) ->
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
+            self._out.release()
             super().connection_lost(exc)
 
         def _tell(self, size: int) -> None:
@@ -192,7 +297,7 @@ def limited_protocol(max_header_bytes: int, on_refusal: Callable[[int], str]) ->
                 f"{REQUEST_ID}: {on_refusal(status)}\r\n"
                 f"content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}".encode()
             )
-            cast(OneWrite, self.transport).end()
+            self._out.end()
             self._start_timer(self._close, _DISCARD_SECONDS)
 
     return LimitedProtocol

@@ -69,6 +69,8 @@ class ServeOptions:
     """Images that may wait; a request beyond it is refused with 503."""
     deadline: float = 30.0
     """Seconds for one request, from its first byte to its answer."""
+    write_timeout: float = 20.0
+    """Seconds in which a client has to take in 16 KiB of an answer, or what is left of it; else it is dropped."""
     drain_timeout: float = 30.0
     """Seconds that accepted requests have left after SIGTERM."""
     api_key: str | None = None
@@ -85,8 +87,10 @@ class ServeOptions:
         for name in ("workers", "max_batch", "queue_size"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} must be at least 1, not {getattr(self, name)!r}.")
-        if self.max_delay < 0 or self.deadline <= 0 or self.drain_timeout < 0:
-            raise OptionError("max_delay and drain_timeout must not be negative, and deadline must be above zero.")
+        if self.max_delay < 0 or self.drain_timeout < 0:
+            raise OptionError("max_delay and drain_timeout must not be negative.")
+        if self.deadline <= 0 or self.write_timeout <= 0:
+            raise OptionError("deadline and write_timeout must be above zero.")
         if self.queue_size < self.limits.max_images:
             raise OptionError(
                 f"queue_size ({self.queue_size}) must be at least max_images ({self.limits.max_images}), "

@@ -15,13 +15,16 @@ from pydantic import BaseModel, Field, StringConstraints
 from ..errors import GhostZooError, ImageError
 from ..images.reading import is_url
 from ..predictions import SCORE_DECIMALS, Prediction, softmax, top_predictions
-from .body import body_of, parse_json
-from .classify import fetch, json_response
+from .answers import json_response
+from .body import aside, body_of
+from .classify import fetch
 from .documentation import SMALL_GIF, failures
 from .failures import RequestError, as_request_error, bad_request, unprocessable
 from .jobs import Source
+from .memory import Hold
+from .parsing import read_json
 from .repository import EngineLane
-from .schemas import MAX_TOP_K, decode_base64
+from .schemas import MAX_TOP_K, decode_base64, decoding_bytes
 from .service import Service
 
 PIPELINE_NAME = "imagenet"
@@ -97,11 +100,11 @@ async def paddlex(request: Request) -> Response:
     try:
         service: Service = request.app.state.service
         async with body_of(request, service) as body:
-            content = parse_json(PaddlexRequest, body)
             with service.memory.held() as hold:
+                content = await read_json(request, service, PaddlexRequest, body, hold)
                 image = await fetch(content.image, service, request, hold) if is_url(content.image) else content.image
                 lane = service.repository.get().lane(None)
-                found = await _classify(request, lane, image, content.topk)
+                found = await _classify(request, lane, image, content.topk, hold)
     except (RequestError, GhostZooError) as error:
         known = as_request_error(error)
         failure = {"logId": log_id, "errorCode": known.status, "errorMsg": str(known)}
@@ -123,15 +126,18 @@ async def pipeline(request: Request, name: str) -> Response:
     try:
         service: Service = request.app.state.service
         async with body_of(request, service) as body:
-            content = parse_json(PipelineRequest, body)
-            if len(content.key) != len(content.value):
-                raise bad_request(f"There are {len(content.key)} keys and {len(content.value)} values; send as many.")
-            feeds = dict(zip(content.key, content.value, strict=True))
-            if "image" not in feeds:
-                raise bad_request("There is no key 'image'; send the image under it.")
-            wanted = None if name == PIPELINE_NAME and name not in service.repository.names else name
-            lane = service.repository.get(wanted).lane(None)
-            (best,) = await _classify(request, lane, feeds["image"], 1)
+            with service.memory.held() as hold:
+                content = await read_json(request, service, PipelineRequest, body, hold)
+                if len(content.key) != len(content.value):
+                    raise bad_request(
+                        f"There are {len(content.key)} keys and {len(content.value)} values; send as many."
+                    )
+                feeds = dict(zip(content.key, content.value, strict=True))
+                if "image" not in feeds:
+                    raise bad_request("There is no key 'image'; send the image under it.")
+                wanted = None if name == PIPELINE_NAME and name not in service.repository.names else name
+                lane = service.repository.get(wanted).lane(None)
+                (best,) = await _classify(request, lane, feeds["image"], 1, hold)
     except (RequestError, GhostZooError) as error:
         known = as_request_error(error)
         failure = {"err_no": known.status, "err_msg": str(known), "key": [], "value": [], "tensors": []}
@@ -140,9 +146,16 @@ async def pipeline(request: Request, name: str) -> Response:
     return json_response({"err_no": 0, "err_msg": "", "key": ["label", "prob"], "value": value, "tensors": []})
 
 
-async def _classify(request: Request, lane: EngineLane, image: str | Source, top_k: int) -> list[Prediction]:
+async def _classify(
+    request: Request, lane: EngineLane, image: str | Source, top_k: int, hold: Hold
+) -> list[Prediction]:
     service: Service = request.app.state.service
-    source = decode_base64(image) if isinstance(image, str) else image
+    source: Source
+    if isinstance(image, str):
+        hold(decoding_bytes([image]))
+        source = await aside(request, service, len(image), decode_base64, image)
+    else:
+        source = image
     (outcome,) = await service.classify(lane, [source], request.state.exchange)
     if isinstance(outcome, ImageError):
         raise unprocessable(f"The image cannot be read: {outcome.reason}.")

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, StringConstraints
 
-from ..body import FEW_VALUES, body_of, parse_json
-from ..classify import json_response
+from ..answers import PacedResponse, json_response
+from ..body import aside, body_of
 from ..documentation import SMALL_GIF, failures
 from ..failures import bad_request, overloaded
+from ..memory import Hold
+from ..parsing import FEW_VALUES, read_json
 from ..repository import ServedModel
-from ..schemas import decode_base64
+from ..schemas import decode_base64, decoding_bytes
 from ..service import Service
 from .inference import find_model, find_spec, infer, input_specs, model_metadata, server_metadata, with_timeout
 from .tensors import (
     BYTES,
     PIXEL_VALUES,
+    InputSpec,
     InputTensor,
     OutputTensor,
     RequestedOutput,
@@ -33,9 +36,6 @@ from .tensors import (
 )
 
 JSON_LENGTH = "inference-header-content-length"
-_PARSED_HERE = 64 * 1024
-"""Larger JSON is parsed in a thread, so that other requests do not wait for it."""
-
 Text = Annotated[str, StringConstraints(max_length=1024)]
 
 _EXAMPLE_INPUT = {"name": "images", "shape": [1], "datatype": "BYTES", "data": [SMALL_GIF]}
@@ -159,16 +159,20 @@ async def model_infer(request: Request, name: str, version: str | None = None) -
     service = _service(request)
     find_model(service, name, version)  # a wrong name is told before the body is read
     async with body_of(request, service) as body:
-        head, blob = _split(request, body)
-        while True:  # the model may be loaded anew while the body is read or parsed
+        with service.memory.held() as hold:
+            head, blob = _split(request, body, hold)
             model = find_model(service, name, version)
-            arguments = (head, blob, model, service.options.limits.max_images)
-            parsed = _parse(*arguments) if len(head) < _PARSED_HERE else await asyncio.to_thread(_parse, *arguments)
-            if find_model(service, name, version) is model:
-                break
-        content, inputs, requested = parsed
-        exchange = with_timeout(request.state.exchange, content.parameters)
-        outputs = await infer(service, model, inputs, requested, exchange)
+            specs = input_specs(model)
+            content = await _read_json(request, service, head, specs, hold)
+            hold(_decoding_bytes(content, blob))
+            max_images = service.options.limits.max_images
+            inputs = await aside(request, service, len(body), _tensors, content, blob, model, max_images)
+            model = find_model(service, name, version)  # it may have been loaded anew meanwhile
+            if input_specs(model) != specs:
+                raise overloaded(f"{model.name} was loaded anew, with inputs of another shape; send the request again.")
+            requested = [_requested(output) for output in content.outputs]
+            exchange = with_timeout(request.state.exchange, content.parameters)
+            outputs = await infer(service, model, inputs, requested, exchange)
     all_binary = not content.outputs and content.parameters.get("binary_data_output") is True
     return _render(model.name, content.id, outputs, all_binary)
 
@@ -199,11 +203,15 @@ async def unload(request: Request, name: str) -> Response:
 
 
 async def _repository_request(request: Request) -> RepositoryRequest:
-    async with body_of(request, _service(request)) as body:
-        return parse_json(RepositoryRequest, body) if body.strip() else RepositoryRequest()
+    service = _service(request)
+    async with body_of(request, service) as body:
+        if not body.strip():
+            return RepositoryRequest()
+        with service.memory.held() as hold:
+            return await read_json(request, service, RepositoryRequest, body, hold)
 
 
-def _split(request: Request, body: bytes) -> tuple[bytes, memoryview]:
+def _split(request: Request, body: bytes, hold: Hold) -> tuple[bytes, memoryview]:
     """The JSON, and the binary tensors behind it."""
     declared = request.headers.get(JSON_LENGTH)
     if declared is None:
@@ -212,14 +220,36 @@ def _split(request: Request, body: bytes) -> tuple[bytes, memoryview]:
         raise bad_request(
             f"Inference-Header-Content-Length is {declared[:40]!r}, but the body has {len(body)} bytes in all."
         )
+    hold(int(declared))
     return body[: int(declared)], memoryview(body)[int(declared) :]
 
 
-def _parse(
-    head: bytes, blob: memoryview, model: ServedModel, max_images: int
-) -> tuple[InferRequest, list[InputTensor], list[RequestedOutput]]:
-    pixels = math.prod(input_specs(model)[PIXEL_VALUES].shape[1:])
-    content = parse_json(InferRequest, head, FEW_VALUES + max_images * pixels)
+async def _read_json(
+    request: Request, service: Service, head: bytes, specs: Mapping[str, InputSpec], hold: Hold
+) -> InferRequest:
+    max_images = service.options.limits.max_images
+    *outer, _ = (max_images, *specs[PIXEL_VALUES].shape[1:])
+    return await read_json(
+        request,
+        service,
+        InferRequest,
+        head,
+        hold,
+        values=FEW_VALUES + max_images,
+        numbers=max_images * math.prod(specs[PIXEL_VALUES].shape[1:]),
+        rows=sum(math.prod(outer[:depth]) for depth in range(1, len(outer) + 1)),
+    )
+
+
+def _decoding_bytes(content: InferRequest, blob: memoryview) -> int:
+    """The bytes that encoded images take, which are copied or decoded."""
+    texts = [text for tensor in content.inputs if tensor.datatype == BYTES for text in tensor.data or []]
+    texts = [text for text in texts if isinstance(text, str)]
+    copied = len(blob) if any(tensor.datatype == BYTES for tensor in content.inputs) else 0
+    return copied + decoding_bytes(texts) + sum(map(len, texts))
+
+
+def _tensors(content: InferRequest, blob: memoryview, model: ServedModel, max_images: int) -> list[InputTensor]:
     inputs = []
     for tensor in content.inputs[:2]:
         spec = find_spec(model, tensor.name)
@@ -231,13 +261,28 @@ def _parse(
             inputs.append(from_bytes(spec, tensor.shape, elements, blob[:size]))
             blob = blob[size:]
         elif tensor.data is not None and size < 0:
-            values = [_from_text(text) for text in tensor.data] if spec.datatype == BYTES else tensor.data
+            if spec.datatype == BYTES:
+                values = [_from_text(text) for text in tensor.data]
+            else:
+                values = tensor.data
+                _check_numbers(spec, values)
             inputs.append(from_values(spec, tensor.shape, elements, values))
         else:
             raise bad_request(f"{spec.name} must have either data or the parameter binary_data_size.")
     if len(blob):
         raise bad_request(f"{len(blob)} bytes behind the request belong to no input.")
-    return content, inputs, [_requested(output) for output in content.outputs]
+    return inputs
+
+
+def _check_numbers(spec: InputSpec, values: list[Any]) -> None:
+    """NumPy gives every text the space of the longest."""
+    level = values
+    while (kinds := set(map(type, level))) == {list}:
+        level = list(chain.from_iterable(level))
+    if list in kinds:
+        raise bad_request(f"The values of {spec.name} do not form a tensor: rows differ in length.")
+    if not kinds <= {int, float}:
+        raise bad_request(f"The values of {spec.name} are not all numbers.")
 
 
 def _from_text(text: Any) -> bytes:
@@ -276,4 +321,4 @@ def _render(model: str, request_id: str | None, outputs: Sequence[OutputTensor],
         return json_response(content)
     head = json.dumps(content).encode()
     headers = {JSON_LENGTH: str(len(head))}
-    return Response(b"".join([head, *blobs]), headers=headers, media_type="application/octet-stream")
+    return PacedResponse(b"".join([head, *blobs]), headers=headers, media_type="application/octet-stream")
