@@ -90,10 +90,15 @@ class _Endpoint:
         try:
             answer = await self._route.endpoint(Request(scope, receive), **scope["path_params"])
         except (RequestError, GhostZooError) as error:
-            known = as_request_error(error)
-            headers = {} if known.retry_after is None else {"retry-after": str(known.retry_after)}
-            answer = error_response(known.status, str(known), headers)
+            answer = _answer_failure(error)
         await answer(scope, receive, send)
+
+
+def _answer_failure(error: Exception) -> Response:
+    """In a function of its own: a frame that keeps an error which has gone through it keeps the request's body, too."""
+    known = as_request_error(error)
+    headers = {} if known.retry_after is None else {"retry-after": str(known.retry_after)}
+    return error_response(known.status, str(known), headers)
 
 
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:

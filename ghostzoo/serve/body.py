@@ -30,8 +30,9 @@ _Result = TypeVar("_Result")
 
 
 @asynccontextmanager
-async def body_of(request: Request, service: Service) -> AsyncIterator[bytes]:
-    """Read the whole body, decompressed; its memory counts against the server's budget until the block ends.
+async def body_of(request: Request, service: Service) -> AsyncIterator[tuple[bytes, Hold]]:
+    """Read the whole body, decompressed; its memory counts against the server's budget until the block ends, as does
+    what the function beside it is told of.
 
     Raises:
         RequestError: it is too large, comes too slowly, breaks off, or the server's budget is used up.
@@ -40,7 +41,7 @@ async def body_of(request: Request, service: Service) -> AsyncIterator[bytes]:
         try:
             async with asyncio.timeout_at(request.state.exchange.deadline):
                 body = await _Reader(request, service, hold).read()
-            yield body
+            yield body, hold
         except TimeoutError:
             message = "The body did not arrive within the request's deadline; send it faster."
             raise RequestError(HTTPStatus.REQUEST_TIMEOUT, message) from None
@@ -64,15 +65,17 @@ class _Reader:
             if self._request.headers.get("expect", "").lower() != "100-continue":
                 await self._discard()
             raise self._too_large()
-        async for chunk in self._request.stream():
-            self._received += len(chunk)
-            if self._received > self._max_bytes or not await self._add(chunk):
-                self._body.close()
-                await self._discard()
-                raise self._too_large()
-        if self._decompressor is not None and not self._decompressor.eof:
-            raise bad_request("The compressed body breaks off; send it whole.")
-        return self._body.getvalue()
+        with self._body:
+            async for chunk in self._request.stream():
+                self._received += len(chunk)
+                if self._received > self._max_bytes or not await self._add(chunk):
+                    break
+            else:
+                if self._decompressor is not None and not self._decompressor.eof:
+                    raise bad_request("The compressed body breaks off; send it whole.")
+                return self._body.getvalue()
+        await self._discard()
+        raise self._too_large()
 
     async def _add(self, chunk: bytes) -> bool:
         """Take what was received; return whether the body still fits."""

@@ -66,11 +66,10 @@ async def classify(request: Request) -> Response:
     """
     service: Service = request.app.state.service
     exchange: Exchange = request.state.exchange
-    async with body_of(request, service) as body:
-        with service.memory.held() as hold:
-            call = await _read_call(request, service, body, hold)
-            lane = service.repository.get(call.model).lane(call.engine)
-            outcomes = await service.classify(lane, call.sources, exchange)
+    async with body_of(request, service) as (body, hold):
+        call = await _read_call(request, service, body, hold)
+        lane = service.repository.get(call.model).lane(call.engine)
+        outcomes = await service.classify(lane, call.sources, exchange)
     results = [
         {"name": name} | _result(lane, outcome, call.top_k) for name, outcome in zip(call.names, outcomes, strict=True)
     ]

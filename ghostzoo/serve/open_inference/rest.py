@@ -158,21 +158,20 @@ async def model_infer(request: Request, name: str, version: str | None = None) -
     """
     service = _service(request)
     find_model(service, name, version)  # a wrong name is told before the body is read
-    async with body_of(request, service) as body:
-        with service.memory.held() as hold:
-            head, blob = _split(request, body, hold)
-            model = find_model(service, name, version)
-            specs = input_specs(model)
-            content = await _read_json(request, service, head, specs, hold)
-            hold(_decoding_bytes(content, blob))
-            max_images = service.options.limits.max_images
-            inputs = await aside(request, service, len(body), _tensors, content, blob, model, max_images)
-            model = find_model(service, name, version)  # it may have been loaded anew meanwhile
-            if input_specs(model) != specs:
-                raise overloaded(f"{model.name} was loaded anew, with inputs of another shape; send the request again.")
-            requested = [_requested(output) for output in content.outputs]
-            exchange = with_timeout(request.state.exchange, content.parameters)
-            outputs = await infer(service, model, inputs, requested, exchange)
+    async with body_of(request, service) as (body, hold):
+        head, blob = _split(request, body, hold)
+        model = find_model(service, name, version)
+        specs = input_specs(model)
+        content = await _read_json(request, service, head, specs, hold)
+        max_images = service.options.limits.max_images
+        hold(_decoding_bytes(content, blob, max_images))
+        inputs = await aside(request, service, len(body), _tensors, content, blob, model, max_images)
+        model = find_model(service, name, version)  # it may have been loaded anew meanwhile
+        if input_specs(model) != specs:
+            raise overloaded(f"{model.name} was loaded anew, with inputs of another shape; send the request again.")
+        requested = [_requested(output) for output in content.outputs]
+        exchange = with_timeout(request.state.exchange, content.parameters)
+        outputs = await infer(service, model, inputs, requested, exchange)
     all_binary = not content.outputs and content.parameters.get("binary_data_output") is True
     return _render(model.name, content.id, outputs, all_binary)
 
@@ -204,11 +203,10 @@ async def unload(request: Request, name: str) -> Response:
 
 async def _repository_request(request: Request) -> RepositoryRequest:
     service = _service(request)
-    async with body_of(request, service) as body:
+    async with body_of(request, service) as (body, hold):
         if not body.strip():
             return RepositoryRequest()
-        with service.memory.held() as hold:
-            return await read_json(request, service, RepositoryRequest, body, hold)
+        return await read_json(request, service, RepositoryRequest, body, hold)
 
 
 def _split(request: Request, body: bytes, hold: Hold) -> tuple[bytes, memoryview]:
@@ -241,12 +239,12 @@ async def _read_json(
     )
 
 
-def _decoding_bytes(content: InferRequest, blob: memoryview) -> int:
+def _decoding_bytes(content: InferRequest, blob: memoryview, max_images: int) -> int:
     """The bytes that encoded images take, which are copied or decoded."""
-    texts = [text for tensor in content.inputs if tensor.datatype == BYTES for text in tensor.data or []]
-    texts = [text for text in texts if isinstance(text, str)]
-    copied = len(blob) if any(tensor.datatype == BYTES for tensor in content.inputs) else 0
-    return copied + decoding_bytes(texts) + sum(map(len, texts))
+    encoded = [tensor for tensor in content.inputs if tensor.datatype == BYTES]
+    values = chain.from_iterable((tensor.data or [])[:max_images] for tensor in encoded)
+    texts = [text for text in values if isinstance(text, str)]
+    return (len(blob) if encoded else 0) + decoding_bytes(texts) + sum(map(len, texts))
 
 
 def _tensors(content: InferRequest, blob: memoryview, model: ServedModel, max_images: int) -> list[InputTensor]:
@@ -261,11 +259,11 @@ def _tensors(content: InferRequest, blob: memoryview, model: ServedModel, max_im
             inputs.append(from_bytes(spec, tensor.shape, elements, blob[:size]))
             blob = blob[size:]
         elif tensor.data is not None and size < 0:
-            if spec.datatype == BYTES:
-                values = [_from_text(text) for text in tensor.data]
-            else:
-                values = tensor.data
+            values = tensor.data
+            if spec.datatype != BYTES:
                 _check_numbers(spec, values)
+            elif len(values) == elements:
+                values = [_from_text(text) for text in values]
             inputs.append(from_values(spec, tensor.shape, elements, values))
         else:
             raise bad_request(f"{spec.name} must have either data or the parameter binary_data_size.")
