@@ -37,5 +37,12 @@ async def send_parts(response: Response, content: bytes | memoryview, send: Send
 
 
 def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    return json_text_response(json_text(content), status, headers)
+
+
+def json_text(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
+def json_text_response(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return PacedResponse(text, status, headers, "application/json")

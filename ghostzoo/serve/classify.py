@@ -14,7 +14,7 @@ from fastapi.responses import Response
 
 from ..errors import ImageError
 from ..predictions import softmax, top_predictions
-from .answers import json_response
+from .answers import json_text, json_text_response
 from .body import aside, body_of
 from .documentation import CLASSIFY_BODY, QUERY, failures
 from .failures import RequestError, bad_request, too_large
@@ -35,6 +35,8 @@ from .service import Exchange, Service
 
 router = APIRouter(tags=["classify"])
 
+_CLASSES_HERE = 500
+"""Classes that are written on the event loop; more are left to a thread."""
 _VALUES_OF_IMAGE = 100
 """In JSON, of each image."""
 
@@ -70,17 +72,22 @@ async def classify(request: Request) -> Response:
         call = await _read_call(request, service, body, hold)
         lane = service.repository.get(call.model).lane(call.engine)
         outcomes = await service.classify(lane, call.sources, exchange)
-    results = [
-        {"name": name} | _result(lane, outcome, call.top_k) for name, outcome in zip(call.names, outcomes, strict=True)
-    ]
-    content = {
-        "model": lane.model,
-        "engine": lane.engine,
-        "images": results,
-        "total_ms": _ms(time.perf_counter() - exchange.started),
-    }
-    failed = all(isinstance(outcome, ImageError) for outcome in outcomes)
-    return json_response(content, HTTPStatus.UNPROCESSABLE_ENTITY if failed else HTTPStatus.OK)
+
+    def answer() -> Response:
+        # One image at a time: no other thread runs while a text is made.
+        results = (
+            json_text({"name": name} | _result(lane, outcome, call.top_k))
+            for name, outcome in zip(call.names, outcomes, strict=True)
+        )
+        images = ", ".join(results)
+        head = json_text({"model": lane.model, "engine": lane.engine})
+        total = _ms(time.perf_counter() - exchange.started)
+        text = f'{head[:-1]}, "images": [{images}], "total_ms": {total}}}'
+        return json_text_response(text, 422 if all(isinstance(each, ImageError) for each in outcomes) else 200)
+
+    if len(outcomes) * call.top_k <= _CLASSES_HERE:
+        return answer()
+    return await service.aside(answer)
 
 
 async def _read_call(request: Request, service: Service, body: bytes, hold: Hold) -> ClassifyCall:

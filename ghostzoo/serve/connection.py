@@ -27,6 +27,10 @@ _LEAST_TAKEN = 16 * 1024
 _STOPPING_SECONDS = 5.0
 """The time for writing once the server stops."""
 
+_UNSENT = 128 * 1024
+"""Bytes that the system takes beyond what is on its way. It would otherwise take megabytes at a time, for slow clients
+too, and it could not be seen whether they read."""
+
 _BEGINNING = b"HTTP/1.1 "
 """Of all answers."""
 _LOOK_SECONDS = 0.25
@@ -53,6 +57,8 @@ class OneWrite:
         """When nothing was waiting, or at the last look."""
         self._write_timeout = write_timeout
         self._look: asyncio.TimerHandle | None = None
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # not on Windows
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
     def write(self, data: bytes) -> None:
         if self._ended:
@@ -87,8 +93,12 @@ class OneWrite:
             self._written += self._begun
 
     def is_refused(self) -> bool:
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
+    @property
+    def _socket(self) -> socket.socket:
         connection: socket.socket = self._transport.get_extra_info("socket")
-        return connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+        return connection
 
     def hurry(self, write_timeout: float) -> None:
         """Shorten the time in which a client has to take in something, from now on."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, StringConstraints
 
-from ..answers import PacedResponse, json_response
+from ..answers import PacedResponse, json_response, json_text, json_text_response
 from ..body import aside, body_of
 from ..documentation import SMALL_GIF, failures
 from ..failures import bad_request, overloaded
@@ -36,6 +36,8 @@ from .tensors import (
 )
 
 JSON_LENGTH = "inference-header-content-length"
+_VALUES_HERE = 8192
+"""Values of an answer that are written on the event loop; more are left to a thread."""
 Text = Annotated[str, StringConstraints(max_length=1024)]
 
 _EXAMPLE_INPUT = {"name": "images", "shape": [1], "datatype": "BYTES", "data": [SMALL_GIF]}
@@ -173,7 +175,10 @@ async def model_infer(request: Request, name: str, version: str | None = None) -
         exchange = with_timeout(request.state.exchange, content.parameters)
         outputs = await infer(service, model, inputs, requested, exchange)
     all_binary = not content.outputs and content.parameters.get("binary_data_output") is True
-    return _render(model.name, content.id, outputs, all_binary)
+    arguments = (model.name, content.id, outputs, all_binary)
+    if sum(output.values.size for output in outputs) <= _VALUES_HERE:
+        return _render(*arguments)
+    return await service.aside(_render, *arguments)
 
 
 @router.post("/repository/index", summary="Models, loaded or not", responses=failures(400, 401, 403, 413))
@@ -309,14 +314,17 @@ def _render(model: str, request_id: str | None, outputs: Sequence[OutputTensor],
         if all_binary or output.binary:
             blobs.append(output.to_bytes())
             tensor["parameters"] = {"binary_data_size": len(blobs[-1])}
+            tensors.append(json_text(tensor))
         else:
-            tensor["data"] = output.values.ravel().tolist()
-        tensors.append(tensor)
-    content = {"model_name": model, "model_version": "1", "outputs": tensors}
+            # One image at a time: no other thread runs while a text is made.
+            data = ", ".join(json_text(row.ravel().tolist())[1:-1] for row in np.atleast_2d(output.values))
+            tensors.append(f'{json_text(tensor)[:-1]}, "data": [{data}]}}')
+    content = {"model_name": model, "model_version": "1"}
     if request_id is not None:
         content["id"] = request_id
+    head = f'{json_text(content)[:-1]}, "outputs": [{", ".join(tensors)}]}}'
     if not blobs:
-        return json_response(content)
-    head = json.dumps(content).encode()
-    headers = {JSON_LENGTH: str(len(head))}
-    return PacedResponse(b"".join([head, *blobs]), headers=headers, media_type="application/octet-stream")
+        return json_text_response(head)
+    encoded = head.encode()
+    headers = {JSON_LENGTH: str(len(encoded))}
+    return PacedResponse(b"".join([encoded, *blobs]), headers=headers, media_type="application/octet-stream")
