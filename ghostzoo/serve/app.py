@@ -25,6 +25,7 @@ from .answers import json_response
 from .documentation import DESCRIPTION, document, is_part
 from .failures import RequestError, as_request_error
 from .open_inference import rest
+from .open_inference.rest_messages import InferRequest, RepositoryRequest
 from .page_files import PageFiles, page_paths
 from .schemas import ClassifyRequest
 from .service import Service
@@ -119,9 +120,7 @@ def _documentation() -> FastAPI:
     app.add_exception_handler(HTTPException, _answer_http_error)
     for module in _MODULES:
         app.include_router(module.router)
-    document(
-        app, (ClassifyRequest, rest.InferRequest, rest.RepositoryRequest, paddle.PaddlexRequest, paddle.PipelineRequest)
-    )
+    document(app, (ClassifyRequest, InferRequest, RepositoryRequest, paddle.PaddlexRequest, paddle.PipelineRequest))
     return app
 
 

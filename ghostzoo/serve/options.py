@@ -25,7 +25,8 @@ class ServeLimits:
     max_body_bytes: int = 64 * 2**20
     """Of one request, after decompression; less than 2 GiB, which is gRPC's own limit."""
     max_buffered_bytes: int = 512 * 2**20
-    """Of all requests together while their bodies are read; beyond it new ones are told to come back later."""
+    """Of all requests together, with what is unpacked and parsed of them, and of large answers; beyond it new ones are
+    told to come back later."""
     max_header_bytes: int = 32 * 2**10
     """Request line and headers together; for gRPC, the metadata."""
     max_images: int = 64
