@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Annotated, Any
 
@@ -150,14 +150,18 @@ def read_tensors(content: InferRequest, blob: memoryview, model: ServedModel, ma
 
 
 def _check_numbers(spec: InputSpec, values: list[Any]) -> None:
-    """NumPy gives every text the space of the longest."""
-    level = values
-    while (kinds := set(map(type, level))) == {list}:
-        level = list(chain.from_iterable(level))
-    if list in kinds:
-        raise bad_request(f"The values of {spec.name} do not form a tensor: rows differ in length.")
+    """Refuse what is no number before NumPy sees it, which gives every text the space of the longest."""
+    level: Iterable[Any] = values
+    first: Any = values
+    while isinstance(first, list) and first and isinstance(first[0], list):
+        level, first = chain.from_iterable(level), first[0]
+    try:
+        kinds = set(map(type, level))
+    except TypeError:  # a number where a row should be
+        kinds = {list}
     if not kinds <= {int, float}:
-        raise bad_request(f"The values of {spec.name} are not all numbers.")
+        reason = "do not form a tensor: rows differ in length" if list in kinds else "are not all numbers"
+        raise bad_request(f"The values of {spec.name} {reason}.")
 
 
 def _from_text(text: Any) -> bytes:
