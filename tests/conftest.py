@@ -29,14 +29,14 @@ def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
-def make_tiny_bundle(out: Path, seed: int = 0) -> Bundle:
-    """A bundle of a narrow network with seven classes for 64-pixel images, written to ``out``."""
+def make_tiny_bundle(out: Path, seed: int = 0, image_size: int = 64) -> Bundle:
+    """A bundle of a narrow network with seven classes for small images, written to ``out``."""
     return convert(
         write_weights(out.with_suffix(".pdparams"), random_arrays(Architecture.of(0.25, 7), seed)),
         out,
         name="tiny",
         labels=[f"class-{index}" for index in range(7)],
-        preprocessing=Preprocessing(resize_short=72, crop_size=64),
+        preprocessing=Preprocessing(resize_short=image_size + 8, crop_size=image_size),
     )
 
 

@@ -33,11 +33,14 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "httptools", "prometheus_cli
 @click.option("--max-delay-ms", type=click.FloatRange(min=0), help="Longest wait for a fuller batch.  [default: 5]")
 @click.option("--queue-size", type=click.IntRange(min=1), help="Images that may wait.  [default: 256]")
 @click.option("--deadline", type=click.FloatRange(min=0, min_open=True), help="Seconds a request.  [default: 30]")
+@click.option(
+    "--write-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds for a client to take in some of an answer.  [default: 20]",
+)
 @click.option("--drain-timeout", type=click.FloatRange(min=0), help="Seconds after SIGTERM.  [default: 30]")
 @click.option("--max-body-mb", type=click.IntRange(min=1, max=2047), help="Largest request body in MiB.  [default: 64]")
-@click.option(
-    "--max-buffered-mb", type=click.IntRange(min=1), help="All request bodies in memory, in MiB.  [default: 512]"
-)
+@click.option("--max-buffered-mb", type=click.IntRange(min=1), help="All requests in memory, in MiB.  [default: 512]")
 @click.option("--max-pixels", type=click.IntRange(min=1), help="Largest image.  [default: 50000000]")
 @click.option("--max-images", type=click.IntRange(min=1), help="Images a call.  [default: 64]")
 @click.option("--api-key-file", type=click.Path(), help="File with the key that clients must show.")

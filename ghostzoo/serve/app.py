@@ -20,10 +20,11 @@ from .. import __version__
 from ..errors import GhostZooError
 from . import classify, models, operation, paddle
 from .access import REQUEST_ID, AccessMiddleware
-from .classify import json_response
+from .answers import json_response
 from .documentation import PATHS, document, documentation
 from .failures import RequestError, as_request_error
 from .open_inference import rest
+from .open_inference.rest_messages import InferRequest, RepositoryRequest
 from .page_files import PageFiles, page_paths
 from .schemas import ClassifyRequest
 from .service import Service
@@ -89,10 +90,15 @@ class _Endpoint:
         try:
             answer = await self._route.endpoint(Request(scope, receive), **scope["path_params"])
         except (RequestError, GhostZooError) as error:
-            known = as_request_error(error)
-            headers = {} if known.retry_after is None else {"retry-after": str(known.retry_after)}
-            answer = error_response(known.status, str(known), headers)
+            answer = _answer_failure(error)
         await answer(scope, receive, send)
+
+
+def _answer_failure(error: Exception) -> Response:
+    """In a function of its own: a frame that keeps an error which has gone through it keeps the request's body, too."""
+    known = as_request_error(error)
+    headers = {} if known.retry_after is None else {"retry-after": str(known.retry_after)}
+    return error_response(known.status, str(known), headers)
 
 
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -107,9 +113,7 @@ def _documentation() -> FastAPI:
     app.add_exception_handler(HTTPException, _answer_http_error)
     for module in _MODULES:
         app.include_router(module.router)
-    document(
-        app, (ClassifyRequest, rest.InferRequest, rest.RepositoryRequest, paddle.PaddlexRequest, paddle.PipelineRequest)
-    )
+    document(app, (ClassifyRequest, InferRequest, RepositoryRequest, paddle.PaddlexRequest, paddle.PipelineRequest))
     return app
 
 

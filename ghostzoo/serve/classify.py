@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -15,18 +14,31 @@ from fastapi.responses import Response
 
 from ..errors import ImageError
 from ..predictions import softmax, top_predictions
-from .body import FEW_VALUES, body_of, parse_form, parse_json
+from .answers import json_text, json_text_response
+from .body import aside, body_of
 from .documentation import CLASSIFY_BODY, QUERY, failures
 from .failures import RequestError, bad_request, too_large
 from .jobs import Answer, Source
+from .memory import Hold
+from .parsing import FEW_VALUES, read_form, read_json
 from .repository import EngineLane
-from .schemas import ClassifyRequest, ClassifyResponse, ErrorResponse, ImageRequest, decode_base64, parse_top_k
+from .schemas import (
+    ClassifyRequest,
+    ClassifyResponse,
+    ErrorResponse,
+    ImageRequest,
+    decode_base64,
+    decoding_bytes,
+    parse_top_k,
+)
 from .service import Exchange, Service
 
 router = APIRouter(tags=["classify"])
 
-Hold = Callable[[int], None]
-"""Counts so many more bytes as this request's."""
+_CLASSES_HERE = 500
+"""Classes that are written on the event loop; more are left to a thread."""
+_VALUES_OF_IMAGE = 100
+"""In JSON, of each image."""
 
 
 @dataclass(frozen=True)
@@ -56,34 +68,33 @@ async def classify(request: Request) -> Response:
     """
     service: Service = request.app.state.service
     exchange: Exchange = request.state.exchange
-    async with body_of(request, service) as body:
-        with service.memory.held() as hold:
-            call = await _read_call(request, service, body, hold)
-            lane = service.repository.get(call.model).lane(call.engine)
-            outcomes = await service.classify(lane, call.sources, exchange)
-    results = [
-        {"name": name} | _result(lane, outcome, call.top_k) for name, outcome in zip(call.names, outcomes, strict=True)
-    ]
-    content = {
-        "model": lane.model,
-        "engine": lane.engine,
-        "images": results,
-        "total_ms": _ms(time.perf_counter() - exchange.started),
-    }
-    failed = all(isinstance(outcome, ImageError) for outcome in outcomes)
-    return json_response(content, HTTPStatus.UNPROCESSABLE_ENTITY if failed else HTTPStatus.OK)
+    async with body_of(request, service) as (body, hold):
+        call = await _read_call(request, service, body, hold)
+        lane = service.repository.get(call.model).lane(call.engine)
+        outcomes = await service.classify(lane, call.sources, exchange)
 
+    def answer() -> Response:
+        # One image at a time: no other thread runs while a text is made.
+        results = (
+            json_text({"name": name} | _result(lane, outcome, call.top_k))
+            for name, outcome in zip(call.names, outcomes, strict=True)
+        )
+        images = ", ".join(results)
+        head = json_text({"model": lane.model, "engine": lane.engine})
+        total = _ms(time.perf_counter() - exchange.started)
+        text = f'{head[:-1]}, "images": [{images}], "total_ms": {total}}}'
+        return json_text_response(text, 422 if all(isinstance(each, ImageError) for each in outcomes) else 200)
 
-def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(json.dumps(content, ensure_ascii=False, allow_nan=False), status, headers, "application/json")
+    if len(outcomes) * call.top_k <= _CLASSES_HERE:
+        return answer()
+    return await service.aside(answer)
 
 
 async def _read_call(request: Request, service: Service, body: bytes, hold: Hold) -> ClassifyCall:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    max_images = service.options.limits.max_images
     query: Mapping[str, str] = request.query_params if request.scope["query_string"] else {}
     if kind == "multipart/form-data":
-        fields, files = parse_form(request.headers["content-type"], body, max_images)
+        fields, files = await read_form(request, service, body, hold)
         if not files:
             raise bad_request("The form has no file; send images as its files.")
         return _from_parameters({**query, **fields}, [name for name, _ in files], [data for _, data in files])
@@ -112,9 +123,11 @@ def _from_parameters(parameters: Mapping[str, str], names: list[str], sources: l
 
 async def _from_json(request: Request, service: Service, body: bytes, hold: Hold) -> ClassifyCall:
     max_images = service.options.limits.max_images
-    content = parse_json(ClassifyRequest, body, FEW_VALUES * (max_images + 1))
+    values = FEW_VALUES + _VALUES_OF_IMAGE * max_images
+    content = await read_json(request, service, ClassifyRequest, body, hold, values=values)
     if len(content.images) > max_images:
         raise too_large(f"More than {max_images} images were sent in one call; send them in several.")
+    hold(decoding_bytes(image.base64 or "" for image in content.images))
     left = service.options.limits.max_body_bytes
 
     def count(size: int) -> None:
@@ -141,7 +154,8 @@ async def _source(image: ImageRequest, service: Service, request: Request, hold:
     if image.url is not None:
         return await fetch(image.url, service, request, hold)
     try:
-        data = decode_base64(image.base64 or "")
+        text = image.base64 or ""
+        data = await aside(request, service, len(text), decode_base64, text)
     except RequestError as error:
         return ImageError(name, str(error))
     hold(len(data))

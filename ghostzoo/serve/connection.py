@@ -5,74 +5,31 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .access import REQUEST_ID
+from .transport import WRITE_SECONDS, OneWrite
 
 HEADER_SECONDS = 15.0
 """Time for the request line and headers together, so that idle half-requests do not pile up."""
-
-
 _DISCARD_SECONDS = 1.0
 """For which what a refused client still sends is read and thrown away, so that it hears why before the end."""
-
-_AT_ONCE = 64 * 1024
-"""Bytes that are held back for one turn of the event loop at most."""
-
-
-class OneWrite:
-    """A transport that sends at once what is written in one turn of the event loop.
-
-    uvicorn writes the head and the body of an answer one after the other, each with a system call and a packet of its
-    own, which are a tenth of what a small request takes.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._ended = False
-
-    def write(self, data: bytes) -> None:
-        if self._ended:
-            return
-        if not self._parts:
-            self._loop.call_soon(self._flush)
-        self._parts.append(data)
-        self._size += len(data)
-        if self._size > _AT_ONCE:
-            self._flush()
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def end(self) -> None:
-        """Tell the other side that nothing more comes, and go on reading; what is written from now on is dropped."""
-        self._flush()
-        self._ended = True
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-
-    def is_closing(self) -> bool:
-        return self._ended or self._transport.is_closing()
-
-    def _flush(self) -> None:
-        if self._parts:
-            self._transport.write(b"".join(self._parts))
-            self._parts.clear()
-            self._size = 0
+_STOPPING_SECONDS = 5.0
+"""The time in which a client has to take in something, once the server stops."""
+_LOOK_SECONDS = 0.25
+"""How often it is looked whether a client that sends no more is there still."""
 
 
-def limited_protocol(max_header_bytes: int, on_refusal: Callable[[int], str]) -> type[HttpToolsProtocol]:
+def limited_protocol(
+    max_header_bytes: int, on_refusal: Callable[[int], str], write_timeout: float = WRITE_SECONDS
+) -> type[HttpToolsProtocol]:
     """Return a protocol for uvicorn that answers 431 to larger headers and 408 to slow ones.
 
     Args:
         max_header_bytes: the limit.
         on_refusal: is told the status of each such answer, and returns the id that the answer bears.
+        write_timeout: seconds after which a connection is dropped whose client takes in next to nothing.
     """
 
     class LimitedProtocol(HttpToolsProtocol):
@@ -83,12 +40,37 @@ def limited_protocol(max_header_bytes: int, on_refusal: Callable[[int], str]) ->
         _trailing_bytes = 0
         """What came since the last of its body."""
         _refused = False
+        _is_last = False
+        """Whether the client has said that it sends no more requests."""
         _timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self.transport = OneWrite(transport, self.loop)  # type: ignore[assignment]
+            self._out = OneWrite(transport, self.loop, write_timeout)
+            self.transport = self._out  # type: ignore[assignment]
             self._start_timer(self._too_slow)
+
+        def eof_received(self) -> bool:  # type: ignore[override]
+            """The client sends no more; if it has sent a whole request, it may still want the answer."""
+            whole = self._header_bytes == 0 and not self._refused
+            if not whole or self.cycle is None or self.cycle.response_complete:
+                return False
+            self._is_last = True
+            if not self.cycle.response_started and not self.pipeline:
+                self._out.begin()
+                self._start_timer(self._look_for_client, _LOOK_SECONDS)
+            return True
+
+        def _look_for_client(self) -> None:
+            self._stop_timer()
+            if self._out.is_refused():
+                self._out.abort()
+            elif not self.cycle.response_started:
+                self._start_timer(self._look_for_client, _LOOK_SECONDS)
+
+        def shutdown(self) -> None:
+            super().shutdown()
+            self._out.hurry(_STOPPING_SECONDS)
 
         def data_received(self, data: bytes) -> None:
             if self._refused:
@@ -139,6 +121,8 @@ def limited_protocol(max_header_bytes: int, on_refusal: Callable[[int], str]) ->
             super().on_response_complete()
             if self._header_bytes < 0 and self._is_answered:
                 self._start_timer(self._close)  # what is left of the body of an answered request
+            elif self._is_last and self._is_answered:
+                self._close()
 
         @property
         def _is_answered(self) -> bool:
@@ -146,6 +130,7 @@ def limited_protocol(max_header_bytes: int, on_refusal: Callable[[int], str]) ->
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
+            self._out.release()
             super().connection_lost(exc)
 
         def _tell(self, size: int) -> None:
@@ -192,7 +177,7 @@ def limited_protocol(max_header_bytes: int, on_refusal: Callable[[int], str]) ->
                 f"{REQUEST_ID}: {on_refusal(status)}\r\n"
                 f"content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}".encode()
             )
-            cast(OneWrite, self.transport).end()
+            self._out.end()
             self._start_timer(self._close, _DISCARD_SECONDS)
 
     return LimitedProtocol

@@ -86,7 +86,9 @@ class Metrics:
             registry=self._registry,
         )
         self._queue = Gauge("ghostzoo_queue_images", "Images that wait.", registry=self._registry)
-        self._buffered = Gauge("ghostzoo_buffered_bytes", "Bodies of requests in memory.", registry=self._registry)
+        self._buffered = Gauge(
+            "ghostzoo_buffered_bytes", "Requests and large answers in memory.", registry=self._registry
+        )
         # Looking a child up by its labels takes longer than counting in it.
         self._answers_of = cache(self._find_answers)
         self._active_of = cache(self._active.labels)

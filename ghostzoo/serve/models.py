@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import mimetypes
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from .classify import json_response
+from .answers import json_response
 from .documentation import failures
 from .failures import not_found
 from .schemas import ModelsResponse
@@ -41,5 +40,5 @@ async def get_file(request: Request, name: str, path: str) -> Response:
     headers = {"etag": etag, "cache-control": "no-cache"}
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
-    content = await asyncio.to_thread(bundle.read, path)
-    return Response(content, headers=headers, media_type=mimetypes.guess_type(path)[0] or "application/octet-stream")
+    media_type = mimetypes.guess_type(path)[0] or "application/octet-stream"
+    return await service.files.respond(bundle, path, headers, media_type)

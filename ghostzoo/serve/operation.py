@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from .answers import PacedResponse
 from .documentation import failures
 from .failures import overloaded
 
@@ -29,4 +30,4 @@ async def readyz(request: Request) -> Response:
 @router.get("/metrics", summary="Metrics for Prometheus", responses=failures(401))
 async def metrics(request: Request) -> Response:
     """Requests, errors, queue, batch sizes, and latency by stage."""
-    return Response(request.app.state.service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    return PacedResponse(request.app.state.service.metrics.render(), media_type=CONTENT_TYPE_LATEST)

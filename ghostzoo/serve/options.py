@@ -26,7 +26,8 @@ class ServeLimits:
     max_body_bytes: int = 64 * 2**20
     """Of one request, after decompression; less than 2 GiB, which is gRPC's own limit."""
     max_buffered_bytes: int = 512 * 2**20
-    """Of all requests together while their bodies are read; beyond it new ones are told to come back later."""
+    """Of all requests together, with what is unpacked and parsed of them, and of large answers; beyond it new ones are
+    told to come back later."""
     max_header_bytes: int = 32 * 2**10
     """Request line and headers together; for gRPC, the metadata."""
     max_images: int = 64
@@ -70,6 +71,8 @@ class ServeOptions:
     """Images that may wait; a request beyond it is refused with 503."""
     deadline: float = 30.0
     """Seconds for one request, from its first byte to its answer."""
+    write_timeout: float = 20.0
+    """Seconds in which a client has to take in 16 KiB of an answer, or what is left of it; else it is dropped."""
     drain_timeout: float = 30.0
     """Seconds that accepted requests have left after SIGTERM."""
     api_key: str | None = None
@@ -88,8 +91,10 @@ class ServeOptions:
         for name in ("workers", "max_batch", "queue_size"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} must be at least 1, not {getattr(self, name)!r}.")
-        if self.max_delay < 0 or self.deadline <= 0 or self.drain_timeout < 0:
-            raise OptionError("max_delay and drain_timeout must not be negative, and deadline must be above zero.")
+        if self.max_delay < 0 or self.drain_timeout < 0:
+            raise OptionError("max_delay and drain_timeout must not be negative.")
+        if self.deadline <= 0 or self.write_timeout <= 0:
+            raise OptionError("deadline and write_timeout must be above zero.")
         for name in self.allowed_hosts:
             check_name(name)
         if self.queue_size < self.limits.max_images:

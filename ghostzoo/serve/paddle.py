@@ -6,6 +6,7 @@ a missing key, a page of another site and a fault of the server itself are told 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -15,13 +16,16 @@ from pydantic import BaseModel, Field, StringConstraints
 from ..errors import GhostZooError, ImageError
 from ..images.reading import is_url
 from ..predictions import SCORE_DECIMALS, Prediction, softmax, top_predictions
-from .body import body_of, parse_json
-from .classify import fetch, json_response
+from .answers import json_response
+from .body import aside, body_of
+from .classify import fetch
 from .documentation import SMALL_GIF, failures
 from .failures import RequestError, as_request_error, bad_request, unprocessable
 from .jobs import Source
+from .memory import Hold
+from .parsing import read_json
 from .repository import EngineLane
-from .schemas import MAX_TOP_K, decode_base64
+from .schemas import MAX_TOP_K, decode_base64, decoding_bytes
 from .service import Service
 
 PIPELINE_NAME = "imagenet"
@@ -96,16 +100,13 @@ async def paddlex(request: Request) -> Response:
     log_id = request.state.exchange.request_id
     try:
         service: Service = request.app.state.service
-        async with body_of(request, service) as body:
-            content = parse_json(PaddlexRequest, body)
-            with service.memory.held() as hold:
-                image = await fetch(content.image, service, request, hold) if is_url(content.image) else content.image
-                lane = service.repository.get().lane(None)
-                found = await _classify(request, lane, image, content.topk)
+        async with body_of(request, service) as (body, hold):
+            content = await read_json(request, service, PaddlexRequest, body, hold)
+            image = await fetch(content.image, service, request, hold) if is_url(content.image) else content.image
+            lane = service.repository.get().lane(None)
+            found = await _classify(request, lane, image, content.topk, hold)
     except (RequestError, GhostZooError) as error:
-        known = as_request_error(error)
-        failure = {"logId": log_id, "errorCode": known.status, "errorMsg": str(known)}
-        return json_response(failure, known.status, _retry_after(known))
+        return _answer_failure(error, lambda status, text: {"logId": log_id, "errorCode": status, "errorMsg": text})
     categories = [{"id": each.index, "name": each.label, "score": round(each.score, SCORE_DECIMALS)} for each in found]
     result = {"categories": categories}
     return json_response({"logId": log_id, "errorCode": 0, "errorMsg": "Success", "result": result})
@@ -122,8 +123,8 @@ async def pipeline(request: Request, name: str) -> Response:
     """The best class of one image by the model `name`; `imagenet`, the original's name, is the first model."""
     try:
         service: Service = request.app.state.service
-        async with body_of(request, service) as body:
-            content = parse_json(PipelineRequest, body)
+        async with body_of(request, service) as (body, hold):
+            content = await read_json(request, service, PipelineRequest, body, hold)
             if len(content.key) != len(content.value):
                 raise bad_request(f"There are {len(content.key)} keys and {len(content.value)} values; send as many.")
             feeds = dict(zip(content.key, content.value, strict=True))
@@ -131,23 +132,32 @@ async def pipeline(request: Request, name: str) -> Response:
                 raise bad_request("There is no key 'image'; send the image under it.")
             wanted = None if name == PIPELINE_NAME and name not in service.repository.names else name
             lane = service.repository.get(wanted).lane(None)
-            (best,) = await _classify(request, lane, feeds["image"], 1)
+            (best,) = await _classify(request, lane, feeds["image"], 1, hold)
     except (RequestError, GhostZooError) as error:
-        known = as_request_error(error)
-        failure = {"err_no": known.status, "err_msg": str(known), "key": [], "value": [], "tensors": []}
-        return json_response(failure, known.status, _retry_after(known))
+        return _answer_failure(
+            error, lambda status, text: {"err_no": status, "err_msg": text, "key": [], "value": [], "tensors": []}
+        )
     value = [str([best.label]), str([round(best.score, SCORE_DECIMALS)])]
     return json_response({"err_no": 0, "err_msg": "", "key": ["label", "prob"], "value": value, "tensors": []})
 
 
-async def _classify(request: Request, lane: EngineLane, image: str | Source, top_k: int) -> list[Prediction]:
+async def _classify(
+    request: Request, lane: EngineLane, image: str | Source, top_k: int, hold: Hold
+) -> list[Prediction]:
     service: Service = request.app.state.service
-    source = decode_base64(image) if isinstance(image, str) else image
+    source: Source
+    if isinstance(image, str):
+        hold(decoding_bytes([image]))
+        source = await aside(request, service, len(image), decode_base64, image)
+    else:
+        source = image
     (outcome,) = await service.classify(lane, [source], request.state.exchange)
     if isinstance(outcome, ImageError):
         raise unprocessable(f"The image cannot be read: {outcome.reason}.")
     return top_predictions(softmax(outcome.logits[None])[0], lane.classifier.bundle.labels, top_k)
 
 
-def _retry_after(error: RequestError) -> dict[str, str]:
-    return {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+def _answer_failure(error: Exception, content: Callable[[int, str], dict[str, Any]]) -> Response:
+    known = as_request_error(error)
+    headers = {} if known.retry_after is None else {"retry-after": str(known.retry_after)}
+    return json_response(content(known.status, str(known)), known.status, headers)

@@ -94,7 +94,9 @@ def listen(host: str, port: int) -> socket.socket:
 def http_config(service: Service) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(service),
-        http=limited_protocol(service.options.limits.max_header_bytes, partial(log_refusal, service)),
+        http=limited_protocol(
+            service.options.limits.max_header_bytes, partial(log_refusal, service), service.options.write_timeout
+        ),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ..addresses import is_public
 from ..download import DownloadError, download_bytes
@@ -18,9 +18,12 @@ from .failures import ClientGoneError, RequestError
 from .jobs import Answer, Call, Source
 from .memory import Memory
 from .metrics import Metrics
+from .model_files import SharedFiles
 from .options import ServeOptions
 from .repository import EngineLane, Repository
 from .scheduler import Scheduler
+
+_Result = TypeVar("_Result")
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -56,9 +59,12 @@ class Service:
         )
         self.memory = Memory(options.limits.max_buffered_bytes, self.metrics.on_rejected)
         self.metrics.watch(waiting=lambda: self.scheduler.waiting, buffered=lambda: self.memory.used)
+        self.files = SharedFiles(self.memory)
         self.repository = Repository(options, self.scheduler)
         self.stopping = asyncio.Event()
         self._downloads = ThreadPoolExecutor(_DOWNLOADS, "ghostzoo-fetch")
+        # One thread: much of this work lets no other thread run meanwhile, and in turn it leaves gaps for the loop.
+        self._aside = ThreadPoolExecutor(1, "ghostzoo-body")
         self._ended = _Ended(asyncio.get_running_loop())
 
     @property
@@ -69,7 +75,12 @@ class Service:
         """Finish what was accepted and free everything."""
         await asyncio.to_thread(self.scheduler.close)
         await self.repository.close()
-        self._downloads.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._downloads, self._aside):
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    async def aside(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Work on a large body or answer in the thread that is there for them, one after the other."""
+        return await asyncio.get_running_loop().run_in_executor(self._aside, work, *arguments)
 
     async def classify(
         self, lane: EngineLane, sources: Sequence[Source], exchange: Exchange

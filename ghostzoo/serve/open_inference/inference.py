@@ -22,6 +22,8 @@ from .tensors import BYTES, FP32, IMAGES, PIXEL_VALUES, InputSpec, InputTensor, 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
 VERSION = "1"
 OUTPUTS = ("logits", "scores", "labels")
+_CLASSES_HERE = 500
+"""Classes that are told by name on the event loop; more are left to a thread."""
 
 
 def server_metadata() -> dict[str, Any]:
@@ -112,6 +114,8 @@ async def infer(
             raise bad_request(f"{model.name} has no output {output.name[:80]!r}; it has {', '.join(OUTPUTS)}.")
         if output.classification < 0 or (output.classification and output.name == "labels"):
             raise bad_request("classification takes a number of classes, for logits or scores.")
+    if len({output.name for output in requested}) < len(requested):
+        raise bad_request("An output is asked for twice; name each once.")
     lane = model.lane(None)
     sources: list[Source] = list(inputs[0].values)
     outcomes = await service.classify(lane, sources, exchange)
@@ -121,7 +125,14 @@ async def infer(
     logits = np.stack([outcome.logits for outcome in outcomes if not isinstance(outcome, ImageError)])
     if not np.isfinite(logits).all():
         raise unprocessable(f"{inputs[0].name} has values that are not finite, or too large for the network.")
-    return [_output(lane, logits, output) for output in requested or map(RequestedOutput, OUTPUTS)]
+    wanted = requested or [RequestedOutput(name) for name in OUTPUTS]
+    if any(output.classification * len(logits) > _CLASSES_HERE for output in wanted):
+        return await service.aside(_outputs, lane, logits, wanted)
+    return _outputs(lane, logits, wanted)
+
+
+def _outputs(lane: EngineLane, logits: NDArray[np.float32], wanted: Sequence[RequestedOutput]) -> list[OutputTensor]:
+    return [_output(lane, logits, output) for output in wanted]
 
 
 def _output(lane: EngineLane, logits: NDArray[np.float32], output: RequestedOutput) -> OutputTensor:

@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import math
-from collections.abc import Sequence
-from typing import Annotated, Any
-
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, Field, StringConstraints
 
-from ..body import FEW_VALUES, body_of, parse_json
-from ..classify import json_response
+from ..answers import json_response
+from ..body import aside, body_of
 from ..documentation import SMALL_GIF, failures
 from ..failures import bad_request, overloaded
-from ..repository import ServedModel
-from ..schemas import decode_base64
+from ..parsing import read_json
 from ..service import Service
-from .inference import find_model, find_spec, infer, input_specs, model_metadata, server_metadata, with_timeout
-from .tensors import (
-    BYTES,
-    PIXEL_VALUES,
-    InputTensor,
-    OutputTensor,
-    RequestedOutput,
-    count_elements,
-    from_bytes,
-    from_values,
-    read_parameter,
+from .inference import find_model, infer, input_specs, model_metadata, server_metadata, with_timeout
+from .rest_messages import (
+    JSON_LENGTH,
+    InferResponse,
+    RepositoryRequest,
+    read_request,
+    read_tensors,
+    render,
+    requested_output,
+    split,
+    tensors_bytes,
 )
 
-JSON_LENGTH = "inference-header-content-length"
-_PARSED_HERE = 64 * 1024
-"""Larger JSON is parsed in a thread, so that other requests do not wait for it."""
-
-Text = Annotated[str, StringConstraints(max_length=1024)]
+_VALUES_HERE = 8192
+"""Values of an answer that are written on the event loop; more are left to a thread."""
 
 _EXAMPLE_INPUT = {"name": "images", "shape": [1], "datatype": "BYTES", "data": [SMALL_GIF]}
 
@@ -48,48 +37,6 @@ _JSON_LENGTH_HEADER = {
 }
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
-
-
-class InferInput(BaseModel):
-    """An input tensor; its values are in `data`, or behind the JSON where it has a parameter `binary_data_size`."""
-
-    name: Text
-    shape: list[int] = Field(max_length=8)
-    datatype: Text
-    parameters: dict[str, Any] = {}
-    data: list[Any] | None = Field(None, description="Numbers, nested or flat; for BYTES, encoded images in base64.")
-
-
-class InferOutput(BaseModel):
-    """An output that is wanted."""
-
-    name: Text
-    parameters: dict[str, Any] = {}
-
-
-class InferRequest(BaseModel):
-    """A request; without outputs, all are returned."""
-
-    id: Text | None = None
-    parameters: dict[str, Any] = {}
-    inputs: list[InferInput] = Field(max_length=8)
-    outputs: list[InferOutput] = Field([], max_length=8)
-
-
-class InferResponse(BaseModel):
-    """The outputs."""
-
-    model_name: str
-    model_version: str
-    id: str | None = None
-    outputs: list[dict[str, Any]]
-
-
-class RepositoryRequest(BaseModel):
-    """Options of the repository's requests."""
-
-    ready: bool = Field(default=False, description="For the index: loaded models only.")
-    parameters: dict[str, Any] = {}
 
 
 def _service(request: Request) -> Service:
@@ -158,19 +105,25 @@ async def model_infer(request: Request, name: str, version: str | None = None) -
     """
     service = _service(request)
     find_model(service, name, version)  # a wrong name is told before the body is read
-    async with body_of(request, service) as body:
-        head, blob = _split(request, body)
-        while True:  # the model may be loaded anew while the body is read or parsed
-            model = find_model(service, name, version)
-            arguments = (head, blob, model, service.options.limits.max_images)
-            parsed = _parse(*arguments) if len(head) < _PARSED_HERE else await asyncio.to_thread(_parse, *arguments)
-            if find_model(service, name, version) is model:
-                break
-        content, inputs, requested = parsed
+    async with body_of(request, service) as (body, hold):
+        head, blob = split(request, body, hold)
+        model = find_model(service, name, version)
+        specs = input_specs(model)
+        content = await read_request(request, service, head, specs, hold)
+        max_images = service.options.limits.max_images
+        hold(tensors_bytes(content, blob, max_images))
+        inputs = await aside(request, service, len(body), read_tensors, content, blob, model, max_images)
+        model = find_model(service, name, version)  # it may have been loaded anew meanwhile
+        if input_specs(model) != specs:
+            raise overloaded(f"{model.name} was loaded anew, with inputs of another shape; send the request again.")
+        requested = [requested_output(output) for output in content.outputs]
         exchange = with_timeout(request.state.exchange, content.parameters)
         outputs = await infer(service, model, inputs, requested, exchange)
     all_binary = not content.outputs and content.parameters.get("binary_data_output") is True
-    return _render(model.name, content.id, outputs, all_binary)
+    arguments = (model.name, content.id, outputs, all_binary)
+    if sum(output.values.size for output in outputs) <= _VALUES_HERE:
+        return render(*arguments)
+    return await service.aside(render, *arguments)
 
 
 @router.post("/repository/index", summary="Models, loaded or not", responses=failures(400, 401, 403, 413))
@@ -199,81 +152,8 @@ async def unload(request: Request, name: str) -> Response:
 
 
 async def _repository_request(request: Request) -> RepositoryRequest:
-    async with body_of(request, _service(request)) as body:
-        return parse_json(RepositoryRequest, body) if body.strip() else RepositoryRequest()
-
-
-def _split(request: Request, body: bytes) -> tuple[bytes, memoryview]:
-    """The JSON, and the binary tensors behind it."""
-    declared = request.headers.get(JSON_LENGTH)
-    if declared is None:
-        return body, memoryview(b"")
-    if not (declared.isascii() and declared.isdecimal() and len(declared) <= 12 and int(declared) <= len(body)):
-        raise bad_request(
-            f"Inference-Header-Content-Length is {declared[:40]!r}, but the body has {len(body)} bytes in all."
-        )
-    return body[: int(declared)], memoryview(body)[int(declared) :]
-
-
-def _parse(
-    head: bytes, blob: memoryview, model: ServedModel, max_images: int
-) -> tuple[InferRequest, list[InputTensor], list[RequestedOutput]]:
-    pixels = math.prod(input_specs(model)[PIXEL_VALUES].shape[1:])
-    content = parse_json(InferRequest, head, FEW_VALUES + max_images * pixels)
-    inputs = []
-    for tensor in content.inputs[:2]:
-        spec = find_spec(model, tensor.name)
-        elements = count_elements(spec, tensor.datatype, tensor.shape, max_images)
-        size = read_parameter(tensor.parameters, "binary_data_size", int, -1)
-        if size >= 0 and tensor.data is None:
-            if size > len(blob):
-                raise bad_request(f"{spec.name} is said to have {size} bytes, but only {len(blob)} are left.")
-            inputs.append(from_bytes(spec, tensor.shape, elements, blob[:size]))
-            blob = blob[size:]
-        elif tensor.data is not None and size < 0:
-            values = [_from_text(text) for text in tensor.data] if spec.datatype == BYTES else tensor.data
-            inputs.append(from_values(spec, tensor.shape, elements, values))
-        else:
-            raise bad_request(f"{spec.name} must have either data or the parameter binary_data_size.")
-    if len(blob):
-        raise bad_request(f"{len(blob)} bytes behind the request belong to no input.")
-    return content, inputs, [_requested(output) for output in content.outputs]
-
-
-def _from_text(text: Any) -> bytes:
-    if not isinstance(text, str):
-        raise bad_request("Encoded images in JSON are strings in base64.")
-    return decode_base64(text)
-
-
-def _requested(output: InferOutput) -> RequestedOutput:
-    return RequestedOutput(
-        output.name,
-        read_parameter(output.parameters, "classification", int, 0),
-        read_parameter(output.parameters, "binary_data", bool, False),
-    )
-
-
-def _render(model: str, request_id: str | None, outputs: Sequence[OutputTensor], all_binary: bool) -> Response:
-    blobs = []
-    tensors = []
-    for output in outputs:
-        tensor: dict[str, Any] = {
-            "name": output.name,
-            "datatype": output.datatype,
-            "shape": list(output.values.shape),
-        }
-        if all_binary or output.binary:
-            blobs.append(output.to_bytes())
-            tensor["parameters"] = {"binary_data_size": len(blobs[-1])}
-        else:
-            tensor["data"] = output.values.ravel().tolist()
-        tensors.append(tensor)
-    content = {"model_name": model, "model_version": "1", "outputs": tensors}
-    if request_id is not None:
-        content["id"] = request_id
-    if not blobs:
-        return json_response(content)
-    head = json.dumps(content).encode()
-    headers = {JSON_LENGTH: str(len(head))}
-    return Response(b"".join([head, *blobs]), headers=headers, media_type="application/octet-stream")
+    service = _service(request)
+    async with body_of(request, service) as (body, hold):
+        if not body.strip():
+            return RepositoryRequest()
+        return await read_json(request, service, RepositoryRequest, body, hold)

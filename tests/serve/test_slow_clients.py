@@ -1,0 +1,142 @@
+"""Clients that take no answer in, take it in slowly, or have only closed the side on which they send."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import requests
+
+from ghostzoo.bundle.folder import Bundle, write_bundle
+from tests.fixtures.pictures import encoded, picture
+from tests.fixtures.serving import ServerProcess, running_server
+from tests.fixtures.watching import watched
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the server's memory from /proc")
+MIB = 2**20
+CLIENTS = 100
+FILE = "README.md"
+
+
+@pytest.fixture(scope="module")
+def large_bundle(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with a file of 8 MiB."""
+    contents = {name: tiny_bundle.read(name) for name in tiny_bundle.manifest.files} | {FILE: bytes(8 * MIB)}
+    out = tmp_path_factory.mktemp("large") / "large"
+    return write_bundle(out, name="large", contents=contents, weights={}, created_by={}, validation={}).path
+
+
+@contextlib.contextmanager
+def client(server: ServerProcess, buffer: int = 4096) -> Iterator[socket.socket]:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        connection.settimeout(60)
+        connection.connect(server.host_and_port)
+        yield connection
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+
+def post(data: bytes) -> bytes:
+    head = f"POST /v1/classify?top_k=7 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
+    return head.encode() + data
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    received = bytearray()
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(2**16):
+            received += part
+    return bytes(received)
+
+
+@on_linux
+def test_clients_that_do_not_read(large_bundle: Path, jpeg: bytes) -> None:
+    """They share one file in memory, are dropped in time, and do not hold up the end."""
+    with (
+        running_server("--model", str(large_bundle), "--no-grpc", "--write-timeout", "4") as server,
+        ExitStack() as all_,
+    ):
+        assert requests.post(f"{server.http}/v1/classify", data=jpeg, timeout=60).status_code == 200
+        url = f"{server.http}/v1/models/large/files/{FILE}"
+        assert len(requests.get(url, timeout=60).content) == 8 * MIB
+        with watched(server) as found:
+            connections = [all_.enter_context(client(server)) for _ in range(CLIENTS)]
+            for connection in connections:
+                connection.sendall(get(f"/v1/models/large/files/{FILE}"))
+            time.sleep(2)
+            assert len(requests.get(url, timeout=60).content) == 8 * MIB
+        assert found.grown_mb < 150
+        assert found.longest_answer < 3
+        end = time.monotonic() + 40
+        while "ghostzoo_buffered_bytes 0.0" not in requests.get(f"{server.http}/metrics", timeout=60).text:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert len(read_to_end(connections[0])) < 8 * MIB  # it was dropped
+
+
+def test_clients_that_do_not_read_do_not_hold_up_the_end(large_bundle: Path) -> None:
+    with running_server("--model", str(large_bundle), "--no-grpc") as server, ExitStack() as all_:
+        for _ in range(20):
+            all_.enter_context(client(server)).sendall(get(f"/v1/models/large/files/{FILE}"))
+        time.sleep(1)
+        start = time.monotonic()
+        assert server.terminate() == 0
+        assert time.monotonic() - start < 25  # before: longer than the 30 seconds of --drain-timeout
+
+
+def test_a_slow_client_gets_the_whole_answer(large_bundle: Path) -> None:
+    with running_server("--model", str(large_bundle), "--no-grpc", "--write-timeout", "2") as server:
+        with client(server, buffer=2**16) as connection:
+            connection.sendall(
+                get(f"/v1/models/large/files/{FILE}").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+            )
+            received = bytearray()
+            end = time.monotonic() + 6  # slowly for longer than the server waits for one that reads nothing
+            while part := connection.recv(2**16):
+                received += part
+                if time.monotonic() < end:
+                    time.sleep(0.1)
+        assert received.endswith(bytes(8 * MIB))
+
+
+def test_many_requests_whose_answers_nobody_reads(server: ServerProcess) -> None:
+    """The server stops reading requests when it cannot send their answers."""
+    with client(server) as connection:
+        connection.settimeout(2)
+        requests_ = get("/openapi.json") * 500
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 16 * MIB:
+                sent += connection.send(requests_)
+        assert sent < 16 * MIB
+    assert requests.get(f"{server.http}/healthz", timeout=60).status_code == 200
+
+
+def test_a_client_that_sends_no_more_gets_its_answers(server: ServerProcess, jpeg: bytes) -> None:
+    slow = encoded(picture(2400, 1800), "PNG", compress_level=1)
+    for sent in ([post(jpeg)], [post(slow)], [post(jpeg), get("/healthz"), post(slow)]):
+        with client(server, buffer=MIB) as connection:
+            connection.sendall(b"".join(sent))
+            connection.shutdown(socket.SHUT_WR)
+            received = read_to_end(connection)
+        assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert received.count(b"HTTP/1.1 200 OK\r\n") == len(sent) == received.count(b"HTTP/1.1 ")
+        assert received.endswith(b"}")
+        assert received.count(b'"predictions"') == sum(part.startswith(b"POST") for part in sent)
+
+
+def test_a_client_that_sends_no_more_in_the_middle_gets_no_answer(server: ServerProcess, jpeg: bytes) -> None:
+    for sent in (post(jpeg)[:-10], get("/healthz")[:-2], b""):
+        with client(server, buffer=MIB) as connection:
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+            assert read_to_end(connection) == b""
