@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -18,15 +18,13 @@ from ..predictions import softmax, top_predictions
 from .body import FEW_VALUES, body_of, parse_form, parse_json
 from .documentation import CLASSIFY_BODY, QUERY, failures
 from .failures import RequestError, bad_request, too_large
+from .fetching import Hold
 from .jobs import Answer, Source
 from .repository import EngineLane
 from .schemas import ClassifyRequest, ClassifyResponse, ErrorResponse, ImageRequest, decode_base64, parse_top_k
 from .service import Exchange, Service
 
 router = APIRouter(tags=["classify"])
-
-Hold = Callable[[int], None]
-"""Counts so many more bytes as this request's."""
 
 
 @dataclass(frozen=True)
@@ -149,13 +147,10 @@ async def _source(image: ImageRequest, service: Service, request: Request, hold:
 
 
 async def fetch(url: str, service: Service, request: Request, hold: Hold) -> Source:
-    """Fetch an image by its URL, or say why not; ``hold`` is told its size."""
+    """Fetch an image by its URL, or say why not; ``hold`` is told of its bytes as they come."""
     if not service.options.allow_urls:
         return ImageError("image", "this server fetches no URLs (--allow-urls is off); send the image itself")
-    image = await service.fetch(url, request.state.exchange)
-    if isinstance(image, bytes):
-        hold(len(image))
-    return image
+    return await service.fetch(url, request.state.exchange, hold)
 
 
 def _result(lane: EngineLane, outcome: Answer | ImageError, top_k: int) -> dict[str, Any]:
