@@ -1,5 +1,4 @@
-"""How a download connects: to which addresses, where the URL comes from somebody who is not trusted, and so that
-another thread can end it.
+"""Which network addresses a download may connect to, where the URL comes from somebody who is not trusted.
 
 A name is resolved once, every address that it has is checked, and the connection goes to the checked address itself: a
 name that means another address a moment later changes nothing.
@@ -14,13 +13,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
+
+from .connections import BoundedAdapter, OnSocket
 
 Address = IPv4Address | IPv6Address
 AddressPolicy = Callable[[Address], bool]
 """Says whether an address may be connected to."""
-OnSocket = Callable[[socket.socket], object]
-"""Called with each socket as soon as it is connected."""
 
 _GLOBAL_UNICAST = ip_network("2000::/3")
 """All that IANA has given out for the open Internet in IPv6."""
@@ -60,30 +58,7 @@ def is_public(address: Address) -> bool:
     return address in _GLOBAL_UNICAST and int(address) >> 32 & 0xFFFFFFFF not in _ISATAP
 
 
-class WatchedAdapter(HTTPAdapter):
-    """For ``requests``: tells of each socket, so that another thread can shut it down.
-
-    Nothing else ends a server that sends a byte of its headers now and then: for each a read timeout begins anew.
-    """
-
-    def __init__(self, on_socket: OnSocket) -> None:
-        super().__init__()
-        self._on_socket = on_socket
-
-    def get_connection_with_tls_context(self, *arguments: Any, **options: Any) -> Any:
-        pool: Any = super().get_connection_with_tls_context(*arguments, **options)
-        on_socket, plain = self._on_socket, type(pool).ConnectionCls
-
-        class Watched(plain):  # type: ignore[misc, valid-type]
-            def connect(self) -> None:
-                super().connect()
-                on_socket(self.sock)
-
-        pool.ConnectionCls = Watched
-        return pool
-
-
-class PinnedAdapter(WatchedAdapter):
+class PinnedAdapter(BoundedAdapter):
     """Connects to addresses that ``policy`` allows, and to the very ones that it was asked about.
 
     Certificates are still checked for the name in the URL.

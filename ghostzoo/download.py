@@ -14,9 +14,12 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from . import __version__
-from .addresses import AddressPolicy, AddressRefusedError, PinnedAdapter, WatchedAdapter
+from .addresses import AddressPolicy, AddressRefusedError, PinnedAdapter
+from .connections import BoundedAdapter
 
 _CHUNK = 64 * 1024
+_COUNTED = 256 * 1024
+"""Bytes that come before they are counted; counting each chunk would take as long as reading it."""
 LATE = "it was not there in time (url_timeout); try again"
 _REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -46,7 +49,7 @@ def download_bytes(url: str, *, max_bytes: int, timeout: float, max_redirects: i
     return download.result()
 
 
-def open_session() -> requests.Session:
+def open_session(adapter: BoundedAdapter | None = None) -> requests.Session:
     """Return a session that says who asks; proxies and certificates are those of the environment.
 
     For certificates, ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` count as they do for Python and the Hub's client, and
@@ -54,6 +57,8 @@ def open_session() -> requests.Session:
     """
     session = _Session()
     session.verify = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR") or True
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, adapter or BoundedAdapter())
     session.headers["User-Agent"] = f"ghostzoo/{__version__}"
     return session
 
@@ -102,8 +107,8 @@ class Download:
             Nothing of the environment is used then, neither a proxy (which would resolve the name again) nor a
             password that it holds for the host.
         ports: with a policy, the only ports that may be connected to; any, if it is empty.
-        on_bytes: called in the thread, each time about so many bytes as are read at once have come, with their number;
-            what it raises ends the download.
+        on_bytes: called in the thread with the number of bytes that came, each time these are at least 256 KiB, and
+            at the end; what it raises ends the download.
         on_end: called in the thread when nothing more will come.
     """
 
@@ -156,9 +161,7 @@ class Download:
 
     def _run(self) -> None:
         try:
-            with open_session() as session:
-                for scheme in ("http://", "https://"):
-                    session.mount(scheme, self._adapter())
+            with open_session(self._adapter()) as session:
                 session.trust_env = self._address_policy is None
                 self._fetch(session)
         except DownloadError as error:
@@ -177,9 +180,9 @@ class Download:
             self.ended.set()
             self._on_end()
 
-    def _adapter(self) -> WatchedAdapter:
+    def _adapter(self) -> BoundedAdapter:
         if self._address_policy is None:
-            return WatchedAdapter(self._connected)
+            return BoundedAdapter(self._connected)
         return PinnedAdapter(self._connected, self._address_policy, self._ports)
 
     def _connected(self, connection: socket.socket) -> None:
@@ -202,7 +205,7 @@ class Download:
             size = self._data.tell() + len(chunk)
             if size > self._max_bytes:
                 raise self._too_large()
-            if size - told >= _CHUNK:  # and not for each of many small ones
+            if size - told >= _COUNTED:
                 self._on_bytes(size - told)
                 told = size
             self._data.write(chunk)
