@@ -4,6 +4,9 @@
 # make test-optimum   the test with optimum-onnx, which brings PyTorch and older versions of much else
 # make peers   fetch transformers.js, with which the tests load published models (needs npm)
 # make web     fetch onnxruntime-web, with which the web page runs models in the browser (needs npm)
+# make lock    choose the newest versions of what the server needs, with their hashes, for the container
+# make sbom    write what the server consists of, as CycloneDX, to dist/
+# make base-image, make image   name the container's base by its digest; build the container on it (needs Docker)
 # Each makes the virtual environments that it needs.
 
 # $(call first_python,CONDITION,NAMES): the first of these interpreters that is there and fulfils the condition.
@@ -23,6 +26,13 @@ CLIENTS := .venv-clients/installed
 WEB := ghostzoo/serve/page/vendor
 OPTIMUM := .venv-optimum/installed
 PEERS := tests/hub/node/node_modules
+RELEASE := .venv-release/installed
+
+DOCKER ?= docker
+BASE ?= python:3.13-slim
+# Such as python:3.13-slim@sha256:...; 'make base-image' writes it.
+BASE_IMAGE ?= $(shell cat base-image.txt 2>/dev/null)
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' ghostzoo/__init__.py)
 
 IMAGE ?= examples/chelsea.png
 MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
@@ -30,7 +40,8 @@ MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
 # One pip at a time fills an environment, and one that could not be made is made anew.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-runtime test-hub1 test-training test-exporters test-optimum lint web peers bench-peers clean
+.PHONY: demo test test-runtime test-hub1 test-training test-exporters test-optimum lint web peers bench-peers clean lock sbom \
+	base-image image
 
 ifeq ($(WEIGHTS),)
 demo: $(RUNTIME)
@@ -92,8 +103,32 @@ $(WEB)/LICENSE: exporters/web/package-lock.json $(RUNTIME)
 	cp "$$(.venv/bin/python -c 'import onnxruntime; print(onnxruntime.__path__[0])')"/ThirdPartyNotices.txt $(WEB)/
 	cp "$$(.venv/bin/python -c 'import onnxruntime; print(onnxruntime.__path__[0])')"/LICENSE $@
 
+LOCK = .venv-release/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+# One file for all supported versions of Python and all systems. What builds the package runs its own code, too.
+lock: $(RELEASE)
+	$(LOCK) --extra serve --output-file requirements.lock pyproject.toml
+	.venv-release/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(LOCK) --output-file requirements-build.lock -
+
+sbom: $(RELEASE)
+	mkdir -p dist
+	.venv-release/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON requirements.lock \
+		| .venv-release/bin/python -c 'import json, sys; sbom = json.load(sys.stdin); sbom["metadata"]["component"]["version"] = sys.argv[1]; json.dump(sbom, sys.stdout, indent=2)' $(VERSION) \
+		> dist/ghostzoo-$(VERSION).cdx.json
+
+base-image:
+	digest=$$($(DOCKER) buildx imagetools inspect --format '{{.Manifest.Digest}}' "$(BASE)") && echo "$(BASE)@$$digest" > base-image.txt
+	cat base-image.txt
+
+image:
+	@echo "$(BASE_IMAGE)" | grep -Eq '@sha256:[0-9a-f]{64}$$' || { \
+		echo "The base of a released container is named by its digest, and BASE_IMAGE is '$(BASE_IMAGE)'; run 'make base-image' and commit base-image.txt." >&2; exit 1; }
+	$(DOCKER) build --build-arg "BASE_IMAGE=$(BASE_IMAGE)" --tag "ghostzoo:$(VERSION)" .
+
 clean:
-	rm -rf .venv .venv-peers .bench-models .venv-train .venv-export .venv-clients .venv-hub1 .venv-paddle2 .venv-optimum bundles $(WEB) exporters/web/node_modules $(PEERS)
+	rm -rf .venv .venv-peers .venv-release .bench-models .venv-train .venv-export .venv-clients .venv-hub1 .venv-paddle2 .venv-optimum bundles $(WEB) exporters/web/node_modules $(PEERS)
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -143,6 +178,12 @@ $(HUB1): pyproject.toml
 $(PADDLE2):
 	$(EXPORT_PYTHON) -m venv .venv-paddle2
 	.venv-paddle2/bin/python -m pip install --quiet "paddlepaddle==2.6.2" "numpy<2" setuptools
+	@touch $@
+
+# The tools that lock and list versions; they install nothing of their own choice anywhere.
+$(RELEASE):
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip install --quiet "uv>=0.9" "cyclonedx-bom>=7" "build>=1.2"
 	@touch $@
 
 # What benchmarks/ compares with: environments and models, made once.

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from urllib.parse import urljoin, urlsplit
 
 import requests
 
 from . import __version__
 from .addresses import AddressPolicy, AddressRefusedError, PinnedAdapter
+from .connections import BoundedAdapter
 
 _CHUNK = 64 * 1024
-_LATE = "it was not there in time (url_timeout); try again"
+_COUNTED = 256 * 1024
+"""Bytes that come before they are counted; counting each chunk would take as long as reading it."""
+LATE = "it was not there in time (url_timeout); try again"
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -23,9 +28,7 @@ class DownloadError(Exception):
     """The download failed; the message says why, without the URL."""
 
 
-def download_bytes(
-    url: str, *, max_bytes: int, timeout: float, max_redirects: int, address_policy: AddressPolicy | None = None
-) -> bytes:
+def download_bytes(url: str, *, max_bytes: int, timeout: float, max_redirects: int) -> bytes:
     """Fetch ``url`` with one GET. Proxies and certificates are those of the environment, as ``requests`` has it.
 
     Args:
@@ -33,36 +36,36 @@ def download_bytes(
         max_bytes: largest size, after decompression.
         timeout: seconds for everything together, name look-up and redirects included.
         max_redirects: how many redirects are followed.
-        address_policy: which addresses may be connected to, for URLs of people who are not trusted: ``is_public``.
-            Nothing of the environment is used then, neither a proxy (which would resolve the name again) nor a
-            password that it holds for the host.
 
     Raises:
         DownloadError: any failure.
     """
-    transfer = _Transfer(max_bytes, time.monotonic() + timeout, max_redirects, address_policy)
+    download = Download(url, max_bytes=max_bytes, timeout=timeout, max_redirects=max_redirects)
+    download.start()
     # A read timeout starts anew with every byte, and a name look-up has none: only a thread can be left behind in time.
-    worker = threading.Thread(target=transfer.run, args=(url,), name="ghostzoo-download", daemon=True)
-    worker.start()
-    worker.join(timeout)
-    if worker.is_alive():
-        transfer.abandon()
-        raise DownloadError(_LATE)
-    if transfer.error is not None:
-        raise DownloadError(str(transfer.error)) from transfer.error
-    return bytes(transfer.data)
+    if not download.ended.wait(timeout):
+        download.abandon()
+        raise DownloadError(LATE)
+    return download.result()
 
 
-def open_session() -> requests.Session:
+def open_session(adapter: BoundedAdapter | None = None) -> requests.Session:
     """Return a session that says who asks; proxies and certificates are those of the environment.
 
     For certificates, ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` count as they do for Python and the Hub's client, and
     ``requests``' own variables go before them.
     """
-    session = requests.Session()
+    session = _Session()
     session.verify = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR") or True
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, adapter or BoundedAdapter())
     session.headers["User-Agent"] = f"ghostzoo/{__version__}"
     return session
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Leave redirects to ``follow``; to find the next one ``requests`` would read all of this one's body."""
 
 
 @contextmanager
@@ -73,14 +76,12 @@ def follow(
     max_redirects: int,
     timeout: Callable[[], float],
     headers: Mapping[str, str] | None = None,
-    on_answer: Callable[[requests.Response], None] = lambda _: None,
 ) -> Iterator[requests.Response]:
     """Yield the answer to a GET that is no redirect, its body unread.
 
     Args:
         url: ``http`` or ``https``; redirects may not lead to anything else.
         timeout: called before each request; seconds for the connection and for each read.
-        on_answer: called with each answer, redirects included.
 
     Raises:
         DownloadError: a redirect leads elsewhere, or there are too many.
@@ -90,7 +91,6 @@ def follow(
         if urlsplit(url).scheme.lower() not in ("http", "https"):
             raise DownloadError(f"it leads to {urlsplit(url).scheme}:, and only http and https are followed")
         with session.get(url, stream=True, allow_redirects=False, timeout=timeout(), headers=headers) as response:
-            on_answer(response)
             if response.status_code not in _REDIRECTS or "location" not in response.headers:
                 yield response
                 return
@@ -98,75 +98,137 @@ def follow(
     raise DownloadError(f"it redirects more than {max_redirects} times")
 
 
-class _Transfer:
+class Download:
+    """One GET in a thread of its own, which can be abandoned at any time.
+
+    Args:
+        url, max_bytes, timeout, max_redirects: as for ``download_bytes``.
+        address_policy: which addresses may be connected to, for URLs of people who are not trusted: ``is_public``.
+            Nothing of the environment is used then, neither a proxy (which would resolve the name again) nor a
+            password that it holds for the host.
+        ports: with a policy, the only ports that may be connected to; any, if it is empty.
+        on_bytes: called in the thread with the number of bytes that came, each time these are at least 256 KiB, and
+            at the end; what it raises ends the download.
+        on_end: called in the thread when nothing more will come.
+    """
+
     def __init__(
-        self, max_bytes: int, deadline: float, max_redirects: int, address_policy: AddressPolicy | None
+        self,
+        url: str,
+        *,
+        max_bytes: int,
+        timeout: float,
+        max_redirects: int,
+        address_policy: AddressPolicy | None = None,
+        ports: Collection[int] = (),
+        on_bytes: Callable[[int], object] = lambda _: None,
+        on_end: Callable[[], object] = lambda: None,
     ) -> None:
-        self.data = bytearray()
-        self.error: Exception | None = None
+        self.ended = threading.Event()
+        self._url = url
         self._max_bytes = max_bytes
-        self._deadline = deadline
+        self._timeout = timeout
         self._max_redirects = max_redirects
         self._address_policy = address_policy
-        self._shut_down: Callable[[], None] | None = None
+        self._ports = ports
+        self._on_bytes = on_bytes
+        self._on_end = on_end
+        self._deadline = 0.0
+        self._data = BytesIO()
+        self._error: DownloadError | None = None
+        self._abandoned = False
+        self._socket: socket.socket | None = None
 
-    def run(self, url: str) -> None:
-        try:
-            with open_session() as session:
-                if self._address_policy is not None:
-                    session.trust_env = False
-                    for scheme in ("http://", "https://"):
-                        session.mount(scheme, PinnedAdapter(self._address_policy))
-                self._fetch(session, url)
-        except DownloadError as error:
-            self.error = error
-        except AddressRefusedError as error:
-            self.error = DownloadError(str(error))
-        except requests.exceptions.Timeout:
-            self.error = DownloadError(_LATE)
-        except ValueError:  # the libraries' message shows the whole URL, the password in it included
-            self.error = DownloadError("it is no valid URL, or leads to none; check its spelling")
-        except requests.exceptions.RequestException as error:
-            self.error = DownloadError(f"it cannot be downloaded ({reason_of(error)})")
-        except Exception as error:  # whatever is not caught here would be lost with the thread
-            self.error = DownloadError(f"it cannot be downloaded ({error})")
+    def start(self) -> None:
+        self._deadline = time.monotonic() + self._timeout
+        threading.Thread(target=self._run, name="ghostzoo-download", daemon=True).start()
 
     def abandon(self) -> None:
-        """Shut the connection down under the worker, so that it ends soon; closing would wait for its read to end."""
-        if self._shut_down is not None:
-            with suppress(OSError, RuntimeError, ValueError):  # the worker has ended it itself meanwhile
-                self._shut_down()
+        """Have the thread end soon; only a name look-up that it may be in goes on to its own end."""
+        self._abandoned = True
+        if self._socket is not None:
+            _shut_down(self._socket)
 
-    def _fetch(self, session: requests.Session, url: str) -> None:
-        answers = follow(session, url, max_redirects=self._max_redirects, timeout=self._left, on_answer=self._opened)
-        with answers as response:
+    def result(self) -> bytes:
+        """The body, once the download has ended.
+
+        Raises:
+            DownloadError: any failure.
+        """
+        if self._error is not None:
+            raise self._error
+        return self._data.getvalue()
+
+    def _run(self) -> None:
+        try:
+            with open_session(self._adapter()) as session:
+                session.trust_env = self._address_policy is None
+                self._fetch(session)
+        except DownloadError as error:
+            self._error = error
+        except AddressRefusedError as error:
+            self._error = DownloadError(str(error))
+        except requests.exceptions.Timeout:
+            self._error = DownloadError(LATE)
+        except ValueError:  # the libraries' message shows the whole URL, the password in it included
+            self._error = DownloadError("it is no valid URL, or leads to none; check its spelling")
+        except requests.exceptions.RequestException as error:
+            self._error = DownloadError(f"it cannot be downloaded ({reason_of(error)})")
+        except Exception as error:  # whatever is not caught here would be lost with the thread
+            self._error = DownloadError(f"it cannot be downloaded ({error})")
+        finally:
+            self.ended.set()
+            self._on_end()
+
+    def _adapter(self) -> BoundedAdapter:
+        if self._address_policy is None:
+            return BoundedAdapter(self._connected)
+        return PinnedAdapter(self._connected, self._address_policy, self._ports)
+
+    def _connected(self, connection: socket.socket) -> None:
+        self._socket = connection
+        if self._abandoned:
+            _shut_down(connection)
+
+    def _fetch(self, session: requests.Session) -> None:
+        with follow(session, self._url, max_redirects=self._max_redirects, timeout=self._left) as response:
             if response.status_code != 200:
                 raise DownloadError(f"the server answered {response.status_code} {response.reason}")
             self._receive(response)
-
-    def _opened(self, response: requests.Response) -> None:
-        self._shut_down = response.raw.shutdown
 
     def _receive(self, response: requests.Response) -> None:
         declared = response.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > self._max_bytes:
             raise self._too_large()
+        told = 0
         for chunk in response.iter_content(_CHUNK):
-            self.data += chunk
-            if len(self.data) > self._max_bytes:
+            size = self._data.tell() + len(chunk)
+            if size > self._max_bytes:
                 raise self._too_large()
+            if size - told >= _COUNTED:
+                self._on_bytes(size - told)
+                told = size
+            self._data.write(chunk)
             self._left()
-        if declared.isdecimal() and "content-encoding" not in response.headers and len(self.data) != int(declared):
-            raise DownloadError(f"the connection broke after {len(self.data)} of {declared} bytes; try again")
+        size = self._data.tell()
+        self._on_bytes(size - told)
+        if declared.isdecimal() and "content-encoding" not in response.headers and size != int(declared):
+            raise DownloadError(f"the connection broke after {size} of {declared} bytes; try again")
 
     def _left(self) -> float:
         left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise DownloadError(_LATE)
+        if left <= 0 or self._abandoned:
+            raise DownloadError(LATE)
         return left
 
     def _too_large(self) -> DownloadError:
         return DownloadError(f"it has more than the {self._max_bytes} bytes that are read (max_bytes)")
+
+
+def _shut_down(connection: socket.socket) -> None:
+    """End what another thread reads; closing would wait for its read to end."""
+    with suppress(OSError, ValueError, AttributeError):  # ended meanwhile; TLS within TLS has no such method
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def reason_of(error: BaseException) -> str:

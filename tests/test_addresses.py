@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ghostzoo.addresses import Address, is_public
-from ghostzoo.download import DownloadError, download_bytes
+from ghostzoo.download import Download, DownloadError
 from tests.fixtures.server import certified, content, redirect, serve
 
 
@@ -46,13 +46,43 @@ from tests.fixtures.server import certified, content, redirect, serve
         "64:ff9b::7f00:1",
         "64:ff9b:1::a00:1",
         "2001:0:102:304:0:0:80ff:fffe",
+        "2001:0:808:808:0:0:f7f7:f7f7",
+        "::8.8.8.8",
+        "::ffff:8.8.8.8",
+        "2002:808:808::1",
+        "2606:4700::5efe:127.0.0.1",
+        "2606:4700::200:5efe:10.0.0.1",
+        "2606:4700::5efe:8.8.8.8",
+        "fec0::1",
+        "feff::1",
+        "3fff::1",
+        "3fff:fff:ffff::1",
+        "192.88.99.1",
+        "192.0.0.8",
+        "5f00::1",
+        "100::1",
+        "100:0:0:1::1",
+        "4000::1",
     ],
 )
 def test_what_is_not_public(text: str) -> None:
     assert not is_public(ip_address(text))
 
 
-@pytest.mark.parametrize("text", ["93.184.216.34", "8.8.8.8", "2606:4700::1111"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "93.184.216.34",
+        "8.8.8.8",
+        "192.88.98.1",
+        "192.0.1.1",
+        "2606:4700::1111",
+        "2001:4860:4860::8888",
+        "2a00:1450:4001:81b::200e",
+        "3ffe::1",
+        "2606:4700::5eff:808:808",
+    ],
+)
 def test_what_is_public(text: str) -> None:
     assert is_public(ip_address(text))
 
@@ -72,8 +102,11 @@ def first_loopback(address: Address) -> bool:
     return str(address) == "127.0.0.1"
 
 
-def fetch(url: str, policy: Any = first_loopback) -> bytes:
-    return download_bytes(url, max_bytes=1000, timeout=20, max_redirects=3, address_policy=policy)
+def fetch(url: str, policy: Any = first_loopback, ports: Collection[int] = ()) -> bytes:
+    download = Download(url, max_bytes=1000, timeout=20, max_redirects=3, address_policy=policy, ports=ports)
+    download.start()
+    assert download.ended.wait(60)
+    return download.result()
 
 
 @pytest.fixture
@@ -105,6 +138,20 @@ def test_an_allowed_address_is_fetched(server: str, names: dict[str, list[list[s
 def test_no_spelling_of_loopback_passes(server: str, host: str) -> None:
     with pytest.raises(DownloadError, match=r"not public|no address|no valid URL"):
         fetch(f"http://{host}:{server.rpartition(':')[2]}/image", is_public)
+
+
+def test_other_ports_are_not_connected_to(server: str) -> None:
+    port = int(server.rpartition(":")[2])
+    assert fetch(f"{server}/image", ports=(80, port)) == b"an image"
+    with pytest.raises(DownloadError, match=rf"port is {port}, and the only ones.* 80, 443 \(url_ports\)"):
+        fetch(f"{server}/image", ports=(80, 443))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(0)
+        leads = {"/out": redirect(f"http://127.0.0.1:{other.getsockname()[1]}/")}
+        with serve(leads) as address, pytest.raises(DownloadError, match="url_ports"):
+            fetch(f"{address}/out", ports=(int(address.rpartition(":")[2]),))
+        with pytest.raises(BlockingIOError):
+            other.accept()
 
 
 def test_a_redirect_leads_to_no_other_address(server: str) -> None:

@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import gzip
+import re
 import socket
 import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ghostzoo.download import DownloadError, download_bytes
-from tests.fixtures.server import content, redirect, serve
+from tests.fixtures.limited import run_limited
+from tests.fixtures.server import Answer, content, redirect, serve
 
 BODY = bytes(range(256)) * 1000
 CLIENT_LEFT = threading.Event()
@@ -31,12 +37,71 @@ def drip(request: BaseHTTPRequestHandler) -> None:
 
 
 def drip_headers(request: BaseHTTPRequestHandler) -> None:
-    request.wfile.write(b"HTTP/1.0 200 OK\r\n")
+    """One header that does not end: not even the number of headers that are read is an end to it."""
+    request.wfile.write(b"HTTP/1.0 200 OK\r\nX: ")
     pause = threading.Event()
-    with suppress(ConnectionError):
+    try:
         while not pause.wait(0.02):
-            request.wfile.write(b"X: y\r\n")
+            request.wfile.write(b"y")
             request.wfile.flush()
+    except ConnectionError:
+        CLIENT_LEFT.set()
+
+
+def drip_redirect(request: BaseHTTPRequestHandler) -> None:
+    request.send_response(302)
+    request.send_header("Location", "/drip")
+    request.end_headers()
+    with suppress(ConnectionError):
+        request.wfile.write(bytes(1000))
+        drip(request)
+
+
+@cache
+def stacked(layers: int) -> bytes:
+    """300 MB of zeros, compressed so many times."""
+    if layers > 1:
+        return gzip.compress(stacked(layers - 1))
+    packer = zlib.compressobj(wbits=31)
+    return b"".join(packer.compress(bytes(1_000_000)) for _ in range(300)) + packer.flush()
+
+
+def bomb(layers: int, **headers: Any) -> Answer:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        content(stacked(layers), content_encoding=", ".join(["gzip"] * layers), **headers)(request)
+
+    return answer
+
+
+def bomb_in_one_chunk(request: BaseHTTPRequestHandler) -> None:
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(stacked(3)), stacked(3))
+    headers = {"content_encoding": "gzip, gzip, gzip", "transfer_encoding": "chunked"}
+    content(body, with_length=False, **headers)(request)
+
+
+def long_headers(request: BaseHTTPRequestHandler) -> None:
+    """As many and as long as Python's client reads."""
+    with suppress(ConnectionError):
+        request.wfile.write(b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"x" * 65500) for n in range(98)))
+        request.wfile.write(b"Content-Length: 5\r\n\r\nwhole")
+
+
+def many_heads(request: BaseHTTPRequestHandler) -> None:
+    with suppress(ConnectionError):
+        while True:
+            request.wfile.write(b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n" * 1000)
+
+
+def endless_line(*before: bytes) -> Answer:
+    """A line of 300 MB among the parts of a body."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        with suppress(ConnectionError):
+            request.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"".join(before))
+            for _ in range(300):
+                request.wfile.write(b"0" * 1_000_000)
+
+    return answer
 
 
 def silence(request: BaseHTTPRequestHandler) -> None:
@@ -66,10 +131,19 @@ ROUTES = {
     "/empty": content(b""),
     "/gzip": content(gzip.compress(BODY), content_encoding="gzip"),
     "/bomb": content(gzip.compress(bytes(50_000_000)), content_encoding="gzip"),
+    "/bombs": bomb(3),
+    "/bombs-in-one-chunk": bomb_in_one_chunk,
+    "/long-headers": long_headers,
+    "/many-heads": many_heads,
+    "/endless-size": endless_line(),
+    "/endless-trailer": endless_line(b"5\r\nwhole\r\n0\r\n"),
+    "/six-bombs": bomb(6),
+    "/bomb-that-redirects": bomb(1, status=302, location="/body"),
     "/bad-gzip": content(b"no gzip at all", content_encoding="gzip"),
     "/agent": names_its_agent,
     "/drip": drip,
     "/drip-headers": drip_headers,
+    "/drip-redirect": drip_redirect,
     "/silence": silence,
     "/broken-off": broken_off,
     "/reset": reset,
@@ -121,16 +195,44 @@ def test_a_compressed_bomb_counts_as_what_it_becomes(address: str) -> None:
         fetch(address + "/bomb", max_bytes=100_000)
 
 
-@pytest.mark.parametrize("path", ["/drip", "/drip-headers", "/silence"])
+HEADS = ["/long-headers", "/many-heads", "/endless-size", "/endless-trailer"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by /proc, which is not here")
+@pytest.mark.parametrize("path", ["/bombs", "/bombs-in-one-chunk", "/six-bombs", "/bomb-that-redirects", *HEADS])
+def test_no_bomb_takes_more_than_the_limit(address: str, path: str) -> None:
+    code = """
+import sys
+from ghostzoo.download import DownloadError, download_bytes
+try:
+    print(len(download_bytes(sys.argv[1], max_bytes=100_000_000, timeout=60, max_redirects=1)))
+except DownloadError as error:
+    print(error)
+print("peak", int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]) // 1024)
+"""
+    ended = run_limited(code, address + path)
+    assert ended.returncode == 0, ended.stderr
+    told = {
+        "/six-bombs": "too many content encodings",
+        "/bomb-that-redirects": str(len(BODY)),
+        **dict.fromkeys(HEADS, "headers have more than 65536 bytes|exceeded maximum"),
+    }
+    assert re.search(told.get(path, "more than the 100000000 bytes"), ended.stdout.lower())
+    # The limit, and what a growing buffer and Python take.
+    assert int(ended.stdout.split()[-1]) < (60 if path in HEADS else 220)
+
+
+@pytest.mark.parametrize("path", ["/drip", "/drip-headers", "/drip-redirect", "/silence"])
 def test_time_is_limited_for_everything_together(address: str, path: str) -> None:
     with pytest.raises(DownloadError, match=r"not there in time.*url_timeout"):
         fetch(address + path, timeout=0.3)
 
 
-def test_a_late_download_is_given_up_and_not_only_left_alone(address: str) -> None:
+@pytest.mark.parametrize("path", ["/drip", "/drip-headers"])
+def test_a_late_download_is_given_up_and_not_only_left_alone(address: str, path: str) -> None:
     CLIENT_LEFT.clear()
     with pytest.raises(DownloadError, match="in time"):
-        fetch(address + "/drip", timeout=0.3)
+        fetch(address + path, timeout=0.3)
     assert CLIENT_LEFT.wait(30)
 
 

@@ -53,6 +53,13 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "httptools", "prometheus_cli
 )
 @click.option("--allow-urls", is_flag=True, help="Fetch images from public addresses for clients.")
 @click.option(
+    "--url-port",
+    "url_ports",
+    type=click.IntRange(1, 65535),
+    multiple=True,
+    help="Port that they may be fetched from; may be repeated.  [default: 80, 443]",
+)
+@click.option(
     "--model-control/--no-model-control", default=False, show_default=True, help="Clients may (un)load models."
 )
 @click.option("--page/--no-page", default=True, show_default=True, help="Serve the web page at /.")
@@ -106,5 +113,6 @@ def _options(grpc: bool, grpc_port: int, **given: Any) -> Any:
     delay = given.pop("max_delay_ms")
     if delay is not None:
         given["max_delay"] = delay / 1000
+    given["url_ports"] = given["url_ports"] or None
     values = {name: value for name, value in given.items() if value is not None}
     return ServeOptions(limits=limits, fetching=fetching, grpc_port=grpc_port if grpc else None, **values)

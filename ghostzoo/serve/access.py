@@ -94,7 +94,8 @@ class AccessMiddleware:
             return
         headers = Headers(scope=scope)
         deadline = asyncio.get_running_loop().time() + self._service.options.deadline
-        exchange = Exchange(request_id(headers.get(REQUEST_ID)), time.perf_counter(), deadline, receive)
+        client = (scope.get("client") or [None])[0]
+        exchange = Exchange(request_id(headers.get(REQUEST_ID)), time.perf_counter(), deadline, receive, client)
         scope.setdefault("state", {})["exchange"] = exchange
         status = CLIENT_GONE
 
@@ -122,7 +123,6 @@ class AccessMiddleware:
                 raise
             await send_error(send_and_note, 500, str(as_request_error(error)))
         finally:
-            client = scope.get("client")
             log_access(
                 self._service,
                 "http",
@@ -131,7 +131,7 @@ class AccessMiddleware:
                 exchange,
                 method=scope["method"],
                 path=scope["path"][:500],
-                client=client[0] if client else None,
+                client=client,
             )
 
     def _headers(self, exchange: Exchange) -> Iterable[tuple[bytes, bytes]]:

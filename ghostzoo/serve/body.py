@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from .failures import ClientGoneError, RequestError, bad_request, too_large
+from .failures import ClientGoneError, RequestError, bad_request, late, too_large
 from .memory import Hold
-from .service import Service, late
+from .service import Service
 
 _DISCARD = 8
 """A body that is too large is read on and thrown away up to this many times the limit, so that a client that sends

@@ -163,13 +163,10 @@ async def _source(image: ImageRequest, service: Service, request: Request, hold:
 
 
 async def fetch(url: str, service: Service, request: Request, hold: Hold) -> Source:
-    """Fetch an image by its URL, or say why not; ``hold`` is told its size."""
+    """Fetch an image by its URL, or say why not; ``hold`` is told of its bytes as they come."""
     if not service.options.allow_urls:
         return ImageError("image", "this server fetches no URLs (--allow-urls is off); send the image itself")
-    image = await service.fetch(url, request.state.exchange)
-    if isinstance(image, bytes):
-        hold(len(image))
-    return image
+    return await service.fetch(url, request.state.exchange, hold)
 
 
 def _result(lane: EngineLane, outcome: Answer | ImageError, top_k: int) -> dict[str, Any]:

@@ -47,6 +47,10 @@ def overloaded(message: str) -> RequestError:
     return RequestError(HTTPStatus.SERVICE_UNAVAILABLE, message, retry_after=RETRY_AFTER)
 
 
+def late() -> RequestError:
+    return RequestError(504, "The request was not answered within its deadline; send fewer images, or try again later.")
+
+
 def as_request_error(error: Exception) -> RequestError:
     """Return what the client is told of ``error``; of a fault of the server's own only that there is one."""
     if isinstance(error, RequestError):

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..addresses import AddressPolicy, is_public
 from ..cpus import usable_cpus
 from ..errors import OptionError
 from ..images.reading import ImageLimits
@@ -80,7 +81,11 @@ class ServeOptions:
     allowed_hosts: tuple[str, ...] = ()
     """Names by which clients may address the server, besides localhost, ``host`` and any address; ``*`` for any."""
     allow_urls: bool = False
-    """Whether clients may have images fetched from public addresses."""
+    """Whether clients may have images fetched from other machines."""
+    url_ports: tuple[int, ...] = (80, 443)
+    """Ports of other machines that images may be fetched from."""
+    url_policy: AddressPolicy = is_public
+    """Which addresses images may be fetched from; there is no option of the command line for this one."""
     model_control: bool = False
     """Whether clients may unload and load the models that the server was started with."""
     page: bool = True
@@ -91,6 +96,8 @@ class ServeOptions:
         for name in ("workers", "max_batch", "queue_size"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} must be at least 1, not {getattr(self, name)!r}.")
+        if not self.url_ports or not all(0 < port < 65536 for port in self.url_ports):
+            raise OptionError(f"url_ports must be ports from 1 to 65535, at least one, not {self.url_ports!r}.")
         if self.max_delay < 0 or self.drain_timeout < 0:
             raise OptionError("max_delay and drain_timeout must not be negative.")
         if self.deadline <= 0 or self.write_timeout <= 0:

@@ -10,11 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..addresses import is_public
-from ..download import DownloadError, download_bytes
 from ..errors import GhostZooError, ImageError
-from ..images.reading import describe
-from .failures import ClientGoneError, RequestError
+from .failures import ClientGoneError, RequestError, late
+from .fetching import Fetcher, Hold
 from .jobs import Answer, Call, Source
 from .memory import Memory
 from .metrics import Metrics
@@ -26,9 +24,6 @@ from .scheduler import Scheduler
 _Result = TypeVar("_Result")
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-
-_DOWNLOADS = 8
-"""Downloads at once; they wait for other machines and do not need a CPU each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +37,8 @@ class Exchange:
     """By the event loop's clock."""
     receive: Receive | None = None
     """Where the disconnection of an HTTP client is heard, once its request's body has been read."""
+    client: str | None = None
+    """Its address; behind a proxy, the proxy's."""
 
 
 class Service:
@@ -62,7 +59,7 @@ class Service:
         self.files = SharedFiles(self.memory)
         self.repository = Repository(options, self.scheduler)
         self.stopping = asyncio.Event()
-        self._downloads = ThreadPoolExecutor(_DOWNLOADS, "ghostzoo-fetch")
+        self._fetcher = Fetcher(options.limits.image, options.url_policy, options.url_ports)
         # One thread: much of this work lets no other thread run meanwhile, and in turn it leaves gaps for the loop.
         self._aside = ThreadPoolExecutor(1, "ghostzoo-body")
         self._ended = _Ended(asyncio.get_running_loop())
@@ -75,8 +72,7 @@ class Service:
         """Finish what was accepted and free everything."""
         await asyncio.to_thread(self.scheduler.close)
         await self.repository.close()
-        for executor in (self._downloads, self._aside):
-            executor.shutdown(wait=False, cancel_futures=True)
+        self._aside.shutdown(wait=False, cancel_futures=True)
 
     async def aside(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
         """Work on a large body or answer in the thread that is there for them, one after the other."""
@@ -118,35 +114,23 @@ class Service:
             self.metrics.on_rejected()
             raise
 
-    async def fetch(self, url: str, exchange: Exchange) -> bytes | ImageError:
-        """Download an image from a public address, or return why there is none.
+    async def fetch(self, url: str, exchange: Exchange, hold: Hold) -> bytes | ImageError:
+        """Fetch an image by its URL, or return why there is none; ``hold`` is told of the bytes as they come.
 
         Raises:
-            RequestError: the deadline has passed.
+            RequestError: the deadline has passed, the client has gone, or ``hold`` raised it.
         """
-        limits, loop = self.options.limits.image, asyncio.get_running_loop()
-
-        def download() -> bytes:
-            left = exchange.deadline - loop.time()  # now, after it has waited for its turn
-            return download_bytes(
-                url,
-                max_bytes=limits.max_bytes,
-                timeout=max(0.001, min(limits.url_timeout, left)),
-                max_redirects=limits.max_redirects,
-                address_policy=is_public,
-            )
-
+        image = asyncio.ensure_future(self._fetcher.fetch(url, exchange.client, exchange.deadline, hold))
+        watch = asyncio.ensure_future(_cancel_when_gone(exchange.receive, image)) if exchange.receive else None
         try:
-            async with asyncio.timeout_at(exchange.deadline):
-                return await loop.run_in_executor(self._downloads, download)
-        except DownloadError as error:
-            return ImageError(describe(url), str(error))
-        except TimeoutError:
-            raise late() from None
-
-
-def late() -> RequestError:
-    return RequestError(504, "The request was not answered within its deadline; send fewer images, or try again later.")
+            return await image
+        except asyncio.CancelledError:
+            if image.cancelled() and watch is not None and watch.done():
+                raise ClientGoneError from None
+            raise
+        finally:
+            if watch is not None:
+                watch.cancel()
 
 
 class _Ended:
@@ -173,7 +157,7 @@ class _Ended:
                 future.set_result(None)
 
 
-async def _cancel_when_gone(receive: Receive, done: asyncio.Future[None]) -> None:
+async def _cancel_when_gone(receive: Receive, done: asyncio.Future[Any]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     done.cancel()
