@@ -48,7 +48,6 @@ _PROBE_SECONDS = 1.0
 _NO_MESSAGE = "No message came with the call, or a larger one than this server takes; send one."
 
 _Result = TypeVar("_Result")
-Messages = AsyncIterator[bytes]
 Parse = Callable[[Any], Any]
 """Makes a request of the bytes of its message."""
 Run = Callable[[list[Any], Exchange], Awaitable[_Result]]
@@ -79,27 +78,27 @@ class Calls:
     def unary(self, method: Method, answer: Callable[[Any, Exchange], Awaitable[Any]]) -> Any:
         """Return a handler for a method with one answer."""
 
-        async def handle(messages: Messages, context: Any) -> bytes | None:
+        async def handle(_: object, context: Any) -> bytes | None:
             async def run(request: list[Any], exchange: Exchange) -> bytes:
                 return bytes((await answer(request.pop(), exchange)).SerializeToString())
 
-            return await self._run(method, messages, context, run)
+            return await self._run(method, context, run)
 
         return grpc.stream_unary_rpc_method_handler(handle)
 
     def streaming(self, method: Method, answers: Callable[[Any], AsyncIterator[Any]]) -> Any:
         """Return a handler for a method with many answers, which may go on after the deadline."""
 
-        async def handle(messages: Messages, context: Any) -> None:
+        async def handle(_: object, context: Any) -> None:
             async def run(request: list[Any], _: Exchange) -> None:
                 async for each in answers(request.pop()):
                     await context.write(each.SerializeToString())
 
-            await self._run(method, messages, context, run)
+            await self._run(method, context, run)
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
-    async def _run(self, method: Method, messages: Messages, context: Any, run: Run[_Result]) -> _Result | None:
+    async def _run(self, method: Method, context: Any, run: Run[_Result]) -> _Result | None:
         """Around each call: an id, a deadline, the API key, a line in the log, the metrics, errors as statuses."""
         service = self._service
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
@@ -114,17 +113,16 @@ class Calls:
             if method.needs_key:
                 self._check_key(metadata)
             with service.memory.held() as hold:
-                return await run([await self._receive(method, messages, deadline, hold)], exchange)
+                return await run([await self._receive(method, context, deadline, hold)], exchange)
         except (RequestError, GhostZooError) as error:
-            known = as_request_error(error)
-            status, details = _CODES.get(known.status, grpc.StatusCode.INTERNAL), str(known)
+            status, details = _status(error)  # the error itself has hold of the message, through its traceback
         except (asyncio.CancelledError, grpc.aio.InternalError):  # the latter where gRPC has ended the call itself
             status = grpc.StatusCode.CANCELLED
             raise asyncio.CancelledError from None
         except Exception as error:
             fields = {"request_id": exchange.request_id}
             _logger.error("A request failed.", exc_info=error, extra={"fields": fields})
-            status, details = grpc.StatusCode.INTERNAL, str(as_request_error(error))
+            status, details = _status(error)
         finally:
             log_access(service, "grpc", method.name, status.name, exchange, client=context.peer())
         await _abort(context, status, details)
@@ -135,7 +133,7 @@ class Calls:
         if key is not None and not key_matches(key, metadata.get("authorization"), metadata.get("x-api-key")):
             raise RequestError(401, "This server wants its API key: send metadata 'authorization: Bearer KEY'.")
 
-    async def _receive(self, method: Method, messages: Messages, deadline: float, hold: Callable[[int], None]) -> Any:
+    async def _receive(self, method: Method, context: Any, deadline: float, hold: Callable[[int], None]) -> Any:
         """Return the request, once there is room for its message."""
         if method.parse is None:
             return None
@@ -147,19 +145,24 @@ class Calls:
         data: bytes | bytearray
         try:
             async with turns.turn(end):
-                data = await anext(messages)
+                data = await context.read()  # iterating over them would keep a message for as long as the call lasts
+                if data is grpc.aio.EOF:
+                    raise bad_request(_NO_MESSAGE)
                 hold(len(data))
                 if is_compressed(data):
                     data = await asyncio.to_thread(decompressed, data, largest)
                     hold(len(data))
-        except StopAsyncIteration:
-            raise bad_request(_NO_MESSAGE) from None
         except TimeoutError:
             if loop.time() >= deadline:
                 raise late() from None
             self._service.metrics.on_rejected()
             raise overloaded("The message did not come in time, and others wait; send it faster, or later.") from None
         return method.parse(data)
+
+
+def _status(error: Exception) -> tuple[grpc.StatusCode, str]:
+    known = as_request_error(error)
+    return _CODES.get(known.status, grpc.StatusCode.INTERNAL), str(known)
 
 
 async def _abort(context: Any, status: grpc.StatusCode, details: str) -> None:
