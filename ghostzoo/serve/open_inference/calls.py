@@ -70,9 +70,9 @@ class Calls:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        # How large a message is, gRPC does not tell before it is there.
-        largest = service.options.limits.max_body_bytes
-        self._turns = Turns(lambda others: service.memory.fits((others + 1) * largest), _PATIENCE)
+        # gRPC does not tell how large a message is before it is there, and then it is there twice, as gRPC has it too.
+        room = 2 * service.options.limits.max_body_bytes
+        self._turns = Turns(lambda others: service.memory.fits((others + 1) * room), _PATIENCE)
         self._probe_turns = Turns(lambda others: others < _PROBES_AT_ONCE, _PROBE_SECONDS)
 
     def unary(self, method: Method, answer: Callable[[Any, Exchange], Awaitable[Any]]) -> Any:

@@ -94,12 +94,12 @@ def parse_infer(data: bytes | bytearray, max_images: int) -> InferMessage:
     return _InferParser(data, _FEW_FIELDS + max_images).parse()
 
 
-def is_compressed(data: bytes) -> bool:
+def is_compressed(data: bytes | bytearray) -> bool:
     """Whether ``data`` is compressed by gzip or deflate, which gRPC tells its own code alone."""
     return data.startswith(_COMPRESSED)
 
 
-def decompressed(data: bytes, max_bytes: int) -> bytearray:
+def decompressed(data: bytes | bytearray, max_bytes: int) -> bytearray:
     """Return ``data`` as it was before it was compressed.
 
     Raises:
