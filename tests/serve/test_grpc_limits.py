@@ -22,6 +22,7 @@ import requests
 
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.serve import open_inference
+from ghostzoo.serve.memory import Turns
 from ghostzoo.serve.open_inference.messages import SERVICE, message
 from tests.fixtures.serving import ServerProcess, running_server
 
@@ -158,7 +159,6 @@ def test_probes_take_little_memory(locked: ServerProcess, service: str, method: 
         codes = together(24, lambda: send(locked, bytes(MB60), method, service))
     assert set(codes) <= {"OK", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
     assert honest.codes == {"OK"}
-    print("GROWTH", peak_mb(locked) - before, max(honest.seconds))
     assert peak_mb(locked) - before < 2 * BUDGET_MB, peak_mb(locked)
 
 
@@ -187,7 +187,6 @@ def test_large_messages_stay_within_the_budget(locked: ServerProcess, kind: str)
         codes = together(24, lambda: send(locked, data, metadata=WITH_KEY, **options))
     assert set(codes) <= {"INVALID_ARGUMENT", "UNAVAILABLE"}
     assert honest.codes == {"OK"}
-    print("GROWTH", peak_mb(locked) - before, max(honest.seconds))
     assert peak_mb(locked) - before < 2 * BUDGET_MB, peak_mb(locked)
 
 
@@ -421,3 +420,34 @@ def test_health_is_as_grpc_defines_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "grpc_tools.protoc", "-I", str(folder), "--include_imports"]
     subprocess.run([*command, "--descriptor_set_out", str(out), "health.proto"], check=True)
     assert out.read_bytes() == (folder / "health.binpb").read_bytes()
+
+
+def test_turns_are_lost_by_nobody() -> None:
+    """One at a time: in order, after waiters that gave up, and after a turn that took too long."""
+
+    async def run() -> list[str]:
+        loop = asyncio.get_running_loop()
+        turns = Turns(lambda _: False, patience=0.2)
+        seen: list[str] = []
+
+        async def take(name: str, deadline: float, seconds: float) -> None:
+            try:
+                async with turns.turn(loop.time() + deadline):
+                    seen.append(name)
+                    await asyncio.sleep(seconds)
+            except TimeoutError:
+                seen.append(f"{name} late")
+
+        slow = asyncio.create_task(take("slow", 600, 600))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(take("cancelled", 600, 600))
+        third = asyncio.create_task(take("third", 600, 0))
+        impatient = asyncio.create_task(take("impatient", 0.01, 600))
+        last = asyncio.create_task(take("last", 600, 0))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.wait([slow, second, third, impatient, last])
+        await take("after", 600, 0)
+        return seen
+
+    assert asyncio.run(asyncio.wait_for(run(), 60)) == ["slow", "impatient late", "slow late", "third", "last", "after"]
