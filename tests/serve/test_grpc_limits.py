@@ -270,8 +270,13 @@ def test_messages_beyond_the_limit(small: ServerProcess) -> None:
         (bytes(200 * MIB), grpc.Compression.Gzip),
         (bytes(200 * MIB), grpc.Compression.Deflate),
     ):
-        answer = send(small, data, compression=compression)
+        name = f"large-{time.monotonic_ns()}"
+        answer = send(small, data, compression=compression, metadata=(("x-request-id", name),))
         assert (code(answer), "larger than" in answer.details()) == ("RESOURCE_EXHAUSTED", True)
+        end = time.monotonic() + 20
+        while not (found := [line["status"] for line in small.log() if line.get("request_id") == name]):
+            assert time.monotonic() < end
+        assert found == ["RESOURCE_EXHAUSTED" if compression else "CANCELLED"]  # gRPC itself refuses what is not packed
     for method in ("ModelReady", "ModelMetadata", "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"):
         assert code(send(small, field(1, bytes(MIB)), method)) == "RESOURCE_EXHAUSTED"
     assert peak_mb(small) - before < 2 * 64, peak_mb(small)

@@ -45,7 +45,9 @@ _PROBES_AT_ONCE = 2
 _PROBE_SECONDS = 1.0
 """For messages of those who have shown no key: they are some bytes long, and come with the call."""
 
-_NO_MESSAGE = "No message came with the call, or a larger one than this server takes; send one."
+_ENDING_SECONDS = 0.05
+"""Within them a call without a message is cancelled, if it is at its end: if the client has gone, or gRPC has refused a
+message that is too large, which it does by itself."""
 
 _Result = TypeVar("_Result")
 Parse = Callable[[Any], Any]
@@ -146,17 +148,19 @@ class Calls:
         try:
             async with turns.turn(end):
                 data = await context.read()  # iterating over them would keep a message for as long as the call lasts
-                if data is grpc.aio.EOF:
-                    raise bad_request(_NO_MESSAGE)
-                hold(len(data))
-                if is_compressed(data):
-                    data = await asyncio.to_thread(decompressed, data, largest)
+                if data is not grpc.aio.EOF:
                     hold(len(data))
+                    if is_compressed(data):
+                        data = await asyncio.to_thread(decompressed, data, largest)
+                        hold(len(data))
         except TimeoutError:
             if loop.time() >= deadline:
                 raise late() from None
             self._service.metrics.on_rejected()
             raise overloaded("The message did not come in time, and others wait; send it faster, or later.") from None
+        if data is grpc.aio.EOF:
+            await asyncio.sleep(_ENDING_SECONDS)
+            raise bad_request("No message came with the call; send one.")
         return method.parse(data)
 
 
