@@ -22,7 +22,7 @@ OF_ONE_CLIENT = 8
 """Of these, the most that one client has, so that four have to be slow at the same time before another waits."""
 
 
-class Turns:
+class FairSlots:
     """So many at once, shared among clients: none has more than its part, and those that wait come round in turn.
 
     Used on the event loop alone.
@@ -90,7 +90,7 @@ class Fetcher:
         self._limits = limits
         self._policy = policy
         self._ports = ports
-        self._turns = Turns(AT_ONCE, OF_ONE_CLIENT)
+        self._turns = FairSlots(AT_ONCE, OF_ONE_CLIENT)
 
     async def fetch(self, url: str, client: str | None, deadline: float, hold: Hold) -> bytes | ImageError:
         """Fetch an image, or return why there is none. If the caller is cancelled, the download ends with it.

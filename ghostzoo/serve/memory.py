@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from .failures import overloaded, too_large
 
@@ -23,6 +25,10 @@ class Memory:
         self.used = 0
         self._limit = limit
         self._on_rejected = on_rejected
+
+    def fits(self, more: int) -> bool:
+        """Whether there is room for so many bytes more."""
+        return self.used + more <= self._limit
 
     @contextmanager
     def held(self, size: int = 0) -> Iterator[Hold]:
@@ -61,3 +67,75 @@ class Memory:
             yield
         finally:
             self.used -= size
+
+
+class Admission:
+    """Lets in as many at once as there is room for, in the order in which they came. Used on the event loop alone.
+
+    Args:
+        has_room: whether one more may be let in beside so many that are in; one is let in in any case.
+        patience: seconds that a turn may take while others wait.
+    """
+
+    def __init__(self, has_room: Callable[[int], bool], patience: float) -> None:
+        self._has_room = has_room
+        self._patience = patience
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._turns: dict[asyncio.Timeout, float] = {}
+        """The limit of each turn, and when it began."""
+        self._called = 0
+        """Of those who waited, how many have been let in and not begun."""
+
+    @asynccontextmanager
+    async def turn(self, deadline: float) -> AsyncIterator[None]:
+        """Wait for a turn, which lasts until the block ends.
+
+        Args:
+            deadline: by the event loop's clock.
+
+        Raises:
+            TimeoutError: it has passed, or the turn has lasted too long while others waited.
+        """
+        loop = asyncio.get_running_loop()
+        if self._waiting or not self._open:
+            await self._wait(deadline)
+        start = loop.time()
+        end = min(deadline, start + self._patience) if self._waiting else deadline
+        limit = asyncio.timeout_at(end)
+        self._turns[limit] = start
+        try:
+            async with limit:
+                yield
+        finally:
+            del self._turns[limit]
+            self._call()
+
+    @property
+    def _open(self) -> bool:
+        count = len(self._turns) + self._called
+        return count == 0 or self._has_room(count)
+
+    async def _wait(self, deadline: float) -> None:
+        for limit, start in self._turns.items():
+            if not limit.expired():
+                limit.reschedule(min(limit.when() or deadline, start + self._patience))
+        called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(called)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await called
+        except BaseException:
+            if called in self._waiting:
+                self._waiting.remove(called)
+            else:
+                self._called -= 1
+            self._call()
+            raise
+        self._called -= 1
+
+    def _call(self) -> None:
+        while self._waiting and self._open:
+            self._called += 1
+            called = self._waiting.popleft()
+            if not called.done():
+                called.set_result(None)

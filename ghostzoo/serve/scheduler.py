@@ -246,6 +246,7 @@ class Scheduler:
             for job, outcome in zip(jobs, outcomes, strict=True):
                 job.call.outcomes[job.place] = outcome
                 job.call.missing -= 1
+                job.source = None  # an idle worker still has hold of its last job, and the image may be large
                 if job.call.missing == 0 and not job.call.cancelled:
                     done.append(job.call)
         for call in done:
@@ -258,4 +259,7 @@ class Scheduler:
 def _reported(error: Exception) -> Exception:
     if not isinstance(error, GhostZooError):
         _logger.error("A worker failed.", exc_info=error)
-    return error
+    # Its traceback has hold of the worker's frame, and so of the image; that frame has hold of the error, so that both
+    # would stay until the garbage collector comes, however large they are.
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from ..errors import GhostZooError, ImageError
 from .failures import ClientGoneError, RequestError, late
-from .fetching import Fetcher, Hold
+from .fetching import Fetcher
 from .jobs import Answer, Call, Source
-from .memory import Memory
+from .memory import Hold, Memory
 from .metrics import Metrics
 from .model_files import SharedFiles
 from .options import ServeOptions

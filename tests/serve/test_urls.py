@@ -18,7 +18,7 @@ from requests.adapters import HTTPAdapter
 
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import ImageError, OptionError
-from ghostzoo.serve.fetching import OF_ONE_CLIENT, Turns
+from ghostzoo.serve.fetching import OF_ONE_CLIENT, FairSlots
 from ghostzoo.serve.options import ServeOptions
 from ghostzoo.serve.service import Exchange, Service
 from tests.fixtures.server import content, serve
@@ -256,7 +256,7 @@ def turns_taken(at_once: int, of_one_client: int, asked: str, ended: int) -> str
     """Which clients got a turn, in order, when ``asked`` came one after another and ``ended`` turns were given back."""
 
     async def run() -> str:
-        turns, taken = Turns(at_once, of_one_client), []
+        turns, taken = FairSlots(at_once, of_one_client), []
 
         async def take(client: str) -> None:
             await turns.take(client)
@@ -287,7 +287,7 @@ def test_turns_go_round() -> None:
 
 def test_a_turn_that_nobody_waits_for_any_more_goes_to_the_next() -> None:
     async def run() -> None:
-        turns = Turns(1, 1)
+        turns = FairSlots(1, 1)
         await turns.take("a")
         given_up, other = asyncio.create_task(turns.take("b")), asyncio.create_task(turns.take("c"))
         await asyncio.sleep(0)

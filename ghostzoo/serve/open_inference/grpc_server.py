@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import time
-from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
 
-from ...errors import GhostZooError, OptionError
-from ..access import REQUEST_ID, key_matches, log_access, request_id
-from ..failures import RequestError, as_request_error, bad_request
+from ...errors import OptionError
+from ..failures import RequestError, bad_request
+from ..repository import ServedModel
 from ..service import Exchange, Service
+from .calls import UNREAD_BYTES, Calls, Method
+from .health import Health
 from .inference import find_model, find_spec, infer, model_metadata, server_metadata, with_timeout
-from .messages import SERVICE, message, methods
-from .tensors import BYTES, FP32, InputTensor, OutputTensor, RequestedOutput, count_elements, from_bytes, from_values
+from .messages import HEALTH_SERVICE, SERVICE, message, request_class
+from .tensors import (
+    BYTES,
+    FP32,
+    InputSpec,
+    InputTensor,
+    OutputTensor,
+    RequestedOutput,
+    count_elements,
+    from_bytes,
+    from_values,
+)
+from .wire import InferMessage, InputContents, parse, parse_infer
 
-_logger = logging.getLogger(__name__)
-
-_CODES = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    404: grpc.StatusCode.NOT_FOUND,
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    422: grpc.StatusCode.INVALID_ARGUMENT,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
-}
-_PROBES = frozenset({"ServerLive", "ServerReady"})
-"""These need no key."""
-
-Method = Callable[[Any, Exchange], Awaitable[Any]]
+_ABOUT_MODELS = ("ModelReady", "ModelMetadata", "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload")
 
 
 def grpc_server(service: Service) -> tuple[Any, int]:
@@ -49,11 +44,16 @@ def grpc_server(service: Service) -> tuple[Any, int]:
             ("grpc.max_send_message_length", -1),
             ("grpc.max_metadata_size", options.limits.max_header_bytes),
             ("grpc.absolute_max_metadata_size", options.limits.max_header_bytes),
+            # What is not asked for is not taken: see ``calls``. The window must not grow with the client's speed.
+            ("grpc.http2.lookahead_bytes", UNREAD_BYTES),
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.max_concurrent_streams", options.queue_size),
+            ("grpc.per_message_decompression", 0),  # some versions do it before they look at the size
             ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, not a share of the load
         ],
         maximum_concurrent_rpcs=options.queue_size,
     )
-    server.add_generic_rpc_handlers((_handlers(InferenceService(service)),))
+    server.add_generic_rpc_handlers(_handlers(service))
     host = f"[{options.host}]" if ":" in options.host else options.host
     try:
         port = server.add_insecure_port(f"{host}:{options.grpc_port}")
@@ -92,29 +92,37 @@ class InferenceService:
             **model_metadata(find_model(self.service, request.name, request.version))
         )
 
-    async def ModelInfer(self, request: Any, exchange: Exchange) -> Any:  # noqa: N802
+    async def ModelInfer(self, given: InferMessage, exchange: Exchange) -> Any:  # noqa: N802
+        request, raw = given.request, bool(given.raw)
         model = find_model(self.service, request.model_name, request.model_version)
-        raw = list(request.raw_input_contents)
-        if raw and len(raw) != len(request.inputs):
-            raise bad_request(f"{len(raw)} raw contents were sent for {len(request.inputs)} inputs; send one for each.")
-        inputs = []
-        for index, tensor in enumerate(request.inputs[:2]):
-            spec = find_spec(model, tensor.name)
-            shape = list(tensor.shape)
-            elements = count_elements(spec, tensor.datatype, shape, self.service.options.limits.max_images)
-            if raw:
-                if tensor.HasField("contents"):
-                    raise bad_request(f"{spec.name} has both contents and raw contents; send one of them.")
-                inputs.append(from_bytes(spec, shape, elements, raw[index]))
-            else:
-                inputs.append(_from_contents(spec, shape, elements, tensor.contents))
+        inputs = self._inputs(model, given)
+        del given  # and with it the message, of which only what the inputs still use is left
         requested = [_requested(output) for output in request.outputs]
-        exchange = with_timeout(exchange, _parameters(request.parameters))
+        exchange = with_timeout(exchange, _chosen(request.parameters, "timeout"))
         outputs = await infer(self.service, model, inputs, requested, exchange)
         answer = message("ModelInferResponse")(model_name=model.name, model_version="1", id=request.id)
         for output in outputs:
-            _add_output(answer, output, bool(raw))
+            _add_output(answer, output, raw)
         return answer
+
+    def _inputs(self, model: ServedModel, given: InferMessage) -> list[InputTensor]:
+        if given.raw and len(given.raw) != len(given.inputs):
+            raise bad_request(
+                f"{len(given.raw)} raw contents were sent for {len(given.inputs)} inputs; send one for each."
+            )
+        inputs = []
+        for index, contents in enumerate(given.inputs[:2]):
+            tensor = contents.tensor
+            spec = find_spec(model, tensor.name)
+            shape = list(tensor.shape)
+            elements = count_elements(spec, tensor.datatype, shape, self.service.options.limits.max_images)
+            if given.raw:
+                if contents.present:
+                    raise bad_request(f"{spec.name} has both contents and raw contents; send one of them.")
+                inputs.append(from_bytes(spec, shape, elements, given.raw[index]))
+            else:
+                inputs.append(_from_contents(spec, shape, elements, contents))
+        return inputs
 
     async def RepositoryIndex(self, request: Any, _: Exchange) -> Any:  # noqa: N802
         rows = self.service.repository.index()
@@ -135,73 +143,46 @@ class InferenceService:
         return message("RepositoryModelUnloadResponse")(model_name=name, is_unloaded=True)
 
 
-def _handlers(methods_of: InferenceService) -> Any:
-    return grpc.method_handlers_generic_handler(
-        SERVICE,
-        {
-            name: grpc.unary_unary_rpc_method_handler(
-                _guarded(methods_of.service, name, getattr(methods_of, name)),
-                request_deserializer=request_class.FromString,
-                response_serializer=answer_class.SerializeToString,
-            )
-            for name, (request_class, answer_class) in methods().items()
-        },
+def _handlers(service: Service) -> tuple[Any, ...]:
+    calls, inference, health = Calls(service), InferenceService(service), Health(service)
+    parse_inference = partial(parse_infer, max_images=service.options.limits.max_images)
+    check = partial(parse, request_class(HEALTH_SERVICE, "Check"))
+    methods = (
+        Method("ServerLive", None, needs_key=False),
+        Method("ServerReady", None, needs_key=False),
+        Method("ServerMetadata", None),
+        Method("ModelInfer", parse_inference),
+        *(Method(name, partial(parse, request_class(SERVICE, name))) for name in _ABOUT_MODELS),
+    )
+    return (
+        grpc.method_handlers_generic_handler(
+            SERVICE, {method.name: calls.unary(method, getattr(inference, method.name)) for method in methods}
+        ),
+        grpc.method_handlers_generic_handler(
+            HEALTH_SERVICE,
+            {
+                "Check": calls.unary(Method("HealthCheck", check, needs_key=False), health.Check),
+                "List": calls.unary(Method("HealthList", None, needs_key=False), health.List),
+                "Watch": calls.streaming(Method("HealthWatch", check, needs_key=False), health.Watch),
+            },
+        ),
     )
 
 
-def _guarded(service: Service, name: str, method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
-    """Around each call: an id, a deadline, the API key, a line in the log, the metrics, errors as statuses."""
-
-    async def call(request: Any, context: Any) -> Any:
-        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        left = context.time_remaining()
-        seconds = service.options.deadline if left is None else min(service.options.deadline, left)
-        deadline = asyncio.get_running_loop().time() + seconds
-        exchange = Exchange(request_id(metadata.get(REQUEST_ID)), time.perf_counter(), deadline)
-        status, details = grpc.StatusCode.OK, ""
-        service.metrics.on_request("grpc")
-        try:
-            await context.send_initial_metadata(((REQUEST_ID, exchange.request_id),))
-            _check_key(service, name, metadata)
-            with service.memory.held(request.ByteSize()):
-                return await method(request, exchange)
-        except (RequestError, GhostZooError) as error:
-            known = as_request_error(error)
-            status, details = _CODES.get(known.status, grpc.StatusCode.INTERNAL), str(known)
-        except asyncio.CancelledError:
-            status = grpc.StatusCode.CANCELLED
-            raise
-        except Exception as error:
-            fields = {"request_id": exchange.request_id}
-            _logger.error("A request failed.", exc_info=error, extra={"fields": fields})
-            status, details = grpc.StatusCode.INTERNAL, str(as_request_error(error))
-        finally:
-            log_access(service, "grpc", name, status.name, exchange, client=context.peer())
-        await context.abort(status, details)
-
-    return call
+def _from_contents(spec: InputSpec, shape: list[int], elements: int, contents: InputContents) -> InputTensor:
+    if spec.datatype == BYTES:
+        return from_values(spec, shape, elements, [bytes(image) for image in contents.images])
+    return from_values(spec, shape, elements, contents.floats())
 
 
-def _check_key(service: Service, name: str, metadata: dict[str, str]) -> None:
-    key = service.options.api_key
-    if key is None or name in _PROBES:
-        return
-    if not key_matches(key, metadata.get("authorization"), metadata.get("x-api-key")):
-        raise RequestError(401, "This server wants its API key: send metadata 'authorization: Bearer KEY'.")
-
-
-def _from_contents(spec: Any, shape: list[int], elements: int, contents: Any) -> InputTensor:
-    values = {BYTES: contents.bytes_contents, FP32: contents.fp32_contents}[spec.datatype]
-    return from_values(spec, shape, elements, values)
-
-
-def _parameters(parameters: Any) -> dict[str, Any]:
-    chosen = {name: value.WhichOneof("parameter_choice") for name, value in parameters.items()}
-    return {name: getattr(parameters[name], choice) for name, choice in chosen.items() if choice is not None}
+def _chosen(parameters: Any, name: str) -> dict[str, Any]:
+    """Return the parameter of that name, if there is one; a message may have thousands of others."""
+    choice = parameters[name].WhichOneof("parameter_choice") if name in parameters else None
+    return {} if choice is None else {name: getattr(parameters[name], choice)}
 
 
 def _requested(output: Any) -> RequestedOutput:
-    count = _parameters(output.parameters).get("classification", 0)
+    count = _chosen(output.parameters, "classification").get("classification", 0)
     if not isinstance(count, int) or isinstance(count, bool):
         raise bad_request("classification takes a number of classes, for logits or scores.")
     return RequestedOutput(output.name, count)

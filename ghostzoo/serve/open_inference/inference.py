@@ -109,6 +109,8 @@ async def infer(
     """
     if len(inputs) != 1:
         raise bad_request(f"{model.name} takes one input, {PIXEL_VALUES} or {IMAGES}, not {len(inputs)}.")
+    if len({output.name for output in requested}) != len(requested):
+        raise bad_request(f"An output is asked for more than once; ask once for each of {', '.join(OUTPUTS)}.")
     for output in requested:
         if output.name not in OUTPUTS:
             raise bad_request(f"{model.name} has no output {output.name[:80]!r}; it has {', '.join(OUTPUTS)}.")

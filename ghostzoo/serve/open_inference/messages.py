@@ -1,4 +1,4 @@
-"""The protocol's gRPC messages, made from the descriptor beside this file.
+"""The messages of both gRPC services, made from the descriptors beside this file.
 
 They live in a pool of their own: the generated modules of two clients in one process would collide over their names,
 and generated code is bound to versions of protobuf, which a descriptor is not.
@@ -13,26 +13,33 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 SERVICE = "inference.GRPCInferenceService"
+HEALTH_SERVICE = "grpc.health.v1.Health"
+
+_DESCRIPTORS = ("open_inference.binpb", "health.binpb")
 
 
 @cache
 def _pool() -> Any:
-    data = (files(__package__) / "open_inference.binpb").read_bytes()
     pool = descriptor_pool.DescriptorPool()
-    for file in descriptor_pb2.FileDescriptorSet.FromString(data).file:
-        pool.Add(file)
+    for name in _DESCRIPTORS:
+        data = (files(__package__) / name).read_bytes()
+        for file in descriptor_pb2.FileDescriptorSet.FromString(data).file:
+            pool.Add(file)
     return pool
 
 
 @cache
-def message(name: str) -> Any:
+def message(name: str, package: str = "inference") -> Any:
     """Return the class of a message, such as ``ModelInferRequest``."""
-    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"inference.{name}"))
+    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"{package}.{name}"))
 
 
-def methods() -> dict[str, tuple[Any, Any]]:
-    """Return the classes of request and answer for each method of the service."""
-    return {
-        method.name: (message(method.input_type.name), message(method.output_type.name))
-        for method in _pool().FindServiceByName(SERVICE).methods
-    }
+@cache
+def health_message(name: str) -> Any:
+    """Return the class of a message of the health service, such as ``HealthCheckRequest``."""
+    return message(name, HEALTH_SERVICE.rpartition(".")[0])
+
+
+def request_class(service: str, method: str) -> Any:
+    """Return the class of a method's requests."""
+    return message_factory.GetMessageClass(_pool().FindServiceByName(service).FindMethodByName(method).input_type)

@@ -1,0 +1,217 @@
+"""Requests as they come over gRPC, read without taking more memory than they have bytes.
+
+Parsed as a whole, a message can take twenty times its size, and seconds: it may have millions of empty elements. So
+what is large in a request is found in its bytes, and stays there; the rest must be small, and is all that is parsed.
+The encoding is that of https://protobuf.dev/programming-guides/encoding/.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from ..failures import RequestError, bad_request, too_large
+from .messages import message
+
+SMALL_BYTES = 64 * 2**10
+"""Of a request without its tensors."""
+_FEW_FIELDS = 1000
+"""In a request, besides one for each image."""
+
+_VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
+_SIZES = {_I64: 8, _I32: 4}
+
+_REQUEST_INPUTS, _REQUEST_RAW = 5, 7
+_TENSOR_CONTENTS = 5
+_CONTENTS_FP32, _CONTENTS_BYTES = 6, 8
+"""Numbers of the fields that can be large, in ModelInferRequest, InferInputTensor and InferTensorContents."""
+
+_COMPRESSED = (b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+"""How what is compressed by gzip or deflate begins. No request does: 0x1f is no field, and 0x78 is field 15."""
+_COMPRESSED_PART = 64 * 2**10
+_PLAIN_PART = 2**20
+"""Bytes in a step of decompression."""
+
+
+@dataclass
+class InputContents:
+    """An input of a request, and where its values are in the message."""
+
+    tensor: Any = None
+    """The InferInputTensor, without its contents."""
+    present: bool = False
+    fp32: list[memoryview] = field(default_factory=list)
+    images: list[memoryview] = field(default_factory=list)
+
+    def floats(self) -> NDArray[np.float32]:
+        """Return the values of ``fp32_contents``.
+
+        Raises:
+            RequestError: they do not end with a whole value.
+        """
+        data = self.fp32[0] if len(self.fp32) == 1 else b"".join(self.fp32)
+        if len(data) % 4:
+            raise _undecodable()
+        return np.frombuffer(data, "<f4")
+
+
+@dataclass
+class InferMessage:
+    """A ModelInferRequest."""
+
+    request: Any
+    """The message without inputs and raw contents."""
+    inputs: list[InputContents]
+    raw: list[memoryview]
+
+
+def parse(request_class: Any, data: bytes | bytearray) -> Any:
+    """Parse a request that holds no tensors.
+
+    Raises:
+        RequestError: it is larger than such a request is, or no message of that class.
+    """
+    if len(data) > SMALL_BYTES:
+        raise too_large(f"The request has {len(data)} bytes, of which at most {SMALL_BYTES} are taken; send less.")
+    try:
+        return request_class.FromString(bytes(data))
+    except DecodeError:
+        raise _undecodable() from None
+
+
+def parse_infer(data: bytes | bytearray, max_images: int) -> InferMessage:
+    """Parse a ModelInferRequest; the values of its tensors stay where they are.
+
+    Raises:
+        RequestError: it has more fields than such a request has, much besides tensors, or is no such message.
+    """
+    return _InferParser(data, _FEW_FIELDS + max_images).parse()
+
+
+def is_compressed(data: bytes | bytearray) -> bool:
+    """Whether ``data`` is compressed by gzip or deflate, which gRPC tells its own code alone."""
+    return data.startswith(_COMPRESSED)
+
+
+def decompressed(data: bytes | bytearray, max_bytes: int) -> bytearray:
+    """Return ``data`` as it was before it was compressed.
+
+    Raises:
+        RequestError: it is larger than ``max_bytes``, or breaks off.
+    """
+    decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # tells gzip and zlib apart by itself
+    plain = bytearray()
+    try:
+        for start in range(0, len(data), _COMPRESSED_PART):
+            part: bytes | memoryview = memoryview(data)[start : start + _COMPRESSED_PART]
+            more = True
+            while more:
+                piece = decompressor.decompress(part, _PLAIN_PART)
+                plain += piece
+                if len(plain) > max_bytes:
+                    raise too_large(f"The message is larger than the {max_bytes} bytes that this server takes.")
+                part = decompressor.unconsumed_tail
+                more = bool(part) or len(piece) == _PLAIN_PART
+            if decompressor.eof:
+                break
+    except zlib.error as error:
+        raise bad_request(f"The message cannot be decompressed ({error}).") from error
+    if not decompressor.eof or decompressor.unused_data or start + _COMPRESSED_PART < len(data):
+        raise bad_request("The compressed message breaks off, or goes on after its end; send it whole.")
+    return plain
+
+
+class _InferParser:
+    def __init__(self, data: bytes | bytearray, most_fields: int) -> None:
+        self._data = memoryview(data)
+        self._most_fields = self._fields_left = most_fields
+        self._bytes_left = SMALL_BYTES
+
+    def parse(self) -> InferMessage:
+        inputs: list[InputContents] = []
+        raw: list[memoryview] = []
+        rest: list[memoryview] = []
+        for number, kind, whole, content in self._fields(self._data):
+            if (number, kind) == (_REQUEST_RAW, _LEN):
+                raw.append(content)
+            elif (number, kind) == (_REQUEST_INPUTS, _LEN):
+                inputs.append(self._input(content))
+            else:
+                rest.append(self._small(whole))
+        return InferMessage(parse(message("ModelInferRequest"), b"".join(rest)), inputs, raw)
+
+    def _input(self, data: memoryview) -> InputContents:
+        found = InputContents()
+        rest: list[memoryview] = []
+        for number, kind, whole, content in self._fields(data):
+            if (number, kind) == (_TENSOR_CONTENTS, _LEN):
+                found.present = True
+                self._add_contents(found, content)
+            else:
+                rest.append(self._small(whole))
+        found.tensor = parse(message("ModelInferRequest").InferInputTensor, b"".join(rest))
+        return found
+
+    def _add_contents(self, found: InputContents, data: memoryview) -> None:
+        for number, kind, _, content in self._fields(data):
+            if number == _CONTENTS_FP32 and kind in (_LEN, _I32):
+                found.fp32.append(content)
+            elif (number, kind) == (_CONTENTS_BYTES, _LEN):
+                found.images.append(content)
+            # Values of other types are for no input that there is, and their number is then found to be wrong.
+
+    def _small(self, part: memoryview) -> memoryview:
+        self._bytes_left -= len(part)
+        if self._bytes_left < 0:
+            raise too_large(f"The request has more than {SMALL_BYTES} bytes besides its tensors; send less.")
+        return part
+
+    def _fields(self, data: memoryview) -> Iterator[tuple[int, int, memoryview, memoryview]]:
+        """The fields of a message: number, wire type, the field with its tag, and its content."""
+        position, end = 0, len(data)
+        while position < end:
+            self._fields_left -= 1
+            if self._fields_left < 0:
+                raise too_large(
+                    f"The request has more than {self._most_fields} fields; send fewer values, and FP32 packed or raw."
+                )
+            start = position
+            tag, position = _varint(data, position)
+            number, kind = tag >> 3, tag & 7
+            size = _SIZES.get(kind, 0)
+            if kind == _LEN:
+                size, position = _varint(data, position)
+            content = position
+            if kind == _VARINT:
+                _, position = _varint(data, position)
+            elif kind == _LEN or size:
+                position += size
+            else:  # groups, which no message here has
+                raise _undecodable()
+            if position > end or number == 0:
+                raise _undecodable()
+            yield number, kind, data[start:position], data[content:position]
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    """Return a number of up to 64 bits, seven to a byte, and the position after it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(data):
+            raise _undecodable()
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise _undecodable()
+
+
+def _undecodable() -> RequestError:
+    return bad_request("The message cannot be decoded: it is damaged, or of another type; send one of this method's.")
