@@ -33,6 +33,15 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "httptools", "prometheus_cli
 @click.option("--max-delay-ms", type=click.FloatRange(min=0), help="Longest wait for a fuller batch.  [default: 5]")
 @click.option("--queue-size", type=click.IntRange(min=1), help="Images that may wait.  [default: 256]")
 @click.option("--deadline", type=click.FloatRange(min=0, min_open=True), help="Seconds a request.  [default: 30]")
+@click.option(
+    "--decode-processes/--no-decode-processes",
+    default=True,
+    show_default=True,
+    help="Decode images in processes that may hang or crash alone.",
+)
+@click.option(
+    "--decode-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds an image there.  [default: 15]"
+)
 @click.option("--drain-timeout", type=click.FloatRange(min=0), help="Seconds after SIGTERM.  [default: 30]")
 @click.option("--max-body-mb", type=click.IntRange(min=1, max=2047), help="Largest request body in MiB.  [default: 64]")
 @click.option(

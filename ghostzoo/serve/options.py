@@ -69,6 +69,11 @@ class ServeOptions:
     """Images that may wait; a request beyond it is refused with 503."""
     deadline: float = 30.0
     """Seconds for one request, from its first byte to its answer."""
+    decode_processes: bool = True
+    """Whether images are decoded in processes of their own, one for each worker, or by the workers themselves. What
+    hangs or crashes the decoder then costs its own image; a thread cannot be ended."""
+    decode_timeout: float = 15.0
+    """Seconds that decoding one image may take in such a process: a few times what the largest takes."""
     drain_timeout: float = 30.0
     """Seconds that accepted requests have left after SIGTERM."""
     api_key: str | None = None
@@ -85,8 +90,10 @@ class ServeOptions:
         for name in ("workers", "max_batch", "queue_size"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} must be at least 1, not {getattr(self, name)!r}.")
-        if self.max_delay < 0 or self.deadline <= 0 or self.drain_timeout < 0:
-            raise OptionError("max_delay and drain_timeout must not be negative, and deadline must be above zero.")
+        if self.max_delay < 0 or self.drain_timeout < 0:
+            raise OptionError("max_delay and drain_timeout must not be negative.")
+        if self.deadline <= 0 or self.decode_timeout <= 0:
+            raise OptionError("deadline and decode_timeout must be above zero.")
         if self.queue_size < self.limits.max_images:
             raise OptionError(
                 f"queue_size ({self.queue_size}) must be at least max_images ({self.limits.max_images}), "

@@ -47,7 +47,7 @@ async def _serve(options: ServeOptions) -> None:
     service = Service(options)
     try:
         grpc, grpc_port = grpc_server(service) if options.grpc_port is not None else (None, None)
-        await service.repository.load_all()
+        await service.load()
         server = DrainingServer(http_config(service), service)
         host, port = listener.getsockname()[:2]
         addresses = {"http": f"http://{_bracketed(host)}:{port}"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from ..addresses import is_public
 from ..download import DownloadError, download_bytes
 from ..errors import GhostZooError, ImageError
 from ..images.reading import describe
+from .decoder_pool import DecoderPool
 from .failures import ClientGoneError, RequestError
 from .jobs import Answer, Call, Source
 from .memory import Memory
@@ -24,6 +26,10 @@ from .scheduler import Scheduler
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
+_CLOSE_SECONDS = 2.0
+"""For what is in hand at the end."""
+_HOPELESS = 10
+"""Deadlines for which all workers have to hang until the server counts as dead; slow images end before."""
 _DOWNLOADS = 8
 """Downloads at once; they wait for other machines and do not need a CPU each."""
 
@@ -56,20 +62,67 @@ class Service:
         )
         self.memory = Memory(options.limits.max_buffered_bytes, self.metrics.on_rejected)
         self.metrics.watch(waiting=lambda: self.scheduler.waiting, buffered=lambda: self.memory.used)
-        self.repository = Repository(options, self.scheduler)
+        self._decoders: DecoderPool | None = None
+        if options.decode_processes:
+            self._decoders = DecoderPool(
+                options.workers, options.limits.image, options.decode_timeout, self.metrics.on_decoder_replaced
+            )
+        self.repository = Repository(options, self.scheduler, self._decoders)
         self.stopping = asyncio.Event()
         self._downloads = ThreadPoolExecutor(_DOWNLOADS, "ghostzoo-fetch")
         self._ended = _Ended(asyncio.get_running_loop())
 
     @property
     def ready(self) -> bool:
-        return self.repository.ready and not self.stopping.is_set()
+        return self.why_not_ready is None
 
-    async def close(self) -> None:
-        """Finish what was accepted and free everything."""
-        await asyncio.to_thread(self.scheduler.close)
-        await self.repository.close()
+    @property
+    def why_not_ready(self) -> str | None:
+        """Why no request should be sent here."""
+        if self.stopping.is_set():
+            return "the server is shutting down"
+        if not self.repository.ready:
+            return "a model could not be loaded"
+        if self.scheduler.stuck_for > self.options.deadline:
+            return "every worker has been busy with what it has in hand for longer than a request may take"
+        return None
+
+    @property
+    def live(self) -> bool:
+        """Whether the process may yet answer: what its workers hang in for this long only a restart will end."""
+        return self.scheduler.stuck_for <= _HOPELESS * self.options.deadline
+
+    async def load(self) -> None:
+        """Load all models, and start what decodes images meanwhile.
+
+        Raises:
+            GhostZooError: a model cannot be used, or a process cannot be started.
+        """
+        if self._decoders is None:
+            await self.repository.load_all()
+            return
+        self._decoders.start()
+        await self.repository.load_all()
+        await asyncio.to_thread(self._decoders.wait_until_ready)
+
+    async def close(self) -> bool:
+        """Give up what is still in hand, and free everything; return whether nothing is left.
+
+        Nobody waits for what is in hand any more: accepted requests have been answered by now.
+        """
         self._downloads.shutdown(wait=False, cancel_futures=True)
+        ended = await asyncio.to_thread(self.scheduler.close, _CLOSE_SECONDS)
+        self.kill_decoders()
+        if not ended and not await asyncio.to_thread(self.scheduler.close, _CLOSE_SECONDS):
+            return False
+        if self._decoders is not None:
+            self._decoders.close()
+        await self.repository.close()
+        return True
+
+    def kill_decoders(self) -> None:
+        if self._decoders is not None:
+            self._decoders.kill()
 
     async def classify(
         self, lane: EngineLane, sources: Sequence[Source], exchange: Exchange
@@ -82,7 +135,7 @@ class Service:
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        call = self._submit(lane, sources, functools.partial(self._ended.add, done))
+        call = self._submit(lane, sources, functools.partial(self._ended.add, done), exchange.deadline - loop.time())
         watch = asyncio.ensure_future(_cancel_when_gone(exchange.receive, done)) if exchange.receive else None
         try:
             async with asyncio.timeout_at(exchange.deadline):
@@ -100,9 +153,11 @@ class Service:
                 watch.cancel()
         return [_checked(outcome) for outcome in call.outcomes]
 
-    def _submit(self, lane: EngineLane, sources: Sequence[Source], on_done: Callable[[], object]) -> Call:
+    def _submit(
+        self, lane: EngineLane, sources: Sequence[Source], on_done: Callable[[], object], seconds: float
+    ) -> Call:
         try:
-            return self.scheduler.submit(lane, sources, on_done)
+            return self.scheduler.submit(lane, sources, on_done, time.perf_counter() + seconds)
         except RequestError:
             self.metrics.on_rejected()
             raise

@@ -102,15 +102,18 @@ async def server(request: Request) -> Response:
     return json_response(server_metadata())
 
 
-@router.get("/health/live", summary="Is the server alive?")
+@router.get("/health/live", summary="Is the server alive?", responses=failures(503))
 async def live(request: Request) -> Response:
+    if not _service(request).live:
+        raise overloaded("The server is dead: all its workers hang; restart it.")
     return json_response({"live": True})
 
 
 @router.get("/health/ready", summary="Are all models ready?", responses=failures(503))
 async def ready(request: Request) -> Response:
-    if not _service(request).ready:
-        raise overloaded("The server is not ready.")
+    reason = _service(request).why_not_ready
+    if reason is not None:
+        raise overloaded(f"The server is not ready: {reason}.")
     return json_response({"ready": True})
 
 

@@ -1,0 +1,118 @@
+"""The process that decodes images for the server: encoded images on stdin, cut ones on stdout, until stdin ends.
+
+``decoder_pool`` starts it and speaks with it. It runs what is written in C on bytes that anybody may have sent, so it
+holds nothing but the image in hand, and may be killed at any time. It imports little, for a killed one is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import struct
+import sys
+import threading
+import traceback
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import cv2
+import numpy as np
+
+from ..catalog import Preprocessing
+from ..errors import ImageError
+from ..images.preprocess import cut_centre
+from ..images.reading import ImageLimits, read_image
+
+try:
+    import resource
+except ImportError:  # Windows, where the memory of a process is not bounded
+    resource = None  # type: ignore[assignment]
+
+READY = b"ready\n"
+REQUEST = struct.Struct("<II")
+"""Lengths of what follows: the preprocessing as JSON, the encoded image."""
+ANSWER = struct.Struct("<BI")
+"""What follows, and its length."""
+PIXELS, REFUSED, FAILED = range(3)
+"""(crop_size, crop_size, 3) uint8; why the image cannot be read; the traceback of an error of ours."""
+
+_BYTES_PER_PIXEL = 32
+"""Measured: 6 (JPEG, PNG) to 17 (JPEG 2000) for RGB with what the decoder itself takes; 16 bits and alpha take more."""
+_ROOM = 64 * 2**20
+
+
+def memory_limit(limits: ImageLimits) -> int:
+    """Return the bytes that decoding one image may take; no image within ``limits`` needs as many."""
+    return _BYTES_PER_PIXEL * limits.max_pixels + 2 * limits.max_bytes + _ROOM
+
+
+def main() -> None:
+    """Decode until stdin ends; ``sys.argv[-1]`` holds the limits as JSON."""
+    limits = ImageLimits(**json.loads(sys.argv[-1]))
+    requests = sys.stdin.buffer
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not come between the answers
+    cv2.setNumThreads(1)  # as many of these run as there are CPUs
+    if resource is not None:
+        _bound_memory(memory_limit(limits))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if hasattr(select, "poll"):
+        threading.Thread(target=_end_with_the_server, args=(requests.fileno(),), daemon=True).start()
+    answers.write(READY)
+    answers.flush()
+    while request := requests.read(REQUEST.size):
+        config, image = (_read(requests, length) for length in REQUEST.unpack(request))
+        kind, content = _answer(image, _preprocessing(config), limits)
+        answers.write(ANSWER.pack(kind, len(content)))
+        answers.write(content)
+        answers.flush()
+        del image, content  # not kept until the next one is there
+
+
+def encode_preprocessing(config: Preprocessing) -> bytes:
+    return json.dumps(vars(config)).encode()
+
+
+@lru_cache
+def _preprocessing(encoded: bytes) -> Preprocessing:
+    content: dict[str, Any] = json.loads(encoded)
+    return Preprocessing(**{name: tuple(each) if isinstance(each, list) else each for name, each in content.items()})
+
+
+def _answer(image: bytes, config: Preprocessing, limits: ImageLimits) -> tuple[int, Any]:
+    try:
+        return PIXELS, np.ascontiguousarray(cut_centre(read_image(image, limits), config)).data.cast("B")
+    except ImageError as error:
+        return REFUSED, error.reason.encode()
+    except (MemoryError, cv2.error):
+        limit = f"the {memory_limit(limits) // 2**20} MiB that it may" if resource is not None else "there is"
+        return REFUSED, f"decoding it takes more memory than {limit}; make it smaller".encode()
+    except Exception:
+        return FAILED, traceback.format_exc().encode()
+
+
+def _read(file: BinaryIO, length: int) -> bytes:
+    data = file.read(length)
+    if len(data) < length:  # the server has ended
+        sys.exit()
+    return data
+
+
+def _bound_memory(more: int) -> None:
+    """Let this process take ``more`` bytes than it has now, where the system tells what that is."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        return
+    limit = pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _end_with_the_server(requests: int) -> None:
+    """End when nobody is left who could write to us, even in the midst of an image that takes minutes."""
+    poller = select.poll()
+    poller.register(requests, 0)  # that the other end is closed is always told
+    poller.poll()
+    os._exit(0)
