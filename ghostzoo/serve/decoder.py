@@ -1,5 +1,8 @@
 """The process that decodes images for the server: encoded images on stdin, cut ones on stdout, until stdin ends.
 
+What is small enough goes through shared memory instead, where there is some: through a pipe it takes a fifth of the
+time of decoding a photo once more.
+
 ``decoder_pool`` starts it and speaks with it. It runs what is written in C on bytes that anybody may have sent, so it
 holds nothing but the image in hand, and may be killed at any time. It imports little, for a killed one is replaced.
 """
@@ -7,6 +10,7 @@ holds nothing but the image in hand, and may be killed at any time. It imports l
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import select
 import struct
@@ -31,12 +35,16 @@ except ImportError:  # Windows, where the memory of a process is not bounded
     resource = None  # type: ignore[assignment]
 
 READY = b"ready\n"
-REQUEST = struct.Struct("<II")
-"""Lengths of what follows: the preprocessing as JSON, the encoded image."""
+REQUEST = struct.Struct("<II?")
+"""Lengths of the preprocessing as JSON, which follows, and of the encoded image; whether that is in shared memory."""
 ANSWER = struct.Struct("<BI")
-"""What follows, and its length."""
-PIXELS, REFUSED, FAILED = range(3)
-"""(crop_size, crop_size, 3) uint8; why the image cannot be read; the traceback of an error of ours."""
+"""What it is, and the length of what follows."""
+SHARED, PIXELS, REFUSED, FAILED = range(4)
+"""(crop_size, crop_size, 3) uint8 in shared memory, or here; why the image cannot be read; the traceback of an error of
+ours."""
+
+SLOT = 2**20
+"""Shared memory has one of so many bytes for an encoded image, and one for what is cut from it."""
 
 _BYTES_PER_PIXEL = 32
 """Measured: 6 (JPEG, PNG) to 17 (JPEG 2000) for RGB with what the decoder itself takes; 16 bits and alpha take more."""
@@ -49,8 +57,9 @@ def memory_limit(limits: ImageLimits) -> int:
 
 
 def main() -> None:
-    """Decode until stdin ends; ``sys.argv[-1]`` holds the limits as JSON."""
+    """Decode until stdin ends; the last arguments are the shared memory, if there is one, and the limits as JSON."""
     limits = ImageLimits(**json.loads(sys.argv[-1]))
+    shared = mmap.mmap(int(sys.argv[-2]), 2 * SLOT) if sys.argv[-2] else None
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not come between the answers
@@ -63,14 +72,20 @@ def main() -> None:
     answers.write(READY)
     answers.flush()
     while request := requests.read(REQUEST.size):
-        config, image = (_read(requests, length) for length in REQUEST.unpack(request))
-        kind, content = _answer(image, _preprocessing(config), limits)
+        config_length, length, in_shared = REQUEST.unpack(request)
+        config = _preprocessing(_read(requests, config_length))
+        image = shared[:length] if in_shared and shared is not None else _read(requests, length)
+        kind, content = _answer(image, config, limits)
+        if kind == PIXELS and shared is not None and len(content) <= SLOT:
+            shared[SLOT : SLOT + len(content)] = content
+            kind, content = SHARED, b""
         answers.write(ANSWER.pack(kind, len(content)))
         answers.write(content)
         answers.flush()
         del image, content  # not kept until the next one is there
 
 
+@lru_cache
 def encode_preprocessing(config: Preprocessing) -> bytes:
     return json.dumps(vars(config)).encode()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import mmap
 import os
 import signal
 import subprocess
@@ -27,7 +28,7 @@ from ..catalog import Preprocessing
 from ..errors import EngineUnavailableError, ImageError
 from ..images.preprocess import normalise
 from ..images.reading import ImageLimits, describe
-from .decoder import ANSWER, FAILED, PIXELS, READY, REQUEST, encode_preprocessing
+from .decoder import ANSWER, FAILED, PIXELS, READY, REFUSED, REQUEST, SHARED, SLOT, encode_preprocessing
 
 try:
     import fcntl
@@ -41,13 +42,11 @@ _LEAST_SECONDS = 1.0
 _START_SECONDS = 60.0
 _END_SECONDS = 1.0
 """A process that no longer answers is dead after these, or killed."""
-_PIPE_BYTES = 256 * 1024
-"""Most images, and what is cut from them, then go through a pipe without waiting halfway."""
 _MOST_TEXT = 64 * 1024
 
 _START = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-    "sys.path[:] = sys.argv[1:-1]; from ghostzoo.serve.decoder import main; main()"
+    "sys.path[:] = sys.argv[1:-2]; from ghostzoo.serve.decoder import main; main()"
 )
 """Signals to the whole group are the server's to obey: it first finishes the images that it has accepted."""
 
@@ -128,7 +127,7 @@ class DecoderPool:
         """End all processes, and wait for their end; nothing may be in hand."""
         self.kill()
         for decoder in self._decoders:
-            decoder.end()
+            decoder.close()
 
     def _ask(self, decoder: _Decoder, source: bytes, config: Preprocessing, deadline: float) -> NDArray[np.uint8]:
         self._make_ready(decoder)
@@ -216,6 +215,8 @@ class _Decoder:
 
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = json.dumps(vars(limits))
+        self._memory = _shared_memory()
+        self._shared = mmap.mmap(self._memory, 2 * SLOT) if self._memory is not None else None
         self.process: subprocess.Popen[bytes] | None = None
         self.ready = False
         self.due = math.inf
@@ -230,15 +231,12 @@ class _Decoder:
     def start(self) -> None:
         self.ready = False
         self.process = subprocess.Popen(  # noqa: S603  # this Python, our own code
-            [sys.executable, "-P", "-c", _START, *sys.path, self._limits],
+            [sys.executable, "-P", "-c", _START, *sys.path, str(self._memory or ""), self._limits],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            pass_fds=() if self._memory is None else (self._memory,),
         )
-        if hasattr(fcntl, "F_SETPIPE_SZ"):
-            for stream in self._streams:
-                with suppress(OSError):  # this user may have used up all that pipes may take
-                    fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def wait_until_ready(self) -> None:
         _, answers = self._streams
@@ -247,7 +245,7 @@ class _Decoder:
         self.ready = True
 
     def ask(self, source: bytes, config: Preprocessing) -> NDArray[np.uint8] | ImageError:
-        """Have an image decoded.
+        """Have an image decoded; the pixels may lie in memory that the next image is written to.
 
         Raises:
             OSError, EOFError: the process has died, or answers what makes no sense.
@@ -255,19 +253,26 @@ class _Decoder:
         """
         requests, answers = self._streams
         encoded = encode_preprocessing(config)
-        requests.write(REQUEST.pack(len(encoded), len(source)) + encoded)
-        requests.write(source)
+        shared = self._shared if len(source) <= SLOT else None
+        if shared is not None:
+            shared[: len(source)] = source
+        requests.write(REQUEST.pack(len(encoded), len(source), shared is not None) + encoded)
+        if shared is None:
+            requests.write(source)
         requests.flush()
         head = answers.read(ANSWER.size)
         if len(head) < ANSWER.size:
             raise EOFError
         kind, length = ANSWER.unpack(head)
+        shape = (config.crop_size, config.crop_size, 3)
+        if kind == SHARED and self._shared is not None and math.prod(shape) <= SLOT:
+            return np.frombuffer(self._shared, np.uint8, math.prod(shape), SLOT).reshape(shape)
         if kind == PIXELS:
-            window = np.empty((config.crop_size, config.crop_size, 3), np.uint8)
+            window = np.empty(shape, np.uint8)
             if length != window.nbytes or answers.readinto(window.data.cast("B")) < length:
                 raise EOFError
             return window
-        if length > _MOST_TEXT:
+        if kind not in (REFUSED, FAILED) or length > _MOST_TEXT:
             raise EOFError
         text = answers.read(length).decode(errors="replace")
         if kind == FAILED:
@@ -292,11 +297,30 @@ class _Decoder:
                 stream.close()
         return code
 
+    def close(self) -> None:
+        self.end()
+        if self._memory is not None:
+            os.close(self._memory)  # what is mapped goes with the last who holds it
+
     @property
     def _streams(self) -> tuple[IO[bytes], Any]:
         """Where requests go to, where answers come from."""
         assert self.process is not None  # noqa: S101  # only used once it was started
         return cast(IO[bytes], self.process.stdin), self.process.stdout
+
+
+def _shared_memory() -> int | None:
+    """Return the descriptor of memory that no process can make smaller, which would crash the others; ``None`` where
+    the system has none. It is no file: there need not be a writable folder, nor room in /dev/shm."""
+    if fcntl is None or not hasattr(os, "memfd_create"):
+        return None
+    try:
+        memory = os.memfd_create("ghostzoo-decoder", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except OSError:  # as in sandboxes
+        return None
+    os.ftruncate(memory, 2 * SLOT)
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return memory
 
 
 def _signal_name(number: int) -> str:
