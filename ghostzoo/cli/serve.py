@@ -59,6 +59,9 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "httptools", "prometheus_cli
 def serve(api_key_file: str | None, **given: Any) -> None:
     """Serve models over REST, gRPC and a web page, on this machine only unless --host says otherwise.
 
+    SIGTERM or SIGINT ends it once accepted requests are answered, with status 0; with 1 where something still hangs
+    five seconds after --drain-timeout. A second SIGINT ends it at once.
+
     The API is documented at /docs. A key in GHOSTZOO_API_KEY, or in a file, must then be shown by all clients.
 
     \b

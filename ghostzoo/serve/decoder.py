@@ -92,8 +92,9 @@ def encode_preprocessing(config: Preprocessing) -> bytes:
 
 @lru_cache
 def _preprocessing(encoded: bytes) -> Preprocessing:
-    content: dict[str, Any] = json.loads(encoded)
-    return Preprocessing(**{name: tuple(each) if isinstance(each, list) else each for name, each in content.items()})
+    content = json.loads(encoded)
+    values: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in content.items()}
+    return Preprocessing(**values)
 
 
 def _answer(image: bytes, config: Preprocessing, limits: ImageLimits) -> tuple[int, Any]:
@@ -102,8 +103,7 @@ def _answer(image: bytes, config: Preprocessing, limits: ImageLimits) -> tuple[i
     except ImageError as error:
         return REFUSED, error.reason.encode()
     except (MemoryError, cv2.error):
-        limit = f"the {memory_limit(limits) // 2**20} MiB that it may" if resource is not None else "there is"
-        return REFUSED, f"decoding it takes more memory than {limit}; make it smaller".encode()
+        return REFUSED, b"decoding it takes more memory than one image may have; make it smaller"
     except Exception:
         return FAILED, traceback.format_exc().encode()
 

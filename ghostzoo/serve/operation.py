@@ -7,7 +7,6 @@ from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from .documentation import failures
-from .failures import overloaded
 
 router = APIRouter(tags=["operation"], default_response_class=PlainTextResponse)
 
@@ -16,17 +15,14 @@ router = APIRouter(tags=["operation"], default_response_class=PlainTextResponse)
 async def healthz(request: Request) -> Response:
     """200, or 503 when all workers have hung for ten times the deadline; restart the server then, or when this is not
     answered. Slow or shutting down is alive: for these there is `/readyz`."""
-    if not request.app.state.service.live:
-        raise overloaded("The server is dead: all its workers hang; restart it.")
+    request.app.state.service.check_live()
     return PlainTextResponse("ok\n")
 
 
 @router.get("/readyz", summary="May requests be sent here?", responses=failures(503))
 async def readyz(request: Request) -> Response:
     """200 when the models are loaded, not all workers are overdue, and the server is not shutting down; else 503."""
-    reason = request.app.state.service.why_not_ready
-    if reason is not None:
-        raise overloaded(f"The server is not ready: {reason}.")
+    request.app.state.service.check_ready()
     return PlainTextResponse("ok\n")
 
 

@@ -16,7 +16,7 @@ from ..download import DownloadError, download_bytes
 from ..errors import GhostZooError, ImageError
 from ..images.reading import describe
 from .decoder_pool import DecoderPool
-from .failures import ClientGoneError, RequestError
+from .failures import ClientGoneError, RequestError, overloaded
 from .jobs import Answer, Call, Source
 from .memory import Memory
 from .metrics import Metrics
@@ -91,6 +91,17 @@ class Service:
     def live(self) -> bool:
         """Whether the process may yet answer: what its workers hang in for this long only a restart will end."""
         return self.scheduler.stuck_for <= _HOPELESS * self.options.deadline
+
+    def check_ready(self) -> None:
+        """Raise ``RequestError`` where no request should be sent here."""
+        reason = self.why_not_ready
+        if reason is not None:
+            raise overloaded(f"The server is not ready: {reason}.")
+
+    def check_live(self) -> None:
+        """Raise ``RequestError`` where the process should be restarted."""
+        if not self.live:
+            raise overloaded("The server is dead: all its workers hang; restart it.")
 
     async def load(self) -> None:
         """Load all models, and start what decodes images meanwhile.

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from ..body import FEW_VALUES, body_of, parse_json
 from ..classify import json_response
 from ..documentation import SMALL_GIF, failures
-from ..failures import bad_request, overloaded
+from ..failures import bad_request
 from ..repository import ServedModel
 from ..schemas import decode_base64
 from ..service import Service
@@ -104,16 +104,13 @@ async def server(request: Request) -> Response:
 
 @router.get("/health/live", summary="Is the server alive?", responses=failures(503))
 async def live(request: Request) -> Response:
-    if not _service(request).live:
-        raise overloaded("The server is dead: all its workers hang; restart it.")
+    _service(request).check_live()
     return json_response({"live": True})
 
 
 @router.get("/health/ready", summary="Are all models ready?", responses=failures(503))
 async def ready(request: Request) -> Response:
-    reason = _service(request).why_not_ready
-    if reason is not None:
-        raise overloaded(f"The server is not ready: {reason}.")
+    _service(request).check_ready()
     return json_response({"ready": True})
 
 
