@@ -72,6 +72,10 @@ def is_running(process: int) -> bool:
     return state != "Z"
 
 
+def wait_for_the_end(child: int) -> None:
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+
+
 def wait_until(reached: Callable[[], bool], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not reached():
@@ -161,7 +165,7 @@ def test_no_image_is_blamed_for_a_process_that_was_dead_before(jpeg: bytes) -> N
     with pool_of(1) as (pool, ended):
         (process,) = pool.processes
         os.kill(process, signal.SIGKILL)
-        wait_until(lambda: not is_running(process))
+        wait_for_the_end(process)
         pool.decode(jpeg, CONFIG)
         assert ended == []
 
@@ -214,7 +218,7 @@ def test_what_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch, jpeg: b
     with pool_of(1) as (pool, _):
         monkeypatch.setattr(sys, "executable", "/nowhere/python")
         os.kill(pool.processes[0], signal.SIGKILL)
-        wait_until(lambda: not is_running(pool.processes[0]))
+        wait_for_the_end(pool.processes[0])
         with pytest.raises(EngineUnavailableError, match="No such file"):
             pool.decode(jpeg, CONFIG)
         monkeypatch.undo()
