@@ -129,12 +129,15 @@ def load(target: Target, images: list[str], clients: int, seconds: float) -> dic
 
 
 def cpu_seconds(process: int) -> float:
-    """What a process has taken of the processors so far; not a number where the system does not tell."""
+    """What a process and those that it has started have taken of the processors so far; not a number where the system
+    does not tell."""
+    folder = Path(f"/proc/{process}")
     try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        children = [int(child) for task in folder.glob("task/*/children") for child in task.read_text().split()]
     except OSError:
         return float("nan")
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK") + sum(map(cpu_seconds, children))
 
 
 @click.command()

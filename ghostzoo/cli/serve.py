@@ -38,6 +38,15 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "httptools", "prometheus_cli
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds for a client to take in some of an answer.  [default: 20]",
 )
+@click.option(
+    "--decode-processes/--no-decode-processes",
+    default=True,
+    show_default=True,
+    help="Decode images in processes that may hang or crash alone.",
+)
+@click.option(
+    "--decode-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds an image there.  [default: 15]"
+)
 @click.option("--drain-timeout", type=click.FloatRange(min=0), help="Seconds after SIGTERM.  [default: 30]")
 @click.option("--max-body-mb", type=click.IntRange(min=1, max=2047), help="Largest request body in MiB.  [default: 64]")
 @click.option("--max-buffered-mb", type=click.IntRange(min=1), help="All requests in memory, in MiB.  [default: 512]")
@@ -65,6 +74,9 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "httptools", "prometheus_cli
 @click.option("--page/--no-page", default=True, show_default=True, help="Serve the web page at /.")
 def serve(api_key_file: str | None, **given: Any) -> None:
     """Serve models over REST, gRPC and a web page, on this machine only unless --host says otherwise.
+
+    SIGTERM or SIGINT ends it once accepted requests are answered, with status 0; with 1 where something still hangs
+    five seconds after --drain-timeout. A second SIGINT ends it at once.
 
     The API is documented at /docs. A key in GHOSTZOO_API_KEY, or in a file, must then be shown by all clients.
 

@@ -25,15 +25,30 @@ def preprocess(
     Returns:
         (3, crop_size, crop_size) float32.
     """
+    return normalise(cut_centre(rgb, config), config, out)
+
+
+def cut_centre(rgb: NDArray[np.uint8], config: Preprocessing) -> NDArray[np.uint8]:
+    """The first half of ``preprocess``, a quarter of the second one's bytes: resize the short side, cut the centre.
+
+    Returns:
+        (crop_size, crop_size, 3) uint8, as a rule not contiguous.
+    """
     height, width = rgb.shape[:2]
     scale = config.resize_short / min(height, width)
     size = (round(width * scale), round(height * scale))
     resized: NDArray[Any] = cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
     crop = config.crop_size
     top, left = (size[1] - crop) // 2, (size[0] - crop) // 2
-    window = resized[top : top + crop, left : left + crop]
+    return resized[top : top + crop, left : left + crop]
+
+
+def normalise(
+    window: NDArray[np.uint8], config: Preprocessing, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """The second half of ``preprocess``: what ``cut_centre`` returned -> the network's input."""
     if out is None:
-        out = np.empty((3, crop, crop), np.float32)
+        out = np.empty((3, *window.shape[:2]), np.float32)
     for values, channel, plane in zip(_normalised_values(config), cv2.split(window), out, strict=True):
         cv2.LUT(channel, values, dst=plane)
     return out

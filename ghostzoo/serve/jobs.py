@@ -54,7 +54,9 @@ class Lane(Protocol):
     """Whether calls from several threads run at the same time, each on a CPU of its own. Otherwise, as on a GPU, images
     are better off in one large call."""
 
-    def decode(self, source: bytes) -> Pixels: ...
+    def decode(self, source: bytes, deadline: float) -> Pixels:
+        """Decode and preprocess an image; what is not done by ``deadline`` may be given up."""
+        ...
 
     def run(self, batch: Pixels, *, alone: bool) -> Pixels:
         """Run the network; ``alone`` says that nothing else is there to be done, so that all CPUs may be taken."""
@@ -77,6 +79,8 @@ class Call:
     on_done: Callable[[], object]
     """Called once, from a worker thread, when every outcome is there."""
     missing: int
+    deadline: float
+    """By ``time.perf_counter``: nobody waits for the outcomes any more."""
     cancelled: bool = False
 
 

@@ -85,6 +85,12 @@ class Metrics:
             buckets=_LATENCIES,
             registry=self._registry,
         )
+        self._decoders = Counter(
+            "ghostzoo_decoders_replaced",
+            "Decoding processes that were replaced: overdue (their image took too long), crashed.",
+            ("reason",),
+            registry=self._registry,
+        )
         self._queue = Gauge("ghostzoo_queue_images", "Images that wait.", registry=self._registry)
         self._buffered = Gauge(
             "ghostzoo_buffered_bytes", "Requests and large answers in memory.", registry=self._registry
@@ -118,6 +124,9 @@ class Metrics:
 
     def on_rejected(self) -> None:
         self._rejected.inc()
+
+    def on_decoder_replaced(self, reason: str) -> None:
+        self._decoders.labels(reason).inc()
 
     def on_batch(self, lane: Lane, size: int, seconds: float) -> None:
         self._lane_of(lane.model, lane.engine).batches.observe(size)

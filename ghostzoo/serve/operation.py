@@ -8,22 +8,22 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from .answers import PacedResponse
 from .documentation import failures
-from .failures import overloaded
 
 router = APIRouter(tags=["operation"], default_response_class=PlainTextResponse)
 
 
-@router.get("/healthz", summary="Is the process alive?")
+@router.get("/healthz", summary="Is the process alive?", responses=failures(503))
 async def healthz(request: Request) -> Response:
-    """Always 200; restart the server when this is not answered."""
+    """200, or 503 when all workers have hung for ten times the deadline; restart the server then, or when this is not
+    answered. Slow or shutting down is alive: for these there is `/readyz`."""
+    request.app.state.service.check_live()
     return PlainTextResponse("ok\n")
 
 
 @router.get("/readyz", summary="May requests be sent here?", responses=failures(503))
 async def readyz(request: Request) -> Response:
-    """200 when the models are loaded and the server is not shutting down, else 503."""
-    if not request.app.state.service.ready:
-        raise overloaded("The server is not ready: it is shutting down, or a model could not be loaded.")
+    """200 when the models are loaded, not all workers are overdue, and the server is not shutting down; else 503."""
+    request.app.state.service.check_ready()
     return PlainTextResponse("ok\n")
 
 

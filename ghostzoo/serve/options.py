@@ -74,6 +74,11 @@ class ServeOptions:
     """Seconds for one request, from its first byte to its answer."""
     write_timeout: float = 20.0
     """Seconds in which a client has to take in 16 KiB of an answer, or what is left of it; else it is dropped."""
+    decode_processes: bool = True
+    """Whether images are decoded in processes of their own, one for each worker, or by the workers themselves. What
+    hangs or crashes the decoder then costs its own image; a thread cannot be ended."""
+    decode_timeout: float = 15.0
+    """Seconds that decoding one image may take in such a process: a few times what the largest takes."""
     drain_timeout: float = 30.0
     """Seconds that accepted requests have left after SIGTERM."""
     api_key: str | None = None
@@ -100,8 +105,9 @@ class ServeOptions:
             raise OptionError(f"url_ports must be ports from 1 to 65535, at least one, not {self.url_ports!r}.")
         if self.max_delay < 0 or self.drain_timeout < 0:
             raise OptionError("max_delay and drain_timeout must not be negative.")
-        if self.deadline <= 0 or self.write_timeout <= 0:
-            raise OptionError("deadline and write_timeout must be above zero.")
+        for name in ("deadline", "decode_timeout", "write_timeout"):
+            if getattr(self, name) <= 0:
+                raise OptionError(f"{name} must be above zero, not {getattr(self, name)!r}.")
         for name in self.allowed_hosts:
             check_name(name)
         if self.queue_size < self.limits.max_images:

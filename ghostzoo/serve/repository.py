@@ -21,6 +21,7 @@ from ..images.reading import read_image
 from ..loading import load
 from ..parity import engine_tolerance
 from ..timing import median_ms, time_in_turn
+from .decoder_pool import DecoderPool
 from .failures import RequestError, not_found, overloaded
 from .options import ServeOptions
 from .scheduler import Scheduler
@@ -37,16 +38,21 @@ Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 class EngineLane:
     """A model on one engine, as the scheduler runs it."""
 
-    def __init__(self, classifier: Classifier, whole_cpu: Engine | None) -> None:
-        """Take a loaded model, and the same on all CPUs where it pays for an image that is alone."""
+    def __init__(self, classifier: Classifier, whole_cpu: Engine | None, decoders: DecoderPool | None) -> None:
+        """Take a loaded model, the same on all CPUs where it pays for an image that is alone, and what decodes images
+        in other processes than this one."""
         self.model = classifier.bundle.name
         self.engine = classifier.engine.name
         self.side_by_side = classifier.engine.device.lower() == "cpu"
         self.classifier = classifier
         self._whole_cpu = whole_cpu
+        self._decoders = decoders
 
-    def decode(self, source: bytes) -> NDArray[np.float32]:
-        return preprocess(read_image(source, self.classifier.limits), self.classifier.bundle.preprocessing)
+    def decode(self, source: bytes, deadline: float) -> NDArray[np.float32]:
+        config = self.classifier.bundle.preprocessing
+        if self._decoders is not None:
+            return self._decoders.decode(source, config, deadline)
+        return preprocess(read_image(source, self.classifier.limits), config)
 
     def run(self, batch: NDArray[np.float32], *, alone: bool) -> NDArray[np.float32]:
         engine = self._whole_cpu if alone and self._whole_cpu is not None else self.classifier.engine
@@ -99,9 +105,10 @@ class ServedModel:
 class Repository:
     """The models that the server was started with, loaded or not."""
 
-    def __init__(self, options: ServeOptions, scheduler: Scheduler) -> None:
+    def __init__(self, options: ServeOptions, scheduler: Scheduler, decoders: DecoderPool | None = None) -> None:
         self._options = options
         self._scheduler = scheduler
+        self._decoders = decoders
         self._sources: dict[str, str | None] = {}
         self._models: dict[str, ServedModel | None] = {}
         self._reasons: dict[str, str] = {}
@@ -114,7 +121,7 @@ class Repository:
             GhostZooError: one cannot be used, or two have the same name.
         """
         for source in self._options.models or (None,):
-            model = await asyncio.to_thread(load_model, source, self._options)
+            model = await asyncio.to_thread(load_model, source, self._options, self._decoders)
             if model.name in self._models:
                 raise OptionError(f"{source} and another model are both named {model.name}; rename one of them.")
             self._sources[model.name] = source
@@ -173,7 +180,7 @@ class Repository:
         self._check_control(name)
         async with self._changing:
             try:
-                model = await asyncio.to_thread(load_model, self._sources[name], self._options)
+                model = await asyncio.to_thread(load_model, self._sources[name], self._options, self._decoders)
                 if model.name != name:
                     raise EngineError(f"{self._sources[name]} now holds {model.name}; restart the server to serve it.")
             except GhostZooError as error:
@@ -212,7 +219,7 @@ class Repository:
             lane.close()
 
 
-def load_model(source: str | None, options: ServeOptions) -> ServedModel:
+def load_model(source: str | None, options: ServeOptions, decoders: DecoderPool | None) -> ServedModel:
     """Load ``source`` once for each engine, and hold each against the bundle's golden vectors before it serves.
 
     Raises:
@@ -235,7 +242,7 @@ def load_model(source: str | None, options: ServeOptions) -> ServedModel:
         whole_cpu = open_on_all_cpus(classifier, options)
         for opened in filter(None, (classifier.engine, whole_cpu)):
             check(classifier.bundle, opened, one_by_one(opened))
-        lanes[classifier.engine.name] = EngineLane(classifier, whole_cpu)
+        lanes[classifier.engine.name] = EngineLane(classifier, whole_cpu, decoders)
     return ServedModel(next(iter(lanes.values())).classifier.bundle, lanes)
 
 

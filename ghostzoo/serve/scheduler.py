@@ -36,6 +36,10 @@ class _Task:
     decode: bool
     alone: bool = False
 
+    def __str__(self) -> str:
+        lane = self.queue.lane
+        return f"{'decoding' if self.decode else 'running'} {len(self.jobs)} image(s) for {lane.model} on {lane.engine}"
+
 
 class Scheduler:
     """Worker threads and their bounded queue.
@@ -60,13 +64,15 @@ class Scheduler:
         self._waiting = 0
         self._closing = False
         self._idle = 0
+        self._in_hand: list[tuple[float, _Task] | None] = [None] * workers
+        """What each worker does, and since when."""
         lock = threading.Lock()
         self._changed = threading.Condition(lock)
         """Workers wait for it."""
         self._finished = threading.Condition(lock)
         """Those wait for it who want a lane to be idle."""
         self._threads = [
-            threading.Thread(target=self._work, name=f"ghostzoo-worker-{index}", daemon=True)
+            threading.Thread(target=self._work, args=(index,), name=f"ghostzoo-worker-{index}", daemon=True)
             for index in range(workers)
         ]
         for thread in self._threads:
@@ -82,14 +88,28 @@ class Scheduler:
         """Workers that have nothing to do."""
         return self._idle
 
-    def submit(self, lane: Lane, sources: Sequence[Source], on_done: Callable[[], object]) -> Call:
-        """Queue all ``sources``, or none.
+    @property
+    def stuck_for(self) -> float:
+        """Seconds for which no worker has come to an end of what it has in hand; 0 where one has nothing to do."""
+        now = time.perf_counter()
+        return min(0.0 if task is None else now - task[0] for task in self._in_hand)
+
+    @property
+    def in_hand(self) -> list[str]:
+        """What the workers do, and for how long, in words."""
+        now = time.perf_counter()
+        return [f"{task} for {now - since:.1f} s" for since, task in filter(None, self._in_hand)]
+
+    def submit(
+        self, lane: Lane, sources: Sequence[Source], on_done: Callable[[], object], deadline: float = math.inf
+    ) -> Call:
+        """Queue all ``sources``, or none; ``deadline``, by ``time.perf_counter``, is what the lane is told.
 
         Raises:
             RequestError: the queue is full, or the lane was retired.
         """
         now = time.perf_counter()
-        call = Call([source if isinstance(source, ImageError) else None for source in sources], on_done, 0)
+        call = Call([source if isinstance(source, ImageError) else None for source in sources], on_done, 0, deadline)
         jobs = [Job(call, place, source, now) for place, source in enumerate(sources) if call.outcomes[place] is None]
         call.missing = len(jobs)
         with self._changed:
@@ -133,20 +153,24 @@ class Scheduler:
                 self._finished.wait_for(lambda: not queue.busy)
                 del self._queues[lane]
 
-    def close(self) -> None:
-        """Finish what was submitted, then end the threads."""
+    def close(self, timeout: float | None = None) -> bool:
+        """Finish what was submitted, then end the threads; return whether all have ended after ``timeout`` seconds."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+        end = None if timeout is None else time.perf_counter() + timeout
         for thread in self._threads:
-            thread.join()
+            thread.join(None if end is None else max(0.0, end - time.perf_counter()))
+        return not any(thread.is_alive() for thread in self._threads)
 
-    def _work(self) -> None:
+    def _work(self, index: int) -> None:
         while True:
+            self._in_hand[index] = None
             with self._changed:
                 task = self._wait_for_work()
             if task is None:
                 return
+            self._in_hand[index] = (time.perf_counter(), task)
             if task.decode:
                 self._decode(task.queue, task.jobs[0])
             else:
@@ -200,7 +224,7 @@ class Scheduler:
         job.stages.queue = start - job.since
         failure: Exception | None = None
         try:
-            job.source = queue.lane.decode(job.source)
+            job.source = queue.lane.decode(job.source, job.call.deadline)
         except Exception as error:  # whatever it is, it is this image's alone, and the worker must live
             failure = _reported(error)
         end = time.perf_counter()

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -18,6 +19,7 @@ from ..errors import GhostZooError, OptionError
 from .access import log_refusal
 from .app import create_app
 from .connection import limited_protocol
+from .hard_end import HardEnd
 from .logs import LineWriter, json_lines
 from .open_inference.grpc_server import grpc_server
 from .options import ServeOptions
@@ -28,10 +30,14 @@ _logger = logging.getLogger("ghostzoo.serve")
 _KEEP_ALIVE_SECONDS = 30
 _IDLE_SECONDS = 1.0
 """On shutdown, time for clients with idle connections to send what they are about to send, and hear 'close'."""
+_END_SECONDS = 5.0
+"""After ``drain_timeout`` the process has so many to end; what still hangs then is left."""
 
 
 def serve(options: ServeOptions) -> None:
     """Load the models, then serve until SIGTERM or SIGINT; accepted requests are answered before it returns.
+
+    Where something hangs, or at a second SIGINT, it does not return: the process is ended, with ``FORCED_STATUS``.
 
     Raises:
         GhostZooError: a model, an engine or an address cannot be used.
@@ -51,10 +57,11 @@ async def _serve(options: ServeOptions, lines: LineWriter) -> None:
     listener = listen(options.host, options.port)
     service = Service(options)
     service.metrics.watch_log(lambda: lines.dropped)
+    end = HardEnd(lambda: service.scheduler.in_hand, service.kill_decoders, lines)
     try:
         grpc, grpc_port = grpc_server(service) if options.grpc_port is not None else (None, None)
-        await service.repository.load_all()
-        server = DrainingServer(http_config(service), service)
+        await service.load()
+        server = DrainingServer(http_config(service), service, end)
         host, port = listener.getsockname()[:2]
         addresses = {"http": f"http://{_bracketed(host)}:{port}"}
         if grpc is not None:
@@ -62,12 +69,15 @@ async def _serve(options: ServeOptions, lines: LineWriter) -> None:
             addresses["grpc"] = f"{_bracketed(host)}:{grpc_port}"
         _logger.info("ghostzoo serves", extra={"fields": addresses})
         draining = asyncio.create_task(_stop_with(service, grpc))
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, lambda *_: end.within(0))  # for when uvicorn has ended, and gives it back
         await server.serve([listener])
         service.stopping.set()
         await draining
     finally:
         listener.close()
-        await service.close()
+        if not await service.close():
+            end.now()
 
 
 async def _stop_with(service: Service, grpc: Any) -> None:
@@ -111,15 +121,17 @@ def http_config(service: Service) -> uvicorn.Config:
 class DrainingServer(uvicorn.Server):
     """Stops in three steps: no new connections; every answer closes its connection; what is left idle is closed."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, end: HardEnd) -> None:
         super().__init__(config)
         self.should_exit: bool = False
         self._service = service
+        self._end = end
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; a second SIGINT stops at once. The signal is not raised again after the end: it was obeyed."""
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
+        self._end.within(0 if self.force_exit else self._service.options.drain_timeout + _END_SECONDS)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.stopping.set()

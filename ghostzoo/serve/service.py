@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..errors import GhostZooError, ImageError
-from .failures import ClientGoneError, RequestError, late
+from .decoder_pool import DecoderPool
+from .failures import ClientGoneError, RequestError, late, overloaded
 from .fetching import Fetcher
 from .jobs import Answer, Call, Source
 from .memory import Hold, Memory
@@ -24,6 +26,11 @@ from .scheduler import Scheduler
 _Result = TypeVar("_Result")
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+_CLOSE_SECONDS = 2.0
+"""For what is in hand at the end."""
+_HOPELESS = 10
+"""Deadlines for which all workers have to hang until the server counts as dead; slow images end before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,12 @@ class Service:
         self.memory = Memory(options.limits.max_buffered_bytes, self.metrics.on_rejected)
         self.metrics.watch(waiting=lambda: self.scheduler.waiting, buffered=lambda: self.memory.used)
         self.files = SharedFiles(self.memory)
-        self.repository = Repository(options, self.scheduler)
+        self._decoders: DecoderPool | None = None
+        if options.decode_processes:
+            self._decoders = DecoderPool(
+                options.workers, options.limits.image, options.decode_timeout, self.metrics.on_decoder_replaced
+            )
+        self.repository = Repository(options, self.scheduler, self._decoders)
         self.stopping = asyncio.Event()
         self._fetcher = Fetcher(options.limits.image, options.url_policy, options.url_ports)
         # One thread: much of this work lets no other thread run meanwhile, and in turn it leaves gaps for the loop.
@@ -66,13 +78,66 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        return self.repository.ready and not self.stopping.is_set()
+        return self.why_not_ready is None
 
-    async def close(self) -> None:
-        """Finish what was accepted and free everything."""
-        await asyncio.to_thread(self.scheduler.close)
-        await self.repository.close()
+    @property
+    def why_not_ready(self) -> str | None:
+        """Why no request should be sent here."""
+        if self.stopping.is_set():
+            return "the server is shutting down"
+        if not self.repository.ready:
+            return "a model could not be loaded"
+        if self.scheduler.stuck_for > self.options.deadline:
+            return "every worker has been busy with what it has in hand for longer than a request may take"
+        return None
+
+    @property
+    def live(self) -> bool:
+        """Whether the process may yet answer: what its workers hang in for this long only a restart will end."""
+        return self.scheduler.stuck_for <= _HOPELESS * self.options.deadline
+
+    def check_ready(self) -> None:
+        """Raise ``RequestError`` where no request should be sent here."""
+        reason = self.why_not_ready
+        if reason is not None:
+            raise overloaded(f"The server is not ready: {reason}.")
+
+    def check_live(self) -> None:
+        """Raise ``RequestError`` where the process should be restarted."""
+        if not self.live:
+            raise overloaded("The server is dead: all its workers hang; restart it.")
+
+    async def load(self) -> None:
+        """Load all models, and start what decodes images meanwhile.
+
+        Raises:
+            GhostZooError: a model cannot be used, or a process cannot be started.
+        """
+        if self._decoders is None:
+            await self.repository.load_all()
+            return
+        self._decoders.start()
+        await self.repository.load_all()
+        await asyncio.to_thread(self._decoders.wait_until_ready)
+
+    async def close(self) -> bool:
+        """Give up what is still in hand, and free everything; return whether nothing is left.
+
+        Nobody waits for what is in hand any more: accepted requests have been answered by now.
+        """
         self._aside.shutdown(wait=False, cancel_futures=True)
+        ended = await asyncio.to_thread(self.scheduler.close, _CLOSE_SECONDS)
+        self.kill_decoders()
+        if not ended and not await asyncio.to_thread(self.scheduler.close, _CLOSE_SECONDS):
+            return False
+        if self._decoders is not None:
+            self._decoders.close()
+        await self.repository.close()
+        return True
+
+    def kill_decoders(self) -> None:
+        if self._decoders is not None:
+            self._decoders.kill()
 
     async def aside(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
         """Work on a large body or answer in the thread that is there for them, one after the other."""
@@ -89,7 +154,7 @@ class Service:
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        call = self._submit(lane, sources, functools.partial(self._ended.add, done))
+        call = self._submit(lane, sources, functools.partial(self._ended.add, done), exchange.deadline - loop.time())
         watch = asyncio.ensure_future(_cancel_when_gone(exchange.receive, done)) if exchange.receive else None
         try:
             async with asyncio.timeout_at(exchange.deadline):
@@ -107,9 +172,11 @@ class Service:
                 watch.cancel()
         return [_checked(outcome) for outcome in call.outcomes]
 
-    def _submit(self, lane: EngineLane, sources: Sequence[Source], on_done: Callable[[], object]) -> Call:
+    def _submit(
+        self, lane: EngineLane, sources: Sequence[Source], on_done: Callable[[], object], seconds: float
+    ) -> Call:
         try:
-            return self.scheduler.submit(lane, sources, on_done)
+            return self.scheduler.submit(lane, sources, on_done, time.perf_counter() + seconds)
         except RequestError:
             self.metrics.on_rejected()
             raise

@@ -72,7 +72,7 @@ class InferenceService:
         self.service = service
 
     async def ServerLive(self, _: Any, __: Exchange) -> Any:  # noqa: N802
-        return message("ServerLiveResponse")(live=True)
+        return message("ServerLiveResponse")(live=self.service.live)
 
     async def ServerReady(self, _: Any, __: Exchange) -> Any:  # noqa: N802
         return message("ServerReadyResponse")(ready=self.service.ready)

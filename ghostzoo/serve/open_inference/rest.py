@@ -49,15 +49,15 @@ async def server(request: Request) -> Response:
     return json_response(server_metadata())
 
 
-@router.get("/health/live", summary="Is the server alive?")
+@router.get("/health/live", summary="Is the server alive?", responses=failures(503))
 async def live(request: Request) -> Response:
+    _service(request).check_live()
     return json_response({"live": True})
 
 
 @router.get("/health/ready", summary="Are all models ready?", responses=failures(503))
 async def ready(request: Request) -> Response:
-    if not _service(request).ready:
-        raise overloaded("The server is not ready.")
+    _service(request).check_ready()
     return json_response({"ready": True})
 
 

@@ -1,0 +1,225 @@
+"""Decoding in processes of its own, which hang, crash, run out of memory and are killed for real."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ghostzoo.catalog import Preprocessing
+from ghostzoo.errors import EngineUnavailableError, ImageError
+from ghostzoo.images.preprocess import preprocess
+from ghostzoo.images.reading import ImageLimits, read_image
+from ghostzoo.serve.decoder_pool import DecoderPool
+from tests.fixtures.pictures import FORMATS, encoded, picture
+from tests.fixtures.slow_jpeg import slow_jpeg
+from tests.test_lightness import modules_after
+
+ROOT = Path(__file__).parents[2]
+CONFIG = Preprocessing()
+LIMITS = ImageLimits(max_pixels=2**31)
+"""With few pixels, a file may have fewer scans, too."""
+
+
+@contextmanager
+def pool_of(
+    count: int, *, limits: ImageLimits = LIMITS, timeout: float = 60
+) -> Iterator[tuple[DecoderPool, list[str]]]:
+    ended: list[str] = []
+    pool = DecoderPool(count, limits, timeout, ended.append)
+    pool.start()
+    try:
+        pool.wait_until_ready()
+        yield pool, ended
+    finally:
+        pool.close()
+    assert not any(map(is_running, pool.processes))
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[DecoderPool]:
+    with pool_of(1) as (pool, _):
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def slow() -> bytes:
+    """Takes half a minute to decode."""
+    return slow_jpeg(15_000)
+
+
+@pytest.fixture
+def jpeg() -> bytes:
+    return encoded(picture(90, 70), "JPEG")
+
+
+def is_running(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def wait_for_the_end(child: int) -> None:
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+
+
+def wait_until(reached: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def is_busy(process: int) -> bool:
+    """Whether it has taken processor time that a process which waits does not take."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) > 100
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_same_bits_as_in_this_process(pool: DecoderPool, kind: str) -> None:
+    name, options = FORMATS[kind]
+    image = encoded(picture(), name, **options)
+    np.testing.assert_array_equal(pool.decode(image, CONFIG), preprocess(read_image(image), CONFIG), strict=True)
+
+
+def test_images_and_crops_larger_than_the_shared_memory(pool: DecoderPool, jpeg: bytes) -> None:
+    large = encoded(picture(900, 700), "BMP")
+    assert len(large) > 2**20
+    for image in (large, jpeg):
+        for crop in (224, 700):
+            config = replace(CONFIG, resize_short=700, crop_size=crop)
+            np.testing.assert_array_equal(pool.decode(image, config), preprocess(read_image(image), config))
+
+
+@pytest.mark.parametrize("image", [b"", b"no image", encoded(picture(), "PNG")[:-200], encoded(picture(), "PNG")])
+def test_the_same_errors_as_in_this_process(image: bytes) -> None:
+    limits = ImageLimits(max_pixels=100)
+    with pytest.raises(ImageError) as expected:
+        read_image(image, limits)
+    with pool_of(1, limits=limits) as (pool, ended), pytest.raises(ImageError) as caught:
+        pool.decode(image, CONFIG)
+    assert (str(caught.value), ended) == (str(expected.value), [])
+
+
+def test_what_is_overdue_is_stopped_and_holds_up_nobody(slow: bytes, jpeg: bytes) -> None:
+    with pool_of(2, timeout=2) as (pool, ended):
+        failures: list[ImageError] = []
+
+        def decode_slowly() -> None:
+            with pytest.raises(ImageError) as caught:
+                pool.decode(slow, CONFIG)
+            failures.append(caught.value)
+
+        thread = threading.Thread(target=decode_slowly)
+        thread.start()
+        answered = 0
+        while thread.is_alive():
+            pool.decode(jpeg, CONFIG)
+            answered += 1
+        assert answered > 1
+        assert "was stopped after 2." in failures[0].reason
+        assert ended == ["overdue"]
+        for _ in range(3):
+            pool.decode(jpeg, CONFIG)
+
+
+def test_a_deadline_stops_too_but_not_what_takes_no_time(slow: bytes, jpeg: bytes) -> None:
+    with pool_of(1) as (pool, ended):
+        before = time.perf_counter()
+        with pytest.raises(ImageError, match="was stopped after"):
+            pool.decode(slow, CONFIG, before + 0.1)
+        assert time.perf_counter() - before < 20
+        pool.decode(jpeg, CONFIG, before)  # that has passed, but it is cheaper to finish it
+        assert ended == ["overdue"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
+def test_a_crash_costs_its_own_image_only(slow: bytes, jpeg: bytes, number: signal.Signals) -> None:
+    with pool_of(1) as (pool, ended):
+        (process,) = pool.processes
+        killer = threading.Thread(target=lambda: (wait_until(lambda: is_busy(process)), os.kill(process, number)))
+        killer.start()
+        with pytest.raises(ImageError, match=f"ended the decoder \\(signal {number.value}, {number.name}\\)"):
+            pool.decode(slow, CONFIG)
+        killer.join()
+        assert ended == ["crashed"]
+        pool.decode(jpeg, CONFIG)
+        assert pool.processes != [process]
+
+
+def test_no_image_is_blamed_for_a_process_that_was_dead_before(jpeg: bytes) -> None:
+    with pool_of(1) as (pool, ended):
+        (process,) = pool.processes
+        os.kill(process, signal.SIGKILL)
+        wait_for_the_end(process)
+        pool.decode(jpeg, CONFIG)
+        assert ended == []
+
+
+def test_signals_to_the_whole_group_are_not_for_it(jpeg: bytes) -> None:
+    with pool_of(1) as (pool, _):
+        (process,) = pool.processes
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(process, number)
+        pool.decode(jpeg, CONFIG)
+        assert pool.processes == [process]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is bounded where /proc tells what there is")
+def test_memory_is_bounded() -> None:
+    image = encoded(Image.new("RGB", (2000, 10)), "PNG")
+    with pool_of(1, limits=ImageLimits(max_bytes=2**20, max_pixels=10**6)) as (pool, ended):
+        pool.decode(image, CONFIG)
+        with pytest.raises(ImageError, match="takes more memory than one image may have"):
+            pool.decode(image, replace(CONFIG, resize_short=4096))  # 10 GB, were it done
+        assert ended == []
+        pool.decode(image, CONFIG)
+
+
+def test_it_ends_with_its_parent_even_while_it_decodes(slow: bytes, tmp_path: Path) -> None:
+    (tmp_path / "slow.jpg").write_bytes(slow)
+    code = (
+        "import sys, threading, time; from pathlib import Path; from tests.serve.test_decoder_pool import *\n"
+        "pool = DecoderPool(2, LIMITS, 600); pool.start(); pool.wait_until_ready()\n"
+        "threading.Thread(target=pool.decode, args=(Path(sys.argv[1]).read_bytes(), CONFIG), daemon=True).start()\n"
+        "while not any(map(is_busy, pool.processes)): time.sleep(0.01)\n"
+        "print(*pool.processes, flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "slow.jpg")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        processes = [int(each) for each in parent.stdout.readline().split()]
+        assert len(processes) == 2
+        assert all(map(is_running, processes))
+        parent.kill()
+    wait_until(lambda: not any(map(is_running, processes)), 10)
+
+
+def test_it_imports_nothing_of_the_server() -> None:
+    loaded = modules_after("import ghostzoo.serve.decoder")
+    assert not loaded & {"fastapi", "starlette", "uvicorn", "grpc", "prometheus_client", "onnxruntime", "onnx", "click"}
+
+
+def test_what_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch, jpeg: bytes) -> None:
+    with pool_of(1) as (pool, _):
+        monkeypatch.setattr(sys, "executable", "/nowhere/python")
+        os.kill(pool.processes[0], signal.SIGKILL)
+        wait_for_the_end(pool.processes[0])
+        with pytest.raises(EngineUnavailableError, match="No such file"):
+            pool.decode(jpeg, CONFIG)
+        monkeypatch.undo()
+        pool.decode(jpeg, CONFIG)
