@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError, InputError, OptionError
-from .header import HeaderError, decoded_size
+from .container import HeaderError
+from .header import read_header
 
 _LARGEST_LIMIT = 2**31
 """The decoder takes neither more bytes nor more pixels, whatever is allowed."""
@@ -33,6 +34,9 @@ class ImageLimits:
     """Width times height: what the largest cameras take; 300 MB decoded."""
     max_aspect_ratio: float = 200.0
     """Longer side to shorter; resizing the shorter side to 256 pixels makes the longer one this many times as long."""
+    max_scans: float = 32.0
+    """Scans of a progressive JPEG that has ``max_pixels``; one with half as many may have twice as many scans. Writers
+    make about 10."""
     url_timeout: float = 30.0
     """Seconds for a whole download, redirects included."""
     max_redirects: int = 5
@@ -62,13 +66,22 @@ class ImageLimits:
                 "max_aspect_ratio); crop it",
             )
 
+    def check_scans(self, source: Any, pixels: int, scans: int) -> None:
+        """Raise ``ImageError`` if the decoder would go over an image's pixels too often."""
+        if pixels * scans > self.max_scans * self.max_pixels:
+            raise ImageError(
+                describe(source),
+                f"{scans} scans of {pixels} pixels are more than {self.max_scans:g} (max_scans) of {self.max_pixels} "
+                "(max_pixels); save it again",
+            )
+
 
 def read_image(source: Any, limits: ImageLimits | None = None) -> NDArray[np.uint8]:
     """Return an image as RGB.
 
     EXIF orientation is honoured wherever there is one. Alpha is dropped, as the original drops it; grey and palette
-    become colour, 16 bits become 8, and of an animation the first frame is taken. A truncated file is an error, not a
-    half-grey picture.
+    become colour, 16 bits become 8, and of an animation the first frame is taken; of an animated PNG its default image,
+    which is the first frame in most. A truncated file is an error, not a half-grey picture.
 
     Args:
         source: a path, an ``http(s)`` URL, bytes, a binary file object (read from where it stands), a PIL image, or a
@@ -193,12 +206,14 @@ def _bounded(source: Any, data: bytes, size: int, limits: ImageLimits) -> bytes:
 
 def _decode(source: Any, data: bytes, limits: ImageLimits) -> NDArray[np.uint8]:
     try:
-        width, height = decoded_size(data)
+        header = read_header(data)
+        limits.check(source, header.width, header.height)
+        limits.check_scans(source, header.width * header.height, header.scans)
+        header.check_data()
     except HeaderError as error:
         raise ImageError(describe(source), str(error)) from error
-    limits.check(source, width, height)
     try:
-        rgb: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        rgb: NDArray[Any] | None = cv2.imdecode(np.frombuffer(header.data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
         raise ImageError(describe(source), f"it cannot be decoded ({error.err or error})") from error
     if rgb is None:

@@ -63,7 +63,9 @@ def test_encoded_bytes_are_limited(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(wide), PIXELS)
 
 
-@pytest.mark.parametrize("name", ["max_bytes", "max_pixels", "max_aspect_ratio", "url_timeout", "max_redirects"])
+@pytest.mark.parametrize(
+    "name", ["max_bytes", "max_pixels", "max_aspect_ratio", "max_scans", "url_timeout", "max_redirects"]
+)
 @pytest.mark.parametrize("value", [-1, "10", None, True, float("nan"), float("inf"), 10**10])
 def test_a_senseless_limit_is_refused(name: str, value: Any) -> None:
     with pytest.raises(OptionError, match=f"{name} must be "):

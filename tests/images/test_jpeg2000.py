@@ -1,0 +1,54 @@
+"""Which structures a JPEG 2000 file may declare."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ghostzoo.errors import ImageError
+from ghostzoo.images.header import read_header
+from ghostzoo.images.reading import read_image
+from tests.fixtures.hostile_images import jpeg2000_of_parts
+from tests.fixtures.pictures import encoded, picture
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precinct": 0x22},
+        {"precinct": 0x33},
+        {"block": 0, "side": 2600},
+        {"layers": 300},
+        {"tile": 15},
+        {"components": 5},
+    ],
+)
+def test_what_would_take_the_decoder_gigabytes_is_refused(changes: dict[str, int]) -> None:
+    with pytest.raises(ImageError, match="more or smaller parts than its picture needs"):
+        read_image(jpeg2000_of_parts(**{"precinct": 0x88, **changes}))
+
+
+def test_an_unchanged_file_is_read() -> None:
+    assert read_image(jpeg2000_of_parts(precinct=0x88)).shape == (2000, 2000, 3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"irreversible": True, "quality_layers": [40, 20, 5]},
+        {"tile_size": (64, 64)},
+        {"tile_size": (64, 64), "precinct_size": (64, 64), "num_resolutions": 3, "progression": "RPCL"},
+        {"codeblock_size": (4, 4)},
+        {"plt": True, "comment": "text"},
+    ],
+)
+def test_what_writers_make_is_read(options: dict[str, Any]) -> None:
+    image = picture(300, 200)
+    data = encoded(image, "JPEG2000", **options)
+    header = read_header(data)
+    assert (header.width, header.height) == (300, 200)
+    difference = np.abs(read_image(data).astype(int) - np.asarray(image)).max()
+    assert difference <= (60 if options.get("irreversible") else 0)
