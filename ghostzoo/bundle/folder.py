@@ -2,7 +2,7 @@
 
 Every file but the manifest is listed in the manifest with its size and SHA-256. Opening a bundle reads each of them
 once and checks it; what is handed out are the very bytes that were checked. Nothing in a bundle is executed or
-unpickled.
+unpickled, and no engine sees a graph that is not a GhostNet's in operators, shapes and cost.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from ..catalog import Preprocessing
 from ..errors import BundleError, EngineUnavailableError, OptionError
 from ..labels import ClassLabel
+from ..network.graph_check import check_graph
 from .golden import Golden
 from .manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, FileRecord, Manifest
 from .peer_config import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_from_json
@@ -113,12 +114,19 @@ class Bundle:
             raise type(error)(f"Bundle {self.path}: {error}") from error
 
     def model(self, precision: str = "fp32") -> bytes:
-        """Return the verified ONNX graph of ``precision``.
+        """Return the verified ONNX graph of ``precision``, checked as data (see ``network.graph_check``).
 
         Raises:
             OptionError: the bundle has no such graph.
+            BundleError: the graph has what a GhostNet does not need, or does not fit the bundle.
         """
-        return self.read(self._model_file(precision))
+        name = self._model_file(precision)
+        data = self.read(name)
+        try:
+            check_graph(data, name, num_classes=self.num_classes, image_size=self.config.image_size)
+        except BundleError as error:
+            raise BundleError(f"Bundle {self.path}: {error}") from error
+        return data
 
     def model_hash(self, precision: str = "fp32") -> str:
         """Return the SHA-256 of the graph of ``precision``, in hexadecimal; raises as ``model`` does."""
