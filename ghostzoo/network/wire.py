@@ -40,6 +40,15 @@ class Kind(Enum):
     """A message, or bytes: where it stands."""
 
 
+_INT, _FLOAT_VALUE, _TEXT, _SPAN, _PACKED = range(5)
+_WIRES = {
+    Kind.INT: (_VARINT, _INT),
+    Kind.FLOAT: (_FIXED32, _FLOAT_VALUE),
+    Kind.TEXT: (_LENGTH, _TEXT),
+    Kind.SPAN: (_LENGTH, _SPAN),
+}
+
+
 @dataclass(frozen=True)
 class Field:
     """A field of a message."""
@@ -50,18 +59,18 @@ class Field:
     """How often it may be there, where it may be there more than once; the value is then a list."""
 
 
-Schema = Mapping[int, tuple[Field, bool]]
-"""Tag -> the field, and whether it is packed."""
+Schema = Mapping[int, tuple[str, int | None, int, Field]]
+"""Tag -> name, how often it may be there, how its value is read, and the field itself: this is read very often."""
 
 
 def schema(fields: Mapping[int, Field]) -> Schema:
     """Make a schema of fields by their numbers."""
-    tags: dict[int, tuple[Field, bool]] = {}
+    tags: dict[int, tuple[str, int | None, int, Field]] = {}
     for number, field in fields.items():
-        wire = {Kind.INT: _VARINT, Kind.FLOAT: _FIXED32}.get(field.kind, _LENGTH)
-        tags[number << 3 | wire] = field, False
+        wire, how = _WIRES[field.kind]
+        tags[number << 3 | wire] = field.name, field.most, how, field
         if field.most is not None and wire != _LENGTH:
-            tags[number << 3 | _LENGTH] = field, True
+            tags[number << 3 | _LENGTH] = field.name, field.most, _PACKED, field
     return tags
 
 
@@ -85,51 +94,48 @@ def read_message(data: bytes, span: Span, fields: Schema, refused: Mapping[int, 
         position += 1
         if tag > 0x7F:
             tag, position = _varint(data, start, end)
-        try:
-            field, packed = fields[tag]
-        except KeyError:
-            number = tag >> 3
-            raise RefusedGraphError(
-                refused.get(number) or f"has a field that a GhostNet does not need (number {number}, at byte {start})"
-            ) from None
-        kind = field.kind
+        known = fields.get(tag)
+        if known is None:
+            raise RefusedGraphError(refused.get(tag >> 3) or _unknown(tag >> 3, start))
+        name, most, how, field = known
         value: Any
-        if kind is Kind.SPAN or kind is Kind.TEXT or packed:
+        if how >= _TEXT:
             position, stop = _length(data, position, end)
-            if packed:
-                value = _packed(data, (position, stop), field)
-            elif kind is Kind.TEXT:
+            if how == _TEXT:
                 value = _text(data, position, stop)
-            else:
+            elif how == _SPAN:
                 value = position, stop
+            else:
+                value = _packed(data, (position, stop), field)
             position = stop
-        elif kind is Kind.INT:
+        elif how == _INT:
             value, position = _signed(data, position, end)
         else:
             if position + 4 > end:
                 raise _damaged(start)
             (value,) = _FLOAT.unpack_from(data, position)
             position += 4
-        name = field.name
-        if field.most is None:
+        if most is None or how == _PACKED:
             if name in found:
                 raise RefusedGraphError(
                     f"has {name} twice in one message (at byte {start}), which readers take differently"
                 )
             found[name] = value
-        elif packed:
-            if name in found:
-                raise RefusedGraphError(f"has {name} in pieces (at byte {start}), which a GhostNet does not need")
-            found[name] = value
+        elif name not in found:
+            found[name] = [value]
         else:
-            values = found.setdefault(name, [])
-            if len(values) >= field.most:
-                raise too_many(field)
+            values = found[name]
+            if len(values) >= most:
+                raise _too_many(field)
             values.append(value)
     return found
 
 
-def too_many(field: Field) -> RefusedGraphError:
+def _unknown(number: int, position: int) -> str:
+    return f"has a field that a GhostNet does not need (number {number}, at byte {position})"
+
+
+def _too_many(field: Field) -> RefusedGraphError:
     return RefusedGraphError(f"has more than {field.most} of {field.name} in one message, more than a GhostNet needs")
 
 
@@ -141,12 +147,12 @@ def _packed(data: bytes, span: Span, field: Field) -> list[int] | list[float]:
         if rest:
             raise _damaged(position)
         if count > most:
-            raise too_many(field)
+            raise _too_many(field)
         return list(struct.unpack_from(f"<{count}f", data, position))
     values: list[int] = []
     while position < end:
         if len(values) >= most:
-            raise too_many(field)
+            raise _too_many(field)
         value, position = _signed(data, position, end)
         values.append(value)
     return values
