@@ -80,7 +80,7 @@ def _open_fastest(bundle: Bundle, options: EngineOptions) -> tuple[Engine, Selec
     versions = {record.name: record.versions() for record in records}
     name = f"selection/{_decision_key(bundle, options, versions)}"
     decision = _read_decision(name)
-    if decision is not None:
+    if decision is not None and not engine_record(decision.engine).reads_unchecked:
         try:
             chosen = engine_class(decision.engine).load(bundle, replace(options, device=decision.device))
             return chosen, decision
