@@ -207,3 +207,16 @@ def test_ncnns_text_is_checked(tmp_path: Path, name: str) -> None:
     bad = graphs.with_files(bundle, tmp_path / "bad", {"ncnn/model.param": changed.encode()})
     with pytest.raises(BundleError, match=r"ncnn/model\.param .*; do not use this bundle"):
         engine_record("ncnn").load_class().load(bad, EngineOptions())
+
+
+def test_an_output_that_is_not_there_is_told(tiny_bundle: Bundle, onnx_engine: str) -> None:
+    """OpenVINO raises a ``RuntimeError``, or a ``KeyError``, ONNX Runtime an exception of its own."""
+
+    def change(model: onnx.ModelProto) -> None:
+        del model.graph.output[1:]
+
+    kind = engine_record(onnx_engine).load_class()
+    with kind(graphs.changed(tiny_bundle, change), EngineOptions(threads=1)) as engine:
+        with pytest.raises(EngineError, match=r"failed on a batch of shape \(1, 3, 64, 64\)"):
+            engine.run(np.zeros((1, 3, 64, 64), np.float32), "embedding")
+        assert engine.run(np.zeros((1, 3, 64, 64), np.float32)).shape == (1, 7)
