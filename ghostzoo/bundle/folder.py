@@ -51,6 +51,8 @@ class Bundle:
     config: ModelConfig
     preprocessing: Preprocessing
     _contents: dict[str, bytes] = field(repr=False, compare=False)
+    _admitted: set[str] = field(default_factory=set, repr=False, compare=False)
+    """Graphs that were checked; what is read again has the same hash."""
 
     @classmethod
     def open(cls, path: str | PathLike[str], *, origin: str = "folder", manifest_sha256: str | None = None) -> Bundle:
@@ -122,10 +124,12 @@ class Bundle:
         """
         name = self._model_file(precision)
         data = self.read(name)
-        try:
-            check_graph(data, name, num_classes=self.num_classes, image_size=self.config.image_size)
-        except BundleError as error:
-            raise BundleError(f"Bundle {self.path}: {error}") from error
+        if name not in self._admitted:
+            try:
+                check_graph(data, name, num_classes=self.num_classes, image_size=self.config.image_size)
+            except BundleError as error:
+                raise BundleError(f"Bundle {self.path}: {error}") from error
+            self._admitted.add(name)
         return data
 
     def model_hash(self, precision: str = "fp32") -> str:
