@@ -18,7 +18,7 @@ import ghostzoo.fetch
 from exporters.isolated import last_words, run_isolated
 from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle, write_bundle
 from ghostzoo.bundle.golden import Golden
-from ghostzoo.errors import EngineError, EngineUnavailableError, ParityError
+from ghostzoo.errors import BundleError, EngineError, EngineUnavailableError, ParityError
 from ghostzoo.parity import ENGINE_TOLERANCE, compare_logits
 
 ROOT = Path(__file__).parents[1]
@@ -119,11 +119,14 @@ def test_nothing_is_written_when_the_engine_disagrees(
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_graph_that_is_none_is_refused_with_the_converters_last_words(
-    form: str, tiny_bundle: Bundle, tmp_path: Path
+def test_a_graph_that_is_none_is_refused_before_a_converter_sees_it(
+    form: str, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contents = {name: tiny_bundle.read(name) for name in tiny_bundle.manifest.files} | {"onnx/model.onnx": b"no graph"}
     write_bundle(tmp_path / "broken", name="broken", contents=contents, weights={}, created_by={}, validation={})
+    with pytest.raises(BundleError, match=r"onnx/model\.onnx .*; do not use this bundle"):
+        edge.export_edge(tmp_path / "broken", form)
+    monkeypatch.setattr(Bundle, "model", lambda _: b"no graph")  # and where one fails all the same
     with pytest.raises(EngineError, match=r"Its last words: ."):
         edge.export_edge(tmp_path / "broken", form)
 

@@ -218,8 +218,11 @@ next(begun)
 engine = clf.engine
 child = os.fork()
 if not child:
-    assert [[p.index for p in top] for top in clf.predict({images!r})] == expected
-    assert [p.index for p in clf({images!r}[0])] == expected[0]
+    try:
+        assert [[p.index for p in top] for top in clf.predict({images!r})] == expected
+        assert [p.index for p in clf({images!r}[0])] == expected[0]
+    except ghostzoo.EngineUnavailableError as error:
+        print(error)
     for what in (lambda: next(begun), lambda: engine.run(clf.bundle.golden().pixel_values)):
         try:
             what()
@@ -242,6 +245,7 @@ def test_a_fork_works_and_ends(tiny_bundle: Bundle, paths: list[Path], engine: s
     assert result.returncode == 0, result.stderr
     assert "before a fork come in the parent process only" in result.stdout
     assert "opened before this process was forked" in result.stdout
+    assert ("cannot be used in a fork" in result.stdout) == (engine == "openvino")
     assert result.stdout.endswith("child ended with 7\n")
 
 

@@ -2,7 +2,7 @@
 
 Every file but the manifest is listed in the manifest with its size and SHA-256. Opening a bundle reads each of them
 once and checks it; what is handed out are the very bytes that were checked. Nothing in a bundle is executed or
-unpickled.
+unpickled, and no engine sees a graph that is not a GhostNet's in operators, shapes and cost.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ..catalog import Preprocessing
 from ..errors import BundleError, EngineUnavailableError, OptionError
 from ..folders import recover, replaced, restore
 from ..labels import ClassLabel
+from ..network.graph_check import check_graph
 from .golden import Golden
 from .manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, FileRecord, Manifest
 from .peer_config import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_from_json
@@ -51,6 +52,8 @@ class Bundle:
     config: ModelConfig
     preprocessing: Preprocessing
     _contents: dict[str, bytes] = field(repr=False, compare=False)
+    _admitted: set[str] = field(default_factory=set, repr=False, compare=False)
+    """Graphs that were checked; what is read again has the same hash."""
 
     @classmethod
     def open(cls, path: str | PathLike[str], *, origin: str = "folder", manifest_sha256: str | None = None) -> Bundle:
@@ -115,12 +118,21 @@ class Bundle:
             raise type(error)(f"Bundle {self.path}: {error}") from error
 
     def model(self, precision: str = "fp32") -> bytes:
-        """Return the verified ONNX graph of ``precision``.
+        """Return the verified ONNX graph of ``precision``, checked as data (see ``network.graph_check``).
 
         Raises:
             OptionError: the bundle has no such graph.
+            BundleError: the graph has what a GhostNet does not need, or does not fit the bundle.
         """
-        return self.read(self._model_file(precision))
+        name = self._model_file(precision)
+        data = self.read(name)
+        if name not in self._admitted:
+            try:
+                check_graph(data, name, num_classes=self.num_classes, image_size=self.config.image_size)
+            except BundleError as error:
+                raise BundleError(f"Bundle {self.path}: {error}") from error
+            self._admitted.add(name)
+        return data
 
     def model_hash(self, precision: str = "fp32") -> str:
         """Return the SHA-256 of the graph of ``precision``, in hexadecimal; raises as ``model`` does."""

@@ -24,6 +24,8 @@ class EngineRecord:
     """The command that installs it."""
     builds: str | None = None
     """Folder in the cache folder for what takes it minutes to build."""
+    reads_unchecked: bool = False
+    """Whether its library reads a bundle's file that cannot be checked before: it is opened where it is named alone."""
 
     def versions(self) -> dict[str, str]:
         """Return the installed distributions and their versions, from metadata alone."""
@@ -78,7 +80,14 @@ _ENGINES = {
             builds="tensorrt",
         ),
         EngineRecord("ncnn", "ncnn", "NcnnEngine", ("ncnn",), "pip install 'ghostzoo[ncnn]'"),
-        EngineRecord("mnn", "mnn", "MnnEngine", ("MNN",), "pip install 'ghostzoo[mnn]'"),
+        EngineRecord(
+            "mnn",
+            "mnn",
+            "MnnEngine",
+            ("MNN",),
+            "pip install 'ghostzoo[mnn]'",
+            reads_unchecked=True,
+        ),
         EngineRecord(
             "paddle",
             "paddle",

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cpus import usable_cpus
-from ..errors import EngineError, EngineUnavailableError, OptionError
+from ..errors import EngineError, EngineUnavailableError, GhostZooError, OptionError
+from ..network.architecture import EMBEDDING_SIZE
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
@@ -55,7 +56,8 @@ class Engine(ABC):
     """A model loaded in one inference library.
 
     ``run`` may be called from many threads at once, and what it returns belongs to the caller. Subclasses open the
-    model in ``__init__``, implement ``_infer`` and drop the library's objects in ``_release``.
+    model in ``__init__``, implement ``_infer`` and drop the library's objects in ``_release``. What libraries raise,
+    of whatever class, becomes an ``EngineError`` here.
     """
 
     name: ClassVar[str]
@@ -82,6 +84,7 @@ class Engine(ABC):
         self.options = options
         self.device = options.device if options.device is not None else self.default_device
         self._closed = False
+        self._widths: Mapping[Output, int] = {}
         self._process = os.getpid()
         if _first_processes.setdefault(self.name, self._process) != self._process and not self.opens_after_fork:
             raise EngineUnavailableError(
@@ -92,7 +95,26 @@ class Engine(ABC):
 
     @classmethod
     def load(cls, bundle: Bundle, options: EngineOptions) -> Self:
-        """Open the graph of ``bundle`` in the precision that ``options`` ask for; raises as the constructor does."""
+        """Open the graph of ``bundle`` in the precision that ``options`` ask for.
+
+        Raises:
+            BundleError: the graph is none that engines may open.
+            OptionError, EngineUnavailableError, EngineError: as the constructor.
+        """
+        try:
+            engine = cls._load(bundle, options)
+        except GhostZooError:
+            raise
+        except Exception as error:  # libraries raise what they like
+            raise EngineError(
+                f"The {cls.name} engine refuses {bundle.name}: {_described(error)}; convert the model again, or take "
+                "another engine."
+            ) from error
+        engine._widths = {"logits": bundle.num_classes, "embedding": EMBEDDING_SIZE}
+        return engine
+
+    @classmethod
+    def _load(cls, bundle: Bundle, options: EngineOptions) -> Self:
         return cls(bundle.model(options.precision), options)
 
     def run(self, batch: NDArray[np.float32], output: Output = "logits") -> NDArray[np.float32]:
@@ -106,7 +128,8 @@ class Engine(ABC):
             (N, classes) logits or (N, 1280) embeddings, float32, in memory of the caller's own.
 
         Raises:
-            EngineError: the batch has another type or shape, the engine is closed, or the library failed.
+            EngineError: the batch has another type or shape, the engine is closed, or the library failed or gave
+                something else than was asked for.
         """
         if self._closed:
             raise EngineError(f"The {self.name} engine was closed; load the model again.")
@@ -123,9 +146,29 @@ class Engine(ABC):
         batch = np.ascontiguousarray(batch)
         size = self.options.batch_size
         if size is None or len(batch) == size:
-            return self._infer(batch, output)
-        parts = [self._infer(_fill(batch[start : start + size], size), output) for start in range(0, len(batch), size)]
+            return self._checked(batch, output)
+        parts = [
+            self._checked(_fill(batch[start : start + size], size), output) for start in range(0, len(batch), size)
+        ]
         return np.concatenate(parts)[: len(batch)].copy()
+
+    def _checked(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
+        """Run one batch and hold the result's type and shape against what was asked for; values are not looked at."""
+        try:
+            result = np.asarray(self._infer(batch, output))
+        except GhostZooError:
+            raise
+        except Exception as error:  # libraries raise what they like
+            raise EngineError(
+                f"The {self.name} engine failed on a batch of shape {batch.shape}: {_described(error)}."
+            ) from error
+        width = self._widths.get(output, result.shape[-1] if result.ndim else 0)
+        if result.shape != (len(batch), width) or result.dtype != np.float32:
+            raise EngineError(
+                f"The {self.name} engine gave {output} of shape {result.shape}, {result.dtype}, for {len(batch)} "
+                f"images, not ({len(batch)}, {width}), float32; convert the model again, or take another engine."
+            )
+        return result
 
     @classmethod
     @abstractmethod
@@ -168,6 +211,11 @@ class Engine(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _described(error: Exception) -> str:
+    """What a library raised, in one short line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
 def _fill(batch: NDArray[np.float32], size: int) -> NDArray[np.float32]:

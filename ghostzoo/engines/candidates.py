@@ -48,6 +48,21 @@ def keep_with_files(records: Iterable[EngineRecord], bundle: Bundle) -> tuple[li
     return kept, discarded
 
 
+def keep_checked(records: Iterable[EngineRecord]) -> tuple[list[EngineRecord], list[Discarded]]:
+    """Keep the engines whose files are checked before the library reads them; the others wait to be named."""
+    kept, discarded = [], []
+    for record in records:
+        if record.reads_unchecked:
+            reason = (
+                f"its library reads the model's file unchecked, so it is not tried unless it is named, as in "
+                f"engine={record.name!r}, for a model that you trust."
+            )
+            discarded.append(Discarded(record.name, None, reason))
+        else:
+            kept.append(record)
+    return kept, discarded
+
+
 def keep_devices(candidates: Iterable[Candidate], options: EngineOptions) -> tuple[list[Candidate], list[Discarded]]:
     """Keep the candidates on devices that the options leave open: the one named, or CPUs where threads are counted."""
     kept, discarded = [], []

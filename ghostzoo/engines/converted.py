@@ -64,8 +64,13 @@ class ConvertedEngine(Engine):
             self._delete_files()
 
     @classmethod
-    def load(cls, bundle: Bundle, options: EngineOptions) -> Self:
-        return cls(bundle.converted(cls.name), options, bundle.config.image_size)
+    def _load(cls, bundle: Bundle, options: EngineOptions) -> Self:
+        return cls(cls._read(bundle), options, bundle.config.image_size)
+
+    @classmethod
+    def _read(cls, bundle: Bundle) -> dict[str, bytes]:
+        """Return the contents of the engine's files, checked where they can be; raises as ``Bundle.converted``."""
+        return bundle.converted(cls.name)
 
     @abstractmethod
     def _open(self, folder: Path) -> None:

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
+from ..errors import BundleError, EngineError, EngineUnavailableError, OptionError, nearest
+from ..network.ncnn_param import check_ncnn
+from ..network.wire import RefusedGraphError
 from .base import Output
 from .converted import ConvertedEngine
+
+if TYPE_CHECKING:
+    from ..bundle.folder import Bundle
 
 try:
     import ncnn
@@ -35,6 +40,18 @@ class NcnnEngine(ConvertedEngine):
 
     name = "ncnn"
     max_batch_size: ClassVar[int | None] = 1
+    opens_after_fork: ClassVar[bool] = False  # OpenMP would wait for threads that stayed behind
+
+    @classmethod
+    def _read(cls, bundle: Bundle) -> dict[str, bytes]:
+        files = super()._read(bundle)
+        param, weights = files
+        size, classes = bundle.config.image_size, bundle.num_classes
+        try:
+            files[param] = check_ncnn(files[param], files[weights], num_classes=classes, image_size=size)
+        except RefusedGraphError as error:
+            raise BundleError(f"Bundle {bundle.path}: {param} {error}; do not use this bundle.") from error
+        return files
 
     def _open(self, folder: Path) -> None:
         if self.device != "cpu":

@@ -113,7 +113,7 @@ class OnnxRuntimeEngine(Engine):
         self._check_what_runs()
 
     @classmethod
-    def load(cls, bundle: Bundle, options: EngineOptions) -> Self:
+    def _load(cls, bundle: Bundle, options: EngineOptions) -> Self:
         return cls(bundle.model(options.precision), options, bundle.model_hash(options.precision))
 
     @classmethod

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,7 @@ class OpenVinoEngine(Engine):
 
     name = "openvino"
     default_device = "CPU"
+    opens_after_fork: ClassVar[bool] = False  # TBB, which it computes with, would wait for threads that stayed behind
 
     def __init__(self, model: bytes, options: EngineOptions, model_hash: str | None = None) -> None:
         """Compile ``model``; ``model_hash`` is its SHA-256 in hexadecimal, where the caller knows it already."""
@@ -73,7 +74,7 @@ class OpenVinoEngine(Engine):
             self._check_threads()
 
     @classmethod
-    def load(cls, bundle: Bundle, options: EngineOptions) -> Self:
+    def _load(cls, bundle: Bundle, options: EngineOptions) -> Self:
         return cls(bundle.model(options.precision), options, bundle.model_hash(options.precision))
 
     @classmethod

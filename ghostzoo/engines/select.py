@@ -22,7 +22,7 @@ from ..cpus import usable_cpus
 from ..errors import EngineUnavailableError, OptionError
 from . import EngineRecord, engine_class, engine_names, engine_record
 from .base import Engine, EngineOptions
-from .candidates import find_devices, keep_devices, keep_installed, keep_with_files, reason_of
+from .candidates import find_devices, keep_checked, keep_devices, keep_installed, keep_with_files, reason_of
 from .prepared import cpu_facts
 from .selection import Discarded, Measured, Origin, Selection
 from .trial import Opened, measure, open_checked
@@ -80,7 +80,7 @@ def _open_fastest(bundle: Bundle, options: EngineOptions) -> tuple[Engine, Selec
     versions = {record.name: record.versions() for record in records}
     name = f"selection/{_decision_key(bundle, options, versions)}"
     decision = _read_decision(name)
-    if decision is not None:
+    if decision is not None and not engine_record(decision.engine).reads_unchecked:
         try:
             chosen = engine_class(decision.engine).load(bundle, replace(options, device=decision.device))
             return chosen, decision
@@ -163,8 +163,9 @@ def _open_all(
     deadline: float,
 ) -> tuple[list[Opened], list[Discarded]]:
     installed, discarded = keep_installed(records, versions)
-    kept, without_files = keep_with_files(installed, bundle)
-    discarded += without_files
+    with_files, without_files = keep_with_files(installed, bundle)
+    kept, unchecked = keep_checked(with_files)
+    discarded += without_files + unchecked
     opened: list[Opened] = []
     for record in kept:
         if opened and time.perf_counter() > deadline:  # not even imported: that may take longest

@@ -79,7 +79,7 @@ class TensorRtEngine(Engine):
         self._free = weakref.finalize(self, pool.close)
 
     @classmethod
-    def load(cls, bundle: Bundle, options: EngineOptions) -> Self:
+    def _load(cls, bundle: Bundle, options: EngineOptions) -> Self:
         if options.threads is not None:
             raise OptionError("TensorRT runs on a GPU, which has no CPU threads to count; leave threads out.")
         plan = Plan.of(bundle, options)

@@ -19,7 +19,7 @@ import ghostzoo
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.engines import EngineRecord, engine_names, engine_record, select, trial
 from ghostzoo.engines.base import Engine, EngineOptions, Output
-from ghostzoo.engines.candidates import Candidate, keep_devices, keep_installed
+from ghostzoo.engines.candidates import Candidate, keep_checked, keep_devices, keep_installed
 from ghostzoo.engines.select import explain, open_engine, rank
 from ghostzoo.engines.selection import Discarded, Measured, Selection
 from ghostzoo.errors import EngineUnavailableError, OptionError, UnknownEngineError
@@ -232,6 +232,14 @@ def test_when_none_is_left_every_reason_is_told(tiny_bundle: Bundle, monkeypatch
         select.select(tiny_bundle, EngineOptions(), [missing, record], versions)
     for part in ("tiny", "pip install missing", "wrong on cpu", "golden check"):
         assert part in str(caught.value)
+
+
+def test_what_is_read_unchecked_waits_to_be_named() -> None:
+    kept, discarded = keep_checked([engine_record(name) for name in engine_names()])
+    assert [record.name for record in kept] == [name for name in engine_names() if name != "mnn"]
+    (reason,) = discarded
+    assert reason.engine == "mnn"
+    assert "engine='mnn', for a model that you trust" in reason.reason
 
 
 def test_engines_that_are_not_installed_are_discarded() -> None:
