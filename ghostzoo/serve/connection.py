@@ -17,7 +17,7 @@ _DISCARD_SECONDS = 1.0
 """For which what a refused client still sends is read and thrown away, so that it hears why before the end."""
 _STOPPING_SECONDS = 5.0
 """The time in which a client has to take in something, once the server stops."""
-_LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 0.05
 """How often it is looked whether a client that sends no more is there still."""
 
 

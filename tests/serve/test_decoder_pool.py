@@ -56,7 +56,7 @@ def pool() -> Iterator[DecoderPool]:
 @pytest.fixture(scope="module")
 def slow() -> bytes:
     """Takes half a minute to decode."""
-    return slow_jpeg(15_000)
+    return slow_jpeg(4000, side=4000)
 
 
 @pytest.fixture

@@ -257,7 +257,7 @@ def test_what_cannot_be_decoded_is_said_and_logged(small: ServerProcess, data: b
     answer = send(small, data, method, metadata=(("x-request-id", name),))
     assert code(answer) == "INVALID_ARGUMENT"
     assert "message" in answer.details() or "no input" in answer.details(), answer.details()
-    line = next(line for line in small.log() if line.get("request_id") == name)
+    (line,) = small.lines_with(request_id=name)
     assert (line["route"], line["status"]) == (method, "INVALID_ARGUMENT")
     text = requests.get(f"{small.http}/metrics", timeout=20).text
     assert f'ghostzoo_requests_total{{protocol="grpc",route="{method}",status="INVALID_ARGUMENT"}}' in text
@@ -368,7 +368,7 @@ def test_health(tiny_bundle: Bundle, tmp_path: Path) -> None:
     folder = tmp_path / "tiny"
     shutil.copytree(tiny_bundle.path, folder)
     with (
-        running_server("--model", str(folder), env={"GHOSTZOO_API_KEY": KEY}) as server,
+        running_server("--model", str(folder), "--model-control", env={"GHOSTZOO_API_KEY": KEY}) as server,
         channel_to(server) as channel,
     ):
 

@@ -219,7 +219,7 @@ def test_a_call_that_has_failed_ends_its_other_downloads(tiny_bundle: Bundle) ->
 def test_downloads_end_when_the_client_goes(tiny_bundle: Bundle) -> None:
     with silent_server() as silent, fetching_server(tiny_bundle, silent.address, url_timeout=600) as server:
         body = b'{"images":[{"url":"%s/"}]}' % silent.address.encode()
-        head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
         old = b'{"image":"%s/"}' % silent.address.encode()
         for path, text in ((b"/v1/classify", body), (b"/image-classification", old)):
             with socket.create_connection(server.host_and_port) as client:
