@@ -1,0 +1,16 @@
+"""The soak of ``benchmarks/soak.py``, in short: honest and hostile clients at the same time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.fixtures.limited import ROOT
+
+
+def test_honest_clients_are_answered_whatever_others_send() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "soak.py"), "--requests", "600"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "honest: right" in done.stdout
+    assert "honest, gRPC: right" in done.stdout
