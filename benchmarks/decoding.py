@@ -23,8 +23,8 @@ import click
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.serve import ghostzoo_server, load, write_images
-from ghostzoo.fetch import fetch
-from ghostzoo.terminal import print_table
+from ghostzoo.cli.console import print_table
+from ghostzoo.fetch.resolver import fetch
 
 WAYS = {"threads": "--no-decode-processes", "processes": "--decode-processes"}
 KEYS = {"cpu_ms": "CPU ms", "images_per_second": "images/s", "p50_ms": "p50 ms", "p99_ms": "p99 ms"}

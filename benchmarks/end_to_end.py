@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import click
 
 from benchmarks.turns import print_machine, show, take_turns
-from ghostzoo.bench.pictures import jpeg
+from ghostzoo.bench.sample_image import jpeg
 
 TARGETS = {"onnxruntime": 0.74, "paddle": 0.45, "torch-compiled": 0.5}
 PEERS = (*TARGETS, "openvino", "torch", "ncnn", "mnn")

@@ -19,26 +19,26 @@ import click
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from ghostzoo._utils.hardware import cpu_name, usable_cpus
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import get_model
+from ghostzoo.cli.console import print_table
 from ghostzoo.converter import convert
-from ghostzoo.cpus import cpu_name, usable_cpus
 from ghostzoo.engines import engine_names, engine_record
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.candidates import (
     Candidate,
+    Discarded,
+    Measured,
     find_devices,
     keep_devices,
     keep_installed,
     keep_with_files,
     reason_of,
 )
-from ghostzoo.engines.select import BASE_ENGINE
-from ghostzoo.engines.selection import Discarded, Measured
-from ghostzoo.engines.trial import Opened, measure, open_checked
-from ghostzoo.fetch import fetch
+from ghostzoo.engines.selection import BASE_ENGINE, Opened, measure, open_checked
+from ghostzoo.fetch.resolver import fetch
 from ghostzoo.network.architecture import Architecture
-from ghostzoo.terminal import print_table
 from tests.fixtures.networks import random_arrays, write_weights
 
 

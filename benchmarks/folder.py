@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import click
 
 from benchmarks.turns import print_machine, take_turns
-from ghostzoo.bench.pictures import jpeg
-from ghostzoo.terminal import print_table
+from ghostzoo.bench.sample_image import jpeg
+from ghostzoo.cli.console import print_table
 
 TARGET = 4.0
 

@@ -21,9 +21,9 @@ import onnxruntime as ort
 
 from benchmarks.prepare import model_folder
 from benchmarks.turns import print_machine
+from ghostzoo.cli.console import print_table
 from ghostzoo.engines.onnxruntime import PIECE
 from ghostzoo.network.architecture import Architecture
-from ghostzoo.terminal import print_table
 
 WIDTHS = {"GhostNet_x0_5": 0.5, "GhostNet_x1_0": 1.0, "GhostNet_x1_3": 1.3}
 IMAGE_SIZE = 224

@@ -14,8 +14,8 @@ import click
 
 import ghostzoo
 from benchmarks.turns import print_machine
-from ghostzoo.bench.pictures import jpeg
-from ghostzoo.terminal import print_table, progress
+from ghostzoo.bench.sample_image import jpeg
+from ghostzoo.cli.console import print_table, progress
 
 _WARM = 200
 _LINKS = 30_000

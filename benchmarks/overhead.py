@@ -16,10 +16,10 @@ import numpy as np
 import ghostzoo
 from benchmarks.prepare import model_folder
 from benchmarks.turns import print_machine
-from ghostzoo.bench.pictures import jpeg
-from ghostzoo.images.preprocess import preprocess
-from ghostzoo.terminal import print_table
-from ghostzoo.timing import time_in_turn
+from ghostzoo._utils.timing import time_in_turn
+from ghostzoo.bench.sample_image import jpeg
+from ghostzoo.cli.console import print_table
+from ghostzoo.images.transform import preprocess
 
 TARGET = 1.03
 

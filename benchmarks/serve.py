@@ -35,8 +35,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.turns import print_machine
 from ghostzoo.bundle.folder import Bundle
-from ghostzoo.fetch import fetch
-from ghostzoo.terminal import print_table
+from ghostzoo.cli.console import print_table
+from ghostzoo.fetch.resolver import fetch
 from tests.fixtures.pictures import encoded, picture
 from tests.fixtures.serving import running_server
 

@@ -35,9 +35,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import ghostzoo
 from benchmarks.turns import print_machine
-from ghostzoo.fetch import fetch
+from ghostzoo.cli.console import print_table
+from ghostzoo.fetch.resolver import fetch
 from ghostzoo.serve.open_inference.messages import SERVICE, message
-from ghostzoo.terminal import print_table
 from tests.fixtures import hostile
 from tests.fixtures.pictures import encoded, picture
 from tests.fixtures.serving import ServerProcess, running_server

@@ -26,14 +26,14 @@ from benchmarks.layers import Peak
 from benchmarks.peer import open_onnxruntime, original_decode, original_normalise, original_resize, top5
 from benchmarks.prepare import model_folder
 from benchmarks.turns import print_machine
-from ghostzoo.bench.pictures import jpeg
+from ghostzoo._utils.hardware import usable_cpus
+from ghostzoo.bench.sample_image import jpeg
 from ghostzoo.catalog import get_model
-from ghostzoo.cpus import usable_cpus
-from ghostzoo.images.preprocess import preprocess
-from ghostzoo.images.reading import read_image
+from ghostzoo.cli.console import print_table
+from ghostzoo.images.decode import read_image
+from ghostzoo.images.transform import preprocess
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.predictions import softmax, top_predictions
-from ghostzoo.terminal import print_table
 
 Stages = dict[str, Callable[[Any], Any]]
 """Name -> what makes the next stage's input of the last one's output."""

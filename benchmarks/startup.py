@@ -17,8 +17,8 @@ import click
 
 from benchmarks.prepare import model_folder
 from benchmarks.turns import print_machine
-from ghostzoo.bench.pictures import jpeg
-from ghostzoo.terminal import print_table
+from ghostzoo.bench.sample_image import jpeg
+from ghostzoo.cli.console import print_table
 
 _FIRST_OURS = """
 import sys

@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.turns import print_machine
 from exporters.training.data import DataSources, split_sources
 from ghostzoo.catalog import DEFAULT_MODEL
+from ghostzoo.cli.console import print_table
 from ghostzoo.evaluation.datasets import ImageDataset, Sample
-from ghostzoo.terminal import print_table
 
 ROOT = Path(__file__).parents[1]
 EMBEDDED_SPLIT, EMBEDDED_SEED = 0.05, 1

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.prepare import ROOT, model_folder, python_of
 from ghostzoo.bench.machine import describe_machine, machine_line
-from ghostzoo.terminal import print_table
+from ghostzoo.cli.console import print_table
 
 _LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 

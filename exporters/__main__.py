@@ -1,6 +1,6 @@
 """``python -m exporters``."""
 
-from .cli import main
+from exporters.cli import main
 
 if __name__ == "__main__":
     main()

@@ -19,15 +19,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from exporters.compare import softmax
+from exporters.paddle_program import Program, read_program
+from exporters.paddle_route import Route, program_to_onnx
+from ghostzoo._utils.tars import read_headers
 from ghostzoo.errors import ParityError, WeightsError
 from ghostzoo.network.architecture import Architecture
-from ghostzoo.tars import read_headers
 from ghostzoo.weights.params import MAX_WEIGHTS_BYTES, Weights, check_weights, infer_architecture
 from ghostzoo.weights.programs import MAX_PROGRAM_BYTES, check_params
-
-from .compare import softmax
-from .paddle_program import Program, read_program
-from .paddle_route import Route, program_to_onnx
 
 PROGRAM_FILES = ("inference.pdmodel", "inference.json")
 """The program as Paddle 2 and as Paddle 3 writes it."""

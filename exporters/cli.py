@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ghostzoo import __version__
-from ghostzoo.terminal import LazyGroup
+from ghostzoo.cli.console import LazyGroup
 
 _COMMANDS = {
     "export": "exporters.export_command:export",

@@ -14,7 +14,7 @@ from ghostzoo.bundle.folder import Bundle, check_target, write_bundle
 from ghostzoo.engines import engine_class, engine_record
 from ghostzoo.engines.base import OUTPUTS, EngineOptions
 from ghostzoo.errors import EngineUnavailableError, OptionError, ParityError
-from ghostzoo.fetch import fetch
+from ghostzoo.fetch.resolver import fetch
 from ghostzoo.parity import ENGINE_TOLERANCE, Agreement, compare_logits
 
 FORMATS = ("ncnn", "mnn", "paddle")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ghostzoo.terminal import Command, print_table, steps
-
-from .edge import FORMATS, export_edge
+from exporters.edge import FORMATS, export_edge
+from ghostzoo.cli.console import Command, print_table, steps
 
 _STEPS = 3
 

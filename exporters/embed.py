@@ -11,15 +11,14 @@ from typing import Any
 
 import click
 
+from exporters.training.notes import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE, training_notes
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import DEFAULT_MODEL, CatalogModel, get_model
+from ghostzoo.cli.console import Command
 from ghostzoo.converter import write_model_bundle
-from ghostzoo.embedded import EMBEDDED_FOLDER
 from ghostzoo.errors import InputError
-from ghostzoo.terminal import Command
+from ghostzoo.fetch.resolver import EMBEDDED_FOLDER
 from ghostzoo.weights.params import read_weights
-
-from .training.notes import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE, training_notes
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 _MEASURED = ("top1", "top5", "images", "data")

@@ -12,25 +12,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.archive import ProgramRoute, archive_to_onnx, read_archive, weights_of_archive
+from exporters.compare import Comparison, compare_routes
+from exporters.counts import Counts, count
+from exporters.paddle_network import GhostNet, build_network, forward
+from exporters.paddle_route import Route, export_with_paddle2onnx, onnx_route
 from ghostzoo.bundle.folder import Bundle, check_target
 from ghostzoo.bundle.golden import Golden
 from ghostzoo.bundle.manifest import check_name
-from ghostzoo.catalog import CatalogModel, Preprocessing, get_official_model
+from ghostzoo.catalog import CatalogModel, get_official_model
 from ghostzoo.converter import write_model_bundle
 from ghostzoo.errors import OptionError, WeightsError
-from ghostzoo.images.preprocess import preprocess
-from ghostzoo.images.reading import describe, read_image
-from ghostzoo.images.sources import expand
+from ghostzoo.images.decode import describe, read_image
+from ghostzoo.images.inputs import expand
+from ghostzoo.images.preprocessing import Preprocessing
+from ghostzoo.images.transform import preprocess
 from ghostzoo.labels import resolve_labels
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.network.graph import build_graph
 from ghostzoo.weights.params import Weights, read_weights
-
-from .archive import ProgramRoute, archive_to_onnx, read_archive, weights_of_archive
-from .compare import Comparison, compare_routes
-from .counts import Counts, count
-from .paddle_network import GhostNet, build_network, forward
-from .paddle_route import Route, export_with_paddle2onnx, onnx_route
 
 # The routes; ONNX Runtime runs the graphs, Paddle Inference an archive's program.
 PADDLE = "Paddle forward"

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from exporters.photographs import default_photographs
 from ghostzoo.bundle.folder import check_target
+from ghostzoo.cli.console import ANY_PATH, Command, print_table, steps
 from ghostzoo.errors import EngineUnavailableError, InputError
-from ghostzoo.images.sources import expand
-from ghostzoo.terminal import ANY_PATH, Command, print_table, steps
-
-from .photographs import default_photographs
+from ghostzoo.images.inputs import expand
 
 if TYPE_CHECKING:
-    from .export import Export
+    from exporters.export import Export
 
 
 @click.command(cls=Command)
@@ -110,7 +109,7 @@ def _import_export() -> Any:
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle logs its own progress between the lines of ours
     warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)
     try:
-        from . import export as exporting
+        from exporters import export as exporting
     except ImportError as error:
         raise EngineUnavailableError(
             f"Exporting needs PaddlePaddle and paddle2onnx ({error}); run 'pip install -e .[export]' with Python 3.11 "

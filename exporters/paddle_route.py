@@ -13,9 +13,8 @@ import onnxruntime as ort
 import paddle
 from numpy.typing import NDArray
 
+from exporters.isolated import last_words, run_isolated
 from ghostzoo.errors import EngineError
-
-from .isolated import last_words, run_isolated
 
 OPSET_VERSION = 17
 

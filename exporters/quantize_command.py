@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ghostzoo.cli.console import Command, print_table, steps
 from ghostzoo.errors import EngineUnavailableError
-from ghostzoo.terminal import Command, print_table, steps
 
 if TYPE_CHECKING:
-    from .quantized_bundle import Comparison, Quantized
+    from exporters.quantized_bundle import Comparison, Quantized
 
 _STEPS = 7
 
@@ -48,7 +48,7 @@ def quantize(
     from ghostzoo.evaluation.evaluate import open_labelled, take_evenly
 
     try:
-        from .quantized_bundle import quantize_bundle
+        from exporters.quantized_bundle import quantize_bundle
     except ImportError as error:
         raise EngineUnavailableError(
             f"Quantising needs onnxruntime's quantisation tools ({error}); run 'pip install ml_dtypes', or use the "

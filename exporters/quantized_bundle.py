@@ -19,8 +19,8 @@ from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
 from ghostzoo.errors import InputError, OptionError, ParityError
 from ghostzoo.evaluation.datasets import UNLABELLED, ImageDataset, Sample
 from ghostzoo.evaluation.evaluate import Proportion, take_evenly
-from ghostzoo.images.preprocess import preprocess
-from ghostzoo.images.reading import read_image
+from ghostzoo.images.decode import read_image
+from ghostzoo.images.transform import preprocess
 from ghostzoo.network.float16 import to_float16
 from ghostzoo.parity import compare_logits, engine_tolerance
 

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from exporters.isolated import last_words, run_isolated
 from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle
 from ghostzoo.errors import EngineError
-
-from .isolated import last_words, run_isolated
 
 # The command that MNN installs runs pip and reports each conversion to its makers; the module that it wraps does not.
 _CONVERT = "import sys, _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"

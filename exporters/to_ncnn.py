@@ -9,10 +9,9 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from exporters.isolated import last_words, run_isolated
 from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle
 from ghostzoo.errors import EngineError, EngineUnavailableError
-
-from .isolated import last_words, run_isolated
 
 
 def convert(bundle: Bundle) -> dict[str, bytes]:

@@ -13,9 +13,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
+
 if TYPE_CHECKING:
     from .bundle.folder import Bundle
-    from .catalog import CatalogModel, Preprocessing, get_model, list_models
+    from .catalog import CatalogModel, get_model, list_models
     from .classifier import Classifier
     from .converter import convert
     from .errors import (
@@ -34,11 +36,10 @@ if TYPE_CHECKING:
         UnknownModelError,
         WeightsError,
     )
-    from .images.reading import ImageLimits
+    from .images.decode import ImageLimits
+    from .images.preprocessing import Preprocessing
     from .loading import load
     from .predictions import Prediction
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Bundle",
@@ -71,13 +72,13 @@ __all__ = [
 _MODULES = {
     "Bundle": "bundle.folder",
     "CatalogModel": "catalog",
-    "Preprocessing": "catalog",
+    "Preprocessing": "images.preprocessing",
     "get_model": "catalog",
     "list_models": "catalog",
     "Classifier": "classifier",
     "load": "loading",
     "convert": "converter",
-    "ImageLimits": "images.reading",
+    "ImageLimits": "images.decode",
     "Prediction": "predictions",
 }
 """Public name -> module that defines it, never one of the same name; the errors are all in ``errors``."""

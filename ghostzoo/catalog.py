@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
 from .errors import OptionError, UnknownModelError, nearest
+from .images.preprocessing import Preprocessing
 
 MODEL_PAGE = "https://github.com/PaddlePaddle/PaddleClas/blob/release/2.6/docs/zh_CN/models/ImageNet1k/GhostNet.md"
 """Where PaddleClas publishes the accuracy, speed and size of its GhostNets."""
@@ -15,40 +15,8 @@ MODEL_PAGE = "https://github.com/PaddlePaddle/PaddleClas/blob/release/2.6/docs/z
 DEFAULT_MODEL = "GhostNet_x0_5_cifar10"
 """The model that comes with the package, so that it works without network and weights."""
 
-MAX_IMAGE_SIZE = 4096
-"""Largest side in pixels that a model may ask for; a guard, not a property of the network."""
 
 _WEIGHTS = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How an RGB image becomes the network's input; the defaults are those of the original's deployment.
-
-    ``pixel_values = (uint8 * rescale_factor - mean) / std``, all in float32, channel by channel.
-    """
-
-    resize_short: int = 256
-    """Pixels that the shorter side is resized to, bilinearly and without antialiasing."""
-    crop_size: int = 224
-    """Side in pixels of the square that is cut from the centre."""
-    rescale_factor: float = 0.00392157
-    """The original's deployment uses this rounded 1/255; training and evaluation there use 1/255."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Red, green, blue; ImageNet's, as in the original."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.crop_size <= self.resize_short <= MAX_IMAGE_SIZE:
-            raise OptionError(
-                f"The crop ({self.crop_size} pixels) must not be larger than the resized short side "
-                f"({self.resize_short}), which is at most {MAX_IMAGE_SIZE}."
-            )
-        for name, values in (("rescale_factor", (self.rescale_factor,)), ("std", self.std)):
-            if not all(math.isfinite(value) and value > 0 for value in values):
-                raise OptionError(f"{name} must be a positive number for every channel, not {getattr(self, name)!r}.")
-        if not all(map(math.isfinite, self.mean)):
-            raise OptionError(f"mean must be a number for every channel, not {self.mean!r}.")
 
 
 @dataclass(frozen=True, kw_only=True)

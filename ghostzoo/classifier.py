@@ -12,19 +12,19 @@ from typing import Any, Literal, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ._utils.parallel import map_batches
 from .bundle.folder import Bundle
 from .engines.base import Engine, EngineOptions, Output
-from .engines.opened import OpenedEngines
-from .engines.select import check_name, open_engine
-from .engines.selection import Selection
+from .engines.candidates import Selection
+from .engines.selection import check_name, open_engine
+from .engines.sessions import OpenedEngines
 from .errors import BundleError, ImageError, InputError, OptionError
-from .fetch import fetch
-from .images.preprocess import preprocess
-from .images.reading import ImageLimits, read_image
-from .images.sources import count_at_hand, expand, is_single
+from .fetch.resolver import fetch
+from .images.decode import ImageLimits, read_image
+from .images.inputs import count_at_hand, expand, is_single
+from .images.transform import preprocess
 from .network.architecture import EMBEDDING_SIZE
 from .outputs import Outputs, run_batch
-from .parallel import map_batches
 from .parity import Agreement
 from .predictions import Prediction, softmax, top_predictions
 

@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__
+from ._version import __version__
 from .bundle.card import write_card
 from .bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle, check_target, write_bundle
 from .bundle.golden import Golden, synthetic_images
+from .bundle.hub_configs import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_to_json
 from .bundle.manifest import check_name
-from .bundle.peer_config import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_to_json
-from .catalog import CatalogModel, Preprocessing, get_official_model
+from .catalog import CatalogModel, get_official_model
 from .engines.base import OUTPUTS, EngineOptions
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .errors import OptionError, ParityError
-from .images.preprocess import preprocess
+from .images.preprocessing import Preprocessing
+from .images.transform import preprocess
 from .labels import ClassLabel, resolve_labels
 from .network.graph import build_graph
 from .network.reference import reference_forward

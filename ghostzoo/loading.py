@@ -9,9 +9,9 @@ from typing import Any
 
 from .classifier import Classifier, Request
 from .engines.base import EngineOptions
-from .engines.select import AUTO
-from .images.reading import ImageLimits
-from .origins.options import FetchOptions
+from .engines.selection import AUTO
+from .fetch.options import FetchOptions
+from .images.decode import ImageLimits
 
 _log = logging.getLogger("ghostzoo")
 

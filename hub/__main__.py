@@ -1,6 +1,6 @@
 """``python -m hub``."""
 
-from .cli import main
+from hub.cli import main
 
 if __name__ == "__main__":
     main()

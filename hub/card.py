@@ -13,8 +13,7 @@ from ghostzoo.bench.tables import to_markdown
 from ghostzoo.bundle.folder import CARD_FILE, Bundle
 from ghostzoo.catalog import CatalogModel, find_record
 from ghostzoo.errors import OptionError
-
-from .metadata import Accuracy, find_dataset, write_metadata
+from hub.metadata import Accuracy, find_dataset, write_metadata
 
 _USE = Path(__file__).with_name("use.md")
 _NAMED_CLASSES = 20

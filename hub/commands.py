@@ -11,15 +11,14 @@ import click
 
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import get_model, list_models
+from ghostzoo.cli.console import Command, print_table, steps
 from ghostzoo.errors import OptionError
-from ghostzoo.fetch import fetch
-from ghostzoo.hub_lock import LOCK_FILE
-from ghostzoo.terminal import Command, print_table, steps
-
-from .card import CardFacts, write_full_card
-from .publish import Published, Target
-from .publish import publish as publish_bundle
-from .reports import read_evaluations, read_speeds
+from ghostzoo.fetch.lockfile import LOCK_FILE
+from ghostzoo.fetch.resolver import fetch
+from hub.card import CardFacts, write_full_card
+from hub.publish import Published, Target
+from hub.publish import publish as publish_bundle
+from hub.reports import read_evaluations, read_speeds
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _STEPS = 6
@@ -178,7 +177,7 @@ def _shown(result: Published) -> tuple[str, str, str]:
 
 
 def _write(out: Path, text: str) -> None:
-    from ghostzoo.files import write_atomically
+    from ghostzoo._utils.files import write_atomically
 
     try:
         write_atomically(out, text.encode())

@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 
 import ghostzoo
+from ghostzoo._utils.cache import CACHE_VARIABLE, cache_key, locked
 from ghostzoo.bundle.folder import CARD_FILE, Bundle, write_bundle
 from ghostzoo.bundle.manifest import MANIFEST_FILE
-from ghostzoo.cache import CACHE_VARIABLE, cache_key, locked
 from ghostzoo.errors import GhostZooError
-from ghostzoo.hub_lock import LOCK_FILE, Pin, read_lock, write_lock
-
-from .card import CardFacts, write_full_card
-from .remote import PublishError, Remote, State, check_free
+from ghostzoo.fetch.lockfile import LOCK_FILE, Pin, read_lock, write_lock
+from hub.card import CardFacts, write_full_card
+from hub.remote import PublishError, Remote, State, check_free
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ghostzoo.bundle.folder import Bundle
-from ghostzoo.catalog import Preprocessing
 from ghostzoo.converter import convert
+from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.network.architecture import Architecture
 from tests.fixtures.networks import random_arrays, write_weights
 

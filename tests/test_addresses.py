@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ghostzoo.addresses import Address, is_public
-from ghostzoo.download import Download, DownloadError
+from ghostzoo._utils.addresses import Address, is_public
+from ghostzoo._utils.http import Download, DownloadError
 from tests.fixtures.server import certified, content, redirect, serve
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ghostzoo.cache import cache_folder, cache_key, cached, read_cached, write_cached
+from ghostzoo._utils.cache import cache_folder, cache_key, cached, read_cached, write_cached
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_threads_make_it_once() -> None:
 def test_processes_make_it_once(folder: Path, tmp_path: Path) -> None:
     script = (
         "import pathlib, sys, time, os\n"
-        "from ghostzoo.cache import cached\n"
+        "from ghostzoo._utils.cache import cached\n"
         "def make():\n"
         "    pathlib.Path(sys.argv[1], str(os.getpid())).touch()\n"
         "    time.sleep(0.3)\n"

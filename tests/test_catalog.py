@@ -5,16 +5,9 @@ import math
 
 import pytest
 
-from ghostzoo.catalog import (
-    DEFAULT_MODEL,
-    MAX_IMAGE_SIZE,
-    Preprocessing,
-    get_model,
-    get_official_model,
-    list_models,
-    list_official_models,
-)
+from ghostzoo.catalog import DEFAULT_MODEL, get_model, get_official_model, list_models, list_official_models
 from ghostzoo.errors import OptionError, UnknownModelError
+from ghostzoo.images.preprocessing import MAX_IMAGE_SIZE, Preprocessing
 from ghostzoo.network.architecture import EMBEDDING_SIZE, Architecture
 
 OFFICIAL = ["GhostNet_x0_5", "GhostNet_x1_0", "GhostNet_x1_3", "GhostNet_x1_3_ssld"]

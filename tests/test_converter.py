@@ -18,15 +18,15 @@ import pytest
 import ghostzoo
 from ghostzoo import converter as module
 from ghostzoo.bundle.folder import Bundle
-from ghostzoo.catalog import Preprocessing, get_model
+from ghostzoo.catalog import get_model
 from ghostzoo.converter import convert
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
 from ghostzoo.errors import BundleError, LabelsError, OptionError, ParityError, UnknownModelError, WeightsError
+from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.parity import ENGINE_TOLERANCE, EXACT_TOLERANCE, compare_logits
-
-from .fixtures.networks import random_arrays, write_weights
+from tests.fixtures.networks import random_arrays, write_weights
 
 SMALL = Preprocessing(resize_short=72, crop_size=64)
 LABELS = ["cat", "dog", "frog"]

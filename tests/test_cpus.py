@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ghostzoo import cpus
-from ghostzoo.cpus import cgroup_quota, usable_cpus
+from ghostzoo._utils import hardware as cpus
+from ghostzoo._utils.hardware import cgroup_quota, usable_cpus
 
 
 def group(root: Path, path: str, **files: str) -> None:
@@ -93,7 +93,7 @@ def test_a_part_of_a_cpu_counts_whole(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_affinity_of_this_process_counts() -> None:
     code = (
         "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
-        "from ghostzoo.cpus import usable_cpus; print(usable_cpus())"
+        "from ghostzoo._utils.hardware import usable_cpus; print(usable_cpus())"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "1"

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ghostzoo import doctor, gpus
+from ghostzoo._utils import hardware as gpus
+from ghostzoo.bench import doctor
+from ghostzoo.bench.doctor import Finding, Report
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.cli import main
-from ghostzoo.doctor import Finding, Report
 from ghostzoo.engines import engine_names, engine_record
 
 

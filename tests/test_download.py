@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ghostzoo.download import DownloadError, download_bytes
+from ghostzoo._utils.http import DownloadError, download_bytes
 from tests.fixtures.limited import run_limited
 from tests.fixtures.server import Answer, content, redirect, serve
 

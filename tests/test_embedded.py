@@ -13,7 +13,7 @@ import pytest
 
 import ghostzoo
 from ghostzoo.catalog import DEFAULT_MODEL, get_model
-from ghostzoo.fetch import fetch
+from ghostzoo.fetch.resolver import fetch
 from ghostzoo.parity import EXACT_TOLERANCE
 
 CAT = Path(__file__).parents[1] / "examples" / "chelsea.png"

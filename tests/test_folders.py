@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from ghostzoo._utils.folders import recover, replaced, restore
 from ghostzoo.bundle.folder import Bundle, check_target
 from ghostzoo.errors import BundleError
-from ghostzoo.fetch import fetch
-from ghostzoo.folders import recover, replaced, restore
+from ghostzoo.fetch.resolver import fetch
 from ghostzoo.network.architecture import Architecture
 from tests.bundle.test_bundle import contents, write
 from tests.fixtures.networks import random_arrays, write_weights
@@ -139,7 +139,7 @@ def test_a_living_writer_is_left_alone(tmp_path: Path) -> None:
 
 def test_writers_that_start_while_others_clear_away_all_succeed(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from ghostzoo.folders import recover, replaced\n"
+        "import sys; from pathlib import Path; from ghostzoo._utils.folders import recover, replaced\n"
         "for number in range(100):\n"
         "    recover(Path(sys.argv[1]))\n"
         "    with replaced(Path(sys.argv[1], f'{sys.argv[2]}-{number}')) as folder:\n"

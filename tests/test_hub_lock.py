@@ -6,7 +6,7 @@ import pytest
 
 from ghostzoo.catalog import list_models
 from ghostzoo.errors import BundleError
-from ghostzoo.hub_lock import Pin, read_lock, write_lock
+from ghostzoo.fetch.lockfile import Pin, read_lock, write_lock
 
 PIN = Pin("owner/GhostNet_x1_0", "0123456789" * 4, "0f" * 32)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from ghostzoo.parallel import map_batches
+from ghostzoo._utils.parallel import map_batches
 
 
 def double(batch: Iterable[int]) -> list[int]:

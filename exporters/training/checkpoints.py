@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from ghostzoo._utils.files import write_atomically
 from ghostzoo.errors import InputError
-from ghostzoo.files import write_atomically
 
 FILE_NAME = "checkpoint.pt"
 FORMAT = 2

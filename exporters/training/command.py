@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from exporters.training.recipe import Recipe
 from ghostzoo.catalog import get_model
+from ghostzoo.cli.console import Command
 from ghostzoo.errors import EngineUnavailableError
-from ghostzoo.terminal import Command
-
-from .recipe import Recipe
 
 if TYPE_CHECKING:
-    from .run import Request
+    from exporters.training.run import Request
 
 _PATH = click.Path(path_type=Path)
 _DEFAULT_MODEL = "GhostNet_x0_5"
@@ -176,8 +175,8 @@ def train(ctx: click.Context, /, **options: Any) -> None:
     """
     if find_spec("torch") is None:
         raise EngineUnavailableError("Training needs PyTorch; run \"pip install -e '.[train]'\".")
-    from .run import train_model
-    from .stopping import TrainingStoppedError
+    from exporters.training.run import train_model
+    from exporters.training.stopping import TrainingStoppedError
 
     recipe = _recipe(options)
     request = _request(options, ctx.meta[_TYPED])
@@ -190,8 +189,8 @@ def train(ctx: click.Context, /, **options: Any) -> None:
 
 def _recipe(options: dict[str, Any]) -> Recipe:
     """Take a recipe's options, and fill in the defaults that depend on others."""
-    from .place import resolve_precision
-    from .starting import choose_width
+    from exporters.training.place import resolve_precision
+    from exporters.training.starting import choose_width
 
     chosen = {field.name: options[field.name] for field in fields(Recipe)}
     model, image_size = options["model"], options["image_size"]
@@ -208,8 +207,8 @@ def _recipe(options: dict[str, Any]) -> Recipe:
 
 
 def _request(options: dict[str, Any], typed: str) -> Request:
-    from .data import DataSources
-    from .run import Request
+    from exporters.training.data import DataSources
+    from exporters.training.run import Request
 
     out = options["out"]
     return Request(

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from exporters.training.loading import ImageStore, find_unreadable
+from exporters.training.place import Place
+from ghostzoo._utils.files import write_atomically
+from ghostzoo.cli.console import progress
 from ghostzoo.errors import ImageError, InputError, LabelsError, OptionError
 from ghostzoo.evaluation.datasets import ImageDataset, open_dataset
-from ghostzoo.files import write_atomically
 from ghostzoo.labels import read_labels
-from ghostzoo.terminal import progress
-
-from .loading import ImageStore, find_unreadable
-from .place import Place
 
 UNREADABLE_FILE = "unreadable.txt"
 _LISTED = 5

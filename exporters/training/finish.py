@@ -12,17 +12,16 @@ import numpy as np
 import torch
 
 from exporters.torch_network import GhostNet, official_arrays
+from exporters.training.notes import BUNDLE_FOLDER, WEIGHTS_FILE, training_notes
+from exporters.training.recipe import Recipe
+from ghostzoo._utils.files import write_atomically
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.bundle.golden import Golden, synthetic_images
-from ghostzoo.catalog import Preprocessing
 from ghostzoo.converter import write_model_bundle
-from ghostzoo.files import write_atomically
-from ghostzoo.images.preprocess import preprocess
+from ghostzoo.images.preprocessing import Preprocessing
+from ghostzoo.images.transform import preprocess
 from ghostzoo.labels import ClassLabel
 from ghostzoo.weights.params import read_weights
-
-from .notes import BUNDLE_FOLDER, WEIGHTS_FILE, training_notes
-from .recipe import Recipe
 
 _GOLDEN_IMAGES = 4
 _PICKLE_PROTOCOL = 4  # what paddle.save writes

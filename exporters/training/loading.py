@@ -12,14 +12,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from ghostzoo.catalog import Preprocessing
+from exporters.training.augment import Image, flip, rand_augment, random_resized_crop
+from exporters.training.recipe import Recipe
 from ghostzoo.errors import ImageError, OptionError
 from ghostzoo.evaluation.datasets import ImageDataset, Sample
-from ghostzoo.images.preprocess import preprocess
-from ghostzoo.images.reading import read_image
-
-from .augment import Image, flip, rand_augment, random_resized_crop
-from .recipe import Recipe
+from ghostzoo.images.decode import read_image
+from ghostzoo.images.preprocessing import Preprocessing
+from ghostzoo.images.transform import preprocess
 
 Labels = NDArray[np.int64]
 """(N,), class indices or ``UNLABELLED``."""

@@ -14,22 +14,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from exporters.torch_network import GhostNet
+from exporters.training.checkpoints import load_checkpoint, save_checkpoint
+from exporters.training.ema import MovingAverage
+from exporters.training.gates import reset_dead_gates
+from exporters.training.loading import ImageStore, Labels, TrainingLoader, evaluation_batches
+from exporters.training.losses import divergence, label_loss, soft_targets
+from exporters.training.mixing import mix
+from exporters.training.optimiser import RATE, autocast, freeze_backbone, make_optimizer
+from exporters.training.place import Place
+from exporters.training.recipe import Recipe
+from exporters.training.reporting import Reporter
+from exporters.training.stopping import StopRequest, TrainingStoppedError
+from exporters.training.tally import Tally
+from exporters.training.teachers import Teacher
 from ghostzoo.errors import InputError
 from ghostzoo.evaluation.datasets import ImageDataset
-
-from .checkpoints import load_checkpoint, save_checkpoint
-from .ema import MovingAverage
-from .gates import reset_dead_gates
-from .loading import ImageStore, Labels, TrainingLoader, evaluation_batches
-from .losses import divergence, label_loss, soft_targets
-from .mixing import mix
-from .optimiser import RATE, autocast, freeze_backbone, make_optimizer
-from .place import Place
-from .recipe import Recipe
-from .reporting import Reporter
-from .stopping import StopRequest, TrainingStoppedError
-from .tally import Tally
-from .teachers import Teacher
 
 _EVALUATION_BATCH = 128
 _REPORT_STEPS = 10  # reading a sum waits for the device, so it is not done after each step

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .recipe import Recipe
+from exporters.training.recipe import Recipe
 
 
 def mix(rng: np.random.Generator, x: Tensor, targets: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:

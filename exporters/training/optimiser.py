@@ -7,8 +7,7 @@ from typing import Any
 import torch
 
 from exporters.torch_network import GhostNet
-
-from .recipe import Recipe
+from exporters.training.recipe import Recipe
 
 RATE = "rate"
 """Key of a parameter group: its share of the learning rate."""

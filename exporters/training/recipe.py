@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ghostzoo.catalog import Preprocessing
 from ghostzoo.errors import OptionError
+from ghostzoo.images.preprocessing import Preprocessing
 
 REFERENCE_BATCH = 512
 REFERENCE_LEARNING_RATE = 0.8

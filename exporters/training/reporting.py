@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from ghostzoo.files import write_atomically
+from ghostzoo._utils.files import write_atomically
 
 COLUMNS = (
     "epoch",

@@ -11,25 +11,24 @@ from typing import Any
 import cv2
 import torch
 
+from exporters.training.checkpoints import FILE_NAME, remove_leftovers
+from exporters.training.data import Data, DataSources, open_data
+from exporters.training.finish import write_results
+from exporters.training.loading import ImageStore
+from exporters.training.loop import Trainer
+from exporters.training.notes import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE
+from exporters.training.place import Place, open_place
+from exporters.training.recipe import Recipe
+from exporters.training.reporting import Reporter
+from exporters.training.starting import Start, start_network
+from exporters.training.stopping import StopRequest
+from exporters.training.teachers import Teacher, load_teacher
+from ghostzoo._utils.files import write_atomically
+from ghostzoo._utils.hardware import usable_cpus
 from ghostzoo.bundle.folder import Bundle, check_target
 from ghostzoo.bundle.manifest import check_name
-from ghostzoo.cpus import usable_cpus
 from ghostzoo.errors import InputError, OptionError
-from ghostzoo.files import write_atomically
 from ghostzoo.weights.params import read_weights
-
-from .checkpoints import FILE_NAME, remove_leftovers
-from .data import Data, DataSources, open_data
-from .finish import write_results
-from .loading import ImageStore
-from .loop import Trainer
-from .notes import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE
-from .place import Place, open_place
-from .recipe import Recipe
-from .reporting import Reporter
-from .starting import Start, start_network
-from .stopping import StopRequest
-from .teachers import Teacher, load_teacher
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 
 from exporters.torch_network import GhostNet, load_official, official_arrays
+from exporters.training.recipe import Recipe
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.weights.params import Weights, read_weights
-
-from .recipe import Recipe
 
 HEAD = ("fc_1.weight", "fc_1.bias")
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from exporters.training.place import Place
 from ghostzoo.evaluation.datasets import UNLABELLED
-
-from .place import Place
 
 
 class Tally:

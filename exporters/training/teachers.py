@@ -13,11 +13,11 @@ from torch import Tensor
 
 from exporters.torch_network import GhostNet, load_official
 from ghostzoo.bundle.folder import MODEL_FILES
-from ghostzoo.catalog import Preprocessing
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
 from ghostzoo.errors import OptionError
-from ghostzoo.fetch import fetch
+from ghostzoo.fetch.resolver import fetch
+from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.weights.params import read_weights
 
 

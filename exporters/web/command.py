@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from ghostzoo.catalog import DEFAULT_MODEL
-from ghostzoo.fetch import fetch
-from ghostzoo.terminal import Command
+from ghostzoo.cli.console import Command
+from ghostzoo.fetch.resolver import fetch
 
 
 @click.command(cls=Command)
@@ -32,7 +32,7 @@ def web(out: Path, models: tuple[str, ...], overwrite: bool) -> None:
       python -m exporters web --out site
       python -m exporters web --out site --model GhostNet_x1_0 --model ./flowers
     """
-    from .site import write_site
+    from exporters.web.site import write_site
 
     bundles = [fetch(model) for model in models]
     write_site(out, bundles, overwrite=overwrite)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from ghostzoo._utils.folders import recover, replaced
 from ghostzoo.bundle.folder import CARD_FILE, MODEL_FILES, Bundle
-from ghostzoo.bundle.peer_config import CONFIG_FILE, PREPROCESSOR_FILE
+from ghostzoo.bundle.hub_configs import CONFIG_FILE, PREPROCESSOR_FILE
 from ghostzoo.errors import InputError
-from ghostzoo.folders import recover, replaced
 
 PAGE = Path(str(files("ghostzoo"))) / "serve" / "page"
 RUNTIME = PAGE / "vendor" / "ort.wasm.min.mjs"

@@ -7,8 +7,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
-from ..cpus import usable_cpus
+from .._utils.hardware import usable_cpus
+from .._version import __version__
 from ..engines import engine_names, engine_record
 
 _CPU_INFO = Path("/proc/cpuinfo")

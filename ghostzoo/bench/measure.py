@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from .._utils.timing import time_in_turn
 from ..bundle.folder import MODEL_FILES, Bundle
 from ..catalog import get_model, list_models
 from ..classifier import Classifier
 from ..engines import engine_names, engine_record
 from ..errors import GhostZooError, InputError
-from ..fetch import fetch
+from ..fetch.options import FetchOptions
+from ..fetch.resolver import fetch
 from ..loading import load
-from ..origins.options import FetchOptions
-from ..timing import time_in_turn
 from .machine import describe_machine
-from .pictures import jpeg
 from .probe import probe
 from .results import Cell, Measurement, ModelFacts, Results, Timing
+from .sample_image import jpeg
 
 THREADS = (1, 2, 4)
 BATCH_SIZES = (1, 4, 8)

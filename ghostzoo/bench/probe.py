@@ -44,7 +44,7 @@ def main() -> None:
     arguments = json.load(sys.stdin)
     start = time.perf_counter()
     from ..loading import load
-    from .pictures import jpeg
+    from .sample_image import jpeg
 
     picture = jpeg()
     try:

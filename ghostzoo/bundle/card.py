@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..catalog import CatalogModel, Preprocessing
+from ..catalog import CatalogModel
+from ..images.preprocessing import Preprocessing
 from ..network.architecture import Architecture
 
 _TEMPLATE = """\

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..cache import cache_key, locked
+from .._utils.cache import cache_key, locked
+from .._utils.files import write_atomically
 from ..errors import BundleError
-from ..files import write_atomically
 from .folder import Bundle
 from .manifest import MANIFEST_FILE, FileRecord, Manifest
 

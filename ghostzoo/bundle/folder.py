@@ -14,14 +14,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ..catalog import Preprocessing
+from .._utils.folders import recover, replaced, restore
 from ..errors import BundleError, EngineUnavailableError, OptionError
-from ..folders import recover, replaced, restore
+from ..images.preprocessing import Preprocessing
 from ..labels import ClassLabel
 from ..network.graph_check import check_graph
 from .golden import Golden
+from .hub_configs import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_from_json
 from .manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, FileRecord, Manifest
-from .peer_config import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_from_json
 
 CARD_FILE = "README.md"
 GOLDEN_FILE = "golden.npz"

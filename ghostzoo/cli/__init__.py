@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import click
 
-from .. import __version__
-from ..terminal import LazyGroup
+from .._version import __version__
+from .console import LazyGroup
 
 _COMMANDS = {
     "list": "ghostzoo.cli.models:list_command",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..catalog import DEFAULT_MODEL
-from ..terminal import ANY_PATH, Command, print_table, steps
+from .console import ANY_PATH, Command, print_table, steps
 from .options import fetch_options
 
 if TYPE_CHECKING:
@@ -69,14 +69,14 @@ def bench(
       ghostzoo bench GhostNet_x0_5 GhostNet_x1_0 --engine onnxruntime --engine openvino --out report
       ghostzoo bench --compare report/bench.json
     """
+    from .._utils.plots import require_matplotlib
     from ..bench.comparison import compare as compare_results
     from ..bench.measure import installed_engines, plan_cells, run_bench
-    from ..bench.pictures import open_picture
     from ..bench.results import Results
+    from ..bench.sample_image import open_picture
     from ..bench.tables import INT8_SPEED, result_tables
     from ..errors import InputError
-    from ..origins.options import FetchOptions
-    from ..plots import require_matplotlib
+    from ..fetch.options import FetchOptions
 
     old = Results.read(Path(compare)) if compare is not None else None
     if out is not None:
@@ -105,10 +105,10 @@ def bench(
 
 
 def _write(results: Results, comparison: list[Table], folder: Path) -> None:
-    from ..bench.picture import draw
+    from .._utils.files import write_atomically
+    from ..bench.plot import draw
     from ..bench.tables import to_markdown
     from ..errors import InputError
-    from ..files import write_atomically
 
     contents = {
         "bench.md": "\n".join([to_markdown(results), *(f"{table.to_markdown()}\n" for table in comparison)]).encode(),

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..terminal import Command
+from .console import Command
 from .options import fetch_options, model_option
 
 
@@ -45,8 +45,8 @@ def build_engine(
     """
     from ..engines.base import EngineOptions
     from ..engines.tensorrt_plan import fill_cache, write_engine
-    from ..fetch import fetch
-    from ..origins.options import FetchOptions
+    from ..fetch.options import FetchOptions
+    from ..fetch.resolver import fetch
 
     if targets and out is None:
         raise click.UsageError("An engine for --target is for use elsewhere: give a file with --out.")

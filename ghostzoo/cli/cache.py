@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..terminal import Command, format_size, print_table
+from .console import Command, format_size, print_table
 from .options import cache_dir_option
 
 if TYPE_CHECKING:
-    from ..origins.housekeeping import Removal
-    from ..origins.store import Store
+    from ..fetch.pruning import Removal
+    from ..fetch.store import Store
 
 
 @click.group()
@@ -64,7 +64,7 @@ def verify(names: tuple[str, ...], cache_dir: str | None) -> None:
       ghostzoo cache verify
       ghostzoo cache verify GhostNet_x1_0
     """
-    from ..origins.housekeeping import choose, damage
+    from ..fetch.pruning import choose, damage
 
     found = [(entry.name, damage(entry)) for entry in choose(_store(cache_dir), names)]
     if found:
@@ -93,7 +93,7 @@ def prune(names: tuple[str, ...], everything: bool, dry_run: bool, cache_dir: st
       ghostzoo cache prune GhostNet_x1_0
       ghostzoo cache prune --all --dry-run
     """
-    from ..origins.housekeeping import Removal, choose, prepared_models, remove_prepared, useless
+    from ..fetch.pruning import Removal, choose, prepared_models, remove_prepared, useless
 
     if names and everything:
         raise click.UsageError("Name models, or give --all.")
@@ -128,8 +128,8 @@ def show_path(cache_dir: str | None) -> None:
 
 
 def _store(cache_dir: str | None) -> Store:
-    from ..origins.options import FetchOptions
-    from ..origins.store import Store
+    from ..fetch.options import FetchOptions
+    from ..fetch.store import Store
 
     return Store(FetchOptions(cache_dir=cache_dir).models_cache)
 

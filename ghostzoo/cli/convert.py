@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..terminal import ANY_PATH, Command
+from .console import ANY_PATH, Command
 
 
 @click.command(cls=Command)
@@ -26,8 +26,8 @@ def convert(resize_short: int | None, crop_size: int | None, out: str, **options
       ghostzoo convert --model GhostNet_x1_0 --weights GhostNet_x1_0_pretrained.pdparams --out GhostNet_x1_0
       ghostzoo convert --name flowers --weights flowers.pdparams --labels flowers.txt --out flowers
     """
-    from ..catalog import Preprocessing
     from ..converter import convert as convert_weights
+    from ..images.preprocessing import Preprocessing
 
     if options["model"] is None and options["name"] is None:
         raise click.UsageError("Give --model (a catalog model) or --name (a model of your own).")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..terminal import Command, flatten, print_table
+from .console import Command, flatten, print_table
 from .options import fetch_options, model_option
 
 if TYPE_CHECKING:
-    from ..doctor import Finding, Report
+    from ..bench.doctor import Finding, Report
 
 
 @click.command(cls=Command)
@@ -29,9 +29,9 @@ def doctor(model: str | None, as_json: bool, **options: Any) -> None:
       ghostzoo doctor
       ghostzoo doctor --model GhostNet_x1_0 --json
     """
-    from ..doctor import examine
-    from ..fetch import fetch
-    from ..origins.options import FetchOptions
+    from ..bench.doctor import examine
+    from ..fetch.options import FetchOptions
+    from ..fetch.resolver import fetch
 
     report = examine(fetch(model, FetchOptions(**options)))
     if as_json:
@@ -43,7 +43,7 @@ def doctor(model: str | None, as_json: bool, **options: Any) -> None:
 
 
 def _print_report(report: Report) -> None:
-    from ..doctor import BATCH_SIZES
+    from ..bench.doctor import BATCH_SIZES
 
     print_table(["", "this machine"], flatten({name: _known(value) for name, value in report.machine.items()}))
     click.echo()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..terminal import ANY_PATH, Command, print_table, progress
+from .console import ANY_PATH, Command, print_table, progress
 from .options import engine_options, fetch_options, model_option
 from .unreadable import report_unreadable
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..terminal import Command, flatten, print_table
+from .console import Command, flatten, print_table
 from .options import fetch_options
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def info(model: str, as_json: bool, **options: Any) -> None:
       ghostzoo info ./my-bundle --json
       ghostzoo info hf://owner/name@v1.0
     """
-    from ..fetch import describe_model
-    from ..origins.options import FetchOptions
+    from ..fetch.options import FetchOptions
+    from ..fetch.resolver import describe_model
 
     facts = describe_model(model, FetchOptions(**options))
     if as_json:

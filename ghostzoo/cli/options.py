@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from ..catalog import DEFAULT_MODEL
-from ..terminal import ANY_PATH
+from .console import ANY_PATH
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

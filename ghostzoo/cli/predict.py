@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ImageError
-from ..terminal import Command, progress
+from .console import Command, progress
 from .options import engine_options, fetch_options, model_option
 from .unreadable import report_unreadable
 
@@ -39,8 +39,8 @@ def predict(
       ghostzoo predict photos/ --model GhostNet_x1_0 --json > results.jsonl
       ghostzoo predict "photos/**/*.jpg" --model GhostNet_x1_0 --top-k 1 --csv
     """
-    from ..images.reading import describe
-    from ..images.sources import expand
+    from ..images.decode import describe
+    from ..images.inputs import expand
     from ..loading import load
 
     skipped: list[Any] = []

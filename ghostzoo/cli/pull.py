@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..errors import GhostZooError
-from ..terminal import Command, one_line, print_table
+from .console import Command, one_line, print_table
 from .options import fetch_options
 
 
@@ -31,8 +31,8 @@ def pull(names: tuple[str, ...], everything: bool, force: bool, accept: str | No
       ghostzoo pull --all --cache-dir ./models
     """
     from ..catalog import list_models
-    from ..fetch import fetch
-    from ..origins.options import FetchOptions
+    from ..fetch.options import FetchOptions
+    from ..fetch.resolver import fetch
 
     if bool(names) == everything:
         raise click.UsageError("Name the models to fetch, or give --all.")

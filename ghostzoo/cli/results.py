@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import IO, Any
 
+from .._utils.spreadsheet import csv_row
 from ..errors import ImageError
 from ..predictions import SCORE_DECIMALS, Prediction
-from ..spreadsheet import csv_row
-from ..terminal import printable, table_console
+from .console import printable, table_console
 
 CSV_COLUMNS = ("image", "rank", "index", "label", "score", "wnid")
 

@@ -9,7 +9,7 @@ import click
 
 from ..catalog import DEFAULT_MODEL
 from ..errors import EngineUnavailableError
-from ..terminal import Command
+from .console import Command
 from .options import fetch_options
 
 _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "httptools", "prometheus_client", "python_multipart", "uvicorn")
@@ -102,7 +102,7 @@ def _options(grpc: bool, grpc_port: int, **given: Any) -> Any:
     """What was given on the command line, in the server's own terms; the defaults are the server's."""
     from dataclasses import replace
 
-    from ..origins.options import FetchOptions
+    from ..fetch.options import FetchOptions
     from ..serve.options import ServeLimits, ServeOptions
 
     fetching = FetchOptions(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from ..errors import ImageError
-from ..terminal import one_line
+from .console import one_line
 
 
 def report_unreadable(failed: Sequence[ImageError], total: int, skipped: int) -> None:

@@ -13,7 +13,7 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cpus import usable_cpus
+from .._utils.hardware import usable_cpus
 from ..errors import EngineError, EngineUnavailableError, GhostZooError, OptionError
 from ..network.architecture import EMBEDDING_SIZE
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
 from .base import OUTPUTS, Output
-from .converted import ConvertedEngine
+from .edge_formats import ConvertedEngine
 from .pool import Pool
 
 

@@ -17,7 +17,7 @@ from ..errors import BundleError, EngineError, EngineUnavailableError, OptionErr
 from ..network.ncnn_param import check_ncnn
 from ..network.wire import RefusedGraphError
 from .base import Output
-from .converted import ConvertedEngine
+from .edge_formats import ConvertedEngine
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle

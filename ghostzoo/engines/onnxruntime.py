@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cache import CHECKSUM_BYTES
+from .._utils.cache import CHECKSUM_BYTES
 from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
 from . import installation_conflict
 from .base import Engine, EngineOptions, Output
-from .prepared import prepare
+from .model_cache import prepare
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle

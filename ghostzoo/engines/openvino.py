@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cache import CHECKSUM_BYTES
-from ..cpus import usable_cpus
+from .._utils.cache import CHECKSUM_BYTES
+from .._utils.hardware import usable_cpus
 from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
 from .base import Engine, EngineOptions, Output
+from .model_cache import prepare, writable_folder
 from .pool import Pool
-from .prepared import prepare, writable_folder
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import EngineError, EngineUnavailableError, OptionError, WeightsError, nearest
 from ..weights.programs import check_json_program, check_params
 from .base import OUTPUTS, Output
-from .converted import ConvertedEngine
+from .edge_formats import ConvertedEngine
 from .pool import Pool
 
 try:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Generic, TypeVar
 
-from ..cpus import usable_cpus
+from .._utils.hardware import usable_cpus
 
 _T = TypeVar("_T")
 

@@ -1,83 +1,278 @@
-"""The report of a selection: what was measured, what was discarded and why, and what was chosen."""
+"""Which engine runs a model: the one that was asked for, or the fastest one that proves right on this machine.
+
+The candidates are filtered by pure functions, each of which returns what it kept and why it discarded the rest. What
+remains is opened, checked against the bundle's golden vectors, and measured. The decision is kept in the cache folder
+until the model, the options, the machine or a version of an engine changes; ``load`` then imports the chosen one alone.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+import os
+import platform
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 
-Origin = Literal["asked for", "environment", "measured", "cached"]
+import numpy as np
+
+from .._utils.cache import cache_folder, cache_key, read_cached, write_cached
+from .._utils.hardware import usable_cpus
+from .._utils.timing import median_ms, time_in_turn
+from .._version import __version__
+from ..bundle.folder import Bundle
+from ..errors import EngineUnavailableError, OptionError
+from ..parity import engine_tolerance
+from . import EngineRecord, engine_class, engine_names, engine_record
+from .base import Engine, EngineOptions
+from .candidates import (
+    Candidate,
+    Discarded,
+    Measured,
+    Origin,
+    Selection,
+    find_devices,
+    keep_checked,
+    keep_devices,
+    keep_installed,
+    keep_with_files,
+    reason_of,
+)
+from .model_cache import cpu_facts
+
+AUTO = "auto"
+ENGINE_VARIABLE = "GHOSTZOO_ENGINE"
+"""Environment variable that names the engine where the caller does not."""
+
+MEASURING_SECONDS = 3.0
+"""What the first decision may take."""
+OPENING_SECONDS = 1.5
+"""No further candidate is opened after this time: opening one takes up to a second."""
+ROUNDS_SECONDS = 0.3
+"""Time for the measured rounds, for each candidate, where that much is left."""
+REQUIRED_GAIN = 0.9
+"""What needs a further import must take less than this share of the time of the engine that needs none."""
+BASE_ENGINE = "onnxruntime"
+"""The engine that every installation has."""
+
+_ACCELERATORS = ("nvidia[0-9]*", "dri/renderD*", "accel/accel*", "kfd")
+"""Device files below ``/dev`` of GPUs and NPUs."""
+
+
+def check_name(engine: str) -> None:
+    """Check the name of an engine, or ``auto``, before any work is done.
+
+    Raises:
+        UnknownEngineError: there is no such engine.
+    """
+    if engine != AUTO:
+        engine_record(engine)
+
+
+def open_engine(bundle: Bundle, engine: str, options: EngineOptions) -> tuple[Engine, Selection]:
+    """Open ``bundle`` with ``engine``, or with the fastest engine for ``auto``.
+
+    Raises:
+        GhostZooError: the engine that was asked for cannot be used, or no engine can; the message says why.
+    """
+    origin: Origin = "asked for"
+    named = os.environ.get(ENGINE_VARIABLE)
+    if engine == AUTO and named:
+        engine, origin = named, "environment"
+    if engine != AUTO:
+        loaded = engine_class(engine).load(bundle, options)
+        reason = f"{ENGINE_VARIABLE} names it" if origin == "environment" else "the caller named it"
+        return loaded, Selection(engine, loaded.device, origin, reason)
+    if options.engine_options:
+        raise OptionError("engine_options are in the terms of one engine: name it, as in engine='onnxruntime'.")
+    return _open_fastest(bundle, options)
+
+
+def _open_fastest(bundle: Bundle, options: EngineOptions) -> tuple[Engine, Selection]:
+    records = [engine_record(name) for name in engine_names()]
+    versions = {record.name: record.versions() for record in records}
+    name = f"selection/{_decision_key(bundle, options, versions)}"
+    decision = _read_decision(name)
+    if decision is not None and not engine_record(decision.engine).reads_unchecked:
+        try:
+            chosen = engine_class(decision.engine).load(bundle, replace(options, device=decision.device))
+            return chosen, decision
+        except EngineUnavailableError:
+            pass  # a device or driver has gone since: decide again
+    loaded, selection = select(bundle, options, records, versions)
+    if selection.complete:
+        write_cached(name, json.dumps(selection.to_dict()).encode())
+    return loaded, selection
+
+
+def _decision_key(bundle: Bundle, options: EngineOptions, versions: Mapping[str, Mapping[str, str]]) -> str:
+    threads = options.thread_count  # what the machine allows now counts, not only what was asked for
+    machine = (platform.system(), platform.release(), cpu_facts(), usable_cpus(), os.cpu_count(), _accelerators())
+    model = sorted((name, record.sha256) for name, record in bundle.manifest.files.items())
+    return cache_key(
+        __version__, model, asdict(options), threads, machine, sorted(map(repr, versions.items())), _builds()
+    )
+
+
+def _builds() -> list[str]:
+    """What has been built for engines that are discarded until then."""
+    folders = [cache_folder() / record.builds for record in map(engine_record, engine_names()) if record.builds]
+    return sorted(path.name for folder in folders for path in folder.glob("*") if path.suffix != ".lock")
+
+
+def _accelerators() -> list[str]:
+    return sorted(str(path) for pattern in _ACCELERATORS for path in Path("/dev").glob(pattern))
+
+
+def _read_decision(name: str) -> Selection | None:
+    data = read_cached(name)
+    try:
+        return None if data is None else replace(Selection.from_json(data), origin="cached")
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def select(
+    bundle: Bundle,
+    options: EngineOptions,
+    records: Sequence[EngineRecord],
+    versions: Mapping[str, Mapping[str, str]],
+) -> tuple[Engine, Selection]:
+    """Measure ``records`` on this machine; return the best engine, opened, and the report.
+
+    Raises:
+        EngineUnavailableError: none can be used; the message has every reason.
+    """
+    start = time.perf_counter()
+    opened, discarded = _open_all(bundle, options, records, versions, start + OPENING_SECONDS)
+    if not opened:
+        raise EngineUnavailableError(f"No engine can run {bundle.name}. {' '.join(map(str, discarded))}")
+    left = start + MEASURING_SECONDS - time.perf_counter()
+    # A single candidate is measured too, for the report, but not for long.
+    seconds = min(left, ROUNDS_SECONDS * len(opened)) if len(opened) > 1 else 0.0
+    measured = measure(bundle, opened, options.batch_size or 1, seconds)
+    best = rank(measured)[0]
+    chosen = opened[measured.index(best)].engine
+    for other in opened:
+        if other.engine is not chosen:
+            other.engine.close()
+    complete = all(item.reason != _untried() for item in discarded)
+    return chosen, Selection(
+        best.engine,
+        best.device,
+        "measured",
+        explain(best, measured, complete),
+        tuple(sorted(measured, key=lambda row: row.milliseconds)),
+        tuple(discarded),
+        complete,
+    )
+
+
+def _open_all(
+    bundle: Bundle,
+    options: EngineOptions,
+    records: Sequence[EngineRecord],
+    versions: Mapping[str, Mapping[str, str]],
+    deadline: float,
+) -> tuple[list[Opened], list[Discarded]]:
+    installed, discarded = keep_installed(records, versions)
+    with_files, without_files = keep_with_files(installed, bundle)
+    kept, unchecked = keep_checked(with_files)
+    discarded += without_files + unchecked
+    opened: list[Opened] = []
+    for record in kept:
+        if opened and time.perf_counter() > deadline:  # not even imported: that may take longest
+            discarded.append(Discarded(record.name, None, _untried()))
+            continue
+        found, unusable = find_devices(record)
+        candidates, unsuitable = keep_devices(found, options)
+        discarded += unusable + unsuitable
+        for candidate in candidates:
+            if opened and time.perf_counter() > deadline:
+                discarded.append(candidate.discard(_untried()))
+                continue
+            try:
+                opened.append(open_checked(bundle, candidate, options))
+            except Exception as error:  # a library that is broken or half installed may raise anything
+                discarded.append(candidate.discard(reason_of(error)))
+    return opened, discarded
+
+
+def _untried() -> str:
+    return f"not tried this time: {OPENING_SECONDS:g} s were used up."
+
+
+def rank(measured: Iterable[Measured]) -> list[Measured]:
+    """Order by time; what needs a further import stands behind the base engine unless it is clearly faster."""
+
+    def cost(row: Measured) -> tuple[float, str]:
+        return row.milliseconds / (1.0 if row.engine == BASE_ENGINE else REQUIRED_GAIN), row.engine
+
+    return sorted(measured, key=cost)
+
+
+def explain(best: Measured, measured: Sequence[Measured], complete: bool = True) -> str:
+    """Say in one sentence why ``best`` was chosen."""
+    others = [row for row in measured if row is not best]
+    if not others:
+        return f"{best} is the only one that {'can be used here' if complete else 'there was time for'}."
+    fastest = min(others, key=lambda row: row.milliseconds)
+    figures = f"{best.milliseconds:.2f} ms against {fastest.milliseconds:.2f} ms of {fastest}"
+    if fastest.milliseconds < best.milliseconds:
+        return f"{best} needs no further import, and the others win by too little: {figures}."
+    return f"{best} was the fastest: {figures}."
 
 
 @dataclass(frozen=True)
-class Discarded:
-    """A candidate that was not taken into account, and why; without a device where the engine itself is not usable."""
+class Opened:
+    """A candidate that gave the right answers."""
 
-    engine: str
-    device: str | None
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.engine}{f' on {self.device}' if self.device else ''}: {self.reason}"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A candidate that gave the right answers, and how long it took for one call."""
-
-    engine: str
-    device: str
-    version: str
-    batch_size: int
-    threads: int
-    milliseconds: float
-    """Median of a call with ``batch_size`` images."""
+    engine: Engine
     relative_difference: float
-    """Largest difference from the golden logits, as a fraction of their scale."""
+    """From the golden logits, as a fraction of their scale."""
 
-    def __str__(self) -> str:
-        return f"{self.engine} on {self.device}"
 
-    def to_line(self) -> str:
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return (
-            f"{self.milliseconds:7.2f} ms  {self.engine} {self.version} on {self.device}, batch {self.batch_size}, "
-            f"{threads}; differs by {self.relative_difference:.1e} of the logits' scale"
+def open_checked(bundle: Bundle, candidate: Candidate, options: EngineOptions) -> Opened:
+    """Open ``bundle`` with the candidate and hold its answers against the golden vectors.
+
+    Raises:
+        EngineUnavailableError: its answers are wrong, or opening it would take too long.
+        GhostZooError: it cannot be opened with these options.
+    """
+    kind = engine_class(candidate.engine)
+    wanted = replace(options, device=candidate.device)
+    slow = kind.slow_start(bundle, wanted)
+    if slow is not None:
+        raise EngineUnavailableError(slow)
+    engine = kind.load(bundle, wanted)
+    try:
+        tolerance = engine_tolerance(options.precision)
+        agreement = bundle.golden().check(engine.run, tolerance)
+        if not agreement.within(tolerance):
+            raise EngineUnavailableError(f"failed the golden check: {agreement}; at most {tolerance:g} is accepted.")
+    except BaseException:
+        engine.close()
+        raise
+    return Opened(engine, agreement.relative)
+
+
+def measure(bundle: Bundle, opened: Sequence[Opened], batch_size: int, seconds: float) -> list[Measured]:
+    """Time calls with ``batch_size`` images for about ``seconds`` in all; return a row for each, in the same order."""
+    pixels = bundle.golden().pixel_values
+    batch = np.ascontiguousarray(np.resize(pixels, (batch_size, *pixels.shape[1:])))
+    calls = {str(index): partial(item.engine.run, batch) for index, item in enumerate(opened)}
+    durations = time_in_turn(calls, seconds)
+    return [
+        Measured(
+            item.engine.name,
+            item.engine.device,
+            str(item.engine.describe()["version"]),
+            batch_size,
+            item.engine.options.thread_count,
+            round(median_ms(durations[str(index)]), 4),
+            item.relative_difference,
         )
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The engine that runs, and everything that led to it."""
-
-    engine: str
-    device: str
-    origin: Origin
-    reason: str
-    measured: tuple[Measured, ...] = ()
-    """Fastest first."""
-    discarded: tuple[Discarded, ...] = ()
-    complete: bool = True
-    """False where time was up before all were tried: such a decision is not kept."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON types."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Selection:
-        """Read what ``to_dict`` gave.
-
-        Raises:
-            ValueError, TypeError, KeyError: it is something else.
-        """
-        content = json.loads(data)
-        content["measured"] = tuple(Measured(**row) for row in content["measured"])
-        content["discarded"] = tuple(Discarded(**row) for row in content["discarded"])
-        return cls(**content)
-
-    def __str__(self) -> str:
-        lines = [f"{self.engine} on {self.device} ({self.origin}): {self.reason}"]
-        lines += [row.to_line() for row in self.measured]
-        lines += [f"{'-':>10}  {item}" for item in self.discarded]
-        return "\n".join(lines)
+        for index, item in enumerate(opened)
+    ]

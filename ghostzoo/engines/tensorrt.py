@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cache import read_cached
+from .._utils.cache import read_cached
 from ..errors import EngineError, OptionError
 from ..network.architecture import EMBEDDING_SIZE
 from .base import Engine, EngineOptions, Output

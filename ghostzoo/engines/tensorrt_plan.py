@@ -9,9 +9,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..cache import cache_folder, cache_key, cached, read_cached, write_cached
+from .._utils.cache import cache_folder, cache_key, cached, read_cached, write_cached
+from .._utils.files import write_atomically
 from ..errors import EngineUnavailableError, OptionError, nearest
-from ..files import write_atomically
 from .base import EngineOptions
 from .tensorrt_build import RECIPE, BatchRange, Library, build, check_targets, find_library
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path, PurePosixPath
 
+from .._utils.tars import read_headers
 from ..errors import ImageError, InputError
-from ..images.sources import IMAGE_SUFFIXES, walk
-from ..tars import read_headers
+from ..images.inputs import IMAGE_SUFFIXES, walk
 
 MAX_IMAGE_BYTES = 256 * 2**20
 MAX_IMAGES = 50_000_000

@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .._utils.files import write_atomically
+from .._utils.plots import require_matplotlib
+from .._utils.spreadsheet import csv_row
 from ..errors import ImageError, InputError
-from ..files import write_atomically
-from ..images.reading import read_image
-from ..plots import require_matplotlib
-from ..spreadsheet import csv_row
+from ..images.decode import read_image
 from .evaluate import Evaluation, Mistake
 
 REPORT_FILE = "report.json"

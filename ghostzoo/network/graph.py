@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from .. import __version__
+from .._version import __version__
 from .architecture import EMBEDDING_SIZE, Architecture, Block, halve
 from .graph_builder import EMBEDDING_NAME, EMPTY, INPUT_NAME, LOGITS_NAME, Arrays, GraphBuilder, Layout, Tensor, padded
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import __version__
+from .._version import __version__
 from .architecture import BATCH_NORM_EPSILON, EMBEDDING_SIZE
 
 if TYPE_CHECKING:

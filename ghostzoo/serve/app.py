@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .. import __version__
+from .._version import __version__
 from ..errors import GhostZooError
 from . import classify, models, operation, paddle
 from .access import REQUEST_ID, AccessMiddleware

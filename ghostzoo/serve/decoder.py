@@ -24,10 +24,10 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 
-from ..catalog import Preprocessing
 from ..errors import ImageError
-from ..images.preprocess import cut_centre
-from ..images.reading import ImageLimits, read_image
+from ..images.decode import ImageLimits, read_image
+from ..images.preprocessing import Preprocessing
+from ..images.transform import cut_centre
 
 try:
     import resource

@@ -18,10 +18,10 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog import Preprocessing
 from ..errors import EngineUnavailableError, ImageError
-from ..images.preprocess import normalise
-from ..images.reading import ImageLimits, describe
+from ..images.decode import ImageLimits, describe
+from ..images.preprocessing import Preprocessing
+from ..images.transform import normalise
 from .decoder_process import DecoderProcess
 
 _logger = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog import Preprocessing
 from ..errors import ImageError
-from ..images.reading import ImageLimits, describe
+from ..images.decode import ImageLimits, describe
+from ..images.preprocessing import Preprocessing
 from .decoder import ANSWER, FAILED, PIXELS, READY, REFUSED, REQUEST, SHARED, SLOT, encode_preprocessing
 from .options import API_KEY_VARIABLE
 

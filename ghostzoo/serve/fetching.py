@@ -9,10 +9,10 @@ from concurrent.futures import Future
 from contextlib import suppress
 from ipaddress import IPv6Address, ip_address, ip_network
 
-from ..addresses import AddressPolicy
-from ..download import LATE, Download, DownloadError
+from .._utils.addresses import AddressPolicy
+from .._utils.http import LATE, Download, DownloadError
 from ..errors import ImageError
-from ..images.reading import ImageLimits, describe
+from ..images.decode import ImageLimits, describe
 from .failures import late
 from .memory import Hold
 

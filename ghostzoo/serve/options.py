@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..addresses import AddressPolicy, is_public
-from ..cpus import usable_cpus
+from .._utils.addresses import AddressPolicy, is_public
+from .._utils.hardware import usable_cpus
 from ..errors import OptionError
-from ..images.reading import ImageLimits
-from ..origins.options import FetchOptions
+from ..fetch.options import FetchOptions
+from ..images.decode import ImageLimits
 from .hosts import check_name
 
 API_KEY_VARIABLE = "GHOSTZOO_API_KEY"

@@ -14,7 +14,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field, StringConstraints
 
 from ..errors import GhostZooError, ImageError
-from ..images.reading import is_url
+from ..images.decode import is_url
 from ..predictions import SCORE_DECIMALS, Prediction, softmax, top_predictions
 from .answers import json_response
 from .body import aside, body_of

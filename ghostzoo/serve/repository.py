@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._utils.hardware import usable_cpus
+from .._utils.timing import median_ms, time_in_turn
 from ..bundle.folder import Bundle
 from ..classifier import Classifier
-from ..cpus import usable_cpus
 from ..engines.base import Engine
 from ..errors import EngineError, GhostZooError, OptionError, nearest
-from ..images.preprocess import preprocess
-from ..images.reading import read_image
+from ..images.decode import read_image
+from ..images.transform import preprocess
 from ..loading import load
 from ..parity import engine_tolerance
-from ..timing import median_ms, time_in_turn
 from .decoder_pool import DecoderPool
 from .failures import RequestError, not_found, overloaded
 from .options import ServeOptions

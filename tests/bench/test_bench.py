@@ -14,9 +14,9 @@ import pytest
 
 from ghostzoo.bench.comparison import compare
 from ghostzoo.bench.measure import plan_cells, run_bench
-from ghostzoo.bench.picture import draw
-from ghostzoo.bench.pictures import jpeg
+from ghostzoo.bench.plot import draw
 from ghostzoo.bench.results import Cell, Results, Timing
+from ghostzoo.bench.sample_image import jpeg
 from ghostzoo.bench.tables import result_tables, to_markdown
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import get_model

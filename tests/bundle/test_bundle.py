@@ -19,10 +19,10 @@ import pytest
 from ghostzoo.bundle import folder as module
 from ghostzoo.bundle.folder import Bundle, check_target, write_bundle
 from ghostzoo.bundle.golden import Golden
+from ghostzoo.bundle.hub_configs import ModelConfig, preprocessing_to_json
 from ghostzoo.bundle.manifest import MAX_MANIFEST_BYTES
-from ghostzoo.bundle.peer_config import ModelConfig, preprocessing_to_json
-from ghostzoo.catalog import Preprocessing
 from ghostzoo.errors import BundleError, BundleVersionError, GhostZooError, OptionError
+from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.labels import ClassLabel
 
 SIZE = 8

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import ghostzoo.bundle.edit
+from ghostzoo._utils.files import write_atomically
 from ghostzoo.bundle.edit import add_files
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import BundleError
-from ghostzoo.files import write_atomically
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ghostzoo.bundle.peer_config import ModelConfig, preprocessing_from_json, preprocessing_to_json
-from ghostzoo.catalog import Preprocessing
+from ghostzoo.bundle.hub_configs import ModelConfig, preprocessing_from_json, preprocessing_to_json
 from ghostzoo.errors import BundleError
+from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.labels import ClassLabel, imagenet_labels
 
 CONFIG = ModelConfig(0.35, 96, (ClassLabel("cat", "n1"), ClassLabel("Maß"), ClassLabel("cat", "n3")))

@@ -15,8 +15,8 @@ import pytest
 import ghostzoo
 from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle
 from ghostzoo.engines.base import Engine, EngineOptions
-from ghostzoo.images.preprocess import preprocess
-from ghostzoo.images.reading import read_image
+from ghostzoo.images.decode import read_image
+from ghostzoo.images.transform import preprocess
 from ghostzoo.parity import ENGINE_TOLERANCE, compare_logits
 
 Options = Callable[..., EngineOptions]

@@ -17,11 +17,20 @@ from numpy.typing import NDArray
 
 import ghostzoo
 from ghostzoo.bundle.folder import Bundle
-from ghostzoo.engines import EngineRecord, engine_names, engine_record, select, trial
+from ghostzoo.engines import EngineRecord, engine_names, engine_record
+from ghostzoo.engines import selection as select
+from ghostzoo.engines import selection as trial
 from ghostzoo.engines.base import Engine, EngineOptions, Output
-from ghostzoo.engines.candidates import Candidate, keep_checked, keep_devices, keep_installed
-from ghostzoo.engines.select import explain, open_engine, rank
-from ghostzoo.engines.selection import Discarded, Measured, Selection
+from ghostzoo.engines.candidates import (
+    Candidate,
+    Discarded,
+    Measured,
+    Selection,
+    keep_checked,
+    keep_devices,
+    keep_installed,
+)
+from ghostzoo.engines.selection import explain, open_engine, rank
 from ghostzoo.errors import EngineUnavailableError, OptionError, UnknownEngineError
 
 ORT = engine_record("onnxruntime")
@@ -120,8 +129,8 @@ def test_options_of_one_engine_need_its_name(tiny_bundle: Bundle) -> None:
 
 def test_a_cached_decision_imports_the_chosen_engine_alone(tiny_bundle: Bundle) -> None:
     script = (
-        "import sys, ghostzoo, ghostzoo.engines.select\n"
-        "ghostzoo.engines.select.OPENING_SECONDS = 60.0\n"
+        "import sys, ghostzoo, ghostzoo.engines.selection\n"
+        "ghostzoo.engines.selection.OPENING_SECONDS = 60.0\n"
         f"clf = ghostzoo.load({str(tiny_bundle.path)!r}, threads=1)\n"
         "print(clf.selection.origin, clf.selection.engine, *sorted(set(sys.modules) & "
         "{'onnxruntime', 'openvino', 'tensorrt', 'onnx', 'huggingface_hub', 'paddle', 'ncnn', 'MNN'}))\n"

@@ -18,13 +18,7 @@ from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import find_record, get_model
 from ghostzoo.evaluation import datasets
 from ghostzoo.evaluation.datasets import ImageDataset, open_dataset
-from ghostzoo.evaluation.evaluate import (
-    Proportion,
-    evaluate,
-    open_labelled,
-    take_evenly,
-    with_model_classes,
-)
+from ghostzoo.evaluation.evaluate import Proportion, evaluate, open_labelled, take_evenly, with_model_classes
 from ghostzoo.evaluation.report import write_report
 from ghostzoo.labels import ClassLabel, imagenet_labels
 

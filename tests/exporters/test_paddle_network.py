@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from exporters.paddle_network import build_network, forward
-from ghostzoo.catalog import Preprocessing
-from ghostzoo.images.preprocess import preprocess
-from ghostzoo.images.reading import read_image
+from ghostzoo.images.decode import read_image
+from ghostzoo.images.preprocessing import Preprocessing
+from ghostzoo.images.transform import preprocess
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.network.reference import reference_forward
 from ghostzoo.parity import compare_logits

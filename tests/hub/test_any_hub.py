@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 
 import ghostzoo
 from ghostzoo.bundle.folder import Bundle, write_bundle
-from ghostzoo.hub_lock import read_lock
+from ghostzoo.fetch.lockfile import read_lock
 from hub.card import CardFacts
 from hub.publish import Target, publish
 from tests.fixtures.hub import OWNER_TOKEN, loopback_hub

@@ -24,8 +24,8 @@ from ghostzoo.bundle.card import replace_precisions
 from ghostzoo.bundle.folder import CARD_FILE, Bundle, write_bundle
 from ghostzoo.catalog import MODEL_PAGE, get_model
 from ghostzoo.errors import InputError, OptionError
-from ghostzoo.images.preprocess import preprocess
-from ghostzoo.images.reading import read_image
+from ghostzoo.images.decode import read_image
+from ghostzoo.images.transform import preprocess
 from hub.card import CardFacts, write_full_card
 from hub.cli import main
 from hub.publish import Target, publish, with_full_card

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from ghostzoo.bundle.folder import Bundle
-from ghostzoo.images.preprocess import preprocess
-from ghostzoo.images.reading import read_image
+from ghostzoo.images.decode import read_image
+from ghostzoo.images.transform import preprocess
 from ghostzoo.parity import EXACT_TOLERANCE, compare_logits
 from hub.card import CardFacts
 from hub.publish import Target, publish

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import ghostzoo
-from ghostzoo import hub_lock
 from ghostzoo.bundle.folder import CARD_FILE, Bundle, write_bundle
 from ghostzoo.bundle.manifest import MANIFEST_FILE
 from ghostzoo.catalog import list_official_models
 from ghostzoo.errors import BundleError
-from ghostzoo.hub_lock import Pin, read_lock
+from ghostzoo.fetch import lockfile as hub_lock
+from ghostzoo.fetch.lockfile import Pin, read_lock
 from hub.card import CardFacts
 from hub.publish import Target, publish, record
 from hub.remote import PublishError

@@ -17,8 +17,8 @@ from exporters.quantize import PLANS, to_int8
 from ghostzoo.bundle.folder import MODEL_FILES, Bundle, write_bundle
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
-from ghostzoo.images.preprocess import preprocess
-from ghostzoo.images.reading import read_image
+from ghostzoo.images.decode import read_image
+from ghostzoo.images.transform import preprocess
 from ghostzoo.network.float16 import to_float16
 from ghostzoo.parity import EXACT_TOLERANCE, compare_logits
 from hub.card import CardFacts

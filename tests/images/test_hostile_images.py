@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ghostzoo.errors import ImageError
+from ghostzoo.images.decode import ImageLimits, read_image
 from ghostzoo.images.header import read_header
-from ghostzoo.images.reading import ImageLimits, read_image
 from tests.fixtures.hostile_images import HOSTILE, crashing_apng, jpeg_of_scans, pnm_of_comments
 from tests.fixtures.limited import run_limited
 

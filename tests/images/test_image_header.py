@@ -14,8 +14,8 @@ from PIL import Image
 
 from ghostzoo.errors import ImageError
 from ghostzoo.images.container import HeaderError
+from ghostzoo.images.decode import ImageLimits, read_image
 from ghostzoo.images.header import read_header
-from ghostzoo.images.reading import ImageLimits, read_image
 from tests.fixtures.pictures import FORMATS, encoded, picture
 
 LARGE, SMALL = (300, 200), (50, 40)

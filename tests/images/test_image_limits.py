@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ghostzoo.errors import ImageError, OptionError
-from ghostzoo.images.reading import ImageLimits, describe, read_image
+from ghostzoo.images.decode import ImageLimits, describe, read_image
 from tests.fixtures.pictures import FORMATS, encoded, picture
 from tests.fixtures.server import content, redirect, serve
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ghostzoo.errors import ImageError, InputError
-from ghostzoo.images.reading import ImageLimits, describe, read_image
+from ghostzoo.images.decode import ImageLimits, describe, read_image
 from tests.fixtures.pictures import FORMATS, encoded, noise, picture
 
 PNG = encoded(picture(), "PNG")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ghostzoo.errors import ImageError
+from ghostzoo.images.decode import read_image
 from ghostzoo.images.header import read_header
-from ghostzoo.images.reading import read_image
 from tests.fixtures.hostile_images import jpeg2000_of_parts
 from tests.fixtures.pictures import encoded, picture
 

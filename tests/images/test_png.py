@@ -15,8 +15,8 @@ from PIL import Image
 
 from ghostzoo.errors import ImageError
 from ghostzoo.images.container import HeaderError
+from ghostzoo.images.decode import read_image
 from ghostzoo.images.header import read_header
-from ghostzoo.images.reading import read_image
 from tests.fixtures.fuzz import png_chunk
 from tests.fixtures.hostile_images import png_header, png_with
 from tests.fixtures.pictures import encoded, picture

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ghostzoo.catalog import Preprocessing
 from ghostzoo.errors import OptionError
-from ghostzoo.images.preprocess import preprocess
-from ghostzoo.images.reading import read_image
+from ghostzoo.images.decode import read_image
+from ghostzoo.images.preprocessing import Preprocessing
+from ghostzoo.images.transform import preprocess
 
 
 def test_equals_the_original_bit_for_bit(shared: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ghostzoo.errors import InputError
-from ghostzoo.images.sources import IMAGE_SUFFIXES, expand, is_single
+from ghostzoo.images.inputs import IMAGE_SUFFIXES, expand, is_single
 
 PIXELS = np.zeros((4, 6, 3), np.uint8)
 

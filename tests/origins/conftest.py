@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from ghostzoo.fetch import retry
 from ghostzoo.network.architecture import Architecture
-from ghostzoo.origins import retry
 from tests.fixtures.networks import random_arrays, write_weights
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 
 from ghostzoo.bundle.folder import Bundle
-from ghostzoo.origins.store import Store
+from ghostzoo.fetch.store import Store
 from tests.origins.conftest import Run, json_lines
 
 OLD, NEW = "a" * 40, "b" * 40

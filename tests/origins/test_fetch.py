@@ -11,9 +11,9 @@ import pytest
 import ghostzoo
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import DEFAULT_MODEL
-from ghostzoo.fetch import fetch
-from ghostzoo.origins.options import FetchOptions
-from ghostzoo.origins.store import Store
+from ghostzoo.fetch.options import FetchOptions
+from ghostzoo.fetch.resolver import fetch
+from ghostzoo.fetch.store import Store
 
 OFFLINE = FetchOptions(offline=True)
 

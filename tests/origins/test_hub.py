@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import ghostzoo
-from ghostzoo import hub_lock
 from ghostzoo.bundle.folder import Bundle
-from ghostzoo.fetch import fetch
-from ghostzoo.hub_lock import Pin, write_lock
-from ghostzoo.origins import hub_client
-from ghostzoo.origins.options import FetchOptions
+from ghostzoo.fetch import huggingface_client as hub_client
+from ghostzoo.fetch import lockfile as hub_lock
+from ghostzoo.fetch.lockfile import Pin, write_lock
+from ghostzoo.fetch.options import FetchOptions
+from ghostzoo.fetch.resolver import fetch
 from tests.fixtures.hub import OWNER_TOKEN, STRANGER_TOKEN, LoopbackHub, loopback_hub
 from tests.fixtures.hub_faults import (
     Reply,

@@ -20,9 +20,9 @@ import pytest
 
 import ghostzoo
 from ghostzoo.converter import convert
-from ghostzoo.fetch import fetch
+from ghostzoo.fetch.options import FetchOptions
+from ghostzoo.fetch.resolver import fetch
 from ghostzoo.network.architecture import Architecture
-from ghostzoo.origins.options import FetchOptions
 from tests.fixtures.networks import random_arrays, write_weights
 from tests.fixtures.ranged import RangedFile, cut_after
 from tests.fixtures.server import Answer, certified, content, serve

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ghostzoo.download import DownloadError
-from ghostzoo.origins import retry
-from ghostzoo.origins.transfer import download_file
+from ghostzoo._utils.http import DownloadError
+from ghostzoo.fetch import retry
+from ghostzoo.fetch.download import download_file
 from tests.fixtures.ranged import RangedFile, cut_after
 from tests.fixtures.server import Answer, content, redirect, serve
 

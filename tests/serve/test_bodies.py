@@ -15,8 +15,8 @@ import pytest
 import requests
 
 from ghostzoo.bundle.folder import Bundle
-from ghostzoo.catalog import Preprocessing
 from ghostzoo.converter import convert
+from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.network.architecture import Architecture
 from tests.conftest import make_tiny_bundle
 from tests.fixtures.networks import random_arrays, write_weights

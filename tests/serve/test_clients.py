@@ -14,8 +14,8 @@ import pytest
 
 import ghostzoo
 from ghostzoo.bundle.folder import Bundle
-from ghostzoo.images.preprocess import preprocess
-from ghostzoo.images.reading import read_image
+from ghostzoo.images.decode import read_image
+from ghostzoo.images.transform import preprocess
 from ghostzoo.predictions import softmax
 from tests.fixtures.pictures import encoded, picture
 from tests.fixtures.serving import ServerProcess, running_server

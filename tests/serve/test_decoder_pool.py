@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostzoo.catalog import Preprocessing
 from ghostzoo.errors import EngineUnavailableError, ImageError
-from ghostzoo.images.preprocess import preprocess
-from ghostzoo.images.reading import ImageLimits, read_image
+from ghostzoo.images.decode import ImageLimits, read_image
+from ghostzoo.images.preprocessing import Preprocessing
+from ghostzoo.images.transform import preprocess
 from ghostzoo.serve.decoder_pool import DecoderPool
 from tests.fixtures.pictures import FORMATS, encoded, picture
 from tests.fixtures.slow_jpeg import slow_jpeg

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 import ghostzoo
 from exporters.training.teachers import Teacher, load_teacher
 from ghostzoo.bundle.folder import Bundle
-from ghostzoo.catalog import Preprocessing
 from ghostzoo.errors import GhostZooError, OptionError
+from ghostzoo.images.preprocessing import Preprocessing
 from tests.training.runs import train
 
 CLASSES = ("disc", "plain", "stripes")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from exporters.web.site import RUNTIME, write_site
-from ghostzoo.fetch import fetch
+from ghostzoo.fetch.resolver import fetch
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _FLAGS = (

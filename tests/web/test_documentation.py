@@ -11,8 +11,7 @@ import pytest
 
 from ghostzoo.bundle.folder import Bundle
 from tests.fixtures.serving import ServerProcess, running_server
-
-from .conftest import Visit
+from tests.web.conftest import Visit
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ import pytest
 
 from ghostzoo.catalog import DEFAULT_MODEL
 from tests.fixtures.serving import ServerProcess, running_server
-
-from .conftest import Visit
+from tests.web.conftest import Visit
 
 _PHOTO = Path(__file__).parents[2] / "examples" / "chelsea.png"
 _KEY = "a-key-that-only-this-test-knows"

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from exporters.web.site import PAGE
-from ghostzoo.bundle.peer_config import preprocessing_to_json
-from ghostzoo.catalog import Preprocessing
-from ghostzoo.images.preprocess import preprocess
+from ghostzoo.bundle.hub_configs import preprocessing_to_json
+from ghostzoo.images.preprocessing import Preprocessing
+from ghostzoo.images.transform import preprocess
 
 _SIZES = [
     (500, 375),

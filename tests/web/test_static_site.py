@@ -12,9 +12,8 @@ import ghostzoo
 from exporters.web.site import write_site
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import InputError
-from ghostzoo.fetch import fetch
-
-from .conftest import Visit
+from ghostzoo.fetch.resolver import fetch
+from tests.web.conftest import Visit
 
 _PHOTO = Path(__file__).parents[2] / "examples" / "chelsea.png"
 

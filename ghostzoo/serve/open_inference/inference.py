@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ... import __version__
+from ..._version import __version__
 from ...errors import ImageError
 from ...predictions import SCORE_DECIMALS, softmax, top_predictions
 from ..failures import bad_request, not_found, unprocessable

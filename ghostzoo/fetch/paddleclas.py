@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from .._utils.files import write_atomically
 from ..bundle.folder import Bundle
 from ..catalog import CatalogModel
 from ..errors import FetchError, OptionError, WeightsError
-from ..files import write_atomically
 from .options import WEIGHTS_VARIABLE, FetchOptions
 from .store import Store
 
@@ -40,7 +40,7 @@ class WeightsPlace:
 
     def __str__(self) -> str:
         """The place without password and query."""
-        from ..images.reading import describe
+        from ..images.decode import describe
 
         return describe(self.text)
 
@@ -106,9 +106,9 @@ def build_from_official(
 
 
 def _download(place: WeightsPlace, folder: Path, record: CatalogModel) -> Path:
-    from ..download import DownloadError
+    from .._utils.http import DownloadError
     from ..weights.params import MAX_WEIGHTS_BYTES
-    from .transfer import download_file
+    from .download import download_file
 
     target = folder / f".{record.name}_pretrained.pdparams"
     try:

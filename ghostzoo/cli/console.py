@@ -14,7 +14,7 @@ from unicodedata import category
 
 import click
 
-from .errors import GhostZooError
+from ..errors import GhostZooError
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from .._utils.cache import cache_folder
 from ..bundle.folder import Bundle
-from ..cache import cache_folder
 from ..errors import BundleError, UnknownModelError
-from ..hub_lock import find_published
+from .lockfile import find_published
 from .store import Entry, Store, folder_size
 
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .bundle.manifest import parse_json_object
-from .errors import BundleError
-from .files import write_atomically
+from .._utils.files import write_atomically
+from ..bundle.manifest import parse_json_object
+from ..errors import BundleError
 
 LOCK_FILE = Path(__file__).with_name("data") / "hub.lock.json"
 

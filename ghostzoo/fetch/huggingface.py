@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ..bundle.folder import Bundle
 from ..errors import BundleError, OptionError
-from ..hub_lock import find_pin, find_published
-from .hub_client import SCHEME, Hub, HubModel, UnreachableError
+from .huggingface_client import SCHEME, Hub, HubModel, UnreachableError
+from .lockfile import find_pin, find_published
 from .options import NAMESPACE_VARIABLE, FetchOptions, hub_namespace
 from .store import Store
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 
 from ..bundle.golden import synthetic_images
-from ..images.reading import read_image
+from ..images.decode import read_image
 
 WIDTH, HEIGHT = 500, 375
 """The most frequent size among ImageNet's photographs."""

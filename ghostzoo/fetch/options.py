@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
-from ..cache import cache_folder
+from .._utils.cache import cache_folder
 from ..errors import OptionError
 
 MODELS_VARIABLE = "GHOSTZOO_MODELS"

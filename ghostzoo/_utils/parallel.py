@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import chain, islice, takewhile
 from typing import TYPE_CHECKING, TypeVar
 
-from .errors import EngineError
+from ..errors import EngineError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

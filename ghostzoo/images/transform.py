@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog import Preprocessing
+from .preprocessing import Preprocessing
 
 
 def preprocess(

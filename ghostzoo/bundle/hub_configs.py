@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..catalog import MAX_IMAGE_SIZE, Preprocessing
 from ..errors import BundleError
+from ..images.preprocessing import MAX_IMAGE_SIZE, Preprocessing
 from ..labels import ClassLabel
 from ..network.architecture import EMBEDDING_SIZE
 from .manifest import parse_json_object

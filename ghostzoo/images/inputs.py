@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .reading import is_pil_image, is_url
+from .decode import is_pil_image, is_url
 
 IMAGE_SUFFIXES = frozenset(
     {

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import __version__
-from .bundle.folder import Bundle
-from .cpus import cpu_features, cpu_name, usable_cpus
-from .engines import EngineRecord, engine_names, engine_record, installation_conflict
-from .engines.base import EngineOptions
-from .engines.candidates import find_devices, keep_with_files, reason_of
-from .engines.prepared import writable_folder
-from .engines.trial import Opened, measure, open_checked
-from .gpus import find_gpus
+from .._utils.hardware import cpu_features, cpu_name, find_gpus, usable_cpus
+from .._version import __version__
+from ..bundle.folder import Bundle
+from ..engines import EngineRecord, engine_names, engine_record, installation_conflict
+from ..engines.base import EngineOptions
+from ..engines.candidates import find_devices, keep_with_files, reason_of
+from ..engines.model_cache import writable_folder
+from ..engines.selection import Opened, measure, open_checked
 
 BATCH_SIZES = (1, 8)
 SECONDS = 0.5

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ..cache import cache_folder, cache_key, find_cached, locked, write_cached
-from ..cpus import cpu_info
+from .._utils.cache import cache_folder, cache_key, find_cached, locked, write_cached
+from .._utils.hardware import cpu_info
 
 _CPU_FACTS = ("vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU part")  # x86 and Arm
 

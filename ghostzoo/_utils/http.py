@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from . import __version__
+from .._version import __version__
 from .addresses import AddressPolicy, AddressRefusedError, PinnedAdapter
 from .connections import BoundedAdapter
 

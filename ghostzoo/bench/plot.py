@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from ..plots import require_matplotlib
+from .._utils.plots import require_matplotlib
 from .machine import machine_line
 from .results import Measurement, Results
 

@@ -21,11 +21,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from .._utils.cache import CACHE_VARIABLE
+from .._utils.files import write_atomically
 from ..bundle.folder import Bundle
 from ..bundle.manifest import MANIFEST_FILE
-from ..cache import CACHE_VARIABLE
 from ..errors import BundleError, FetchError
-from ..files import write_atomically
 
 _HUB = "hub"
 _OFFICIAL = "official"

@@ -13,7 +13,7 @@ from pathlib import Path
 import requests
 import urllib3
 
-from ..download import DownloadError, follow, open_session, reason_of
+from .._utils.http import DownloadError, follow, open_session, reason_of
 from .retry import TRANSIENT_STATUSES, TransientError, parse_retry_after, retry
 
 TIMEOUT_VARIABLE = "HF_HUB_DOWNLOAD_TIMEOUT"
@@ -39,7 +39,7 @@ def download_file(url: str, target: Path, *, max_bytes: int, title: str) -> None
         DownloadError: any failure of the network or the server; the message does not name the URL.
         OSError: the file cannot be written.
     """
-    from ..terminal import transfer  # loads the command line's libraries, which predicting does not need
+    from ..cli.console import transfer  # loads the command line's libraries, which predicting does not need
 
     part = _Part(target.with_name(f"{target.name}.part"))
     timeout = _timeout()

@@ -80,7 +80,7 @@ class Hub:
             FetchError: the Hub does not give a file.
             OSError: the folder cannot be written.
         """
-        from ..terminal import transfer  # loads the command line's libraries, which predicting does not need
+        from ..cli.console import transfer  # loads the command line's libraries, which predicting does not need
 
         folder.mkdir()
         with transfer(self.model.repo) as report:

@@ -136,7 +136,7 @@ def is_pil_image(source: Any) -> bool:
 def _encoded(source: Any, limits: ImageLimits) -> bytes:
     """The bytes of an encoded image."""
     if is_url(source):
-        from ..download import DownloadError, download_bytes
+        from .._utils.http import DownloadError, download_bytes
 
         try:
             data = download_bytes(

@@ -1,0 +1,1 @@
+"""What several packages use; no public API."""
