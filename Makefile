@@ -1,6 +1,6 @@
 # make demo    classify a photograph with the model that comes along; IMAGE=... another one, WEIGHTS=... with those
 # make test    all tests
-# make lint    ruff and mypy
+# make lint    ruff, mypy and the layers of imports
 # make test-optimum   the test with optimum-onnx, which brings PyTorch and older versions of much else
 # make peers   fetch transformers.js, with which the tests load published models (needs npm)
 # make web     fetch onnxruntime-web, with which the web page runs models in the browser (needs npm)
@@ -61,7 +61,7 @@ test-runtime: $(DEV) $(if $(EXPORT_PYTHON),$(CLIENTS)) $(if $(shell command -v n
 
 # The same tests with the older line of the Hub's client.
 test-hub1: $(HUB1)
-	.venv-hub1/bin/python -m pytest tests/origins/test_hub.py tests/hub/test_any_hub.py tests/hub/test_loopback_hub.py tests/hub/test_publish.py
+	.venv-hub1/bin/python -m pytest tests/fetch/test_hub.py tests/hub/test_any_hub.py tests/hub/test_loopback_hub.py tests/hub/test_publish.py
 
 ifeq ($(EXPORT_PYTHON),)
 test-training: $(TRAIN)
@@ -86,6 +86,7 @@ lint: $(DEV)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
 
 peers: $(PEERS)/.package-lock.json
 

@@ -17,7 +17,7 @@ from ghostzoo.catalog import DEFAULT_MODEL, CatalogModel, get_model
 from ghostzoo.cli.console import Command
 from ghostzoo.converter import write_model_bundle
 from ghostzoo.errors import InputError
-from ghostzoo.fetch.resolver import EMBEDDED_FOLDER
+from ghostzoo.fetch.resolver import BUNDLED_FOLDER
 from ghostzoo.weights.params import read_weights
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -39,7 +39,7 @@ def embed(runs: tuple[Path, ...]) -> None:
       python -m exporters embed first GhostNet_x0_5_cifar10
     """
     *earlier, run = runs
-    bundle = embed_run(run, EMBEDDED_FOLDER, EXAMPLES, get_model(DEFAULT_MODEL), earlier=earlier)
+    bundle = embed_run(run, BUNDLED_FOLDER, EXAMPLES, get_model(DEFAULT_MODEL), earlier=earlier)
     size = sum(record.size for record in bundle.manifest.files.values())
     click.echo(f"wrote {bundle.path}, {size / 1e6:.2f} MB", err=True)
 

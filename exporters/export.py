@@ -19,7 +19,7 @@ from exporters.paddle_network import GhostNet, build_network, forward
 from exporters.paddle_route import Route, export_with_paddle2onnx, onnx_route
 from ghostzoo.bundle.folder import Bundle, check_target
 from ghostzoo.bundle.golden import Golden
-from ghostzoo.bundle.manifest import check_name
+from ghostzoo.bundle.manifest import check_model_name
 from ghostzoo.catalog import CatalogModel, get_official_model
 from ghostzoo.converter import write_model_bundle
 from ghostzoo.errors import OptionError, WeightsError
@@ -103,7 +103,7 @@ def export_model(
     record = get_official_model(model) if model is not None else None
     model_name = name or (record.name if record else "")
     preprocessing = record.preprocessing if record else Preprocessing()
-    check_name(model_name)
+    check_model_name(model_name)
     check_target(Path(out), overwrite)
     sources = list(expand(images))
 

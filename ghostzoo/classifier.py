@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from os import PathLike
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
@@ -16,15 +17,15 @@ from ._utils.parallel import map_batches
 from .bundle.folder import Bundle
 from .engines.base import Engine, EngineOptions, Output
 from .engines.candidates import Selection
-from .engines.selection import check_name, open_engine
+from .engines.selection import check_engine_name, open_engine
 from .engines.sessions import OpenedEngines
 from .errors import BundleError, ImageError, InputError, OptionError
+from .fetch.options import FetchOptions
 from .fetch.resolver import fetch
 from .images.decode import ImageLimits, read_image
 from .images.inputs import count_at_hand, expand, is_single
 from .images.transform import preprocess
 from .network.architecture import EMBEDDING_SIZE
-from .outputs import Outputs, run_batch
 from .parity import Agreement
 from .predictions import Prediction, softmax, top_predictions
 
@@ -35,13 +36,13 @@ _MANY = 32
 
 
 @dataclass(frozen=True)
-class Request:
+class LoadRequest:
     """What the caller of ``load`` asked for: enough to load the same model in another process."""
 
-    source: Mapping[str, Any]
-    """The arguments of ``fetch``."""
+    model: str | PathLike[str] | None
     engine: str
     options: EngineOptions
+    fetching: FetchOptions
     limits: ImageLimits
 
 
@@ -53,7 +54,7 @@ class Classifier:
     these.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, selection: Selection, request: Request) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, selection: Selection, request: LoadRequest) -> None:
         self.bundle = bundle
         self.selection = selection
         self.limits = request.limits
@@ -61,16 +62,16 @@ class Classifier:
         self._engines = OpenedEngines(bundle, engine)
 
     @classmethod
-    def open(cls, request: Request) -> Self:
+    def open(cls, request: LoadRequest) -> Self:
         """Load what was asked for; raises as ``ghostzoo.load`` does."""
-        check_name(request.engine)
-        bundle = fetch(**request.source)
+        check_engine_name(request.engine)
+        bundle = fetch(request.model, request.fetching)
         engine, selection = open_engine(bundle, request.engine, request.options)
         bundle.release()
         return cls(bundle, engine, selection, request)
 
     @classmethod
-    def _reopen(cls, request: Request, model_hash: str) -> Self:
+    def _reopen(cls, request: LoadRequest, model_hash: str) -> Self:
         """Load a pickled classifier's model in this process."""
         classifier = cls.open(request)
         bundle = classifier.bundle
@@ -197,12 +198,11 @@ class Classifier:
 
         A token is left out: the other process takes its own.
         """
-        source = dict(self._request.source)
+        request = self._request
         if self.bundle.origin == "folder":  # a relative path may mean something else there
-            source["model"] = str(self.bundle.path.resolve())
-        if isinstance(source["options"].token, str):
-            source["options"] = replace(source["options"], token=None)
-        request = replace(self._request, source=source)
+            request = replace(request, model=self.bundle.path.resolve())
+        if isinstance(request.fetching.token, str):
+            request = replace(request, fetching=replace(request.fetching, token=None))
         return self._reopen, (request, self.bundle.model_hash(request.options.precision))
 
     def __enter__(self) -> Self:
@@ -245,12 +245,12 @@ class Classifier:
 
     def _outputs(
         self, images: Any, batch_size: int, output: Output, raise_errors: bool, workers: int | None
-    ) -> Generator[Outputs, None, None]:
+    ) -> Generator[_Outputs, None, None]:
         """Read images and run the network on them, a batch after the other or several side by side."""
         if workers is None:
             workers = self._engines.concurrent_calls if count_at_hand(images) >= _MANY else 1
         engine = self._engines.for_calls if workers == 1 else self._engines.for_many
-        work = partial(run_batch, read=self._read, engine=engine, output=output, raise_errors=raise_errors)
+        work = partial(_run_batch, read=self._read, engine=engine, output=output, raise_errors=raise_errors)
         return map_batches(work, expand(images), batch_size, workers)
 
     def _batch_size(self, batch_size: int | None) -> int:
@@ -258,6 +258,52 @@ class Classifier:
             return self.engine.options.batch_size or _DEFAULT_BATCH_SIZE
         _check_count("batch_size", batch_size)
         return batch_size
+
+
+@dataclass
+class _Outputs:
+    """A batch of images after the network."""
+
+    rows: NDArray[np.float32] | None = None
+    """(N, width) float32, for the N images that could be read; ``None`` without any."""
+    errors: list[ImageError | None] = field(default_factory=list)
+    """One for each image, ``None`` where it has a row."""
+    failure: Exception | None = None
+    """What ended the batch early: it comes after the results of the images before it."""
+
+
+def _run_batch(
+    batch: Iterable[Any],
+    read: Callable[[Any], NDArray[np.float32]],
+    engine: Engine,
+    output: Output,
+    raise_errors: bool,
+) -> _Outputs:
+    """Read the images of ``batch`` one after the other with ``read``, and run ``engine`` once on all of them.
+
+    Args:
+        batch: images, and perhaps an exception of the iterable itself.
+        read: image -> (3, H, W) float32, or ``ImageError``.
+        engine: may be shared with other threads.
+        output: which of the network's outputs is wanted.
+        raise_errors: whether an ``ImageError`` ends the batch.
+    """
+    tensors: list[NDArray[np.float32]] = []
+    done = _Outputs()
+    try:
+        for source in batch:
+            try:
+                tensors.append(read(source))
+                done.errors.append(None)
+            except ImageError as error:
+                if raise_errors:
+                    raise
+                done.errors.append(error)
+    except Exception as failure:
+        done.failure = failure
+    if tensors:
+        done.rows = engine.run(np.stack(tensors), output)
+    return done
 
 
 def _check_count(name: str, value: int) -> None:

@@ -15,7 +15,7 @@ from .bundle.card import write_card
 from .bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle, check_target, write_bundle
 from .bundle.golden import Golden, synthetic_images
 from .bundle.hub_configs import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_to_json
-from .bundle.manifest import check_name
+from .bundle.manifest import check_model_name
 from .catalog import CatalogModel, get_official_model
 from .engines.base import OUTPUTS, EngineOptions
 from .engines.onnxruntime import OnnxRuntimeEngine
@@ -116,7 +116,7 @@ def write_model_bundle(
         ParityError: the graph does not compute what the weights say; nothing was written.
         BundleError: ``out`` or ``model_name`` cannot be used.
     """
-    check_name(model_name)
+    check_model_name(model_name)
     check_target(Path(out), overwrite)
     size = preprocessing.crop_size
     graph = build_graph(

@@ -77,6 +77,13 @@ class ImageError(GhostZooError):
         return (type(self), (self.source, self.reason))
 
 
+def innermost(error: BaseException) -> BaseException:
+    """Return the first cause of ``error``, which says most."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a sentence naming the known names closest to ``name``, or all of them when none is close."""
     from difflib import get_close_matches

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
-from .classifier import Classifier, Request
+from .classifier import Classifier, LoadRequest
 from .engines.base import EngineOptions
 from .engines.selection import AUTO
-from .fetch.options import FetchOptions
+from .fetch.options import FetchOptions, Progress
 from .images.decode import ImageLimits
 
 _log = logging.getLogger("ghostzoo")
@@ -31,6 +31,7 @@ def load(
     offline: bool | None = None,
     endpoint: str | None = None,
     token: str | bool | None = None,
+    progress: Progress | None = None,
 ) -> Classifier:
     """Load a model.
 
@@ -54,13 +55,14 @@ def load(
         offline: make no request; by default as ``HF_HUB_OFFLINE`` says.
         endpoint: address of the Hub; by default ``HF_ENDPOINT`` or https://huggingface.co.
         token: the Hub's token; by default that of ``HF_TOKEN`` or ``hf auth login``, ``False`` for none.
+        progress: told of downloads as they go: a title, the bytes so far, and the bytes in all where they are known.
 
     Raises:
         GhostZooError: the model, the engine or an option cannot be used; the message says why and what to do.
     """
     options = EngineOptions(threads, device, precision, batch_size, engine_options=dict(engine_options or {}))
-    source = {"model": model, "options": FetchOptions(revision, cache_dir, offline, endpoint, token)}
-    classifier = Classifier.open(Request(source, engine, options, limits or ImageLimits()))
+    fetching = FetchOptions(revision, cache_dir, offline, endpoint, token, progress)
+    classifier = Classifier.open(LoadRequest(model, engine, options, fetching, limits or ImageLimits()))
     if model is None:
         _log.warning(
             "No model was named, so this is %s, which comes with ghostzoo and knows %d everyday classes: %s. "

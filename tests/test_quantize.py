@@ -21,7 +21,7 @@ from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
 from ghostzoo.errors import EngineUnavailableError, InputError, OptionError, ParityError
 from ghostzoo.evaluation.datasets import open_dataset
 from ghostzoo.evaluation.evaluate import open_labelled
-from ghostzoo.fetch.resolver import EMBEDDED_FOLDER
+from ghostzoo.fetch.resolver import BUNDLED_FOLDER
 from ghostzoo.network.float16 import to_float16
 from tests.fixtures.pictures import encoded, picture
 
@@ -40,7 +40,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_embedded_model_shrinks_as_promised() -> None:
-    bundle = Bundle.open(EMBEDDED_FOLDER / DEFAULT_MODEL)
+    bundle = Bundle.open(BUNDLED_FOLDER / DEFAULT_MODEL)
     model, side = bundle.model(), bundle.config.image_size
     batch = np.random.default_rng(0).normal(size=(4, 3, side, side)).astype(np.float32)
     assert len(to_float16(model)) <= 0.52 * len(model)

@@ -26,7 +26,7 @@ from exporters.training.teachers import Teacher, load_teacher
 from ghostzoo._utils.files import write_atomically
 from ghostzoo._utils.hardware import usable_cpus
 from ghostzoo.bundle.folder import Bundle, check_target
-from ghostzoo.bundle.manifest import check_name
+from ghostzoo.bundle.manifest import check_model_name
 from ghostzoo.errors import InputError, OptionError
 from ghostzoo.weights.params import read_weights
 
@@ -66,7 +66,7 @@ def train_model(recipe: Recipe, request: Request) -> Bundle | None:
         TrainingStoppedError: a signal ended the run early; it can be resumed.
         GhostZooError: data, options or files cannot be used; the last checkpoint is kept.
     """
-    check_name(request.name)
+    check_model_name(request.name)
     if recipe.reset_gates and request.init is None:
         raise OptionError("reset-gates is for the gates of starting weights; give these with --init.")
     if recipe.freeze_backbone and request.init is None:

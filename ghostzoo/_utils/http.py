@@ -14,6 +14,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from .._version import __version__
+from ..errors import innermost
 from .addresses import AddressPolicy, AddressRefusedError, PinnedAdapter
 from .connections import BoundedAdapter
 
@@ -232,7 +233,6 @@ def _shut_down(connection: socket.socket) -> None:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the innermost cause, which is the readable one."""
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return str(error) or type(error).__name__
+    """Return what the innermost cause says, which is the readable one."""
+    cause = innermost(error)
+    return str(cause) or type(cause).__name__

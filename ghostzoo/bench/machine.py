@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
-from .._utils.hardware import usable_cpus
+from .._utils.hardware import cpu_features, cpu_name, usable_cpus
 from .._version import __version__
 from ..engines import engine_names, engine_record
 
-_CPU_INFO = Path("/proc/cpuinfo")
 _INSTRUCTIONS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "VNNI", "avx_vnni": "VNNI", "amx_int8": "AMX"}
 
 
 def describe_machine() -> dict[str, Any]:
     """Return processor, CPUs, instruction sets, load and versions, as JSON types."""
-    name, flags = _processor()
     return {
-        "processor": name,
-        "instructions": sorted({_INSTRUCTIONS[flag] for flag in flags if flag in _INSTRUCTIONS}),
+        "processor": cpu_name(),
+        "instructions": sorted({_INSTRUCTIONS[flag] for flag in cpu_features() if flag in _INSTRUCTIONS}),
         "cpus": usable_cpus(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
@@ -38,13 +35,3 @@ def machine_line(machine: dict[str, Any]) -> str:
     libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
     load = "" if machine["load"] is None else f", load {machine['load']:g} before the run"
     return f"{machine['processor']}{instructions}, {machine['cpus']} CPUs{load}, {machine['system']}; {libraries}"
-
-
-def _processor() -> tuple[str, set[str]]:
-    try:
-        first = _CPU_INFO.read_text().split("\n\n")[0]
-    except OSError:
-        return platform.processor() or platform.machine(), set()
-    parts = (line.partition(":") for line in first.splitlines())
-    facts = {key.strip(): value.strip() for key, _, value in parts}
-    return facts.get("model name") or platform.machine(), set(facts.get("flags", "").split())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from .._utils.hashes import SHA256
 from ..errors import BundleError, BundleVersionError
 
 MANIFEST_FILE = "ghostzoo.json"
@@ -22,7 +23,6 @@ MAX_FILES = 256
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _MAX_PATH = 240
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Manifest:
         name = content.get("name")
         if not isinstance(name, str):
             raise BundleError(f"{MANIFEST_FILE} has no name; download or convert the model again.")
-        check_name(name)
+        check_model_name(name)
         return cls(
             name=name,
             weights=_mapping(content, "weights"),
@@ -90,7 +90,7 @@ class Manifest:
         )
 
 
-def check_name(name: str) -> None:
+def check_model_name(name: str) -> None:
     """Check a model's name: it becomes a folder and a repository name.
 
     Raises:
@@ -145,7 +145,7 @@ def _file_records(entries: Mapping[str, Any]) -> dict[str, FileRecord]:
     for name, entry in entries.items():
         _check_path(name)
         sha256, size = (entry.get("sha256"), entry.get("size")) if isinstance(entry, dict) else (None, None)
-        if not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
+        if not (isinstance(sha256, str) and SHA256.fullmatch(sha256)):
             raise BundleError(f"{MANIFEST_FILE} gives no SHA-256 for {name}; download or convert the model again.")
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_BUNDLE_BYTES:
             raise BundleError(

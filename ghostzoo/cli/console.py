@@ -18,6 +18,7 @@ from ..errors import GhostZooError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 ANY_PATH = click.Path(readable=False)
 """A path as an option. What opens it says what is wrong with it; click would call an unreadable file wrong usage."""
@@ -180,12 +181,38 @@ def steps(total: int) -> Iterator[Callable[[str], None]]:
         bar.update(task, description="done", completed=total)
 
 
-@contextmanager
-def transfer(title: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a download by its size on a terminal; yield what is told of bytes so far and in all, where that is known."""
+def download_bar() -> Callable[[str, int, int | None], None] | None:
+    """Return what draws downloads by their size until the command ends; ``None`` where nobody is there to see it."""
     if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
+        return None
+    bar = _DownloadBar()
+    click.get_current_context().call_on_close(bar.stop)
+    return bar
+
+
+class _DownloadBar:
+    """One bar at a time, gone when its download is whole, so that others can be drawn after it."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __call__(self, title: str, done: int, total: int | None) -> None:
+        if self._bar is None or self._task is None:
+            self._bar = _transfer_columns()
+            self._bar.start()
+            self._task = self._bar.add_task(title, total=total)
+        self._bar.update(self._task, description=title, completed=done, total=total)
+        if done == total:
+            self.stop()
+
+    def stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = self._task = None
+
+
+def _transfer_columns() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -196,9 +223,7 @@ def transfer(title: str) -> Iterator[Callable[[int, int | None], None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False, transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    return Progress(*columns, console=Console(stderr=True), redirect_stdout=False, transient=True)
 
 
 def format_size(count: int) -> str:

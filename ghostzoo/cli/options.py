@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import reduce
-from typing import Any, TypeVar
+from functools import reduce, wraps
+from typing import Any, TypeVar, cast
 
 import click
 
 from ..catalog import DEFAULT_MODEL
-from .console import ANY_PATH
+from .console import ANY_PATH, download_bar
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -46,5 +46,10 @@ def engine_options(command: _F) -> _F:
 
 
 def fetch_options(command: _F) -> _F:
-    """Give a command the options of ``ghostzoo.load`` that say where models come from, under the same names."""
-    return reduce(lambda decorated, option: option(decorated), reversed(_FETCH_OPTIONS), command)
+    """Give a command the options of ``FetchOptions``, under the same names; ``progress`` draws on the terminal."""
+
+    @wraps(command)
+    def with_progress(*arguments: Any, **options: Any) -> Any:
+        return command(*arguments, progress=download_bar(), **options)
+
+    return reduce(lambda decorated, option: option(decorated), reversed(_FETCH_OPTIONS), cast(_F, with_progress))

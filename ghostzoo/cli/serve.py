@@ -106,7 +106,7 @@ def _options(grpc: bool, grpc_port: int, **given: Any) -> Any:
     from ..serve.options import ServeLimits, ServeOptions
 
     fetching = FetchOptions(
-        **{name: given.pop(name) for name in ("revision", "cache_dir", "offline", "endpoint", "token")}
+        **{name: given.pop(name) for name in ("revision", "cache_dir", "offline", "endpoint", "token", "progress")}
     )
     limits = ServeLimits()
     names = ("max_body_mb", "max_buffered_mb", "max_pixels", "max_images")

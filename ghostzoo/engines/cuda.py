@@ -32,7 +32,7 @@ class Gpu:
     """Compute capability, as in ``SM86``."""
 
 
-def find_gpus() -> list[Gpu]:
+def cuda_gpus() -> list[Gpu]:
     """Return the GPUs of this machine.
 
     Raises:
@@ -57,7 +57,7 @@ def find_gpu(device: str) -> Gpu:
     kind, _, index = device.partition(":")
     if kind != "cuda" or (index and not index.isdecimal()):
         raise OptionError(f"CUDA has no device {device!r}; use 'cuda' or 'cuda:<number>'.")
-    gpus = find_gpus()
+    gpus = cuda_gpus()
     if int(index or 0) >= len(gpus):
         found = ", ".join(f"cuda:{gpu.index} ({gpu.name})" for gpu in gpus)
         raise EngineUnavailableError(f"There is no {device} on this machine; it has {found}.")

@@ -61,7 +61,7 @@ _ACCELERATORS = ("nvidia[0-9]*", "dri/renderD*", "accel/accel*", "kfd")
 """Device files below ``/dev`` of GPUs and NPUs."""
 
 
-def check_name(engine: str) -> None:
+def check_engine_name(engine: str) -> None:
     """Check the name of an engine, or ``auto``, before any work is done.
 
     Raises:

@@ -22,7 +22,7 @@ from .._utils.cache import read_cached
 from ..errors import EngineError, OptionError
 from ..network.architecture import EMBEDDING_SIZE
 from .base import Engine, EngineOptions, Output
-from .cuda import Stream, find_gpu, find_gpus, use_gpu
+from .cuda import Stream, cuda_gpus, find_gpu, use_gpu
 from .pool import Pool
 from .tensorrt_build import make_logger
 from .tensorrt_plan import DEFAULT_DEVICE, Plan, cache_name, cached_engine
@@ -91,7 +91,7 @@ class TensorRtEngine(Engine):
 
     @classmethod
     def devices(cls) -> list[str]:
-        return [f"cuda:{gpu.index}" for gpu in find_gpus()]
+        return [f"cuda:{gpu.index}" for gpu in cuda_gpus()]
 
     @classmethod
     def slow_start(cls, bundle: Bundle, options: EngineOptions) -> str | None:

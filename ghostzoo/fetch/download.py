@@ -30,8 +30,17 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 Report = Callable[[int, int | None], None]
 
 
-def download_file(url: str, target: Path, *, max_bytes: int, title: str) -> None:
+def download_file(
+    url: str, target: Path, *, max_bytes: int, title: str, report: Report = lambda done, total: None
+) -> None:
     """Download ``url`` to ``target``, which appears when it is whole; what a broken download left is gone on with.
+
+    Args:
+        url: ``http`` or ``https``.
+        target: the file.
+        max_bytes: a larger file is an error.
+        title: what the download is called in messages.
+        report: told the bytes so far, and those in all where the server says.
 
     Only one process may do this for one ``target`` at a time. Proxies and certificates are those of the environment.
 
@@ -39,11 +48,9 @@ def download_file(url: str, target: Path, *, max_bytes: int, title: str) -> None
         DownloadError: any failure of the network or the server; the message does not name the URL.
         OSError: the file cannot be written.
     """
-    from ..cli.console import transfer  # loads the command line's libraries, which predicting does not need
-
     part = _Part(target.with_name(f"{target.name}.part"))
     timeout = _timeout()
-    with open_session() as session, transfer(title) as report:
+    with open_session() as session:
         try:
             retry(lambda: _attempt(session, url, part, max_bytes, timeout, report), title)
         except TransientError as error:

@@ -8,15 +8,15 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from .._utils.hashes import COMMIT
 from ..bundle.folder import Bundle
 from ..errors import BundleError, OptionError
-from .huggingface_client import SCHEME, Hub, HubModel, UnreachableError
+from .huggingface_client import Hub, HubModel, UnreachableError
 from .lockfile import find_pin, find_published
-from .options import NAMESPACE_VARIABLE, FetchOptions, hub_namespace
+from .options import HUB_SCHEME, NAMESPACE_VARIABLE, FetchOptions, hub_namespace
 from .store import Store
 
 _REFERENCE = re.compile(r"([A-Za-z0-9][\w.-]{0,95})/([A-Za-z0-9][\w.-]{0,95})(?:@(\S+))?", re.ASCII)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _log = logging.getLogger("ghostzoo")
 
@@ -27,10 +27,10 @@ def parse_reference(text: str, options: FetchOptions) -> HubModel | None:
     Raises:
         OptionError: it begins with ``hf://`` and goes on as no repository, or two revisions are asked for.
     """
-    match = _REFERENCE.fullmatch(text.removeprefix(SCHEME))
+    match = _REFERENCE.fullmatch(text.removeprefix(HUB_SCHEME))
     if match is None or any("--" in part or ".." in part for part in match.group(1, 2)):
-        if text.startswith(SCHEME):
-            raise OptionError(f"{text!r} names no repository of the Hub; write {SCHEME}owner/name[@revision].")
+        if text.startswith(HUB_SCHEME):
+            raise OptionError(f"{text!r} names no repository of the Hub; write {HUB_SCHEME}owner/name[@revision].")
         return None
     if match[3] and options.revision and match[3] != options.revision:
         raise OptionError(f"{text!r} names one revision and revision={options.revision!r} another; give one.")
@@ -56,7 +56,7 @@ def published_as(name: str, options: FetchOptions) -> HubModel | None:
 def open_kept(model: HubModel, store: Store, options: FetchOptions) -> Bundle | None:
     """Return the store's bundle or ``None``, without asking whether a branch or tag has moved on."""
     commit = model.revision
-    if not _COMMIT.fullmatch(commit):
+    if not COMMIT.fullmatch(commit):
         commit = store.known_commit(model.repo, options.hub_endpoint, commit) or ""
     return _open(store, model.repo, commit) if commit else None
 
@@ -77,7 +77,7 @@ def fetch_from_hub(model: HubModel, store: Store, options: FetchOptions, *, refr
         FetchError: the Hub does not give it.
         BundleError: what the Hub gives is refused.
     """
-    pinned = bool(_COMMIT.fullmatch(model.revision))
+    pinned = bool(COMMIT.fullmatch(model.revision))
     if (pinned or options.is_offline) and not refresh and (kept := open_kept(model, store, options)):
         return kept
     hub = Hub(model, options)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .._utils.hashes import COMMIT
 from ..bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest
-from ..errors import BundleError, FetchError
-from .options import OFFLINE_VARIABLE, FetchOptions
+from ..errors import BundleError, FetchError, innermost
+from .options import HUB_SCHEME, OFFLINE_VARIABLE, FetchOptions
 from .retry import TRANSIENT_STATUSES, TransientError, parse_retry_after, retry
 
-SCHEME = "hf://"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT = 10.0
 """Seconds for an answer without a body, as in the Hub's client."""
 _ATTEMPTS = 4
@@ -41,7 +39,7 @@ class HubModel:
     """Branch, tag or commit."""
 
     def __str__(self) -> str:
-        return f"{SCHEME}{self.repo}@{self.revision}"
+        return f"{HUB_SCHEME}{self.repo}@{self.revision}"
 
 
 class UnreachableError(FetchError):
@@ -67,7 +65,7 @@ class Hub:
             return Path(note).parent.name
         api = HfApi(self.options.hub_endpoint, token=self.options.token, library_name="ghostzoo")
         info = self._ask(lambda: api.model_info(self.model.repo, revision=self.model.revision, timeout=_TIMEOUT))
-        if not _COMMIT.fullmatch(info.sha or ""):
+        if not COMMIT.fullmatch(info.sha or ""):
             raise FetchError(f"{self} does not say which commit it is; is this a Hub?")
         return str(info.sha)
 
@@ -80,21 +78,19 @@ class Hub:
             FetchError: the Hub does not give a file.
             OSError: the folder cannot be written.
         """
-        from ..cli.console import transfer  # loads the command line's libraries, which predicting does not need
-
         folder.mkdir()
-        with transfer(self.model.repo) as report:
-            file = self._save(folder, MANIFEST_FILE, commit, MAX_MANIFEST_BYTES, lambda _: None)
-            listing = file.read_bytes()
-            if manifest_sha256 not in (None, hashlib.sha256(listing).hexdigest()):
-                raise BundleError(f"{MANIFEST_FILE} is not the published one: its SHA-256 is not {manifest_sha256}.")
-            files = Manifest.from_json(listing).files
-            done, total = 0, sum(record.size for record in files.values())
+        report = partial(self.options.report, self.model.repo)
+        file = self._save(folder, MANIFEST_FILE, commit, MAX_MANIFEST_BYTES, lambda _: None)
+        listing = file.read_bytes()
+        if manifest_sha256 not in (None, hashlib.sha256(listing).hexdigest()):
+            raise BundleError(f"{MANIFEST_FILE} is not the published one: its SHA-256 is not {manifest_sha256}.")
+        files = Manifest.from_json(listing).files
+        done, total = 0, sum(record.size for record in files.values())
+        report(done, total)
+        for name, record in files.items():
+            self._save(folder, name, commit, record.size, partial(_advance, report, done, total))
+            done += record.size
             report(done, total)
-            for name, record in files.items():
-                self._save(folder, name, commit, record.size, partial(_advance, report, done, total))
-                done += record.size
-                report(done, total)
 
     def _save(self, folder: Path, name: str, commit: str, max_bytes: int, advance: Callable[[int], None]) -> Path:
         from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
@@ -182,7 +178,7 @@ class Hub:
             return error
         import ssl  # loaded by now; not for models that are here already
 
-        cause = _innermost(error)
+        cause = innermost(error)
         if isinstance(cause, ssl.SSLCertVerificationError):
             return FetchError(
                 f"{self} cannot be fetched: its certificate is not trusted ({cause.verify_message}); name the "
@@ -228,12 +224,6 @@ def _silent_bar(advance: Callable[[int], None]) -> Any:
 
 def _advance(report: Callable[[int, int | None], None], before: int, total: int, count: int) -> None:
     report(before + count, total)
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return error
 
 
 def _with_response(error: BaseException | None) -> BaseException | None:

@@ -13,14 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .._utils.files import write_atomically
+from .._utils.hashes import COMMIT, SHA256
 from ..bundle.manifest import parse_json_object
 from ..errors import BundleError
 
-LOCK_FILE = Path(__file__).with_name("data") / "hub.lock.json"
+LOCK_FILE = Path(__file__).parents[1] / "data" / "hub.lock.json"
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Pin:
     """Of the file ``ghostzoo.json``; 64 hexadecimal digits."""
 
     def __post_init__(self) -> None:
-        for pattern, value in ((_REPOSITORY, self.repo), (_COMMIT, self.commit), (_SHA256, self.manifest_sha256)):
+        for pattern, value in ((_REPOSITORY, self.repo), (COMMIT, self.commit), (SHA256, self.manifest_sha256)):
             if not isinstance(value, str) or not pattern.fullmatch(value):
                 raise BundleError(f"{value!r} cannot stand in {LOCK_FILE.name}; publish the model again.")
 

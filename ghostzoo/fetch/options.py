@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from .._utils.cache import cache_folder
+from .._utils.urls import is_url
 from ..errors import OptionError
 
 MODELS_VARIABLE = "GHOSTZOO_MODELS"
@@ -19,6 +21,14 @@ WEIGHTS_VARIABLE = "GHOSTZOO_WEIGHTS_URL"
 """Environment variable: a mirror of the official weights, as URL template with ``{name}``, URL folder or folder."""
 ENDPOINT_VARIABLE = "HF_ENDPOINT"
 OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
+
+HUB_SCHEME = "hf://"
+"""Before ``owner/name``: a repository of the Hub, whatever folder of this name is here."""
+CATALOG_SCHEME = "zoo://"
+"""Before a name: the catalog's model, whatever folder of this name is here."""
+
+Progress = Callable[[str, int, int | None], object]
+"""Told of a download: its title, the bytes so far, and the bytes in all where the server says."""
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 _TRUE = ("1", "on", "yes", "true")
@@ -39,14 +49,25 @@ class FetchOptions:
     token: str | bool | None = field(default=None, repr=False)
     """The Hub's token; ``None`` takes the one of ``HF_TOKEN`` or ``hf auth login``, ``False`` none."""
 
+    progress: Progress | None = field(default=None, repr=False, compare=False)
+    """Told of downloads as they go; it is not pickled."""
+
     def __post_init__(self) -> None:
         if self.revision is not None and not self.revision.strip():
             raise OptionError("revision must name a branch, a tag or a commit of the Hub repository.")
-        if not self.hub_endpoint.lower().startswith(("http://", "https://")):
+        if not is_url(self.hub_endpoint):
             raise OptionError(
                 f"The Hub's endpoint must begin with http:// or https://, not {self.hub_endpoint!r}; "
                 f"see endpoint= and {ENDPOINT_VARIABLE}."
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "progress": None}
+
+    def report(self, title: str, done: int, total: int | None) -> None:
+        """Tell ``progress``, if there is one."""
+        if self.progress is not None:
+            self.progress(title, done, total)
 
     def refuse_revision(self, model: str | PathLike[str]) -> None:
         """Raise ``OptionError`` if a revision is asked for, since ``model`` is on no Hub."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from .._utils.files import write_atomically
+from .._utils.hashes import SHA256
+from .._utils.urls import is_url, without_secrets
 from ..bundle.folder import Bundle
 from ..catalog import CatalogModel
 from ..errors import FetchError, OptionError, WeightsError
@@ -22,7 +24,6 @@ from .options import WEIGHTS_VARIABLE, FetchOptions
 from .store import Store
 
 RECORD_FILE = "first-download.json"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _log = logging.getLogger("ghostzoo")
 
@@ -36,13 +37,11 @@ class WeightsPlace:
     @property
     def file(self) -> Path | None:
         """The local file, or ``None`` for a URL."""
-        return None if _is_url(self.text) else Path(self.text).expanduser()
+        return None if is_url(self.text) else Path(self.text).expanduser()
 
     def __str__(self) -> str:
         """The place without password and query."""
-        from ..images.decode import describe
-
-        return describe(self.text)
+        return without_secrets(self.text) if is_url(self.text) else self.text
 
 
 def weights_place(record: CatalogModel) -> WeightsPlace:
@@ -86,7 +85,7 @@ def build_from_official(
         FetchError: the weights cannot be had, or the store cannot be written.
         WeightsError: they differ from the first download's, or do not fit the architecture.
     """
-    if accept is not None and not _SHA256.fullmatch(accept):
+    if accept is not None and not SHA256.fullmatch(accept):
         raise OptionError(f"A SHA-256 has 64 hexadecimal digits; {accept!r} cannot be accepted.")
     place = weights_place(record)
     if options.is_offline and place.file is None:
@@ -99,20 +98,21 @@ def build_from_official(
         if kept is not None:
             return kept
         try:
-            file = place.file or _download(place, path.parent, record)
+            file = place.file or _download(place, path.parent, record, options)
             return _build(record, place, file, path, store, accept)
         except OSError as error:
             raise store.unwritable(error) from error
 
 
-def _download(place: WeightsPlace, folder: Path, record: CatalogModel) -> Path:
+def _download(place: WeightsPlace, folder: Path, record: CatalogModel, options: FetchOptions) -> Path:
     from .._utils.http import DownloadError
     from ..weights.params import MAX_WEIGHTS_BYTES
     from .download import download_file
 
     target = folder / f".{record.name}_pretrained.pdparams"
     try:
-        download_file(place.text, target, max_bytes=MAX_WEIGHTS_BYTES, title=record.name)
+        report = partial(options.report, record.name)
+        download_file(place.text, target, max_bytes=MAX_WEIGHTS_BYTES, title=record.name, report=report)
     except DownloadError as error:
         raise FetchError(f"{place} was not downloaded: {error}") from error
     return target
@@ -188,7 +188,3 @@ def _record_first_download(note: Path, place: WeightsPlace, sha256: str, size: i
         now = datetime.now(UTC).isoformat(timespec="seconds")
         content = {"url": str(place), "sha256": sha256, "size": size, "date": now}
         write_atomically(note, json.dumps(content, indent=2).encode())
-
-
-def _is_url(text: str) -> bool:
-    return text.lower().startswith(("http://", "https://"))

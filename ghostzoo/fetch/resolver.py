@@ -1,4 +1,4 @@
-"""A name, a path or a repository -> a verified bundle."""
+"""A model's name -> a verified bundle: the only place that decides where it is looked for, and in which order."""
 
 from __future__ import annotations
 
@@ -15,9 +15,21 @@ from ..bundle.manifest import MANIFEST_FILE
 from ..catalog import DEFAULT_MODEL, get_model, list_models
 from ..errors import FetchError, UnknownModelError, nearest
 from .huggingface import fetch_from_hub, open_kept, parse_reference, published_as
-from .huggingface_client import SCHEME
-from .options import MODELS_VARIABLE, NAMESPACE_VARIABLE, WEIGHTS_VARIABLE, FetchOptions, model_folders
+from .options import (
+    CATALOG_SCHEME,
+    HUB_SCHEME,
+    MODELS_VARIABLE,
+    NAMESPACE_VARIABLE,
+    WEIGHTS_VARIABLE,
+    FetchOptions,
+    model_folders,
+)
 from .store import Store, StoreError, is_bundle_folder
+
+BUNDLED_FOLDER = Path(__file__).parents[1] / "models"
+"""The bundles that come with the package, each in a folder of its name."""
+
+_log = logging.getLogger("ghostzoo")
 
 
 def fetch(
@@ -32,8 +44,9 @@ def fetch(
     Args:
         model: a folder; a repository of the Hub as ``hf://owner/name[@revision]`` or ``owner/name[@revision]``; or a
             name, which is looked for in the package, in the folders of ``GHOSTZOO_MODELS``, in the cache, on the Hub,
-            and at last among the official weights, of which the bundle is then built. ``None`` is the default model of
-            the package, whatever folders there are.
+            and at last among the official weights, of which the bundle is then built. A folder that has the name of a
+            catalog model is taken, and a warning says so; ``./name`` is always the folder, ``zoo://name`` the model.
+            ``None`` is the default model of the package, whatever folders there are.
         options: where models are fetched from and kept.
         refresh: pass by the cache and fetch anew.
         accept: SHA-256 of official weights that may replace those of the first download.
@@ -46,14 +59,41 @@ def fetch(
         OptionError: an option cannot be honoured.
     """
     options = options or FetchOptions()
-    if isinstance(model, str):
-        restore(Path(model))
-    if model is None or not isinstance(model, str) or Path(model).is_dir():
-        options.refuse_revision(model or DEFAULT_MODEL)
-        return open_embedded(DEFAULT_MODEL) if model is None else Bundle.open(model)
-    pass
+    if model is None:
+        options.refuse_revision(DEFAULT_MODEL)
+        return open_bundled(DEFAULT_MODEL)
+    if not isinstance(model, str):
+        options.refuse_revision(model)
+        return Bundle.open(model)
+    if model.startswith(CATALOG_SCHEME):
+        return _find(get_model(model.removeprefix(CATALOG_SCHEME)).name, options, refresh, accept)
+    restore(Path(model))
+    if Path(model).is_dir():
+        options.refuse_revision(model)
+        if model in list_models():
+            _log.warning(
+                "%s is a folder here and a model of the catalog: the folder is taken. Write ./%s to say so, or %s%s "
+                "for the catalog's.",
+                *(model, model, CATALOG_SCHEME, model),
+            )
+        return Bundle.open(model)
+    reference = parse_reference(model, options)
+    if reference is not None:
+        try:
+            return fetch_from_hub(reference, Store(options.models_cache), options, refresh=refresh)
+        except FetchError as error:
+            if model.startswith(HUB_SCHEME):
+                raise
+            raise type(error)(f"There is no folder {model}, and the Hub does not help: {error}") from error
+    if any(separator in model for separator in ("/", "\\", os.sep)):
+        options.refuse_revision(model)
+        return Bundle.open(model)
+    return _find(model, options, refresh, accept)
 
-    return search(model, options, refresh=refresh, accept=accept)
+
+def open_bundled(name: str) -> Bundle:
+    """Open and verify the bundle ``name`` that comes with the package."""
+    return Bundle.open(BUNDLED_FOLDER / name, origin="embedded")
 
 
 def describe_model(model: str | PathLike[str], options: FetchOptions | None = None) -> dict[str, Any]:
@@ -68,32 +108,8 @@ def describe_model(model: str | PathLike[str], options: FetchOptions | None = No
     return fetch(model, options).to_dict()
 
 
-EMBEDDED_FOLDER = Path(__file__).with_name("models")
-
-
-def open_embedded(name: str) -> Bundle:
-    """Open and verify the embedded bundle ``name``."""
-    return Bundle.open(EMBEDDED_FOLDER / name, origin="embedded")
-
-
-_log = logging.getLogger("ghostzoo")
-
-
-def search(model: str, options: FetchOptions, *, refresh: bool, accept: str | None) -> Bundle:
-    """Return the bundle that a repository of the Hub or a name stands for; arguments and errors as ``fetch``'s."""
-    store = Store(options.models_cache)
-    reference = parse_reference(model, options)
-    if reference is not None:
-        try:
-            return fetch_from_hub(reference, store, options, refresh=refresh)
-        except FetchError as error:
-            if model.startswith(SCHEME):
-                raise
-            raise type(error)(f"There is no folder {model}, and the Hub does not help: {error}") from error
-    if not _is_bare_name(model):
-        options.refuse_revision(model)
-        return Bundle.open(model)
-    return _Search(model, store, options, refresh, accept).run()
+def _find(name: str, options: FetchOptions, refresh: bool, accept: str | None) -> Bundle:
+    return _Search(name, Store(options.models_cache), options, refresh, accept).run()
 
 
 class _Search:
@@ -118,7 +134,7 @@ class _Search:
             OptionError: a revision is asked for, and the model is on no Hub.
         """
         places: tuple[Callable[[], Bundle | None], ...] = (
-            self._embedded,
+            self._bundled,
             self._model_folders,
             self._cache,
             self._hub,
@@ -135,8 +151,8 @@ class _Search:
                 return bundle
         raise self._failure()
 
-    def _embedded(self) -> Bundle | None:
-        return open_embedded(self.name) if self.record and self.record.embedded else None
+    def _bundled(self) -> Bundle | None:
+        return open_bundled(self.name) if self.record and self.record.embedded else None
 
     def _model_folders(self) -> Bundle | None:
         for folder in model_folders():
@@ -199,7 +215,3 @@ class _Search:
         else:
             advice = f"Check the network and try again, or name a mirror in HF_ENDPOINT or {WEIGHTS_VARIABLE}"
         return FetchError(f"{self.name} was not found. Tried, in this order: {steps}. {advice}.")
-
-
-def _is_bare_name(model: str) -> bool:
-    return not any(separator in model for separator in ("/", "\\", os.sep))

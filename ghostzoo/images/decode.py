@@ -10,12 +10,12 @@ from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit, urlunsplit
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .._utils.urls import is_url, without_secrets
 from ..errors import ImageError, InputError, OptionError
 from .container import HeaderError
 from .header import read_header
@@ -106,11 +106,7 @@ def read_image(source: Any, limits: ImageLimits | None = None) -> NDArray[np.uin
 def describe(source: Any) -> str:
     """Name a source for messages: its path, its URL without password and query, or its kind and size."""
     if is_url(source):
-        try:
-            parts = urlsplit(str(source))
-        except ValueError:  # no URL after all, so where a password would be in it is unknown too
-            return f"<malformed URL of {len(source)} characters>"
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        return without_secrets(source)
     if isinstance(source, str | PathLike):
         return os.fsdecode(source)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -121,10 +117,6 @@ def describe(source: Any) -> str:
     if isinstance(name, str | PathLike):
         return os.fsdecode(name)
     return f"<{type(source).__name__}>"
-
-
-def is_url(source: Any) -> bool:
-    return isinstance(source, str) and source[:8].lower().startswith(("http://", "https://"))
 
 
 def is_pil_image(source: Any) -> bool:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from .._utils.urls import is_url
 from ..errors import InputError
-from .decode import is_pil_image, is_url
+from .decode import is_pil_image
 
 IMAGE_SUFFIXES = frozenset(
     {

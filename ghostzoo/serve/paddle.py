@@ -13,8 +13,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, StringConstraints
 
+from .._utils.urls import is_url
 from ..errors import GhostZooError, ImageError
-from ..images.decode import is_url
 from ..predictions import SCORE_DECIMALS, Prediction, softmax, top_predictions
 from .answers import json_response
 from .body import aside, body_of

@@ -17,7 +17,7 @@ from ghostzoo.bundle.manifest import (
     MAX_FILES,
     FileRecord,
     Manifest,
-    check_name,
+    check_model_name,
     parse_json_object,
 )
 from ghostzoo.errors import BundleError, BundleVersionError
@@ -135,13 +135,13 @@ def test_misshapen_records_are_refused(record: Any) -> None:
 
 @pytest.mark.parametrize("name", ["a", "GhostNet_x1_0", "0.b-c_d", "x" * 96])
 def test_names_that_can_name_a_model(name: str) -> None:
-    check_name(name)
+    check_model_name(name)
     assert parse(name=name).name == name
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "-a", "a b", "a/b", "a\\b", "ü", "a\n", "x" * 97, "x" * 10**6, "\x1b"])
 def test_names_that_cannot(name: str) -> None:
-    for attempt in (check_name, lambda name: parse(name=name)):
+    for attempt in (check_model_name, lambda name: parse(name=name)):
         with pytest.raises(BundleError, match="cannot name a model") as error:
             attempt(name)
         assert len(str(error.value)) < 500

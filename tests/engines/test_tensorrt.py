@@ -34,10 +34,10 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def has_gpu() -> bool:
-    from ghostzoo.engines.cuda import find_gpus
+    from ghostzoo.engines.cuda import cuda_gpus
 
     try:
-        return bool(find_gpus())
+        return bool(cuda_gpus())
     except EngineUnavailableError:
         return False
 

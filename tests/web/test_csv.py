@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from exporters.web.site import PAGE
-from tests.test_spreadsheet import FORMULAS
+from tests.utils.test_spreadsheet import FORMULAS
 
 
 def test_a_formula_becomes_text_as_in_the_package(node: str) -> None:

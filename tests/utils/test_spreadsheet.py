@@ -56,7 +56,7 @@ def test_predictions_hold_no_formulas(formula: str) -> None:
 
 def test_every_csv_file_of_the_package_is_written_with_it() -> None:
     """The training's metrics need it not: they are numbers."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     writing = {
         path.relative_to(root).as_posix()
         for folder in ("ghostzoo", "hub", "exporters")

@@ -19,7 +19,7 @@ from ghostzoo.network.architecture import Architecture
 from tests.bundle.test_bundle import contents, write
 from tests.fixtures.networks import random_arrays, write_weights
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REPLACE = """
 import os, signal, sys
 from pathlib import Path

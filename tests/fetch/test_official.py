@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import pty
 import resource
 import signal
 import subprocess
@@ -11,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -23,10 +25,10 @@ from ghostzoo.converter import convert
 from ghostzoo.fetch.options import FetchOptions
 from ghostzoo.fetch.resolver import fetch
 from ghostzoo.network.architecture import Architecture
+from tests.fetch.conftest import Run, json_lines
 from tests.fixtures.networks import random_arrays, write_weights
 from tests.fixtures.ranged import RangedFile, cut_after
 from tests.fixtures.server import Answer, certified, content, serve
-from tests.origins.conftest import Run, json_lines
 
 NAME = "GhostNet_x0_5"
 FILE = f"/{NAME}_pretrained.pdparams"
@@ -87,6 +89,40 @@ def test_the_bundle_is_the_one_that_converting_the_file_gives(
     with ghostzoo.load(NAME, cache_dir=options.cache_dir, offline=True) as clf:
         assert clf.bundle.origin == "cache"
         assert clf.self_check().within(1e-4)
+
+
+def test_a_download_is_told_of_as_it_goes(weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, int, int | None]] = []
+    with mirror(RangedFile(weights), monkeypatch):
+        clf = ghostzoo.load(NAME, cache_dir=tmp_path, progress=lambda *event: told.append(event))
+    assert {title for title, _, _ in told} == {NAME}
+    assert told[-1] == (NAME, len(weights), len(weights))
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    with pickle.loads(pickle.dumps(clf)) as copy:  # the function stays here
+        assert copy.bundle.origin == "cache"
+    clf.close()
+
+
+def test_a_terminal_shows_the_download_and_then_the_classes(image: Path, weights: bytes) -> None:
+    with serve({FILE: RangedFile(weights)}) as address:
+        command = [sys.executable, "-m", "ghostzoo", "predict", str(image), "--model", NAME]
+        shown = in_terminal(command, GHOSTZOO_WEIGHTS_URL=address, GHOSTZOO_CACHE=str(image.parent / "own-cache"))
+    assert NAME in shown
+    assert "score" in shown
+
+
+def in_terminal(command: list[str], **env: str) -> str:
+    """What the command shows on a terminal."""
+    shown = bytearray()
+
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execvpe(command[0], command, {**os.environ, "TERM": "xterm", **env})  # noqa: S606
+    with suppress(OSError):  # Linux says so at the end
+        while data := os.read(terminal, 65536):
+            shown.extend(data)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, shown
+    return shown.decode()
 
 
 def test_a_cached_model_is_predicted_with_nothing_of_what_made_it(

@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.fetch.store import Store
-from tests.origins.conftest import Run, json_lines
+from tests.fetch.conftest import Run, json_lines
 
 OLD, NEW = "a" * 40, "b" * 40
 

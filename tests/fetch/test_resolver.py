@@ -38,6 +38,23 @@ def test_a_folder_goes_before_everything(
     assert fetch().origin == "embedded"
 
 
+def test_a_folder_with_the_name_of_a_model_is_told_of(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(tiny_bundle.path, tmp_path / DEFAULT_MODEL)
+    monkeypatch.chdir(tmp_path)
+    assert fetch(DEFAULT_MODEL).origin == "folder"
+    (record,) = caplog.records
+    assert f"./{DEFAULT_MODEL}" in record.message
+    assert f"zoo://{DEFAULT_MODEL}" in record.message
+    caplog.clear()
+    assert fetch(f"./{DEFAULT_MODEL}").origin == "folder"
+    assert fetch(f"zoo://{DEFAULT_MODEL}").origin == "embedded"
+    assert caplog.records == []
+    with pytest.raises(ghostzoo.UnknownModelError, match="GhostNet_x1_0"):
+        fetch("zoo://GhostNet_x1_O")
+
+
 def test_the_embedded_model_goes_before_the_folders_of_models(models: Path, tiny_bundle: Bundle) -> None:
     shutil.copytree(tiny_bundle.path, models / DEFAULT_MODEL)
     assert fetch(DEFAULT_MODEL).origin == "embedded"

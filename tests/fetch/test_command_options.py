@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.origins.conftest import Run
+from tests.fetch.conftest import Run
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from ghostzoo.fetch import lockfile as hub_lock
 from ghostzoo.fetch.lockfile import Pin, write_lock
 from ghostzoo.fetch.options import FetchOptions
 from ghostzoo.fetch.resolver import fetch
+from tests.fetch.conftest import Run, json_lines
 from tests.fixtures.hub import OWNER_TOKEN, STRANGER_TOKEN, LoopbackHub, loopback_hub
 from tests.fixtures.hub_faults import (
     Reply,
@@ -36,7 +37,6 @@ from tests.fixtures.hub_faults import (
     unavailable,
 )
 from tests.fixtures.server import certified, serve
-from tests.origins.conftest import Run, json_lines
 
 REPO = "zoo/tiny"
 LARGE = r"/cdn/"
