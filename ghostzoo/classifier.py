@@ -26,7 +26,7 @@ from .images.decode import ImageLimits, read_image
 from .images.inputs import count_at_hand, expand, is_single
 from .images.transform import preprocess
 from .network.architecture import EMBEDDING_SIZE
-from .parity import Agreement
+from .parity import Agreement, engine_tolerance
 from .predictions import Prediction, softmax, top_predictions
 
 _DEFAULT_BATCH_SIZE = 4
@@ -176,7 +176,7 @@ class Classifier:
 
     def self_check(self) -> Agreement:
         """Run the bundle's golden inputs on this engine and compare the logits with the original's."""
-        return self.bundle.golden().check(self.engine.run)
+        return self.bundle.golden().check(self.engine.run, engine_tolerance(self.engine.options.precision))
 
     def warmup(self, batch_size: int | None = None) -> None:
         """Run the network once on made-up pixels, so that the first image does not wait for what is done only once.

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError
+from ..errors import BundleError, EngineError
 from ..network.architecture import EMBEDDING_SIZE
-from ..parity import ENGINE_TOLERANCE, Agreement, compare_logits
+from ..parity import ENGINE_TOLERANCE, Agreement, compare_logits, engine_tolerance
 
 if TYPE_CHECKING:
     import zipfile
@@ -38,6 +38,20 @@ class Golden:
     ) -> Agreement:
         """Run the inputs through ``run`` (pixel values -> logits) and compare its answer with the reference."""
         return compare_logits(self.logits, run(self.pixel_values), tolerance)
+
+    def require(
+        self, run: Callable[[NDArray[np.float32]], NDArray[np.float32]], precision: str, name: str
+    ) -> Agreement:
+        """Hold an engine's answers in ``precision`` against the reference; ``name`` is what messages call it.
+
+        Raises:
+            EngineError: they are others than the original's.
+        """
+        tolerance = engine_tolerance(precision)
+        agreement = self.check(run, tolerance)
+        if not agreement.within(tolerance):
+            raise EngineError(f"{name} fails the golden check: {agreement}; at most {tolerance:g} is accepted.")
+        return agreement
 
     def to_bytes(self) -> bytes:
         """Serialise as an uncompressed ``.npz``; the same arrays give the same bytes."""

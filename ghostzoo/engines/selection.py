@@ -24,7 +24,6 @@ from .._utils.timing import median_ms, time_in_turn
 from .._version import __version__
 from ..bundle.folder import Bundle
 from ..errors import EngineUnavailableError, OptionError
-from ..parity import engine_tolerance
 from . import EngineRecord, engine_class, engine_names, engine_record
 from .base import Engine, EngineOptions
 from .candidates import (
@@ -238,7 +237,8 @@ def open_checked(bundle: Bundle, candidate: Candidate, options: EngineOptions) -
     """Open ``bundle`` with the candidate and hold its answers against the golden vectors.
 
     Raises:
-        EngineUnavailableError: its answers are wrong, or opening it would take too long.
+        EngineError: its answers are wrong.
+        EngineUnavailableError: opening it would take too long.
         GhostZooError: it cannot be opened with these options.
     """
     kind = engine_class(candidate.engine)
@@ -248,10 +248,7 @@ def open_checked(bundle: Bundle, candidate: Candidate, options: EngineOptions) -
         raise EngineUnavailableError(slow)
     engine = kind.load(bundle, wanted)
     try:
-        tolerance = engine_tolerance(options.precision)
-        agreement = bundle.golden().check(engine.run, tolerance)
-        if not agreement.within(tolerance):
-            raise EngineUnavailableError(f"failed the golden check: {agreement}; at most {tolerance:g} is accepted.")
+        agreement = bundle.golden().require(engine.run, options.precision, engine.name)
     except BaseException:
         engine.close()
         raise

@@ -15,9 +15,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .documentation import PATHS
-from .failures import CLIENT_GONE, as_request_error
 from .hosts import is_known, known_names
-from .service import Exchange, Service
+from .request_errors import CLIENT_GONE, as_request_error
+from .service import RequestInfo, Service
 
 _logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("ghostzoo.access")
@@ -36,16 +36,18 @@ _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/r
 """What may be read without the key: these hold nothing of the models."""
 
 
-def log_access(service: Service, protocol: str, route: str, status: str, exchange: Exchange, **fields: object) -> None:
+def log_access(
+    service: Service, protocol: str, route: str, status: str, request_info: RequestInfo, **fields: object
+) -> None:
     """Write the line of one answered request, and count it."""
-    seconds = time.perf_counter() - exchange.started
+    seconds = time.perf_counter() - request_info.started
     service.metrics.on_answer(protocol, route, status, seconds)
     access_logger.info(
         "request",
         extra={
             "fields": {
                 "protocol": protocol,
-                "request_id": exchange.request_id,
+                "request_id": request_info.request_id,
                 "route": route,
                 "status": status,
                 "ms": round(1000 * seconds, 3),
@@ -57,10 +59,10 @@ def log_access(service: Service, protocol: str, route: str, status: str, exchang
 
 def log_refusal(service: Service, status: int) -> str:
     """Log and count a request that was refused before it was whole, and return its id."""
-    exchange = Exchange(request_id(None), time.perf_counter(), 0.0)
+    request_info = RequestInfo(request_id(None), time.perf_counter(), 0.0)
     service.metrics.on_request("http")
-    log_access(service, "http", "other", str(status), exchange)
-    return exchange.request_id
+    log_access(service, "http", "other", str(status), request_info)
+    return request_info.request_id
 
 
 def request_id(given: str | None) -> str:
@@ -95,8 +97,8 @@ class AccessMiddleware:
         headers = Headers(scope=scope)
         deadline = asyncio.get_running_loop().time() + self._service.options.deadline
         client = (scope.get("client") or [None])[0]
-        exchange = Exchange(request_id(headers.get(REQUEST_ID)), time.perf_counter(), deadline, receive, client)
-        scope.setdefault("state", {})["exchange"] = exchange
+        request_info = RequestInfo(request_id(headers.get(REQUEST_ID)), time.perf_counter(), deadline, receive, client)
+        scope.setdefault("state", {})["request_info"] = request_info
         status = CLIENT_GONE
 
         async def send_and_note(message: Message) -> None:
@@ -104,7 +106,7 @@ class AccessMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message.setdefault("headers", [])
-                message["headers"] = [*message["headers"], *self._headers(exchange)]
+                message["headers"] = [*message["headers"], *self._headers(request_info)]
             await send(message)
 
         self._service.metrics.on_request("http")
@@ -118,7 +120,9 @@ class AccessMiddleware:
             else:
                 await self._app(scope, receive, send_and_note)
         except Exception as error:
-            _logger.error("A request failed.", exc_info=error, extra={"fields": {"request_id": exchange.request_id}})
+            _logger.error(
+                "A request failed.", exc_info=error, extra={"fields": {"request_id": request_info.request_id}}
+            )
             if status != CLIENT_GONE:
                 raise
             await send_error(send_and_note, 500, str(as_request_error(error)))
@@ -128,14 +132,14 @@ class AccessMiddleware:
                 "http",
                 _route(scope),
                 str(status),
-                exchange,
+                request_info,
                 method=scope["method"],
                 path=scope["path"][:500],
                 client=client,
             )
 
-    def _headers(self, exchange: Exchange) -> Iterable[tuple[bytes, bytes]]:
-        yield REQUEST_ID.encode(), exchange.request_id.encode()
+    def _headers(self, request_info: RequestInfo) -> Iterable[tuple[bytes, bytes]]:
+        yield REQUEST_ID.encode(), request_info.request_id.encode()
         yield b"x-content-type-options", b"nosniff"
         if self._service.stopping.is_set():
             yield b"connection", b"close"

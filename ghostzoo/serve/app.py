@@ -18,20 +18,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .._version import __version__
 from ..errors import GhostZooError
-from . import classify, models, operation, paddle
+from . import classify, health, models, paddle
 from .access import REQUEST_ID, AccessMiddleware
 from .answers import json_response
 from .documentation import PATHS, document, documentation
-from .failures import RequestError, as_request_error
 from .open_inference import rest
 from .open_inference.rest_messages import InferRequest, RepositoryRequest
-from .page_files import PageFiles, page_paths
+from .request_errors import RequestError, as_request_error
 from .schemas import ClassifyRequest
 from .service import Service
+from .web_page import PageFiles, page_paths
 
 _BODY_UNREAD = (408, 413, 503)
 """After these answers some of the body may still be on its way."""
-_MODULES = (classify, models, operation, rest, paddle)
+_MODULES = (classify, models, health, rest, paddle)
 
 
 def create_app(service: Service) -> ASGIApp:

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from .failures import ClientGoneError, RequestError, bad_request, late, too_large
 from .memory import Hold
+from .request_errors import ClientGoneError, RequestError, bad_request, late, too_large
 from .service import Service
 
 _DISCARD = 8
@@ -39,7 +39,7 @@ async def body_of(request: Request, service: Service) -> AsyncIterator[tuple[byt
     """
     with service.memory.held() as hold:
         try:
-            async with asyncio.timeout_at(request.state.exchange.deadline):
+            async with asyncio.timeout_at(request.state.request_info.deadline):
                 body = await _Reader(request, service, hold).read()
             yield body, hold
         except TimeoutError:
@@ -154,7 +154,7 @@ async def aside(
     if size < _HERE:
         return work(*arguments)
     try:
-        async with asyncio.timeout_at(request.state.exchange.deadline):
+        async with asyncio.timeout_at(request.state.request_info.deadline):
             return await service.aside(work, *arguments)
     except TimeoutError:
         raise late() from None

@@ -17,11 +17,11 @@ from ..predictions import softmax, top_predictions
 from .answers import json_text, json_text_response
 from .body import aside, body_of
 from .documentation import CLASSIFY_BODY, QUERY, failures
-from .failures import RequestError, bad_request, too_large
-from .jobs import Answer, Source
 from .memory import Hold
 from .parsing import FEW_VALUES, read_form, read_json
-from .repository import EngineLane
+from .queueing import Answer, Source
+from .repository import ModelInstance
+from .request_errors import RequestError, bad_request, too_large
 from .schemas import (
     ClassifyRequest,
     ClassifyResponse,
@@ -31,7 +31,7 @@ from .schemas import (
     decoding_bytes,
     parse_top_k,
 )
-from .service import Exchange, Service
+from .service import RequestInfo, Service
 
 router = APIRouter(tags=["classify"])
 
@@ -67,21 +67,21 @@ async def classify(request: Request) -> Response:
     could be read, else 422.
     """
     service: Service = request.app.state.service
-    exchange: Exchange = request.state.exchange
+    request_info: RequestInfo = request.state.request_info
     async with body_of(request, service) as (body, hold):
         call = await _read_call(request, service, body, hold)
-        lane = service.repository.get(call.model).lane(call.engine)
-        outcomes = await service.classify(lane, call.sources, exchange)
+        instance = service.repository.get(call.model).instance(call.engine)
+        outcomes = await service.classify(instance, call.sources, request_info)
 
     def answer() -> Response:
         # One image at a time: no other thread runs while a text is made.
         results = (
-            json_text({"name": name} | _result(lane, outcome, call.top_k))
+            json_text({"name": name} | _result(instance, outcome, call.top_k))
             for name, outcome in zip(call.names, outcomes, strict=True)
         )
         images = ", ".join(results)
-        head = json_text({"model": lane.model, "engine": lane.engine})
-        total = _ms(time.perf_counter() - exchange.started)
+        head = json_text({"model": instance.model, "engine": instance.engine})
+        total = _ms(time.perf_counter() - request_info.started)
         text = f'{head[:-1]}, "images": [{images}], "total_ms": {total}}}'
         return json_text_response(text, 422 if all(isinstance(each, ImageError) for each in outcomes) else 200)
 
@@ -166,17 +166,17 @@ async def fetch(url: str, service: Service, request: Request, hold: Hold) -> Sou
     """Fetch an image by its URL, or say why not; ``hold`` is told of its bytes as they come."""
     if not service.options.allow_urls:
         return ImageError("image", "this server fetches no URLs (--allow-urls is off); send the image itself")
-    return await service.fetch(url, request.state.exchange, hold)
+    return await service.fetch(url, request.state.request_info, hold)
 
 
-def _result(lane: EngineLane, outcome: Answer | ImageError, top_k: int) -> dict[str, Any]:
+def _result(instance: ModelInstance, outcome: Answer | ImageError, top_k: int) -> dict[str, Any]:
     if isinstance(outcome, ImageError):
         return {"error": outcome.reason}
     probabilities = softmax(outcome.logits[None])[0]
     stages = outcome.stages
     return {
         "predictions": [
-            each.to_dict() for each in top_predictions(probabilities, lane.classifier.bundle.labels, top_k)
+            each.to_dict() for each in top_predictions(probabilities, instance.classifier.bundle.labels, top_k)
         ],
         "timing": {
             "queue_ms": _ms(stages.queue),

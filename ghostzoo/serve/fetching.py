@@ -13,8 +13,8 @@ from .._utils.addresses import AddressPolicy
 from .._utils.http import LATE, Download, DownloadError
 from ..errors import ImageError
 from ..images.decode import ImageLimits, describe
-from .failures import late
 from .memory import Hold
+from .request_errors import late
 
 AT_ONCE = 32
 """Downloads at once; they wait for other machines and do not need a CPU each."""

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from .failures import overloaded, too_large
+from .request_errors import overloaded, too_large
 
 Hold = Callable[[int], None]
 """Counts so many more bytes as one request's; fewer where the number is negative."""

@@ -18,7 +18,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .jobs import Answer, Lane, Outcome
+from .queueing import Answer, Instance, Outcome
 
 _LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
@@ -128,11 +128,11 @@ class Metrics:
     def on_decoder_replaced(self, reason: str) -> None:
         self._decoders.labels(reason).inc()
 
-    def on_batch(self, lane: Lane, size: int, seconds: float) -> None:
-        self._lane_of(lane.model, lane.engine).batches.observe(size)
+    def on_batch(self, instance: Instance, size: int, seconds: float) -> None:
+        self._lane_of(instance.model, instance.engine).batches.observe(size)
 
-    def on_image(self, lane: Lane, outcome: Outcome) -> None:
-        found = self._lane_of(lane.model, lane.engine)
+    def on_image(self, instance: Instance, outcome: Outcome) -> None:
+        found = self._lane_of(instance.model, instance.engine)
         if isinstance(outcome, Answer):
             found.classified.inc()
             stages = outcome.stages

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from .answers import json_response
 from .documentation import failures
-from .failures import not_found
+from .request_errors import not_found
 from .schemas import ModelsResponse
 from .service import Service
 

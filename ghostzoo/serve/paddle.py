@@ -20,11 +20,11 @@ from .answers import json_response
 from .body import aside, body_of
 from .classify import fetch
 from .documentation import SMALL_GIF, failures
-from .failures import RequestError, as_request_error, bad_request, unprocessable
-from .jobs import Source
 from .memory import Hold
 from .parsing import read_json
-from .repository import EngineLane
+from .queueing import Source
+from .repository import ModelInstance
+from .request_errors import RequestError, as_request_error, bad_request, unprocessable
 from .schemas import MAX_TOP_K, decode_base64, decoding_bytes
 from .service import Service
 
@@ -97,14 +97,14 @@ def _answers(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
 )
 async def paddlex(request: Request) -> Response:
     """The classes of one image by the server's first model, as PaddleX's image classification serves them."""
-    log_id = request.state.exchange.request_id
+    log_id = request.state.request_info.request_id
     try:
         service: Service = request.app.state.service
         async with body_of(request, service) as (body, hold):
             content = await read_json(request, service, PaddlexRequest, body, hold)
             image = await fetch(content.image, service, request, hold) if is_url(content.image) else content.image
-            lane = service.repository.get().lane(None)
-            found = await _classify(request, lane, image, content.topk, hold)
+            instance = service.repository.get().instance(None)
+            found = await _classify(request, instance, image, content.topk, hold)
     except (RequestError, GhostZooError) as error:
         return _answer_failure(error, lambda status, text: {"logId": log_id, "errorCode": status, "errorMsg": text})
     categories = [{"id": each.index, "name": each.label, "score": round(each.score, SCORE_DECIMALS)} for each in found]
@@ -131,8 +131,8 @@ async def pipeline(request: Request, name: str) -> Response:
             if "image" not in feeds:
                 raise bad_request("There is no key 'image'; send the image under it.")
             wanted = None if name == PIPELINE_NAME and name not in service.repository.names else name
-            lane = service.repository.get(wanted).lane(None)
-            (best,) = await _classify(request, lane, feeds["image"], 1, hold)
+            instance = service.repository.get(wanted).instance(None)
+            (best,) = await _classify(request, instance, feeds["image"], 1, hold)
     except (RequestError, GhostZooError) as error:
         return _answer_failure(
             error, lambda status, text: {"err_no": status, "err_msg": text, "key": [], "value": [], "tensors": []}
@@ -142,7 +142,7 @@ async def pipeline(request: Request, name: str) -> Response:
 
 
 async def _classify(
-    request: Request, lane: EngineLane, image: str | Source, top_k: int, hold: Hold
+    request: Request, instance: ModelInstance, image: str | Source, top_k: int, hold: Hold
 ) -> list[Prediction]:
     service: Service = request.app.state.service
     source: Source
@@ -151,10 +151,10 @@ async def _classify(
         source = await aside(request, service, len(image), decode_base64, image)
     else:
         source = image
-    (outcome,) = await service.classify(lane, [source], request.state.exchange)
+    (outcome,) = await service.classify(instance, [source], request.state.request_info)
     if isinstance(outcome, ImageError):
         raise unprocessable(f"The image cannot be read: {outcome.reason}.")
-    return top_predictions(softmax(outcome.logits[None])[0], lane.classifier.bundle.labels, top_k)
+    return top_predictions(softmax(outcome.logits[None])[0], instance.classifier.bundle.labels, top_k)
 
 
 def _answer_failure(error: Exception, content: Callable[[int, str], dict[str, Any]]) -> Response:

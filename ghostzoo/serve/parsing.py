@@ -11,8 +11,8 @@ from python_multipart.multipart import Field, File, FormParser, parse_options_he
 from starlette.requests import Request
 
 from .body import aside
-from .failures import bad_request, too_large
 from .memory import Hold
+from .request_errors import bad_request, too_large
 from .service import Service
 
 _IN_MEMORY = 2**40

@@ -20,10 +20,9 @@ from ..errors import EngineError, GhostZooError, OptionError, nearest
 from ..images.decode import read_image
 from ..images.transform import preprocess
 from ..loading import load
-from ..parity import engine_tolerance
 from .decoder_pool import DecoderPool
-from .failures import RequestError, not_found, overloaded
 from .options import ServeOptions
+from .request_errors import RequestError, not_found, overloaded
 from .scheduler import Scheduler
 
 _TRIAL_SECONDS = 0.3
@@ -35,7 +34,7 @@ Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Pixel values -> logits."""
 
 
-class EngineLane:
+class ModelInstance:
     """A model on one engine, as the scheduler runs it."""
 
     def __init__(self, classifier: Classifier, whole_cpu: Engine | None, decoders: DecoderPool | None) -> None:
@@ -70,24 +69,24 @@ class ServedModel:
     """A loaded model."""
 
     bundle: Bundle
-    lanes: Mapping[str, EngineLane]
+    instances: Mapping[str, ModelInstance]
     """By the engine's name; the first is the default."""
 
     @property
     def name(self) -> str:
         return self.bundle.name
 
-    def lane(self, engine: str | None) -> EngineLane:
+    def instance(self, engine: str | None) -> ModelInstance:
         """Return the model on ``engine``, or on its first one for ``None``.
 
         Raises:
             RequestError: it was not loaded with that engine.
         """
         if engine is None:
-            return next(iter(self.lanes.values()))
-        if engine not in self.lanes:
-            raise not_found(f"{self.name} is not served on {engine[:80]!r}. {nearest(engine, self.lanes)}")
-        return self.lanes[engine]
+            return next(iter(self.instances.values()))
+        if engine not in self.instances:
+            raise not_found(f"{self.name} is not served on {engine[:80]!r}. {nearest(engine, self.instances)}")
+        return self.instances[engine]
 
     def describe(self) -> dict[str, Any]:
         """Return what clients may know of it, as JSON types."""
@@ -96,8 +95,8 @@ class ServedModel:
             "ready": True,
             "classes": self.bundle.num_classes,
             "image_size": self.bundle.config.image_size,
-            "engines": list(self.lanes),
-            "running": [lane.classifier.engine.describe() for lane in self.lanes.values()],
+            "engines": list(self.instances),
+            "running": [instance.classifier.engine.describe() for instance in self.instances.values()],
             "files": {name: record.size for name, record in self.bundle.manifest.files.items()},
         }
 
@@ -201,8 +200,8 @@ class Repository:
     async def close(self) -> None:
         """Free all models; the scheduler must have ended."""
         for model in self._models.values():
-            for lane in model.lanes.values() if model is not None else ():
-                lane.close()
+            for instance in model.instances.values() if model is not None else ():
+                instance.close()
 
     def _check_control(self, name: str) -> None:
         if not self._options.model_control:
@@ -214,9 +213,9 @@ class Repository:
             )
 
     async def _retire(self, model: ServedModel | None) -> None:
-        for lane in model.lanes.values() if model is not None else ():
-            await asyncio.to_thread(self._scheduler.retire, lane)
-            lane.close()
+        for instance in model.instances.values() if model is not None else ():
+            await asyncio.to_thread(self._scheduler.retire, instance)
+            instance.close()
 
 
 def load_model(source: str | None, options: ServeOptions, decoders: DecoderPool | None) -> ServedModel:
@@ -225,7 +224,7 @@ def load_model(source: str | None, options: ServeOptions, decoders: DecoderPool 
     Raises:
         GhostZooError: it cannot be used, or an engine gives other answers than the original.
     """
-    lanes = {}
+    instances = {}
     for engine in options.engines:
         classifier = load(
             source,
@@ -242,8 +241,8 @@ def load_model(source: str | None, options: ServeOptions, decoders: DecoderPool 
         whole_cpu = open_on_all_cpus(classifier, options)
         for opened in filter(None, (classifier.engine, whole_cpu)):
             check(classifier.bundle, opened, one_by_one(opened))
-        lanes[classifier.engine.name] = EngineLane(classifier, whole_cpu, decoders)
-    return ServedModel(next(iter(lanes.values())).classifier.bundle, lanes)
+        instances[classifier.engine.name] = ModelInstance(classifier, whole_cpu, decoders)
+    return ServedModel(next(iter(instances.values())).classifier.bundle, instances)
 
 
 def open_on_all_cpus(classifier: Classifier, options: ServeOptions) -> Engine | None:
@@ -284,10 +283,7 @@ def check(bundle: Bundle, engine: Engine, run: Run) -> None:
     Raises:
         EngineError: it gives other answers than the original.
     """
-    tolerance = engine_tolerance(engine.options.precision)
-    agreement = bundle.golden().check(run, tolerance)
-    if not agreement.within(tolerance):
-        raise EngineError(
-            f"{engine.name} fails the golden check of {bundle.name}: {agreement}; at most {tolerance:g} is accepted. "
-            "Serve it on another engine."
-        )
+    try:
+        bundle.golden().require(run, engine.options.precision, engine.name)
+    except EngineError as error:
+        raise EngineError(f"{bundle.name}: {error} Serve it on another engine.") from error

@@ -21,8 +21,8 @@ from weakref import WeakSet
 import numpy as np
 
 from ..errors import GhostZooError, ImageError
-from .failures import overloaded
-from .jobs import Answer, Call, Job, Lane, LaneQueue, Observer, Outcome, Source
+from .queueing import Answer, Call, Instance, InstanceQueue, Job, Observer, Outcome, Source
+from .request_errors import overloaded
 
 _logger = logging.getLogger(__name__)
 
@@ -31,14 +31,15 @@ _logger = logging.getLogger(__name__)
 class _Task:
     """What a worker does next."""
 
-    queue: LaneQueue
+    queue: InstanceQueue
     jobs: list[Job]
     decode: bool
     alone: bool = False
 
     def __str__(self) -> str:
-        lane = self.queue.lane
-        return f"{'decoding' if self.decode else 'running'} {len(self.jobs)} image(s) for {lane.model} on {lane.engine}"
+        instance = self.queue.instance
+        work = "decoding" if self.decode else "running"
+        return f"{work} {len(self.jobs)} image(s) for {instance.model} on {instance.engine}"
 
 
 class Scheduler:
@@ -48,7 +49,7 @@ class Scheduler:
         workers: threads.
         max_batch: images a call of an engine.
         max_delay: seconds that a decoded image waits for others that are on their way.
-        queue_size: images that may wait, over all lanes.
+        queue_size: images that may wait, over all instances.
         observer: is told what the workers do.
     """
 
@@ -59,8 +60,8 @@ class Scheduler:
         self._max_delay = max_delay
         self._queue_size = queue_size
         self._observer = observer
-        self._queues: dict[Lane, LaneQueue] = {}
-        self._retired: WeakSet[Lane] = WeakSet()
+        self._queues: dict[Instance, InstanceQueue] = {}
+        self._retired: WeakSet[Instance] = WeakSet()
         self._waiting = 0
         self._closing = False
         self._idle = 0
@@ -70,7 +71,7 @@ class Scheduler:
         self._changed = threading.Condition(lock)
         """Workers wait for it."""
         self._finished = threading.Condition(lock)
-        """Those wait for it who want a lane to be idle."""
+        """Those wait for it who want an instance to be idle."""
         self._threads = [
             threading.Thread(target=self._work, args=(index,), name=f"ghostzoo-worker-{index}", daemon=True)
             for index in range(workers)
@@ -101,12 +102,12 @@ class Scheduler:
         return [f"{task} for {now - since:.1f} s" for since, task in filter(None, self._in_hand)]
 
     def submit(
-        self, lane: Lane, sources: Sequence[Source], on_done: Callable[[], object], deadline: float = math.inf
+        self, instance: Instance, sources: Sequence[Source], on_done: Callable[[], object], deadline: float = math.inf
     ) -> Call:
-        """Queue all ``sources``, or none; ``deadline``, by ``time.perf_counter``, is what the lane is told.
+        """Queue all ``sources``, or none; ``deadline``, by ``time.perf_counter``, is what the instance is told.
 
         Raises:
-            RequestError: the queue is full, or the lane was retired.
+            RequestError: the queue is full, or the instance was retired.
         """
         now = time.perf_counter()
         call = Call([source if isinstance(source, ImageError) else None for source in sources], on_done, 0, deadline)
@@ -117,11 +118,11 @@ class Scheduler:
                 raise overloaded("The server is shutting down; send the request to another.")
             if self._waiting + len(jobs) > self._queue_size:
                 raise overloaded(f"The queue is full ({self._queue_size} images wait); try again later.")
-            if lane in self._retired:
-                raise overloaded(f"{lane.model} is being loaded anew; try again.")
-            if lane not in self._queues:
-                self._queues[lane] = LaneQueue(lane, self._max_batch, self._max_delay)
-            queue = self._queues[lane]
+            if instance in self._retired:
+                raise overloaded(f"{instance.model} is being loaded anew; try again.")
+            if instance not in self._queues:
+                self._queues[instance] = InstanceQueue(instance, self._max_batch, self._max_delay)
+            queue = self._queues[instance]
             for job in jobs:
                 (queue.encoded if isinstance(job.source, bytes) else queue.ready).append(job)
             self._waiting += len(jobs)
@@ -144,14 +145,14 @@ class Scheduler:
             self._changed.notify_all()
             self._finished.notify_all()
 
-    def retire(self, lane: Lane) -> None:
-        """Wait until nothing of ``lane`` is queued or running, and forget it; nothing more is taken for it."""
+    def retire(self, instance: Instance) -> None:
+        """Wait until nothing of ``instance`` is queued or running, and forget it; nothing more is taken for it."""
         with self._changed:
-            self._retired.add(lane)
-            queue = self._queues.get(lane)
+            self._retired.add(instance)
+            queue = self._queues.get(instance)
             if queue is not None:
                 self._finished.wait_for(lambda: not queue.busy)
-                del self._queues[lane]
+                del self._queues[instance]
 
     def close(self, timeout: float | None = None) -> bool:
         """Finish what was submitted, then end the threads; return whether all have ended after ``timeout`` seconds."""
@@ -201,12 +202,12 @@ class Scheduler:
         if encoded:
             queue = min(encoded, key=lambda queue: queue.encoded[0].since)
             return _Task(queue, [queue.take_encoded()], decode=True)
-        early = [queue for queue in queues if queue.ready and queue.lane.side_by_side]
+        early = [queue for queue in queues if queue.ready and queue.instance.side_by_side]
         if early:
             return self._batch_of(min(early, key=lambda queue: queue.ready[0].since))
         return None
 
-    def _batch_of(self, queue: LaneQueue) -> _Task:
+    def _batch_of(self, queue: InstanceQueue) -> _Task:
         jobs = queue.take_batch(self._idle)
         if queue.ready and self._idle:
             self._changed.notify()
@@ -219,12 +220,12 @@ class Scheduler:
         if self._closing:
             self._changed.notify_all()
 
-    def _decode(self, queue: LaneQueue, job: Job) -> None:
+    def _decode(self, queue: InstanceQueue, job: Job) -> None:
         start = time.perf_counter()
         job.stages.queue = start - job.since
         failure: Exception | None = None
         try:
-            job.source = queue.lane.decode(job.source, job.call.deadline)
+            job.source = queue.instance.decode(job.source, job.call.deadline)
         except Exception as error:  # whatever it is, it is this image's alone, and the worker must live
             failure = _reported(error)
         end = time.perf_counter()
@@ -237,9 +238,9 @@ class Scheduler:
                 self._waiting += 1
             self._tell_finished()
         if failure is not None:
-            self._finish(queue.lane, [job], [failure])
+            self._finish(queue.instance, [job], [failure])
 
-    def _run(self, queue: LaneQueue, jobs: list[Job], alone: bool) -> None:
+    def _run(self, queue: InstanceQueue, jobs: list[Job], alone: bool) -> None:
         start = time.perf_counter()
         for job in jobs:
             waited = start - job.since
@@ -250,21 +251,21 @@ class Scheduler:
         outcomes: list[Outcome]
         try:
             pixels = [job.source for job in jobs]
-            logits = queue.lane.run(pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels), alone=alone)
+            logits = queue.instance.run(pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels), alone=alone)
             seconds = time.perf_counter() - start
             outcomes = [Answer(row, job.stages) for row, job in zip(logits, jobs, strict=True)]
             for job in jobs:
                 job.stages.inference, job.stages.batch_size = seconds, len(jobs)
             if self._observer is not None:
-                self._observer.on_batch(queue.lane, len(jobs), seconds)
+                self._observer.on_batch(queue.instance, len(jobs), seconds)
         except Exception as error:  # the worker must live
             outcomes = [_reported(error)] * len(jobs)
         with self._changed:
             queue.running -= 1
             self._tell_finished()
-        self._finish(queue.lane, jobs, outcomes)
+        self._finish(queue.instance, jobs, outcomes)
 
-    def _finish(self, lane: Lane, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+    def _finish(self, instance: Instance, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
         done = []
         with self._changed:
             for job, outcome in zip(jobs, outcomes, strict=True):
@@ -277,7 +278,7 @@ class Scheduler:
             call.on_done()
         if self._observer is not None:
             for outcome in outcomes:
-                self._observer.on_image(lane, outcome)
+                self._observer.on_image(instance, outcome)
 
 
 def _reported(error: Exception) -> Exception:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from .failures import bad_request, unprocessable
+from .request_errors import bad_request, unprocessable
 
 MAX_TOP_K = 1000
 MAX_NAME = 200

@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 
 from ..errors import GhostZooError, ImageError
 from .decoder_pool import DecoderPool
-from .failures import ClientGoneError, RequestError, late, overloaded
 from .fetching import Fetcher
-from .jobs import Answer, Call, Source
 from .memory import Hold, Memory
 from .metrics import Metrics
 from .model_files import SharedFiles
 from .options import ServeOptions
-from .repository import EngineLane, Repository
+from .queueing import Answer, Call, Source
+from .repository import ModelInstance, Repository
+from .request_errors import ClientGoneError, RequestError, late, overloaded
 from .scheduler import Scheduler
 
 _Result = TypeVar("_Result")
@@ -34,7 +34,7 @@ _HOPELESS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class RequestInfo:
     """One request, whatever its protocol."""
 
     request_id: str
@@ -144,7 +144,7 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._aside, work, *arguments)
 
     async def classify(
-        self, lane: EngineLane, sources: Sequence[Source], exchange: Exchange
+        self, instance: ModelInstance, sources: Sequence[Source], request_info: RequestInfo
     ) -> list[Answer | ImageError]:
         """Run images through the network: for each an answer, or why it could not be read.
 
@@ -154,10 +154,12 @@ class Service:
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        call = self._submit(lane, sources, functools.partial(self._ended.add, done), exchange.deadline - loop.time())
-        watch = asyncio.ensure_future(_cancel_when_gone(exchange.receive, done)) if exchange.receive else None
+        call = self._submit(
+            instance, sources, functools.partial(self._ended.add, done), request_info.deadline - loop.time()
+        )
+        watch = asyncio.ensure_future(_cancel_when_gone(request_info.receive, done)) if request_info.receive else None
         try:
-            async with asyncio.timeout_at(exchange.deadline):
+            async with asyncio.timeout_at(request_info.deadline):
                 await done
         except TimeoutError:
             self.scheduler.cancel(call)
@@ -173,22 +175,22 @@ class Service:
         return [_checked(outcome) for outcome in call.outcomes]
 
     def _submit(
-        self, lane: EngineLane, sources: Sequence[Source], on_done: Callable[[], object], seconds: float
+        self, instance: ModelInstance, sources: Sequence[Source], on_done: Callable[[], object], seconds: float
     ) -> Call:
         try:
-            return self.scheduler.submit(lane, sources, on_done, time.perf_counter() + seconds)
+            return self.scheduler.submit(instance, sources, on_done, time.perf_counter() + seconds)
         except RequestError:
             self.metrics.on_rejected()
             raise
 
-    async def fetch(self, url: str, exchange: Exchange, hold: Hold) -> bytes | ImageError:
+    async def fetch(self, url: str, request_info: RequestInfo, hold: Hold) -> bytes | ImageError:
         """Fetch an image by its URL, or return why there is none; ``hold`` is told of the bytes as they come.
 
         Raises:
             RequestError: the deadline has passed, the client has gone, or ``hold`` raised it.
         """
-        image = asyncio.ensure_future(self._fetcher.fetch(url, exchange.client, exchange.deadline, hold))
-        watch = asyncio.ensure_future(_cancel_when_gone(exchange.receive, image)) if exchange.receive else None
+        image = asyncio.ensure_future(self._fetcher.fetch(url, request_info.client, request_info.deadline, hold))
+        watch = asyncio.ensure_future(_cancel_when_gone(request_info.receive, image)) if request_info.receive else None
         try:
             return await image
         except asyncio.CancelledError:

@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import OptionError
-from ghostzoo.serve import app, documentation, page_files
+from ghostzoo.serve import app, documentation
 from ghostzoo.serve.open_inference.messages import SERVICE, message
 from ghostzoo.serve.options import ServeOptions
 from tests.fixtures.serving import ServerProcess, running_server
@@ -78,7 +78,7 @@ def status_of(server: ServerProcess, method: str, path: str, *headers: str) -> i
 
 
 def test_without_the_key_nothing_but_probes_documentation_and_page_is_read(locked: ServerProcess) -> None:
-    is_open = PROBES | OPEN | page_files.page_paths()
+    is_open = PROBES | OPEN | web_page.page_paths()
     refused = 0
     for path in sorted({*route_paths(), *OTHERS, *is_open}):
         for method in METHODS:

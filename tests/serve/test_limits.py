@@ -38,7 +38,7 @@ def _still_alive(small: ServerProcess, http: requests.Session, jpeg: bytes) -> I
     assert http.post(f"{small.http}/v1/classify", data=jpeg).status_code == 200
 
 
-def exchange(server: ServerProcess, *parts: bytes) -> bytes:
+def request_info(server: ServerProcess, *parts: bytes) -> bytes:
     """Send raw bytes on a connection of their own and return all that comes back."""
     with socket.create_connection(server.host_and_port, timeout=30) as connection:
         received = b""
@@ -118,7 +118,7 @@ def test_a_body_has_one_compressed_part(small: ServerProcess, jpeg: bytes) -> No
 
 
 def test_who_asks_first_is_refused_before_sending(small: ServerProcess) -> None:
-    answer = exchange(small, head("/v1/classify", Content_Length=10**12, Expect="100-continue"))
+    answer = request_info(small, head("/v1/classify", Content_Length=10**12, Expect="100-continue"))
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"100 Continue" not in answer
 
@@ -153,27 +153,27 @@ def test_gigantic_headers(small: ServerProcess) -> None:
         b"\r\n".join(b"X-%d: %s" % (index, b"a" * 100) for index in range(2000)),
         b"X-Endless: " + b"a" * (8 * MIB),
     ):
-        answer = exchange(small, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + line + b"\r\n\r\n")
+        answer = request_info(small, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + line + b"\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 431 ")
         assert b'{"error":' in answer
         name = answer.partition(b"x-request-id: ")[2].partition(b"\r\n")[0].decode()
         assert [entry["status"] for entry in small.lines_with(request_id=name)] == ["431"]
-    assert exchange(small, b"GET /" + b"a" * MIB + b" HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 431 ")
+    assert request_info(small, b"GET /" + b"a" * MIB + b" HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 431 ")
 
 
 def test_what_follows_a_body_is_limited_as_headers_are(small: ServerProcess) -> None:
     chunked = head("/v1/classify", Transfer_Encoding="chunked") + b"1\r\na\r\n0\r\n"
-    answer = exchange(small, chunked, *[b"X-Trailer: " + b"a" * 200_000] * 5)
+    answer = request_info(small, chunked, *[b"X-Trailer: " + b"a" * 200_000] * 5)
     assert answer.startswith(b"HTTP/1.1 431 ")
 
 
 def test_what_is_no_http(small: ServerProcess) -> None:
     for data in (b"\x16\x03\x01\x02\x00\x01\x00\x01", b"GET\r\n", b"\0" * 100, b"POST /v1/classify HTTP/9.9\r\n"):
-        assert exchange(small, data + b"\r\n\r\n")[:12] == b"HTTP/1.1 400"
+        assert request_info(small, data + b"\r\n\r\n")[:12] == b"HTTP/1.1 400"
 
 
 def test_a_body_that_does_not_come(small: ServerProcess) -> None:
-    answer = exchange(small, head("/v1/classify", Content_Length=1000) + b"only this")
+    answer = request_info(small, head("/v1/classify", Content_Length=1000) + b"only this")
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 

@@ -1,4 +1,4 @@
-"""Batches, queue, cancellation and shutdown, with lanes whose speed the test controls."""
+"""Batches, queue, cancellation and shutdown, with instances whose speed the test controls."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ghostzoo.errors import EngineError, ImageError
-from ghostzoo.serve.failures import RequestError
-from ghostzoo.serve.jobs import Answer, Call, Source
+from ghostzoo.serve.queueing import Answer, Call, Source
+from ghostzoo.serve.request_errors import RequestError
 from ghostzoo.serve.scheduler import Scheduler
 
 
@@ -43,12 +43,12 @@ class GatedLane:
 
 
 @pytest.fixture
-def lane() -> GatedLane:
+def instance() -> GatedLane:
     return GatedLane()
 
 
 @pytest.fixture
-def make(lane: GatedLane) -> Iterator[Callable[..., Scheduler]]:
+def make(instance: GatedLane) -> Iterator[Callable[..., Scheduler]]:
     made = []
 
     def scheduler(**options: Any) -> Scheduler:
@@ -56,23 +56,23 @@ def make(lane: GatedLane) -> Iterator[Callable[..., Scheduler]]:
         return made[-1]
 
     yield scheduler
-    lane.gate.set()
+    instance.gate.set()
     for each in made:
         each.close()
 
 
-def submit(scheduler: Scheduler, lane: GatedLane, sources: Sequence[Source]) -> tuple[Call, threading.Event]:
+def submit(scheduler: Scheduler, instance: GatedLane, sources: Sequence[Source]) -> tuple[Call, threading.Event]:
     done = threading.Event()
-    return scheduler.submit(lane, sources, done.set), done
+    return scheduler.submit(instance, sources, done.set), done
 
 
 def pixels(value: float) -> NDArray[np.float32]:
     return np.array([value], np.float32)
 
 
-def refuses(scheduler: Scheduler, lane: GatedLane) -> bool:
+def refuses(scheduler: Scheduler, instance: GatedLane) -> bool:
     try:
-        submit(scheduler, lane, [])
+        submit(scheduler, instance, [])
     except RequestError as error:
         return error.status == 503
     return False
@@ -82,16 +82,16 @@ def values(call: Call) -> list[Any]:
     return [outcome.logits.tolist() if isinstance(outcome, Answer) else str(outcome) for outcome in call.outcomes]
 
 
-def test_requests_that_wait_share_a_batch(make: Callable[..., Scheduler], lane: GatedLane) -> None:
+def test_requests_that_wait_share_a_batch(make: Callable[..., Scheduler], instance: GatedLane) -> None:
     scheduler = make()
-    submit(scheduler, lane, [pixels(0)])
-    assert lane.started.wait(20)
-    calls = [submit(scheduler, lane, [pixels(value)]) for value in range(1, 7)]
-    lane.gate.set()
+    submit(scheduler, instance, [pixels(0)])
+    assert instance.started.wait(20)
+    calls = [submit(scheduler, instance, [pixels(value)]) for value in range(1, 7)]
+    instance.gate.set()
     for value, (call, done) in enumerate(calls, start=1):
         assert done.wait(20)
         assert values(call) == [[2.0 * value]]
-    assert lane.batches == [[0.0], [1.0, 2.0, 3.0, 4.0], [5.0, 6.0]]
+    assert instance.batches == [[0.0], [1.0, 2.0, 3.0, 4.0], [5.0, 6.0]]
     first, _ = calls[0]
     assert isinstance(first.outcomes[0], Answer)
     assert first.outcomes[0].stages.batch_size == 4
@@ -104,122 +104,127 @@ def wait_until(reached: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def test_workers_share_what_is_ready_and_none_waits_for_more(make: Callable[..., Scheduler], lane: GatedLane) -> None:
+def test_workers_share_what_is_ready_and_none_waits_for_more(
+    make: Callable[..., Scheduler], instance: GatedLane
+) -> None:
     scheduler = make(workers=2, max_delay=60.0)
     wait_until(lambda: scheduler.idle == 2)
-    call, done = submit(scheduler, lane, [pixels(value) for value in range(4)])
-    wait_until(lambda: len(lane.alone) == 2)
-    lane.gate.set()
+    call, done = submit(scheduler, instance, [pixels(value) for value in range(4)])
+    wait_until(lambda: len(instance.alone) == 2)
+    instance.gate.set()
     assert done.wait(20)
     assert values(call) == [[0.0], [2.0], [4.0], [6.0]]
-    assert sorted(lane.batches) == [[0.0, 1.0], [2.0, 3.0]]
+    assert sorted(instance.batches) == [[0.0, 1.0], [2.0, 3.0]]
 
 
-def test_an_image_that_is_alone_may_take_all_cpus(make: Callable[..., Scheduler], lane: GatedLane) -> None:
+def test_an_image_that_is_alone_may_take_all_cpus(make: Callable[..., Scheduler], instance: GatedLane) -> None:
     scheduler = make(workers=2)
     wait_until(lambda: scheduler.idle == 2)
-    submit(scheduler, lane, [pixels(0)])
-    assert lane.started.wait(20)
-    _, done = submit(scheduler, lane, [pixels(1)])
-    wait_until(lambda: len(lane.alone) == 2)  # while the first still runs
-    lane.gate.set()
+    submit(scheduler, instance, [pixels(0)])
+    assert instance.started.wait(20)
+    _, done = submit(scheduler, instance, [pixels(1)])
+    wait_until(lambda: len(instance.alone) == 2)  # while the first still runs
+    instance.gate.set()
     assert done.wait(20)
-    assert lane.alone == [True, False]
+    assert instance.alone == [True, False]
 
 
-def test_other_devices_take_full_batches(make: Callable[..., Scheduler], lane: GatedLane) -> None:
-    lane.side_by_side = False
-    lane.gate.set()
+def test_other_devices_take_full_batches(make: Callable[..., Scheduler], instance: GatedLane) -> None:
+    instance.side_by_side = False
+    instance.gate.set()
     scheduler = make(workers=3, max_delay=60.0)
-    call, done = submit(scheduler, lane, [b"1", b"2", b"3", b"4", b"5", b"6"])
+    call, done = submit(scheduler, instance, [b"1", b"2", b"3", b"4", b"5", b"6"])
     assert done.wait(20)
-    assert sorted(map(len, lane.batches)) == [2, 4]
+    assert sorted(map(len, instance.batches)) == [2, 4]
     assert values(call) == [[2.0], [4.0], [6.0], [8.0], [10.0], [12.0]]
 
 
-def test_each_image_has_its_own_outcome(make: Callable[..., Scheduler], lane: GatedLane) -> None:
-    lane.gate.set()
-    call, done = submit(make(workers=3), lane, [b"1", b"bad", pixels(3), ImageError("y", "not there"), b"5"])
+def test_each_image_has_its_own_outcome(make: Callable[..., Scheduler], instance: GatedLane) -> None:
+    instance.gate.set()
+    call, done = submit(make(workers=3), instance, [b"1", b"bad", pixels(3), ImageError("y", "not there"), b"5"])
     assert done.wait(20)
     assert values(call) == [[2.0], "x: it is bad", [6.0], "y: not there", [10.0]]
-    call, done = submit(make(), lane, [ImageError("y", "not there")])
+    call, done = submit(make(), instance, [ImageError("y", "not there")])
     assert done.wait(20)
     assert values(call) == ["y: not there"]
 
 
-def test_a_failing_batch_harms_no_other(make: Callable[..., Scheduler], lane: GatedLane) -> None:
+def test_a_failing_batch_harms_no_other(make: Callable[..., Scheduler], instance: GatedLane) -> None:
     scheduler = make(max_batch=1)
-    bad, bad_done = submit(scheduler, lane, [pixels(-1)])
-    good, good_done = submit(scheduler, lane, [pixels(1)])
-    lane.gate.set()
+    bad, bad_done = submit(scheduler, instance, [pixels(-1)])
+    good, good_done = submit(scheduler, instance, [pixels(1)])
+    instance.gate.set()
     assert bad_done.wait(20)
     assert good_done.wait(20)
     assert (values(bad), values(good)) == (["the engine failed"], [[2.0]])
 
 
-def test_the_queue_is_bounded_and_calls_are_whole(make: Callable[..., Scheduler], lane: GatedLane) -> None:
+def test_the_queue_is_bounded_and_calls_are_whole(make: Callable[..., Scheduler], instance: GatedLane) -> None:
     scheduler = make(queue_size=3)
-    submit(scheduler, lane, [pixels(0)])
-    assert lane.started.wait(20)
-    kept, done = submit(scheduler, lane, [pixels(1), pixels(2)])
+    submit(scheduler, instance, [pixels(0)])
+    assert instance.started.wait(20)
+    kept, done = submit(scheduler, instance, [pixels(1), pixels(2)])
     with pytest.raises(RequestError) as caught:
-        submit(scheduler, lane, [pixels(3), pixels(4)])
+        submit(scheduler, instance, [pixels(3), pixels(4)])
     assert (caught.value.status, caught.value.retry_after) == (503, 1)
     assert scheduler.waiting == 2
-    submit(scheduler, lane, [pixels(5)])
-    lane.gate.set()
+    submit(scheduler, instance, [pixels(5)])
+    instance.gate.set()
     assert done.wait(20)
     assert values(kept) == [[2.0], [4.0]]
 
 
-def test_what_is_cancelled_is_not_computed(make: Callable[..., Scheduler], lane: GatedLane) -> None:
+def test_what_is_cancelled_is_not_computed(make: Callable[..., Scheduler], instance: GatedLane) -> None:
     scheduler = make(queue_size=2)
-    submit(scheduler, lane, [pixels(0)])
-    assert lane.started.wait(20)
-    call, done = submit(scheduler, lane, [pixels(1), pixels(2)])
+    submit(scheduler, instance, [pixels(0)])
+    assert instance.started.wait(20)
+    call, done = submit(scheduler, instance, [pixels(1), pixels(2)])
     scheduler.cancel(call)
     assert scheduler.waiting == 0
-    other, other_done = submit(scheduler, lane, [pixels(3), pixels(4)])
-    lane.gate.set()
+    other, other_done = submit(scheduler, instance, [pixels(3), pixels(4)])
+    instance.gate.set()
     assert other_done.wait(20)
     assert values(other) == [[6.0], [8.0]]
     assert not done.is_set()
-    assert lane.batches == [[0.0], [3.0, 4.0]]
+    assert instance.batches == [[0.0], [3.0, 4.0]]
 
 
-def test_models_do_not_share_batches(make: Callable[..., Scheduler], lane: GatedLane) -> None:
+def test_models_do_not_share_batches(make: Callable[..., Scheduler], instance: GatedLane) -> None:
     scheduler, other = make(), GatedLane("other")
-    submit(scheduler, lane, [pixels(0)])
-    assert lane.started.wait(20)
-    calls = [submit(scheduler, each, [pixels(value)]) for value, each in enumerate((lane, other, lane, other), start=1)]
-    lane.gate.set()
+    submit(scheduler, instance, [pixels(0)])
+    assert instance.started.wait(20)
+    calls = [
+        submit(scheduler, each, [pixels(value)])
+        for value, each in enumerate((instance, other, instance, other), start=1)
+    ]
+    instance.gate.set()
     other.gate.set()
     assert all(done.wait(20) for _, done in calls)
-    assert (lane.batches, other.batches) == ([[0.0], [1.0, 3.0]], [[2.0, 4.0]])
+    assert (instance.batches, other.batches) == ([[0.0], [1.0, 3.0]], [[2.0, 4.0]])
 
 
-def test_closing_finishes_what_was_taken(make: Callable[..., Scheduler], lane: GatedLane) -> None:
+def test_closing_finishes_what_was_taken(make: Callable[..., Scheduler], instance: GatedLane) -> None:
     scheduler = make()
-    calls = [submit(scheduler, lane, [b"1", b"2", b"3"]) for _ in range(3)]
+    calls = [submit(scheduler, instance, [b"1", b"2", b"3"]) for _ in range(3)]
     closing = threading.Thread(target=scheduler.close)
     closing.start()
     end = time.monotonic() + 20
-    while not refuses(scheduler, lane):  # as soon as the other thread has begun
+    while not refuses(scheduler, instance):  # as soon as the other thread has begun
         assert time.monotonic() < end
-    lane.gate.set()
+    instance.gate.set()
     closing.join(20)
     assert not closing.is_alive()
     assert all(done.is_set() and values(call) == [[2.0], [4.0], [6.0]] for call, done in calls)
 
 
-def test_retiring_waits_for_a_model_alone(make: Callable[..., Scheduler], lane: GatedLane) -> None:
+def test_retiring_waits_for_a_model_alone(make: Callable[..., Scheduler], instance: GatedLane) -> None:
     scheduler, other = make(workers=2), GatedLane("other")
-    call, done = submit(scheduler, lane, [pixels(1), b"2"])
+    call, done = submit(scheduler, instance, [pixels(1), b"2"])
     submit(scheduler, other, [pixels(1)])
     retired = threading.Event()
-    threading.Thread(target=lambda: (scheduler.retire(lane), retired.set()), daemon=True).start()
+    threading.Thread(target=lambda: (scheduler.retire(instance), retired.set()), daemon=True).start()
     assert not retired.wait(0.05)
-    lane.gate.set()
+    instance.gate.set()
     assert retired.wait(20)
     assert done.wait(20)
     assert values(call) == [[2.0], [4.0]]

@@ -20,7 +20,7 @@ from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import ImageError, OptionError
 from ghostzoo.serve.fetching import OF_ONE_CLIENT, FairSlots
 from ghostzoo.serve.options import ServeOptions
-from ghostzoo.serve.service import Exchange, Service
+from ghostzoo.serve.service import RequestInfo, Service
 from tests.fixtures.server import content, serve
 from tests.fixtures.serving import ServerProcess, running_server
 
@@ -145,8 +145,8 @@ def fetch(urls: list[str], seconds: float) -> list[object]:
         options = ServeOptions(grpc_port=None, url_ports=ports, url_policy=lambda address: address.is_loopback)
         service = Service(options)
         try:
-            exchange = Exchange("id", 0.0, asyncio.get_running_loop().time() + seconds)
-            found = (service.fetch(url, exchange, lambda size: None) for url in urls)
+            request_info = RequestInfo("id", 0.0, asyncio.get_running_loop().time() + seconds)
+            found = (service.fetch(url, request_info, lambda size: None) for url in urls)
             return await asyncio.gather(*found, return_exceptions=True)
         finally:
             await service.close()

@@ -18,9 +18,9 @@ import grpc
 
 from ...errors import GhostZooError
 from ..access import REQUEST_ID, key_matches, log_access, request_id
-from ..failures import RequestError, as_request_error, bad_request, late, overloaded
 from ..memory import Admission
-from ..service import Exchange, Service
+from ..request_errors import RequestError, as_request_error, bad_request, late, overloaded
+from ..service import RequestInfo, Service
 from .wire import decompressed, is_compressed
 
 _logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ message that is too large, which it does by itself."""
 _Result = TypeVar("_Result")
 Parse = Callable[[Any], Any]
 """Makes a request of the bytes of its message."""
-Run = Callable[[list[Any], Exchange], Awaitable[_Result]]
+Run = Callable[[list[Any], RequestInfo], Awaitable[_Result]]
 """Answers the request in the list, out of which it takes it, so that what it no longer needs of it is free."""
 
 
@@ -77,12 +77,12 @@ class Calls:
         self._turns = Admission(lambda others: service.memory.fits((others + 1) * room), _PATIENCE)
         self._probe_turns = Admission(lambda others: others < _PROBES_AT_ONCE, _PROBE_SECONDS)
 
-    def unary(self, method: Method, answer: Callable[[Any, Exchange], Awaitable[Any]]) -> Any:
+    def unary(self, method: Method, answer: Callable[[Any, RequestInfo], Awaitable[Any]]) -> Any:
         """Return a handler for a method with one answer."""
 
         async def handle(_: object, context: Any) -> bytes | None:
-            async def run(request: list[Any], exchange: Exchange) -> bytes:
-                return bytes((await answer(request.pop(), exchange)).SerializeToString())
+            async def run(request: list[Any], request_info: RequestInfo) -> bytes:
+                return bytes((await answer(request.pop(), request_info)).SerializeToString())
 
             return await self._run(method, context, run)
 
@@ -92,7 +92,7 @@ class Calls:
         """Return a handler for a method with many answers, which may go on after the deadline."""
 
         async def handle(_: object, context: Any) -> None:
-            async def run(request: list[Any], _: Exchange) -> None:
+            async def run(request: list[Any], _: RequestInfo) -> None:
                 async for each in answers(request.pop()):
                     await context.write(each.SerializeToString())
 
@@ -107,26 +107,26 @@ class Calls:
         left = context.time_remaining()
         seconds = service.options.deadline if left is None else min(service.options.deadline, left)
         deadline = asyncio.get_running_loop().time() + seconds
-        exchange = Exchange(request_id(metadata.get(REQUEST_ID)), time.perf_counter(), deadline)
+        request_info = RequestInfo(request_id(metadata.get(REQUEST_ID)), time.perf_counter(), deadline)
         status, details = grpc.StatusCode.OK, ""
         service.metrics.on_request("grpc")
         try:
-            await context.send_initial_metadata(((REQUEST_ID, exchange.request_id),))
+            await context.send_initial_metadata(((REQUEST_ID, request_info.request_id),))
             if method.needs_key:
                 self._check_key(metadata)
             with service.memory.held() as hold:
-                return await run([await self._receive(method, context, deadline, hold)], exchange)
+                return await run([await self._receive(method, context, deadline, hold)], request_info)
         except (RequestError, GhostZooError) as error:
             status, details = _status(error)  # the error itself has hold of the message, through its traceback
         except (asyncio.CancelledError, grpc.aio.InternalError):  # the latter where gRPC has ended the call itself
             status = grpc.StatusCode.CANCELLED
             raise asyncio.CancelledError from None
         except Exception as error:
-            fields = {"request_id": exchange.request_id}
+            fields = {"request_id": request_info.request_id}
             _logger.error("A request failed.", exc_info=error, extra={"fields": fields})
             status, details = _status(error)
         finally:
-            log_access(service, "grpc", method.name, status.name, exchange, client=context.peer())
+            log_access(service, "grpc", method.name, status.name, request_info, client=context.peer())
         await _abort(context, status, details)
         return None
 

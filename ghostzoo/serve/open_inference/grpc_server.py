@@ -8,9 +8,9 @@ from typing import Any
 import grpc
 
 from ...errors import OptionError
-from ..failures import RequestError, bad_request
 from ..repository import ServedModel
-from ..service import Exchange, Service
+from ..request_errors import RequestError, bad_request
+from ..service import RequestInfo, Service
 from .calls import UNREAD_BYTES, Calls, Method
 from .health import Health
 from .inference import find_model, find_spec, infer, model_metadata, server_metadata, with_timeout
@@ -71,35 +71,35 @@ class InferenceService:
     def __init__(self, service: Service) -> None:
         self.service = service
 
-    async def ServerLive(self, _: Any, __: Exchange) -> Any:  # noqa: N802
+    async def ServerLive(self, _: Any, __: RequestInfo) -> Any:  # noqa: N802
         return message("ServerLiveResponse")(live=self.service.live)
 
-    async def ServerReady(self, _: Any, __: Exchange) -> Any:  # noqa: N802
+    async def ServerReady(self, _: Any, __: RequestInfo) -> Any:  # noqa: N802
         return message("ServerReadyResponse")(ready=self.service.ready)
 
-    async def ModelReady(self, request: Any, _: Exchange) -> Any:  # noqa: N802
+    async def ModelReady(self, request: Any, _: RequestInfo) -> Any:  # noqa: N802
         try:
             find_model(self.service, request.name, request.version)
         except RequestError:
             return message("ModelReadyResponse")(ready=False)
         return message("ModelReadyResponse")(ready=True)
 
-    async def ServerMetadata(self, _: Any, __: Exchange) -> Any:  # noqa: N802
+    async def ServerMetadata(self, _: Any, __: RequestInfo) -> Any:  # noqa: N802
         return message("ServerMetadataResponse")(**server_metadata())
 
-    async def ModelMetadata(self, request: Any, _: Exchange) -> Any:  # noqa: N802
+    async def ModelMetadata(self, request: Any, _: RequestInfo) -> Any:  # noqa: N802
         return message("ModelMetadataResponse")(
             **model_metadata(find_model(self.service, request.name, request.version))
         )
 
-    async def ModelInfer(self, given: InferMessage, exchange: Exchange) -> Any:  # noqa: N802
+    async def ModelInfer(self, given: InferMessage, request_info: RequestInfo) -> Any:  # noqa: N802
         request, raw = given.request, bool(given.raw)
         model = find_model(self.service, request.model_name, request.model_version)
         inputs = self._inputs(model, given)
         del given  # and with it the message, of which only what the inputs still use is left
         requested = [_requested(output) for output in request.outputs]
-        exchange = with_timeout(exchange, _chosen(request.parameters, "timeout"))
-        outputs = await infer(self.service, model, inputs, requested, exchange)
+        request_info = with_timeout(request_info, _chosen(request.parameters, "timeout"))
+        outputs = await infer(self.service, model, inputs, requested, request_info)
         answer = message("ModelInferResponse")(model_name=model.name, model_version="1", id=request.id)
         for output in outputs:
             _add_output(answer, output, raw)
@@ -124,20 +124,20 @@ class InferenceService:
                 inputs.append(_from_contents(spec, shape, elements, contents))
         return inputs
 
-    async def RepositoryIndex(self, request: Any, _: Exchange) -> Any:  # noqa: N802
+    async def RepositoryIndex(self, request: Any, _: RequestInfo) -> Any:  # noqa: N802
         rows = self.service.repository.index()
         return message("RepositoryIndexResponse")(
             models=[row for row in rows if row["state"] == "READY" or not request.ready]
         )
 
-    async def RepositoryModelLoad(self, request: Any, _: Exchange) -> Any:  # noqa: N802
+    async def RepositoryModelLoad(self, request: Any, _: RequestInfo) -> Any:  # noqa: N802
         if request.parameters:
             raise bad_request(f"Loading takes no parameters here; leave out {', '.join(request.parameters)[:200]}.")
         name = request.model_name or request.repository_name
         await self.service.repository.load(name)
         return message("RepositoryModelLoadResponse")(model_name=name, is_loaded=True)
 
-    async def RepositoryModelUnload(self, request: Any, _: Exchange) -> Any:  # noqa: N802
+    async def RepositoryModelUnload(self, request: Any, _: RequestInfo) -> Any:  # noqa: N802
         name = request.model_name or request.repository_name
         await self.service.repository.unload(name)
         return message("RepositoryModelUnloadResponse")(model_name=name, is_unloaded=True)

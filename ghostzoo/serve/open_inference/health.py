@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from ..failures import not_found, overloaded
-from ..service import Exchange, Service
+from ..request_errors import not_found, overloaded
+from ..service import RequestInfo, Service
 from .messages import HEALTH_SERVICE, SERVICE, health_message
 
 _NAMES = ("", SERVICE, HEALTH_SERVICE)
@@ -25,14 +25,14 @@ class Health:
         self._service = service
         self._watchers = 0
 
-    async def Check(self, request: Any, _: Exchange) -> Any:  # noqa: N802
+    async def Check(self, request: Any, _: RequestInfo) -> Any:  # noqa: N802
         if request.service not in _NAMES:
             raise not_found(
                 f"There is no service {request.service[:80]!r} here; ask after {SERVICE}, or without a name after all."
             )
         return self._status(request.service)
 
-    async def List(self, _: Any, __: Exchange) -> Any:  # noqa: N802
+    async def List(self, _: Any, __: RequestInfo) -> Any:  # noqa: N802
         return health_message("HealthListResponse")(statuses={name: self._status(name) for name in _NAMES})
 
     async def Watch(self, request: Any) -> AsyncIterator[Any]:  # noqa: N802

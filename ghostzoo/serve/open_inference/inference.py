@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from ..._version import __version__
 from ...errors import ImageError
 from ...predictions import SCORE_DECIMALS, softmax, top_predictions
-from ..failures import bad_request, not_found, unprocessable
-from ..jobs import Source
-from ..repository import EngineLane, ServedModel
-from ..service import Exchange, Service
+from ..queueing import Source
+from ..repository import ModelInstance, ServedModel
+from ..request_errors import bad_request, not_found, unprocessable
+from ..service import RequestInfo, Service
 from .tensors import BYTES, FP32, IMAGES, PIXEL_VALUES, InputSpec, InputTensor, OutputTensor, RequestedOutput
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
@@ -36,7 +36,7 @@ def model_metadata(model: ServedModel) -> dict[str, Any]:
     return {
         "name": model.name,
         "versions": [VERSION],
-        "platform": f"ghostzoo_{model.lane(None).engine}",
+        "platform": f"ghostzoo_{model.instance(None).engine}",
         "inputs": [
             {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
             for spec in input_specs(model).values()
@@ -81,14 +81,14 @@ def find_spec(model: ServedModel, name: str) -> InputSpec:
     return specs[name]
 
 
-def with_timeout(exchange: Exchange, parameters: Mapping[str, Any]) -> Exchange:
+def with_timeout(request_info: RequestInfo, parameters: Mapping[str, Any]) -> RequestInfo:
     """Shorten the deadline to the request's parameter ``timeout``, in microseconds."""
     timeout = parameters.get("timeout", 0)
     if not isinstance(timeout, int) or isinstance(timeout, bool) or timeout < 0:
         raise bad_request("The parameter timeout must be a whole number of microseconds.")
     if not timeout:
-        return exchange
-    return replace(exchange, deadline=min(exchange.deadline, asyncio.get_running_loop().time() + timeout / 1e6))
+        return request_info
+    return replace(request_info, deadline=min(request_info.deadline, asyncio.get_running_loop().time() + timeout / 1e6))
 
 
 async def infer(
@@ -96,7 +96,7 @@ async def infer(
     model: ServedModel,
     inputs: Sequence[InputTensor],
     requested: Sequence[RequestedOutput],
-    exchange: Exchange,
+    request_info: RequestInfo,
 ) -> list[OutputTensor]:
     """Answer a request.
 
@@ -118,9 +118,9 @@ async def infer(
             raise bad_request("classification takes a number of classes, for logits or scores.")
     if len({output.name for output in requested}) < len(requested):
         raise bad_request("An output is asked for twice; name each once.")
-    lane = model.lane(None)
+    instance = model.instance(None)
     sources: list[Source] = list(inputs[0].values)
-    outcomes = await service.classify(lane, sources, exchange)
+    outcomes = await service.classify(instance, sources, request_info)
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, ImageError):
             raise unprocessable(f"Image {index}: {outcome.reason}.")
@@ -129,17 +129,19 @@ async def infer(
         raise unprocessable(f"{inputs[0].name} has values that are not finite, or too large for the network.")
     wanted = requested or [RequestedOutput(name) for name in OUTPUTS]
     if any(output.classification * len(logits) > _CLASSES_HERE for output in wanted):
-        return await service.aside(_outputs, lane, logits, wanted)
-    return _outputs(lane, logits, wanted)
+        return await service.aside(_outputs, instance, logits, wanted)
+    return _outputs(instance, logits, wanted)
 
 
-def _outputs(lane: EngineLane, logits: NDArray[np.float32], wanted: Sequence[RequestedOutput]) -> list[OutputTensor]:
-    return [_output(lane, logits, output) for output in wanted]
+def _outputs(
+    instance: ModelInstance, logits: NDArray[np.float32], wanted: Sequence[RequestedOutput]
+) -> list[OutputTensor]:
+    return [_output(instance, logits, output) for output in wanted]
 
 
-def _output(lane: EngineLane, logits: NDArray[np.float32], output: RequestedOutput) -> OutputTensor:
+def _output(instance: ModelInstance, logits: NDArray[np.float32], output: RequestedOutput) -> OutputTensor:
     scores = softmax(logits)
-    labels = lane.classifier.bundle.labels
+    labels = instance.classifier.bundle.labels
     if output.name == "labels":
         values = _texts(labels[index].label for index in logits.argmax(axis=1).tolist())
     elif output.classification:

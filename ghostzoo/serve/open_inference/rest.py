@@ -8,8 +8,8 @@ from fastapi.responses import Response
 from ..answers import json_response
 from ..body import aside, body_of
 from ..documentation import SMALL_GIF, failures
-from ..failures import bad_request, overloaded
 from ..parsing import read_json
+from ..request_errors import bad_request, overloaded
 from ..service import Service
 from .inference import find_model, infer, input_specs, model_metadata, server_metadata, with_timeout
 from .rest_messages import (
@@ -117,8 +117,8 @@ async def model_infer(request: Request, name: str, version: str | None = None) -
         if input_specs(model) != specs:
             raise overloaded(f"{model.name} was loaded anew, with inputs of another shape; send the request again.")
         requested = [requested_output(output) for output in content.outputs]
-        exchange = with_timeout(request.state.exchange, content.parameters)
-        outputs = await infer(service, model, inputs, requested, exchange)
+        request_info = with_timeout(request.state.request_info, content.parameters)
+        outputs = await infer(service, model, inputs, requested, request_info)
     all_binary = not content.outputs and content.parameters.get("binary_data_output") is True
     arguments = (model.name, content.id, outputs, all_binary)
     if sum(output.values.size for output in outputs) <= _VALUES_HERE:

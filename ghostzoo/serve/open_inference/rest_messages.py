@@ -13,10 +13,10 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field, StringConstraints
 
 from ..answers import PacedResponse, json_text, json_text_response
-from ..failures import bad_request
 from ..memory import Hold
 from ..parsing import FEW_VALUES, read_json
 from ..repository import ServedModel
+from ..request_errors import bad_request
 from ..schemas import decode_base64, decoding_bytes
 from ..service import Service
 from .inference import find_spec

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..failures import RequestError, bad_request, too_large
+from ..request_errors import RequestError, bad_request, too_large
 
 PIXEL_VALUES = "pixel_values"
 IMAGES = "images"

@@ -16,7 +16,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from ..failures import RequestError, bad_request, too_large
+from ..request_errors import RequestError, bad_request, too_large
 from .messages import message
 
 SMALL_BYTES = 64 * 2**10

@@ -45,7 +45,7 @@ class Answer:
 Outcome = Answer | Exception
 
 
-class Lane(Protocol):
+class Instance(Protocol):
     """One model on one engine, as the scheduler sees it; called from many threads."""
 
     model: str
@@ -66,9 +66,9 @@ class Lane(Protocol):
 class Observer(Protocol):
     """Is told what the workers do; called from many threads."""
 
-    def on_batch(self, lane: Lane, size: int, seconds: float) -> None: ...
+    def on_batch(self, instance: Instance, size: int, seconds: float) -> None: ...
 
-    def on_image(self, lane: Lane, outcome: Outcome) -> None: ...
+    def on_image(self, instance: Instance, outcome: Outcome) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -97,10 +97,10 @@ class Job:
 
 
 @dataclass(slots=True, eq=False)
-class LaneQueue:
-    """What waits for one lane, and what is done for it; guarded by the scheduler's lock."""
+class InstanceQueue:
+    """What waits for one instance, and what is done for it; guarded by the scheduler's lock."""
 
-    lane: Lane
+    instance: Instance
     max_batch: int
     max_delay: float
     encoded: deque[Job] = field(default_factory=deque)
@@ -129,7 +129,7 @@ class LaneQueue:
             idle: other workers that have nothing to do.
         """
         size = min(self.max_batch, len(self.ready))
-        if self.lane.side_by_side:
+        if self.instance.side_by_side:
             size = min(size, math.ceil((len(self.ready) + len(self.encoded)) / (1 + idle + self.decoding)))
         self.running += 1
         return [self.ready.popleft() for _ in range(size)]
