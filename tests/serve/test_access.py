@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import OptionError
-from ghostzoo.serve import app, documentation
+from ghostzoo.serve import app, documentation, web_page
 from ghostzoo.serve.open_inference.messages import SERVICE, message
 from ghostzoo.serve.options import ServeOptions
 from tests.fixtures.serving import ServerProcess, running_server
