@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import time
+from contextlib import suppress
 from pathlib import Path
+
+_ABANDONED_SECONDS = 3600
+"""A scratch file that nobody has written to for so long is a killed process's; writing one takes seconds."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write ``data`` to a temporary name beside ``path`` and rename it; an older file is replaced only then.
+
+    What a killed process left of an earlier try is removed, once it is an hour old.
 
     Raises:
         OSError: the file cannot be written; what was there before is still there.
@@ -21,3 +29,12 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
+    _remove_abandoned(path)
+
+
+def _remove_abandoned(path: Path) -> None:
+    name = re.compile(rf"\.{re.escape(path.name)}-[0-9a-f]{{12}}\.tmp")
+    with suppress(OSError):  # a folder that cannot be listed, or a file that another process removes
+        for other in path.parent.iterdir():
+            if name.fullmatch(other.name) and time.time() - other.lstat().st_mtime > _ABANDONED_SECONDS:
+                other.unlink()

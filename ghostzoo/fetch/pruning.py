@@ -74,6 +74,7 @@ def useless(store: Store) -> Iterator[Removal]:
     for folder in store.folders():
         with ExitStack() as stack:
             if all(stack.enter_context(store.idle(lock)) for lock in sorted(folder.glob(".*.lock"))):
+                store.restore_all(folder)
                 for path in sorted(folder.glob(".*")):
                     if path.suffix != ".lock":
                         yield Removal(path, "unfinished")

@@ -17,7 +17,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,8 @@ _HUB = "hub"
 _OFFICIAL = "official"
 _BRANCHES_FILE = "branches.json"
 _SUPERSEDED = "superseded"
+_OLD = "replaced"
+"""In a scratch folder: what was there until the new bundle took its place."""
 _PATIENCE = 2.0
 """Seconds that another process is waited for without a word."""
 
@@ -79,7 +81,7 @@ class Store:
 
     def open(self, path: Path, *, manifest_sha256: str | None = None) -> Bundle | None:
         """Open the bundle at ``path``, or return ``None`` if there is none or a damaged one, which is said."""
-        if not path.is_dir():
+        if not path.is_dir() and not self._put_back(path):
             return None
         try:
             return Bundle.open(path, origin="cache", manifest_sha256=manifest_sha256)
@@ -150,6 +152,7 @@ class Store:
         except (OSError, NotImplementedError) as error:
             raise self.unwritable(error) from error
         try:
+            self._restore(path)
             for left in path.parent.glob(f".{path.name}-*.tmp"):
                 shutil.rmtree(left, ignore_errors=True)
             yield path
@@ -180,10 +183,31 @@ class Store:
         """
         try:
             if path.exists():
-                path.rename(folder.with_name(f"{folder.name}-old"))
+                path.rename(folder.with_name(_OLD))
             folder.rename(path)
         except OSError as error:
             raise self.unwritable(error) from error
+
+    def _put_back(self, path: Path) -> bool:
+        """Put back a bundle that a writer was killed while it replaced; return whether there is one now."""
+        lock_file = path.with_name(f".{path.name}.lock")
+        if not any(path.parent.glob(f".{path.name}-*.tmp/{_OLD}")):
+            return False
+        with self.idle(lock_file) as idle:  # a living writer is about to put the new one there
+            if idle:
+                self._restore(path)
+        return path.is_dir()
+
+    def restore_all(self, folder: Path) -> None:
+        """Put back in ``folder`` what killed writers were replacing; no living one may be there."""
+        for old in folder.glob(f".*-*.tmp/{_OLD}"):
+            self._restore(folder / old.parent.name[1:].rpartition("-")[0])
+
+    def _restore(self, path: Path) -> None:
+        for old in path.parent.glob(f".{path.name}-*.tmp/{_OLD}"):
+            if not path.exists():
+                with suppress(OSError):  # it is fetched again
+                    old.rename(path)
 
     def unwritable(self, error: Exception) -> StoreError:
         """Return the error that says that nothing can be kept here, and what to do."""

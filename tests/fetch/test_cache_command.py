@@ -113,3 +113,23 @@ def test_pull_needs_names_or_all_and_goes_on_after_a_failure(run: Run, store: St
     assert everything.returncode == 1
     assert "embedded" in everything.stdout
     assert everything.stderr.count("Error: ") == 3
+
+
+@pytest.mark.parametrize("who", ["a reader", "a writer", "prune"])
+def test_a_writer_killed_between_its_renames_loses_no_model(run: Run, store: Store, who: str) -> None:
+    path = store.official_path("GhostNet_x1_0")
+    scratch = path.with_name(f".{path.name}-abc_123.tmp")
+    scratch.mkdir()
+    path.rename(scratch / "replaced")  # as ``install`` does; the new one never came
+    with store.exclusive(path.with_name("other")):  # another model's writer is no hindrance
+        pass
+    if who == "a reader":
+        with FileLock(path.with_name(f".{path.name}.lock")):  # a living writer
+            assert store.open(path) is None
+        assert store.open(path) is not None
+    elif who == "a writer":
+        with store.exclusive(path):
+            assert path.is_dir()
+    else:
+        assert run("cache", "prune").returncode == 0
+    assert run("cache", "verify", "GhostNet_x1_0").returncode == 0
