@@ -1,8 +1,8 @@
 # A server of the models: docker build -t ghostzoo . && docker run --rm -p 127.0.0.1:8000:8000 --read-only ghostzoo
 # Other models are mounted: docker run -v ./flowers:/models/flowers:ro ghostzoo --model /models/flowers
 
-# To try it out, whatever the tag means today; 'make image' names it by its digest, and so must every release.
-ARG BASE_IMAGE=python:3.13-slim
+# By its digest, which names the image of every architecture; 'make base-image' writes today's.
+ARG BASE_IMAGE=python:3.13-slim@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b
 
 FROM ${BASE_IMAGE} AS build
 WORKDIR /source

@@ -30,9 +30,9 @@ RELEASE := .venv-release/installed
 
 DOCKER ?= docker
 BASE ?= python:3.13-slim
-# Such as python:3.13-slim@sha256:...; 'make base-image' writes it.
-BASE_IMAGE ?= $(shell cat base-image.txt 2>/dev/null)
-VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' ghostzoo/__init__.py)
+# Such as python:3.13-slim@sha256:...; 'make base-image' writes it to the Dockerfile.
+BASE_IMAGE ?= $(shell sed -n 's/^ARG BASE_IMAGE=//p' Dockerfile)
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' ghostzoo/_version.py)
 
 IMAGE ?= examples/chelsea.png
 MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
@@ -120,12 +120,13 @@ sbom: $(RELEASE)
 		> dist/ghostzoo-$(VERSION).cdx.json
 
 base-image:
-	digest=$$($(DOCKER) buildx imagetools inspect --format '{{.Manifest.Digest}}' "$(BASE)") && echo "$(BASE)@$$digest" > base-image.txt
-	cat base-image.txt
+	digest=$$($(DOCKER) buildx imagetools inspect --format '{{.Manifest.Digest}}' "$(BASE)") && \
+		sed -i "s|^ARG BASE_IMAGE=.*|ARG BASE_IMAGE=$(BASE)@$$digest|" Dockerfile
+	grep '^ARG BASE_IMAGE=' Dockerfile
 
 image:
 	@echo "$(BASE_IMAGE)" | grep -Eq '@sha256:[0-9a-f]{64}$$' || { \
-		echo "The base of a released container is named by its digest, and BASE_IMAGE is '$(BASE_IMAGE)'; run 'make base-image' and commit base-image.txt." >&2; exit 1; }
+		echo "The base of a released container is named by its digest, and BASE_IMAGE is '$(BASE_IMAGE)'; run 'make base-image' and commit the Dockerfile." >&2; exit 1; }
 	$(DOCKER) build --build-arg "BASE_IMAGE=$(BASE_IMAGE)" --tag "ghostzoo:$(VERSION)" .
 
 clean:

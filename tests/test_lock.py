@@ -90,6 +90,7 @@ def test_the_container_installs_only_what_is_locked() -> None:
     for command in installs:
         assert "--require-hashes" in command or {"--no-deps", "--no-index"} <= set(command.split()), command
     assert re.findall(r"^FROM (\S+)", text, re.MULTILINE) == ["${BASE_IMAGE}"] * 2
+    assert re.search(r"^ARG BASE_IMAGE=\S+@sha256:[0-9a-f]{64}$", text, re.MULTILINE)
 
 
 def make_image(base: str) -> subprocess.CompletedProcess[str]:
