@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _LOCK, _NEW, _OLD = "lock", "new", "old"
 _SCRATCH = re.compile(r"\.(.+)-[0-9a-f]{12}\.tmp", re.DOTALL)
 _ATTEMPTS = 10
+_YOUNG_SECONDS = 10.0
+"""A scratch folder that is younger may be one whose writer is about to lock it."""
 
 _log = logging.getLogger("ghostzoo")
 
@@ -67,11 +70,11 @@ def recover(parent: Path, name: str | None = None) -> None:
     from filelock import FileLock  # opening a model that is there should not wait for it
 
     for folder, out in found:
-        if not _is_own(folder):
+        if not _is_own(folder) or _is_young(folder):
             continue
         try:
             if not (folder / _LOCK).is_file():
-                folder.rmdir()  # its writer has not come to lock it; if it lives, it takes another
+                folder.rmdir()  # its writer has not come to lock it
                 continue
             lock = FileLock(folder / _LOCK)
             lock.acquire(timeout=0)
@@ -120,6 +123,14 @@ def _settle(scratch: Path, out: Path, lock: BaseFileLock) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     lock.release()
     shutil.rmtree(scratch, ignore_errors=True)  # Windows removes no file that is open
+
+
+def _is_young(folder: Path) -> bool:
+    """Whether a writer may have made the folder just now; one that has moved something aside has its lock for long."""
+    try:
+        return not os.path.lexists(folder / _OLD) and time.time() - folder.lstat().st_mtime < _YOUNG_SECONDS
+    except OSError:
+        return True
 
 
 def _is_own(folder: Path) -> bool:

@@ -19,7 +19,7 @@ READ = """
 import resource, sys
 from pathlib import Path
 from ghostzoo.errors import ImageError
-from ghostzoo.images.reading import ImageLimits, read_image
+from ghostzoo.images.decode import ImageLimits, read_image
 data = Path(sys.argv[1]).read_bytes()
 read_image(b"P5 1 1 255\\n0")
 def used():

@@ -203,7 +203,7 @@ HEADS = ["/long-headers", "/many-heads", "/endless-size", "/endless-trailer"]
 def test_no_bomb_takes_more_than_the_limit(address: str, path: str) -> None:
     code = """
 import sys
-from ghostzoo.download import DownloadError, download_bytes
+from ghostzoo._utils.http import DownloadError, download_bytes
 try:
     print(len(download_bytes(sys.argv[1], max_bytes=100_000_000, timeout=60, max_redirects=1)))
 except DownloadError as error:
