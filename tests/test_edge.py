@@ -155,7 +155,7 @@ def test_a_converter_sees_neither_home_nor_programs(tmp_path: Path) -> None:
 @needs("MNN")
 def test_the_packages_own_model_is_copied_and_not_changed(tmp_path: Path) -> None:
     name = ghostzoo.catalog.DEFAULT_MODEL
-    folder = ghostzoo.fetch.fetch(name).path
+    folder = ghostzoo.fetch.resolver.fetch(name).path
     before = files_in(folder)
     result = command(name, "--to", "mnn")
     assert result.returncode == 1

@@ -63,4 +63,4 @@ def test_every_csv_file_of_the_package_is_written_with_it() -> None:
         for path in (root / folder).rglob("*.py")
         if any(name in path.read_text(encoding="utf-8") for name in ("csv.writer(", "csv.DictWriter("))
     }
-    assert writing == {"ghostzoo/spreadsheet.py", "exporters/training/reporting.py"}
+    assert writing == {"ghostzoo/_utils/spreadsheet.py", "exporters/training/reporting.py"}
