@@ -14,7 +14,7 @@ import pytest
 
 import exporters.edge as edge
 import ghostzoo.catalog
-import ghostzoo.fetch
+import ghostzoo.fetch.resolver
 from exporters.isolated import last_words, run_isolated
 from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle, write_bundle
 from ghostzoo.bundle.golden import Golden
