@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from exporters.training.notes import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE, training_notes
+from exporters.training.reporting import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE, training_section
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import DEFAULT_MODEL, CatalogModel, get_model
 from ghostzoo.cli.console import Command
@@ -71,7 +71,7 @@ def embed_run(run: Path, models: Path, examples: Path, record: CatalogModel, *, 
         raise InputError(f"{run} was trained for {size} pixels; the catalog says {ours} of {record.name}.")
     kept = examples / f"{record.name}.pdparams"
     shutil.copyfile(run / WEIGHTS_FILE, kept)
-    notes = f"{_result_notes(record)}\n\n{training_notes(*told)}"
+    notes = f"{_result_notes(record)}\n\n{training_section(*told)}"
     return write_model_bundle(
         read_weights(kept),
         models / record.name,

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from exporters.torch_network import GhostNet, SqueezeExcite
-from exporters.training.gates import reset_dead_gates
-from exporters.training.optimiser import make_optimizer
+from exporters.torch_network import GhostNet, SqueezeExcite, reset_dead_gates
+from exporters.training.trainer import make_optimizer
 from ghostzoo.network.architecture import Architecture
 from tests.training.runs import make_trainer, recipe, train
 
@@ -71,7 +70,7 @@ def test_a_run_can_start_with_gates_that_were_dead(pictures: Path, finished: Pat
     options = ("--data", pictures, "--out", tmp_path / "run", "--epochs=1", "--reset-gates", "--ema=0.9")
     assert "give these with --init" in train(*options).error()
     run = train(*options, "--init", finished / "weights.pdparams").check()
-    assert "dead gates that were drawn anew: " in run.stderr
+    assert "re-initialised dead gates: " in run.stderr
     again = train(*options, "--init", finished / "weights.pdparams", "--resume").check()
     assert "dead gates" not in again.stderr
 
@@ -92,4 +91,4 @@ def test_every_parameter_is_in_one_group_and_only_batch_norm_is_spared_decay(net
     assert sorted(name for group in groups for name in group) == sorted(names.values())
     for group, members in zip(optimizer.param_groups, groups, strict=True):
         assert all((group["weight_decay"] == 0) == ("_batch_norm" in name) for name in members)
-        assert all((group["rate"] == 0.1) == (".se_block." in name) for name in members)
+        assert all((group["rate_share"] == 0.1) == (".se_block." in name) for name in members)

@@ -7,11 +7,18 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
+from torch import Tensor
 
-from exporters.training.losses import divergence, label_loss, soft_targets
+from exporters.training.augmentation import one_hot, smooth
+from exporters.training.distillation import jensen_shannon_divergence as divergence
 
 RNG = np.random.default_rng(0)
 STUDENT, TEACHER = (torch.from_numpy(RNG.normal(0, 3, (6, 9)).astype(np.float32)) for _ in range(2))
+
+
+def label_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """As the trainer computes it."""
+    return F.cross_entropy(logits, smooth(targets, smoothing))
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -54,14 +61,14 @@ def test_the_gradient_is_the_slope() -> None:
 def test_the_label_loss_is_the_cross_entropy(smoothing: float) -> None:
     labels = torch.tensor([0, 8, 3, 3, 5, 1])
     expected = F.cross_entropy(STUDENT, labels, label_smoothing=smoothing)
-    torch.testing.assert_close(label_loss(STUDENT, soft_targets(labels, 9), smoothing), expected)
+    torch.testing.assert_close(label_loss(STUDENT, one_hot(labels, 9), smoothing), expected)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_images_without_a_label_add_nothing(smoothing: float) -> None:
     labels = torch.tensor([0, -1, 3, -1, -1, 1])
     logits = STUDENT.clone().requires_grad_()
-    loss = label_loss(logits, soft_targets(labels, 9), smoothing)
+    loss = label_loss(logits, one_hot(labels, 9), smoothing)
     known = labels >= 0
     expected = F.cross_entropy(STUDENT[known], labels[known], label_smoothing=smoothing, reduction="sum") / 6
     torch.testing.assert_close(loss.detach(), expected)
@@ -73,7 +80,7 @@ def test_images_without_a_label_add_nothing(smoothing: float) -> None:
 
 def test_a_batch_without_labels_has_no_label_loss() -> None:
     logits = STUDENT.clone().requires_grad_()
-    loss = label_loss(logits, soft_targets(torch.full((6,), -1), 9), 0.1)
+    loss = label_loss(logits, one_hot(torch.full((6,), -1), 9), 0.1)
     loss.backward()
     assert float(loss.detach()) == 0
     assert logits.grad is not None

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from exporters.torch_network import GhostNet, load_official, official_arrays
-from exporters.training.finish import write_weights
+from exporters.torch_network import GhostNet, load_official, official_arrays, save_official
 from ghostzoo.errors import WeightsError
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.network.reference import reference_forward
@@ -49,7 +48,7 @@ def test_any_width_and_class_count_agrees_with_the_reference_in_logits_and_embed
 
 def test_written_weights_are_read_as_official_ones(tmp_path: Path) -> None:
     network = GhostNet(SMALL)
-    write_weights(network, tmp_path / "own.pdparams")
+    save_official(network, tmp_path / "own.pdparams")
     weights = read_weights(tmp_path / "own.pdparams", width=0.35, num_classes=7)
     assert {key: array.shape for key, array in weights.arrays.items()} == SMALL.state_shapes()
     other = GhostNet(SMALL)

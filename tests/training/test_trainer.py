@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from exporters.torch_network import official_arrays
-from exporters.training.ema import MovingAverage
-from exporters.training.loop import Trainer
-from exporters.training.optimiser import make_optimizer
+from exporters.training.trainer import Trainer, make_average, make_optimizer
 from tests.training.runs import make_trainer, recipe
 
 
@@ -85,21 +83,21 @@ def test_mixed_precision_keeps_float32_weights_and_comes_near_them(
 
 def test_the_moving_average_is_one() -> None:
     network = torch.nn.BatchNorm1d(2)
-    average = MovingAverage(network, 0.9)  # type: ignore[arg-type]
+    average = make_average(network, 0.9)  # type: ignore[arg-type]
     expected = network.weight.detach().clone()
     for step in range(1, 40):
         with torch.no_grad():
             network.weight.add_(torch.tensor([1.0, -2.0]))
             network.running_mean.add_(1)
             network.num_batches_tracked.add_(1)
-        average.update(network, step)  # type: ignore[arg-type]
+        average.update_parameters(network)
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * network.weight.detach()
-    torch.testing.assert_close(average.network.weight, expected)
-    assert 0 < float(average.network.running_mean[0]) < 39
-    assert int(average.network.num_batches_tracked) == 39
-    assert not average.network.training
-    assert not average.network.weight.requires_grad
+    torch.testing.assert_close(average.module.weight, expected)
+    assert 0 < float(average.module.running_mean[0]) < 39
+    assert int(average.module.num_batches_tracked) == 39
+    assert not average.module.training
+    assert not average.module.weight.requires_grad
 
 
 def test_decay_spares_batch_norm_alone(pictures: Path, tmp_path: Path) -> None:
@@ -122,7 +120,7 @@ def test_a_frozen_backbone_has_no_optimiser_state(pictures: Path, tmp_path: Path
 def test_measuring_leaves_the_network_as_it_was(pictures: Path, tmp_path: Path) -> None:
     trainer = make_trainer(recipe(freeze_backbone=True), pictures, tmp_path, validation_split=0.2)
     before = {key: value.clone() for key, value in trainer.network.state_dict().items()}
-    validation = trainer._validation
+    validation = trainer._data.validation
     assert validation is not None
     first = trainer.evaluate(validation)
     assert trainer.evaluate(validation) == first

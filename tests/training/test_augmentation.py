@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from exporters.training.augment import OPERATIONS, Image, flip, rand_augment, random_resized_crop
+from exporters.training.augmentation import OPERATIONS, Image, flip, rand_augment, random_resized_crop
 
 OPERATION = {operation.__name__.strip("_"): operation for operation in OPERATIONS}
 SLOPE = np.add.outer(np.arange(40) * 3, np.arange(36) * 2)
