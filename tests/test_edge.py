@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import exporters.edge as edge
+import exporters.edge_formats as edge
 import ghostzoo.catalog
 import ghostzoo.fetch
-from exporters.isolated import last_words, run_isolated
+from exporters.converter_process import last_lines, run_converter
 from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle, write_bundle
 from ghostzoo.bundle.golden import Golden
 from ghostzoo.errors import BundleError, EngineError, EngineUnavailableError, ParityError
@@ -127,7 +127,7 @@ def test_a_graph_that_is_none_is_refused_before_a_converter_sees_it(
     with pytest.raises(BundleError, match=r"onnx/model\.onnx .*; do not use this bundle"):
         edge.export_edge(tmp_path / "broken", form)
     monkeypatch.setattr(Bundle, "model", lambda _: b"no graph")  # and where one fails all the same
-    with pytest.raises(EngineError, match=r"Its last words: ."):
+    with pytest.raises(EngineError, match=r"Its last output: ."):
         edge.export_edge(tmp_path / "broken", form)
 
 
@@ -142,14 +142,14 @@ def test_without_pnnx_the_command_that_installs_it_is_told(folder: Path, monkeyp
 
 def test_a_converter_sees_neither_home_nor_programs(tmp_path: Path) -> None:
     code = "import os, shutil; print(os.getcwd(), os.environ['HOME'], shutil.which('pip'), shutil.which('sh'))"
-    assert run_isolated("python", [sys.executable, "-c", code], tmp_path).split() == [
+    assert run_converter("python", [sys.executable, "-c", code], tmp_path).split() == [
         os.path.realpath(tmp_path),
         str(tmp_path),
         "None",
         "None",
     ]
-    assert last_words("") == "none"
-    assert last_words("a\nb\n\nc\nd\n") == "c / d"
+    assert last_lines("") == "none"
+    assert last_lines("a\nb\n\nc\nd\n") == "c / d"
 
 
 @needs("MNN")
