@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import exporters.edge_formats as edge
+import ghostzoo
 import ghostzoo.catalog
-import ghostzoo.fetch
+from exporters import edge_formats
 from exporters.converter_process import last_lines, run_converter
 from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle, write_bundle
 from ghostzoo.bundle.golden import Golden
 from ghostzoo.errors import BundleError, EngineError, EngineUnavailableError, ParityError
+from ghostzoo.fetch.resolver import fetch
 from ghostzoo.parity import ENGINE_TOLERANCE, compare_logits
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +83,7 @@ def test_both_formats_join_the_bundle_and_run(folder: Path) -> None:
 
 @needs("MNN")
 def test_stdout_is_for_data_alone(folder: Path, tmp_path: Path) -> None:
-    edge.export_edge(folder, "mnn")
+    edge_formats.export_edge(folder, "mnn")
     image = tmp_path / "a.png"
     import cv2
 
@@ -96,7 +97,7 @@ def test_stdout_is_for_data_alone(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_copy_leaves_the_bundle_as_it_is(form: str, folder: Path, tmp_path: Path) -> None:
     before = files_in(folder)
-    result = edge.export_edge(folder, form, out=tmp_path / "copy")
+    result = edge_formats.export_edge(folder, form, out=tmp_path / "copy")
     assert files_in(folder) == before
     assert set(result.bundle.manifest.files) == {*Bundle.open(folder).manifest.files, *CONVERTED_FILES[form]}
 
@@ -114,7 +115,7 @@ def test_nothing_is_written_when_the_engine_disagrees(
     write_bundle(other, name="other", contents=contents, weights={}, created_by={}, validation={})
     before = files_in(other)
     with pytest.raises(ParityError, match=rf"converted to {form} differs .* logits .*Nothing was written"):
-        edge.export_edge(other, form)
+        edge_formats.export_edge(other, form)
     assert files_in(other) == before
 
 
@@ -125,10 +126,10 @@ def test_a_graph_that_is_none_is_refused_before_a_converter_sees_it(
     contents = {name: tiny_bundle.read(name) for name in tiny_bundle.manifest.files} | {"onnx/model.onnx": b"no graph"}
     write_bundle(tmp_path / "broken", name="broken", contents=contents, weights={}, created_by={}, validation={})
     with pytest.raises(BundleError, match=r"onnx/model\.onnx .*; do not use this bundle"):
-        edge.export_edge(tmp_path / "broken", form)
+        edge_formats.export_edge(tmp_path / "broken", form)
     monkeypatch.setattr(Bundle, "model", lambda _: b"no graph")  # and where one fails all the same
     with pytest.raises(EngineError, match=r"Its last output: ."):
-        edge.export_edge(tmp_path / "broken", form)
+        edge_formats.export_edge(tmp_path / "broken", form)
 
 
 def test_without_pnnx_the_command_that_installs_it_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +138,7 @@ def test_without_pnnx_the_command_that_installs_it_is_told(folder: Path, monkeyp
     pytest.importorskip("ncnn", reason="ncnn is an extra, which is not installed here")
     monkeypatch.setattr(exporters.to_ncnn, "find_spec", lambda _: None)
     with pytest.raises(EngineUnavailableError, match="pip install --no-deps pnnx"):
-        edge.export_edge(folder, "ncnn")
+        edge_formats.export_edge(folder, "ncnn")
 
 
 def test_a_converter_sees_neither_home_nor_programs(tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_a_converter_sees_neither_home_nor_programs(tmp_path: Path) -> None:
 @needs("MNN")
 def test_the_packages_own_model_is_copied_and_not_changed(tmp_path: Path) -> None:
     name = ghostzoo.catalog.DEFAULT_MODEL
-    folder = ghostzoo.fetch.fetch(name).path
+    folder = fetch(name).path
     before = files_in(folder)
     result = command(name, "--to", "mnn")
     assert result.returncode == 1

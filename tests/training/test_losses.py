@@ -78,6 +78,15 @@ def test_images_without_a_label_add_nothing(smoothing: float) -> None:
     assert bool((logits.grad[known] != 0).all())
 
 
+def test_mixed_targets_are_smoothed_by_their_labelled_share() -> None:
+    mixed = one_hot(torch.tensor([0, -1, 3, -1, 5, 1]), 9).lerp(one_hot(torch.tensor([2, 4, -1, -1, 8, 0]), 9), 0.25)
+    labelled = mixed.double().sum(dim=1, keepdim=True)
+    smoothed = mixed.double() * 0.9 + labelled * 0.1 / 9
+    assert labelled.flatten().tolist() == [1, 0.25, 0.75, 0, 1, 1]
+    expected = -(smoothed * F.log_softmax(STUDENT.double(), dim=1)).sum() / 6
+    assert float(label_loss(STUDENT, mixed, 0.1)) == pytest.approx(float(expected), rel=1e-6)
+
+
 def test_a_batch_without_labels_has_no_label_loss() -> None:
     logits = STUDENT.clone().requires_grad_()
     loss = label_loss(logits, one_hot(torch.full((6,), -1), 9), 0.1)

@@ -24,8 +24,9 @@ from tests.training.runs import ROOT, train
 def test_the_weights_are_the_moving_average_in_the_official_format(finished: Path) -> None:
     weights = read_weights(finished / "weights.pdparams", width=0.1, num_classes=3)
     average = load_checkpoint(finished)["average"]
-    assert np.array_equal(weights.arrays["fc_1.weight"], average["fc_1.weight"].numpy().T)
-    assert np.array_equal(weights.arrays["conv1._batch_norm._mean"], average["conv1._batch_norm.running_mean"].numpy())
+    assert np.array_equal(weights.arrays["fc_1.weight"], average["module.fc_1.weight"].numpy().T)
+    mean = average["module.conv1._batch_norm.running_mean"].numpy()
+    assert np.array_equal(weights.arrays["conv1._batch_norm._mean"], mean)
 
 
 def test_the_bundle_is_loaded_and_is_the_trained_network(finished: Path, pictures: Path) -> None:
