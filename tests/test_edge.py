@@ -120,7 +120,7 @@ def test_nothing_is_written_when_the_engine_disagrees(
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_graph_that_is_none_is_refused_before_a_converter_sees_it(
+def test_invalid_graph_is_refused_before_conversion(
     form: str, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contents = {name: tiny_bundle.read(name) for name in tiny_bundle.manifest.files} | {"onnx/model.onnx": b"no graph"}

@@ -107,7 +107,7 @@ class _TrainCommand(Command):
 @click.option("--epochs", type=int, default=360, help="Total, over all image sizes.")
 @click.option("--batch-size", type=int, default=512, help="Images per step, over all processes.")
 @click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), default="sgd")
-@click.option("--learning-rate", type=float, help="At the peak.  [default: 0.8 per 512 images of a step]")
+@click.option("--learning-rate", type=float, help="At the peak.  [default: 0.8 x batch size / 512]")
 @click.option("--warmup-epochs", type=float, help="[default: 5, at most a tenth of the epochs]")
 @click.option("--momentum", type=float, default=0.9)
 @click.option("--nesterov", is_flag=True)

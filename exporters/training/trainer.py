@@ -58,9 +58,9 @@ def make_optimizer(network: GhostNet, recipe: Recipe) -> torch.optim.Optimizer:
 def make_average(network: GhostNet, decay: float) -> AveragedModel:
     """Make an exponential moving average of weights and batch-norm statistics, with a smaller decay at first."""
 
-    def update(averages: list[Tensor], values: list[Tensor], _: Tensor) -> None:
-        updates = int(average.n_averaged)  # on the CPU; the argument is a copy on the device, which we would wait for
-        weight = 1 - min(decay, (1 + updates) / (10 + updates))
+    def update(averages: list[Tensor], values: list[Tensor], updates: Tensor) -> None:
+        count = int(updates)
+        weight = 1 - min(decay, (1 + count) / (10 + count))
         for mean, value in zip(averages, values, strict=True):
             if mean.is_floating_point():
                 mean.lerp_(value, weight)

@@ -40,7 +40,7 @@ def write_list(path: Path, pictures: Path) -> Path:
     return path
 
 
-def test_a_folder_a_tar_and_a_list_of_the_same_images_give_the_same_weights(
+def test_folder_tar_and_list_file_give_the_same_weights(
     copy: Path, pictures_tar: Path, finished: Path, tmp_path: Path
 ) -> None:
     expected = (finished / "weights.pdparams").read_bytes()
@@ -59,9 +59,7 @@ def opened(path: Path, out: Path, **sources: Any) -> TrainingData:
     return open_data(chosen, out, seed=0, cache_bytes=0, workers=1, process=Process(), quiet=True)
 
 
-def test_names_that_sort_differently_in_a_folder_and_a_tar_are_in_the_same_order(
-    pictures: Path, tmp_path: Path
-) -> None:
+def test_folder_and_tar_have_the_same_order(pictures: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     for name in ("a", "a-b", "a.c"):
         (root / name).mkdir(parents=True)
@@ -81,7 +79,7 @@ def spoil(copy: Path) -> list[str]:
     return ["disc/03.png", "plain/07.jpg", "stripes/09.png"]
 
 
-def test_unreadable_images_are_an_error_that_counts_and_names_them(copy: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_counted_and_named(copy: Path, tmp_path: Path) -> None:
     names = spoil(copy)
     message = train("--data", copy, "--out", tmp_path / "run", "--epochs=1").error()
     assert "3 image(s) cannot be read: " in message
@@ -91,7 +89,7 @@ def test_unreadable_images_are_an_error_that_counts_and_names_them(copy: Path, t
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
-def test_unreadable_images_are_left_out_on_demand_and_never_replaced(copy: Path, tmp_path: Path) -> None:
+def test_unreadable_images_can_be_skipped(copy: Path, tmp_path: Path) -> None:
     spoil(copy)
     options = ("--epochs=1", "--val-split=0.2", "--skip-unreadable")
     run = train("--data", copy, "--out", tmp_path / "run", *options).check()
@@ -104,14 +102,14 @@ def test_unreadable_images_are_left_out_on_demand_and_never_replaced(copy: Path,
     assert sum(len(labels) for _, labels in loader.batches(0)) == 118
 
 
-def test_the_list_of_unreadable_images_goes_when_they_are_mended(copy: Path, pictures: Path, tmp_path: Path) -> None:
+def test_list_of_unreadable_images_goes_once_they_are_fixed(copy: Path, pictures: Path, tmp_path: Path) -> None:
     spoil(copy)
     train("--data", copy, "--out", tmp_path / "run", "--epochs=1").error()
     train("--data", pictures, "--out", tmp_path / "run", "--epochs=1").check()
     assert not (tmp_path / "run" / "unreadable.txt").exists()
 
 
-def test_unreadable_images_in_a_tar_and_for_validation_count_too(copy: Path, pictures: Path, tmp_path: Path) -> None:
+def test_unreadable_validation_images_in_a_tar_count_too(copy: Path, pictures: Path, tmp_path: Path) -> None:
     spoil(copy)
     with tarfile.open(tmp_path / "val.tar", "w") as archive:
         archive.add(copy, "val")
@@ -135,7 +133,7 @@ def test_unreadable_images_in_a_tar_and_for_validation_count_too(copy: Path, pic
     ],
     ids=["empty class", "one class", "no images", "no folder", "stray", "fewer than a batch"],
 )
-def test_data_that_cannot_be_learnt_from_are_one_clear_error(
+def test_unusable_training_data_is_one_clear_error(
     copy: Path, tmp_path: Path, spoil_data: object, expected: str
 ) -> None:
     spoil_data(copy)  # type: ignore[operator]
@@ -185,9 +183,7 @@ def test_unlabelled_images_need_a_teacher(pictures: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("share", "taken"), [(0.01, 1), (0.25, 10), (0.9, 36)])
-def test_a_split_takes_its_share_of_each_class_and_every_image_is_on_one_side(
-    pictures: Path, share: float, taken: int
-) -> None:
+def test_split_holds_out_its_share_of_each_class(pictures: Path, share: float, taken: int) -> None:
     dataset = open_dataset(pictures)
     left, right = split_validation(dataset, share, seed=1)
     assert [sum(sample.label == label for sample in right.samples) for label in range(3)] == [taken] * 3
@@ -203,7 +199,7 @@ def test_a_class_of_one_image_cannot_be_split(pictures: Path) -> None:
         split_validation(ImageDataset(samples, dataset.classes), 0.2, 0)
 
 
-def test_batches_depend_on_seed_and_place_alone(pictures: Path) -> None:
+def test_batches_depend_on_seed_and_position_alone(pictures: Path) -> None:
     dataset, small = open_dataset(pictures), recipe(rand_augment=(2, 9.0))
 
     def batches(start: int, *, workers: int, cache: int, rank: int = 0, world: int = 1) -> list[bytes]:
@@ -227,7 +223,7 @@ def test_several_processes_share_each_step(pictures: Path) -> None:
         assert (second[1] == both[1][1::2]).all()
 
 
-def test_an_epoch_has_no_image_twice_and_another_order_than_the_last(pictures: Path) -> None:
+def test_each_epoch_shuffles_and_repeats_no_image(pictures: Path) -> None:
     dataset = open_dataset(pictures)
     plain = recipe(crop_scale=1, flip=False)
     loader = TrainingLoader(dataset, ImageCache(0), plain, workers=1, rank=0, world_size=1)
@@ -246,7 +242,7 @@ def test_batches_that_processes_cannot_share_are_refused(pictures: Path, batch: 
         )
 
 
-def test_every_image_is_measured_once_whatever_the_number_of_processes(pictures: Path) -> None:
+def test_every_image_is_evaluated_once_across_processes(pictures: Path) -> None:
     dataset, small = open_dataset(pictures), recipe()
     for world in (1, 7):
         batches = [

@@ -88,7 +88,7 @@ def test_a_bundle_with_the_classes_in_another_order_is_refused(finished: Path) -
         load(finished / "bundle", ("disc", "stripes", "plain"))
 
 
-def test_what_is_no_teacher_is_one_clear_error(finished: Path, tmp_path: Path) -> None:
+def test_unreadable_teacher_is_one_clear_error(finished: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path, finished / "metrics.csv"):
         with pytest.raises(GhostZooError, match=str(path)):
             load(path)

@@ -43,7 +43,7 @@ def kill(gate: SqueezeExcite) -> None:
 
 
 @torch.no_grad()
-def test_dead_gates_live_again_and_the_network_computes_what_it_did(network: GhostNet, images: Tensor) -> None:
+def test_resetting_dead_gates_keeps_the_output(network: GhostNet, images: Tensor) -> None:
     first, second, *_ = gates(network)
     for name in (first, second):
         kill(gates(network)[name])
@@ -55,7 +55,7 @@ def test_dead_gates_live_again_and_the_network_computes_what_it_did(network: Gho
         assert torch.equal(gate.squeeze.weight, untouched[name]) == (name not in (first, second))
 
 
-def test_what_the_gates_need_to_learn_reaches_them_again(network: GhostNet, images: Tensor) -> None:
+def test_reset_gates_receive_gradients_again(network: GhostNet, images: Tensor) -> None:
     gate = next(iter(gates(network).values()))
     kill(gate)
     network(images).square().sum().backward()
@@ -84,7 +84,7 @@ def test_gates_learn_at_their_own_rate(pictures: Path, tmp_path: Path) -> None:
     assert kept == {name for name in before if ".se_block." in name}
 
 
-def test_every_parameter_is_in_one_group_and_only_batch_norm_is_spared_decay(network: GhostNet) -> None:
+def test_only_batch_norm_has_no_weight_decay(network: GhostNet) -> None:
     optimizer = make_optimizer(network, recipe(weight_decay=0.01, gate_rate=0.1))
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     groups = [{names[id(parameter)] for parameter in group["params"]} for group in optimizer.param_groups]

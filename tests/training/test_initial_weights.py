@@ -57,7 +57,7 @@ def test_the_same_class_count_keeps_the_head(finished: Path) -> None:
     assert all(np.array_equal(array, before.arrays[key]) for key, array in official_arrays(network).items())
 
 
-def test_drawn_weights_depend_on_the_seed_alone() -> None:
+def test_random_weights_depend_on_the_seed_alone() -> None:
     one, again, other = (official_arrays(initial_network(recipe(seed=seed), 3, None)) for seed in (1, 1, 2))
     assert all(np.array_equal(one[key], again[key]) for key in one)
     assert not np.array_equal(one["conv1._conv.weight"], other["conv1._conv.weight"])

@@ -27,14 +27,14 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
-def test_the_divergence_is_that_of_jensen_and_shannon(temperature: float) -> None:
+def test_divergence_is_jensen_shannons(temperature: float) -> None:
     p, q = (softmax(logits.double().numpy() / temperature) for logits in (STUDENT, TEACHER))
     m = (p + q) / 2
     expected = (p * np.log(p / m) + q * np.log(q / m)).sum(axis=1).mean() / 2 * temperature**2
     assert float(divergence(STUDENT, TEACHER, temperature)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_divergence_is_nothing_between_equals_and_the_logarithm_of_two_between_opposites() -> None:
+def test_divergence_is_zero_for_equals_and_log_2_for_opposites() -> None:
     assert float(divergence(STUDENT, STUDENT, 1.0)) == pytest.approx(0, abs=1e-7)
     assert float(divergence(STUDENT, STUDENT + 100, 1.0)) == pytest.approx(0, abs=1e-6)
     certain = torch.tensor([[50.0, -50.0]])

@@ -36,9 +36,7 @@ def hold_in_the_middle_of_an_epoch(process: subprocess.Popen[str], out: Path, be
 
 
 @needs_signals
-def test_a_run_that_is_killed_and_one_that_is_terminated_end_with_the_weights_of_an_unbroken_one(
-    pictures: Path, finished: Path, tmp_path: Path
-) -> None:
+def test_killed_and_terminated_runs_resume_bit_exactly(pictures: Path, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "shapes-run"
     options = ("--data", pictures, "--out", out, *EVERYTHING)
 
@@ -70,7 +68,7 @@ def test_a_run_that_is_killed_and_one_that_is_terminated_end_with_the_weights_of
     assert not list(out.glob(".*"))
 
 
-def test_a_run_can_be_ended_early_and_goes_on_later(pictures: Path, finished: Path, tmp_path: Path) -> None:
+def test_run_ends_early_with_until_and_resumes_bit_exactly(pictures: Path, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "shapes-run"
     options = ("--data", pictures, "--out", out, *EVERYTHING)
     train(*options, "--until=1").check()
@@ -85,7 +83,7 @@ def test_a_run_can_be_ended_early_and_goes_on_later(pictures: Path, finished: Pa
     assert "until must be from 1 to the 3 epochs" in train(*options, "--resume", "--until=4").error()
 
 
-def test_a_taught_run_with_adamw_goes_on_exactly(pictures: Path, finished: Path, tmp_path: Path) -> None:
+def test_distilled_run_with_adamw_resumes_bit_exactly(pictures: Path, finished: Path, tmp_path: Path) -> None:
     options = (
         *("--data", pictures, "--teacher", finished / "bundle", "--unlabelled", pictures, "--epochs=2", "--seed=5"),
         *("--optimizer=adamw", "--learning-rate=0.002", "--gate-rate=0.1", "--interpolation=random"),
@@ -179,7 +177,7 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
 
 
 @needs_signals
-def test_the_first_signal_is_noted_and_the_second_acts() -> None:
+def test_first_signal_is_remembered_and_second_acts() -> None:
     before = signal.getsignal(signal.SIGINT)
     listener = SignalListener()
     with listener.listen():

@@ -31,7 +31,7 @@ def test_the_same_seed_gives_the_same_weights(pictures: Path, tmp_path: Path) ->
     assert not all(np.array_equal(one[key], other[key]) for key in one)
 
 
-def test_pictures_are_learnt(pictures: Path, tmp_path: Path) -> None:
+def test_training_learns_the_pictures(pictures: Path, tmp_path: Path) -> None:
     """On held-out pictures, far better than the third that guessing gets right."""
     chosen = recipe(width=0.25, epochs=6, learning_rate=0.003, optimizer="adamw", crop_scale=0.5, ema=0.9, seed=1)
     trainer = make_trainer(chosen, pictures, tmp_path, validation_split=0.25)
@@ -59,7 +59,7 @@ def test_images_grow_and_are_measured_at_the_size_of_their_stage(
     assert sizes == [(36, 32), (54, 48), (72, 64)]
 
 
-def test_clipped_gradients_change_the_weights_no_further_than_their_norm(pictures: Path, tmp_path: Path) -> None:
+def test_clipped_gradients_bound_the_weight_change(pictures: Path, tmp_path: Path) -> None:
     """15 steps of SGD without momentum or decay: each moves by at most the learning rate times the norm."""
     plain = {"momentum": 0.0, "weight_decay": 0.0, "learning_rate": 0.1, "warmup_epochs": 0.0}
     start = make_trainer(recipe(**plain), pictures, tmp_path).network.state_dict()
@@ -70,9 +70,7 @@ def test_clipped_gradients_change_the_weights_no_further_than_their_norm(picture
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_mixed_precision_keeps_float32_weights_and_comes_near_them(
-    pictures: Path, tmp_path: Path, precision: str
-) -> None:
+def test_mixed_precision_keeps_float32_weights(pictures: Path, tmp_path: Path, precision: str) -> None:
     exact = trained(pictures, tmp_path)
     mixed = trained(pictures, tmp_path, precision=precision)
     assert all(value.dtype == torch.float32 for value in mixed.network.parameters())
@@ -81,7 +79,7 @@ def test_mixed_precision_keeps_float32_weights_and_comes_near_them(
     assert distance(mixed, exact.network.state_dict()) > 0
 
 
-def test_the_moving_average_is_one() -> None:
+def test_moving_average_is_exponential() -> None:
     network = torch.nn.BatchNorm1d(2)
     average = make_average(network, 0.9)  # type: ignore[arg-type]
     expected = network.weight.detach().clone()
