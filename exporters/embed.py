@@ -65,7 +65,7 @@ def embed_run(run: Path, models: Path, examples: Path, record: CatalogModel, *, 
     trained = Bundle.open(run / BUNDLE_FOLDER)
     weights = read_weights(run / WEIGHTS_FILE, width=record.width, num_classes=record.num_classes)
     if trained.manifest.weights["sha256"] != weights.sha256:
-        raise InputError(f"{run / WEIGHTS_FILE} are not the weights of {run / BUNDLE_FOLDER}; train anew.")
+        raise InputError(f"{run / WEIGHTS_FILE} are not the weights of {run / BUNDLE_FOLDER}; train again.")
     size, ours = trained.preprocessing.crop_size, record.preprocessing.crop_size
     if size != ours:
         raise InputError(f"{run} was trained for {size} pixels; the catalog says {ours} of {record.name}.")
