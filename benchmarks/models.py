@@ -14,7 +14,7 @@ import numpy as np
 import paddle
 
 from exporters.paddle_network import build_network
-from exporters.paddle_route import program_to_onnx
+from exporters.paddle_to_onnx import program_to_onnx
 from ghostzoo.converter import convert
 from ghostzoo.network.architecture import Architecture
 from tests.fixtures.networks import random_arrays, write_weights

@@ -1,4 +1,4 @@
-"""``python -m exporters``: parses and prints. A command's libraries are imported when it is called."""
+"""``python -m exporters``: the command group. A command's libraries are imported when it is called."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ghostzoo.cli.console import LazyGroup
 _COMMANDS = {
     "export": "exporters.export_command:export",
     "quantize": "exporters.quantize_command:quantize",
-    "export-edge": "exporters.edge_command:export_edge_command",
+    "export-edge": "exporters.edge_formats_command:export_edge_command",
     "train": "exporters.training.command:train",
     "embed": "exporters.embed:embed",
     "web": "exporters.web.command:web",
 }
-"""Name -> module and command. Paddle and PyTorch are heavy, and few have both."""
+"""Name -> module and function. Loaded lazily: Paddle and PyTorch are heavy, and few have both."""
 
 
 @click.group(cls=LazyGroup, commands=_COMMANDS)

@@ -1,4 +1,4 @@
-"""``python -m exporters embed``: the result of a training run becomes the model that comes with the package."""
+"""``python -m exporters embed``: make the result of a training run the bundled model of the package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from exporters.training.notes import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE, training_notes
+from exporters.training.reporting import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE, training_section
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import DEFAULT_MODEL, CatalogModel, get_model
 from ghostzoo.cli.console import Command
@@ -27,11 +27,11 @@ _MEASURED = ("top1", "top5", "images", "data")
 @click.command(cls=Command)
 @click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="[EARLIER_RUN]... RUN")
 def embed(runs: tuple[Path, ...]) -> None:
-    """Make the result of the training RUN the model that comes with the package.
+    """Make the result of the training RUN the bundled model of the package.
 
-    The card tells of the earlier runs too, from whose weights it started. Its figures and limits are those of the
-    catalog: measure with 'ghostzoo eval' and enter them there first. The weights go to examples/, from where other
-    trainings can start; the bundle goes to ghostzoo/models.
+    The model card also describes the earlier runs that it started from. Accuracy and limits come from the catalog:
+    measure with 'ghostzoo eval' and enter them there first. The weights go to examples/, where other runs can start
+    from them; the bundle goes to ghostzoo/models.
 
     \b
     Examples:
@@ -45,17 +45,17 @@ def embed(runs: tuple[Path, ...]) -> None:
 
 
 def embed_run(run: Path, models: Path, examples: Path, record: CatalogModel, *, earlier: Sequence[Path] = ()) -> Bundle:
-    """Write the run's weights to ``examples`` and its bundle, with the catalog's figures in the card, to ``models``.
+    """Write the run's weights to ``examples``, and its bundle, with the catalog's figures in the card, to ``models``.
 
-    The graph is built anew from the weights and checked against the golden vectors of the trained network. The size
-    that images are resized to before the crop is the catalog's; training does not depend on it.
+    The graph is rebuilt from the weights and checked against the golden vectors of the trained network. The size that
+    images are resized to before the crop is the catalog's; training does not depend on it.
 
     Args:
         run: the folder of a finished training run.
-        models: the folder of the embedded bundles.
+        models: the folder of the bundled models.
         examples: the folder for the weights.
         record: the model's record in the catalog.
-        earlier: the runs before it, each of which gave the next one its starting weights; their ``run.json`` is enough.
+        earlier: the runs before it, each of which started from the weights of the previous one; ``run.json`` is enough.
 
     Raises:
         InputError: the run is not finished, or an earlier one's record is missing.
@@ -65,13 +65,13 @@ def embed_run(run: Path, models: Path, examples: Path, record: CatalogModel, *, 
     trained = Bundle.open(run / BUNDLE_FOLDER)
     weights = read_weights(run / WEIGHTS_FILE, width=record.width, num_classes=record.num_classes)
     if trained.manifest.weights["sha256"] != weights.sha256:
-        raise InputError(f"{run / WEIGHTS_FILE} are not the weights of {run / BUNDLE_FOLDER}; train anew.")
+        raise InputError(f"{run / WEIGHTS_FILE} are not the weights of {run / BUNDLE_FOLDER}; train again.")
     size, ours = trained.preprocessing.crop_size, record.preprocessing.crop_size
     if size != ours:
         raise InputError(f"{run} was trained for {size} pixels; the catalog says {ours} of {record.name}.")
     kept = examples / f"{record.name}.pdparams"
     shutil.copyfile(run / WEIGHTS_FILE, kept)
-    notes = f"{_result_notes(record)}\n\n{training_notes(*told)}"
+    notes = f"{_result_notes(record)}\n\n{training_section(*told)}"
     return write_model_bundle(
         read_weights(kept),
         models / record.name,
@@ -88,7 +88,7 @@ def embed_run(run: Path, models: Path, examples: Path, record: CatalogModel, *, 
 
 
 def _read_run(folder: Path, *needed: str) -> tuple[dict[str, Any], str]:
-    """Return recipe and command of a run whose folder must have the ``needed`` files."""
+    """Return recipe and command line of a run whose folder must have the ``needed`` files."""
     missing = [name for name in needed if not (folder / name).exists()]
     if missing:
         raise InputError(f"{folder} lacks {', '.join(missing)}; is it the folder of a finished training run?")

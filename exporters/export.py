@@ -1,4 +1,4 @@
-"""Weights or an archive -> a bundle that Paddle itself has confirmed on real images."""
+"""Paddle weights or an archive -> a bundle, proven equal to Paddle on real images."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.archive import ProgramRoute, archive_to_onnx, read_archive, weights_of_archive
-from exporters.compare import Comparison, compare_routes
-from exporters.counts import Counts, count
-from exporters.paddle_network import GhostNet, build_network, forward
-from exporters.paddle_route import Route, export_with_paddle2onnx, onnx_route
+from exporters.flops import ModelCounts, count_flops
+from exporters.paddle_archive import ProgramRoute, archive_to_onnx, read_archive, weights_of_archive
+from exporters.paddle_network import PaddleGhostNet, build_network, forward
+from exporters.paddle_to_onnx import Route, export_with_paddle2onnx, onnx_route
+from exporters.route_comparison import RouteComparison, compare_routes
 from ghostzoo.bundle.folder import Bundle, check_target
 from ghostzoo.bundle.golden import Golden
 from ghostzoo.bundle.manifest import check_model_name
@@ -32,14 +32,14 @@ from ghostzoo.network.architecture import Architecture
 from ghostzoo.network.graph import build_graph
 from ghostzoo.weights.params import Weights, read_weights
 
-# The routes; ONNX Runtime runs the graphs, Paddle Inference an archive's program.
+# The routes. Graphs are run by ONNX Runtime, an archive's program by Paddle Inference.
 PADDLE = "Paddle forward"
 PADDLE2ONNX = "paddle2onnx graph"
 PROGRAM = "archive program"
 OURS = "ghostzoo graph"
 
 STEPS = 3
-"""Steps of each bundle that are told of, besides one for each image."""
+"""Steps that ``on_step`` is called for, besides one per image."""
 _GOLDEN_IMAGES = 2
 _BATCH_SIZE = 8
 _LIBRARIES = ("paddlepaddle", "paddle2onnx", "onnxruntime")
@@ -47,24 +47,24 @@ _LIBRARIES = ("paddlepaddle", "paddle2onnx", "onnxruntime")
 
 @dataclass(frozen=True)
 class Export:
-    """A bundle that was written, and the figures that speak for it."""
+    """A bundle that was written, with its comparison and counts."""
 
     bundle: Bundle
-    comparison: Comparison
-    counts: Counts
+    comparison: RouteComparison
+    counts: ModelCounts
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """Weights, and how the original computes logits from them."""
+    """Weights, and how the original framework computes logits from them."""
 
     weights: Weights
-    network: GhostNet
+    network: PaddleGhostNet
     reference: str
-    """The route that all others are held against."""
+    """The route that the others are compared with."""
     routes: Mapping[str, Route]
     facts: Callable[[], Mapping[str, Any]] = field(default=dict)
-    """What else was found out, once all images have been run."""
+    """Further facts for the report, once all images have been run."""
 
 
 def export_model(
@@ -79,18 +79,18 @@ def export_model(
     overwrite: bool = False,
     on_step: Callable[[str], object] = lambda _: None,
 ) -> Export:
-    """Turn Paddle's weights into a bundle, after a comparison of all routes on real images.
+    """Turn Paddle's weights into a bundle after comparing all routes on real images.
 
     The reference is Paddle's forward pass for ``weights``, and the archive's own program in Paddle Inference for
-    ``archive``. Held against it are paddle2onnx's graph and ghostzoo's graph in ONNX Runtime, and for an archive also
-    Paddle's forward pass with the weights that were found in it.
+    ``archive``. It is compared with paddle2onnx's graph and ghostzoo's graph in ONNX Runtime, and for an archive also
+    with Paddle's forward pass on the weights that were found in it.
 
     Args:
         out, model, name, labels, overwrite: as for ``ghostzoo.convert``.
         images: photographs, as a folder, a pattern or several; at least one.
         weights: a ``.pdparams`` file.
         archive: an official inference archive, instead of ``weights``.
-        on_step: told of each step as it begins: ``STEPS`` of them, and one for each image.
+        on_step: called at the start of each step: ``STEPS`` of them, and one per image.
 
     Raises:
         ParityError: the routes disagree; nothing was written.
@@ -123,7 +123,7 @@ def export_model(
         weights_sha256=tensors.sha256,
         image_size=preprocessing.crop_size,
     )
-    counts = count(graph, tensors.architecture)
+    counts = count_flops(graph, tensors.architecture)
     routes = {**subject.routes, OURS: onnx_route(graph)}
     pixel_values, logits = _run(routes, sources, preprocessing, on_step)
     comparison = compare_routes([describe(source) for source in sources], subject.reference, logits, model_name)
@@ -173,11 +173,11 @@ def _from_archive(path: Path, record: CatalogModel | None) -> _Subject:
         )
     network = build_network(weights.arrays, weights.architecture)
     program = ProgramRoute(archive)
-    routes = {PROGRAM: program, PADDLE: _paddle_route(network), PADDLE2ONNX: onnx_route(raw)}
+    routes: dict[str, Route] = {PROGRAM: program, PADDLE: _paddle_route(network), PADDLE2ONNX: onnx_route(raw)}
     return _Subject(weights, network, PROGRAM, routes, lambda: {"softmax_difference": program.softmax_difference})
 
 
-def _paddle_route(network: GhostNet) -> Route:
+def _paddle_route(network: PaddleGhostNet) -> Route:
     return lambda pixel_values: forward(network, pixel_values)[0]
 
 
@@ -190,7 +190,7 @@ def _run(
         The first few images, preprocessed, and the logits (N, classes) of each route.
 
     Raises:
-        ImageError: an image cannot be read; none is passed over.
+        ImageError: an image cannot be read; none is skipped.
     """
     first: NDArray[np.float32] | None = None
     logits: dict[str, list[NDArray[np.float32]]] = {name: [] for name in routes}

@@ -1,4 +1,4 @@
-"""``python -m exporters export``: what it takes and what it prints."""
+"""``python -m exporters export``: its options and its output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from exporters.photographs import default_photographs
 from ghostzoo.bundle.folder import check_target
 from ghostzoo.cli.console import ANY_PATH, Command, print_table, steps
 from ghostzoo.errors import EngineUnavailableError, InputError
@@ -18,16 +17,18 @@ from ghostzoo.images.inputs import expand
 if TYPE_CHECKING:
     from exporters.export import Export
 
+_EXAMPLES = Path(__file__).parents[1] / "examples"
+
 
 @click.command(cls=Command)
 @click.option("--model", help="Catalog model.  [e.g. GhostNet_x1_0]")
-@click.option("--name", help="Name of a model of your own; its width is taken from the weights.")
+@click.option("--name", help="Name of your own model; its width is taken from the weights.")
 @click.option("--weights", type=ANY_PATH, help="A .pdparams file.")
 @click.option("--archive", type=ANY_PATH, help="An inference archive (.tar) instead of weights.")
 @click.option("--all", "every", is_flag=True, help="All models of the catalog, from --weights-dir.")
 @click.option("--weights-dir", type=ANY_PATH, help="Folder with <model>_pretrained.pdparams files, for --all.")
-@click.option("--out", required=True, type=ANY_PATH, help="The bundle folder to make; with --all, one in it for each.")
-@click.option("--labels", type=ANY_PATH, help="File with a line '<id> <name>' a class.  [default: ImageNet's]")
+@click.option("--out", required=True, type=ANY_PATH, help="The bundle folder to make; with --all, their parent.")
+@click.option("--labels", type=ANY_PATH, help="File with one '<id> <name>' per line.  [default: ImageNet's]")
 @click.option("--images", type=ANY_PATH, help="Folder of photographs to compare on.  [default: examples/]")
 @click.option("--overwrite", is_flag=True, help="Replace existing bundles.")
 def export(
@@ -64,7 +65,7 @@ def export(
         raise click.UsageError("--all takes the names from the catalog; leave out --model and --name.")
     if not every and model is None and name is None:
         raise click.UsageError("Give --model (a catalog model) or --name (a model of your own).")
-    sources = list(expand(images or default_photographs("--images")))
+    sources = list(expand(images or _example_photographs()))
     jobs = _jobs(Path(weights_dir), Path(out)) if weights_dir else [(model, weights, Path(out))]
     for _, _, target in jobs:
         check_target(target, overwrite)
@@ -90,9 +91,15 @@ def export(
                         **options,
                     )
                 )
-    finally:  # what was written is told of even when the next one fails
+    finally:  # report what was written, even if a later one fails
         for result in exports:
             _print_report(result)
+
+
+def _example_photographs() -> str:
+    if not _EXAMPLES.is_dir():
+        raise click.UsageError("Give --images: a folder of photographs.")
+    return str(_EXAMPLES)
 
 
 def _jobs(weights_dir: Path, out: Path) -> list[tuple[str, Path, Path]]:
@@ -106,7 +113,7 @@ def _jobs(weights_dir: Path, out: Path) -> list[tuple[str, Path, Path]]:
 
 
 def _import_export() -> Any:
-    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle logs its own progress between the lines of ours
+    os.environ.setdefault("GLOG_minloglevel", "2")  # or Paddle's log lines mix with our output
     warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)
     try:
         from exporters import export as exporting

@@ -1,4 +1,4 @@
-"""The original network in PaddlePaddle, built from the architecture table and bearing the official state-dict keys.
+"""The original network in PaddlePaddle, built from the architecture table, with the official state-dict keys.
 
 It runs under PaddlePaddle 2.6 and 3.x alike.
 """
@@ -30,7 +30,7 @@ class _ConvBatchNorm(nn.Layer):
         return self._batch_norm(self._conv(x))
 
 
-class _SqueezeExcite(nn.Layer):
+class _PaddleSqueezeExcite(nn.Layer):
     def __init__(self, channels: int, middle: int) -> None:
         super().__init__()
         self.squeeze = nn.Linear(channels, middle)
@@ -42,7 +42,7 @@ class _SqueezeExcite(nn.Layer):
         return x * gate.unsqueeze([2, 3])
 
 
-class _GhostModule(nn.Layer):
+class _PaddleGhostModule(nn.Layer):
     def __init__(self, in_channels: int, out_channels: int, relu: bool) -> None:
         super().__init__()
         half = out_channels // 2
@@ -54,17 +54,17 @@ class _GhostModule(nn.Layer):
         return paddle.concat([primary, self.cheap_operation(primary)], axis=1)
 
 
-class _GhostBottleneck(nn.Layer):
+class _PaddleGhostBottleneck(nn.Layer):
     def __init__(self, block: Block) -> None:
         super().__init__()
         hidden, in_channels = block.hidden_channels, block.in_channels
         self._block = block
-        self.ghost_module_1 = _GhostModule(in_channels, hidden, relu=True)
+        self.ghost_module_1 = _PaddleGhostModule(in_channels, hidden, relu=True)
         if block.stride == 2:
             self.depthwise_conv = _ConvBatchNorm(hidden, hidden, block.kernel, stride=2, groups=hidden)
         if block.se_channels:
-            self.se_block = _SqueezeExcite(hidden, block.se_channels)
-        self.ghost_module_2 = _GhostModule(hidden, block.out_channels, relu=False)
+            self.se_block = _PaddleSqueezeExcite(hidden, block.se_channels)
+        self.ghost_module_2 = _PaddleGhostModule(hidden, block.out_channels, relu=False)
         if not block.has_identity_shortcut:
             self.shortcut_depthwise = _ConvBatchNorm(
                 in_channels, in_channels, block.kernel, stride=block.stride, groups=in_channels
@@ -83,7 +83,7 @@ class _GhostBottleneck(nn.Layer):
         return x + y
 
 
-class GhostNet(nn.Layer):
+class PaddleGhostNet(nn.Layer):
     """Pixel values (N, 3, H, W) float32 -> logits (N, classes) and embedding (N, 1280)."""
 
     def __init__(self, architecture: Architecture) -> None:
@@ -91,7 +91,7 @@ class GhostNet(nn.Layer):
         self.conv1 = _ConvBatchNorm(3, architecture.stem_channels, 3, stride=2, relu=True)
         self._blocks = []
         for block in architecture.blocks:
-            self._blocks.append(self.add_sublayer(block.key, _GhostBottleneck(block)))
+            self._blocks.append(self.add_sublayer(block.key, _PaddleGhostBottleneck(block)))
         self.conv_last = _ConvBatchNorm(architecture.blocks[-1].out_channels, architecture.last_channels, 1, relu=True)
         self.fc_0 = _ConvBatchNorm(architecture.last_channels, EMBEDDING_SIZE, 1, relu=True)
         self.fc_1 = nn.Linear(EMBEDDING_SIZE, architecture.num_classes)
@@ -105,23 +105,25 @@ class GhostNet(nn.Layer):
         return self.fc_1(embedding), embedding
 
 
-def build_network(arrays: Mapping[str, NDArray[np.float32]], architecture: Architecture) -> GhostNet:
-    """Return the network in evaluation mode, with exactly the weights ``arrays``.
+def build_network(arrays: Mapping[str, NDArray[np.float32]], architecture: Architecture) -> PaddleGhostNet:
+    """Return the network in evaluation mode, with the weights ``arrays``.
 
     Raises:
         ValueError: the keys of the network are not those of ``arrays``.
     """
-    network = GhostNet(architecture)
+    network = PaddleGhostNet(architecture)
     expected = set(network.state_dict())
     if expected != set(arrays):
         raise ValueError(f"the network's keys differ from the weights': {sorted(expected ^ set(arrays))[:10]}")
-    # Copies: Paddle takes no arrays that are read-only views of a file.
+    # Copies, since Paddle rejects read-only views of a file.
     network.set_state_dict({key: np.array(array) for key, array in arrays.items()})
     network.eval()
     return network
 
 
-def forward(network: GhostNet, pixel_values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def forward(
+    network: PaddleGhostNet, pixel_values: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Run Paddle's own forward pass: logits (N, classes) and embeddings (N, 1280) as float32."""
     with paddle.no_grad():
         logits, embedding = network(paddle.to_tensor(pixel_values))

@@ -1,8 +1,8 @@
-"""Paddle's inference programs, checked before Paddle runs them, and their softmax cut off.
+"""Paddle's inference programs, checked before Paddle runs them, and truncated before the softmax.
 
-Official programs end in a softmax, whose float32 output has lost the small logits. The tensor before it is the oracle:
-*the cut program* is the same program that returns that tensor. What Paddle is given, whole or cut, is serialised from
-what was checked, so that no other reader of the file can see something else in it.
+Official programs end in a softmax, whose float32 output has lost the small logits. The reference is the tensor before
+it: the *cut* program returns that tensor instead. What Paddle runs, whole or cut, is serialised from what was checked,
+so that Paddle cannot read something else in the file.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Program:
     """A checked program."""
 
     suffix: str
-    """``.pdmodel`` (Paddle 2) or ``.json`` (Paddle 3): Paddle tells the format by it."""
+    """``.pdmodel`` (Paddle 2) or ``.json`` (Paddle 3); Paddle infers the format from it."""
     whole: bytes
     cut: bytes
-    """The program without its softmax; equal to ``whole`` where there is none."""
+    """The program without its softmax; the same as ``whole`` if there is none."""
 
     @property
     def ends_in_softmax(self) -> bool:
@@ -34,7 +34,7 @@ class Program:
 
 
 def read_program(data: bytes, suffix: str) -> Program:
-    """Check a program and cut its softmax off.
+    """Check a program and cut off its softmax.
 
     Args:
         data: content of the file.
@@ -60,7 +60,7 @@ def _only(items: Sequence[Any], what: str) -> Any:
 
 
 def _behind_identities(producer: Any, is_identity: Callable[[Any], bool], before: Callable[[Any], Any]) -> Any:
-    """Go back over scales by 1, which Paddle puts behind an output, to what is scaled."""
+    """Go back past scales by 1, which Paddle appends to an output."""
     for _ in range(_MAX_IDENTITIES):
         if producer is None or not is_identity(producer):
             return producer

@@ -1,8 +1,8 @@
-"""A float32 graph -> a smaller one in int8, by static quantisation on real images.
+"""Static int8 quantisation of a float32 graph, calibrated on real images.
 
-The float32 graph is ``ghostzoo.network.graph``'s, whose node names say which part of the network a node belongs to; the
-plans below go by them. int8 graphs are in the QDQ form, which every engine reads: weights per output channel and
-symmetric, activations per tensor from the ranges that were seen on the images.
+The float32 graph is ``ghostzoo.network.graph``'s, whose node names tell which part of the network a node belongs to;
+the plans below rely on them. int8 graphs are in QDQ format, which every engine reads: weights symmetric and per output
+channel, activations per tensor, from their ranges on the images.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _LARGEST_INT8 = 127
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Which part of the network computes in int8; the rest has int8 weights too, but computes in float32."""
+class QuantizationPlan:
+    """Which part of the network computes in int8; the rest also has int8 weights, but computes in float32."""
 
     name: str
     description: str
@@ -39,40 +39,40 @@ class Plan:
 
 
 def _is_backbone(node: str) -> bool:
-    """Neither squeeze-and-excitation nor the head: they take no time in float32, and err most in int8."""
+    """Neither squeeze-and-excitation nor the head, which take little time in float32 and lose most in int8."""
     return ".se." not in node and not node.startswith("head.")
 
 
 def _is_wide_convolution(node: str) -> bool:
-    """The 1x1 convolutions that most of the arithmetic is in, before whose outputs a ReLU or an addition stands."""
+    """The 1x1 convolutions that do most of the arithmetic and are followed by a ReLU or an addition."""
     return ".ghost1.primary" in node or ".shortcut.pointwise" in node
 
 
 PLANS = (
-    Plan(
+    QuantizationPlan(
         "backbone",
         "int8 weights and activations; squeeze-and-excitation and head compute in float32",
         None,
         _is_backbone,
     ),
-    Plan(
+    QuantizationPlan(
         "wide convolutions",
         "int8 weights; the 1x1 convolutions into ghost modules and shortcuts compute in int8, the rest in float32",
         ("Conv", "Relu"),
         _is_wide_convolution,
     ),
-    Plan("weights", "int8 weights; all computes in float32", (), lambda _: False),
+    QuantizationPlan("weights", "int8 weights; all computes in float32", (), lambda _: False),
 )
-"""From the fastest (on CPUs that multiply int8) to the most exact."""
+"""From the fastest (on CPUs with int8 arithmetic) to the most accurate."""
 
 
-def to_int8(model: bytes, plan: Plan, batches: Callable[[], Iterator[NDArray[np.float32]]]) -> bytes:
+def to_int8(model: bytes, plan: QuantizationPlan, batches: Callable[[], Iterator[NDArray[np.float32]]]) -> bytes:
     """Quantise a graph.
 
     Args:
         model: the float32 graph.
         plan: what computes in int8.
-        batches: gives the calibration images anew, as (N, 3, H, W) float32 batches.
+        batches: returns a new iterator over the calibration images, as (N, 3, H, W) float32 batches.
     """
     graph = onnx.load_from_string(model)
     excluded = [node.name for node in graph.graph.node if not plan.in_int8(node.name)]
@@ -83,29 +83,29 @@ def to_int8(model: bytes, plan: Plan, batches: Callable[[], Iterator[NDArray[np.
 
 
 def _quantize_statically(
-    graph: onnx.ModelProto, plan: Plan, excluded: list[str], batches: Iterator[NDArray[np.float32]]
+    graph: onnx.ModelProto, plan: QuantizationPlan, excluded: list[str], batches: Iterator[NDArray[np.float32]]
 ) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory(prefix="ghostzoo-quantize-") as folder, _quiet():
         out = Path(folder, "int8.onnx")
         quantize_static(
             onnx.shape_inference.infer_shapes(graph),
             out,
-            _Reader(batches),
+            _CalibrationReader(batches),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(plan.operators) if plan.operators is not None else None,
             nodes_to_exclude=excluded,
             per_channel=True,
             weight_type=QuantType.QInt8,
-            activation_type=QuantType.QUInt8,  # a ReLU's output uses all 256 values, and so the ReLU itself vanishes
+            activation_type=QuantType.QUInt8,  # a ReLU's output uses all 256 values, so the ReLU itself can go
         )
         return onnx.load(out)
 
 
 def _shrink_weights(model: onnx.ModelProto, nodes: set[str]) -> None:
-    """Keep the weights of ``nodes`` in int8, one scale an output channel, and widen them in the graph.
+    """Store the weights of ``nodes`` as int8, with one scale per output channel, and widen them in the graph.
 
-    By Cast and Mul, not DequantizeLinear: engines fold those once, when they load the graph, and then compute as fast
-    as with float32 weights; ONNX Runtime would run a DequantizeLinear anew for each image.
+    With Cast and Mul, not DequantizeLinear: engines fold these once, when they load the graph, and then compute as fast
+    as with float32 weights, whereas ONNX Runtime would run a DequantizeLinear for every image.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     widening = []
@@ -133,7 +133,7 @@ def _shrink_weights(model: onnx.ModelProto, nodes: set[str]) -> None:
     model.graph.node.extend([*widening, *rest])
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]  # the library has no types
+class _CalibrationReader(CalibrationDataReader):  # type: ignore[misc]  # the library has no types
     def __init__(self, batches: Iterable[NDArray[np.float32]]) -> None:
         self._batches = iter(batches)
 
@@ -144,7 +144,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # the library has n
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The library's advice (to run its own preprocessing first) goes to the root logger and is for other graphs."""
+    """Silence the library's advice to run its own preprocessing first, which does not apply to this graph."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

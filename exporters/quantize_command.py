@@ -1,4 +1,4 @@
-"""``python -m exporters quantize``: what it takes and what it prints."""
+"""``python -m exporters quantize``: its options and its output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ghostzoo.cli.console import Command, print_table, steps
 from ghostzoo.errors import EngineUnavailableError
 
 if TYPE_CHECKING:
-    from exporters.quantized_bundle import Comparison, Quantized
+    from exporters.quantized_bundle import GraphComparison, Quantized
 
 _STEPS = 7
 
@@ -20,8 +20,10 @@ _STEPS = 7
 @click.option("--to", "precision", required=True, type=click.Choice(["fp16", "int8"]), help="The precision to add.")
 @click.option("--calibration", required=True, type=click.Path(), help="Real images: a folder, .tar or .txt list file.")
 @click.option("--images", "max_images", type=click.IntRange(min=2), default=512, show_default=True, help="At most.")
-@click.option("--data", type=click.Path(), help="Labelled images to measure accuracy on: folder a class, .tar, .txt.")
-@click.option("--limit", type=click.IntRange(min=1), help="Take this many of the labelled images.")
+@click.option(
+    "--data", type=click.Path(), help="Labelled images to measure accuracy on: folders per class, .tar, .txt."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Use at most this many of the labelled images.")
 @click.option("--max-loss", type=float, help="Percentage points of top-1 that may be lost on --data.")
 def quantize(
     bundle: str,
@@ -32,10 +34,10 @@ def quantize(
     limit: int | None,
     max_loss: float | None,
 ) -> None:
-    """Add a float16 or int8 graph to BUNDLE, and what was measured to its manifest and model card.
+    """Add a float16 or int8 graph to BUNDLE, and its measurements to the manifest and the model card.
 
-    int8 is calibrated on every second image; the others decide how much of the network computes in int8, and the
-    agreement with float32 is measured on them.
+    int8 is calibrated on every second image; the others decide how much of the network computes in int8, and serve to
+    measure the agreement with float32.
 
     \b
     Examples:
@@ -78,7 +80,7 @@ def _print(result: Quantized) -> None:
     click.echo(f"Wrote {result.bundle.path}", err=True)
 
 
-def _shown(comparison: Comparison) -> list[str]:
+def _shown(comparison: GraphComparison) -> list[str]:
     cells = [
         str(comparison.same_top1.total),
         f"{comparison.same_top1.value:.4f}",

@@ -1,4 +1,4 @@
-"""Add a float16 or int8 graph to a bundle, measured on real images: all of it, or nothing."""
+"""Add a float16 or int8 graph to a bundle, with its accuracy on real images: all of it, or nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.quantize import PLANS, Plan, to_int8
+from exporters.quantize import PLANS, QuantizationPlan, to_int8
 from ghostzoo.bundle.card import replace_precisions
 from ghostzoo.bundle.folder import CARD_FILE, MODEL_FILES, Bundle, write_bundle
 from ghostzoo.engines.base import EngineOptions
@@ -26,20 +26,20 @@ from ghostzoo.parity import compare_logits, engine_tolerance
 
 PRECISIONS = ("fp16", "int8")
 REQUIRED_AGREEMENT = 0.98
-"""Share of unseen images whose best class an int8 graph must keep; else the next, more exact plan is tried."""
+"""Share of unseen images on which an int8 graph must keep the top-1; else the next, more accurate plan is tried."""
 
 _BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A smaller graph held against the float32 graph on the same images."""
+class GraphComparison:
+    """A smaller graph compared with the float32 graph on the same images."""
 
     same_top1: Proportion
     largest_difference: float
-    """Of two logits, as a fraction of the float32 logits' scale."""
+    """Of logits, relative to the scale of the float32 logits."""
     top1: Proportion | None = None
-    """Accuracy of the smaller graph, where the images are labelled."""
+    """Accuracy of the smaller graph, if the images are labelled."""
     float32_top1: Proportion | None = None
 
     @property
@@ -70,10 +70,10 @@ class Quantized:
     size: int
     """Bytes of the graph."""
     size_ratio: float
-    """Against the float32 graph."""
-    unseen: Comparison
-    """On images that had no part in the calibration."""
-    evaluated: Comparison | None
+    """Relative to the float32 graph."""
+    unseen: GraphComparison
+    """On images that were not used for calibration."""
+    evaluated: GraphComparison | None
     """On the labelled images."""
 
 
@@ -87,17 +87,17 @@ def quantize_bundle(
     max_loss: float | None = None,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Quantized:
-    """Add a graph in ``precision`` to the bundle at ``path``, and what was measured to its manifest and card.
+    """Add a graph in ``precision`` to the bundle at ``path``, and its measurements to manifest and card.
 
     Args:
         path: the bundle; its folder is replaced as a whole.
         precision: ``fp16`` or ``int8``.
-        images: real images like those that the model is for. Every second one calibrates an int8 graph, the others
-            decide how much of the network may compute in int8, and are what the agreement is measured on.
+        images: real images like those that the model is for. Every second one calibrates an int8 graph; the others
+            decide how much of the network may compute in int8, and serve to measure the agreement.
         labelled: images with the model's class indices, to measure accuracy on.
-        max_images: how many of ``images`` are used, spread evenly.
+        max_images: use this many of ``images``, evenly spaced.
         max_loss: percentage points of top-1 on ``labelled`` that may be lost.
-        on_step: told of each step as it begins.
+        on_step: called at the start of each step.
 
     Raises:
         ParityError: the graph loses too much; nothing was written.
@@ -132,7 +132,7 @@ def quantize_bundle(
     return replace(result, bundle=_write(result, graph, len(calibration)))
 
 
-def compare_graphs(bundle: Bundle, graph: bytes, precision: str, samples: Sequence[Sample]) -> Comparison:
+def compare_graphs(bundle: Bundle, graph: bytes, precision: str, samples: Sequence[Sample]) -> GraphComparison:
     """Run the bundle's float32 graph and ``graph`` on every sample, in ONNX Runtime."""
     same = right = original_right = 0
     difference = scale = 0.0
@@ -150,14 +150,16 @@ def compare_graphs(bundle: Bundle, graph: bytes, precision: str, samples: Sequen
     total = len(samples)
     relative = difference / scale if scale else difference
     if (labels == UNLABELLED).all():
-        return Comparison(Proportion(same, total), relative)
-    return Comparison(Proportion(same, total), relative, Proportion(right, total), Proportion(original_right, total))
+        return GraphComparison(Proportion(same, total), relative)
+    return GraphComparison(
+        Proportion(same, total), relative, Proportion(right, total), Proportion(original_right, total)
+    )
 
 
 def _candidates(
     bundle: Bundle, precision: str, calibration: Sequence[Sample], on_step: Callable[[str], None]
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield what the smaller graph is, and the graph: from the fastest to the most exact."""
+    """Yield description and graph, from the fastest to the most accurate."""
     if precision == "fp16":
         on_step("converting to float16")
         yield "float16 weights and activations", to_float16(bundle.model("fp32"))
@@ -168,7 +170,7 @@ def _candidates(
 
 
 def _find_fault(result: Quantized, graph: bytes, max_loss: float | None) -> str | None:
-    """Why a graph is not good enough; ``None`` if it is."""
+    """Return why the graph is not good enough; ``None`` if it is."""
     golden, tolerance = result.bundle.golden(), engine_tolerance(result.precision)
     with _engine(graph, result.precision) as engine:
         distance = compare_logits(golden.logits, engine.run(golden.pixel_values), tolerance)
@@ -185,7 +187,7 @@ def _find_fault(result: Quantized, graph: bytes, max_loss: float | None) -> str 
     return None
 
 
-def _int8(bundle: Bundle, plan: Plan, calibration: Sequence[Sample]) -> bytes:
+def _int8(bundle: Bundle, plan: QuantizationPlan, calibration: Sequence[Sample]) -> bytes:
     return to_int8(bundle.model("fp32"), plan, lambda: _batches(bundle, calibration))
 
 

@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from exporters.isolated import last_words, run_isolated
+from exporters.converter_process import last_lines, run_converter
 from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle
 from ghostzoo.errors import EngineError
 
-# The command that MNN installs runs pip and reports each conversion to its makers; the module that it wraps does not.
+# MNN's own command runs pip and sends telemetry; the module that it wraps does neither.
 _CONVERT = "import sys, _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
 
 
 def convert(bundle: Bundle) -> dict[str, bytes]:
-    """Convert the float32 graph of ``bundle``; return the file by its path in the bundle.
+    """Convert the float32 graph of ``bundle``; return the file's content by its path in the bundle.
 
     Raises:
         EngineError: the converter failed.
@@ -27,13 +27,13 @@ def convert(bundle: Bundle) -> dict[str, bytes]:
         folder = Path(name)
         (folder / "model.onnx").write_bytes(bundle.model())
         arguments = ["-f", "ONNX", "--modelFile", "model.onnx", "--MNNModel", "model.mnn", "--bizCode", "ghostzoo"]
-        log = run_isolated("MNN's converter", [sys.executable, "-c", _CONVERT, *arguments], folder)
+        log = run_converter("MNN's converter", [sys.executable, "-c", _CONVERT, *arguments], folder)
         try:
             return {path: (folder / "model.mnn").read_bytes()}
         except OSError as error:
-            raise EngineError(f"MNN's converter wrote no network. Its last words: {last_words(log)}.") from error
+            raise EngineError(f"MNN's converter wrote no network. Its last output: {last_lines(log)}.") from error
 
 
 def tools() -> Mapping[str, str]:
-    """Names and versions of what takes part."""
+    """Return the names and versions of the tools."""
     return {"MNN": version("MNN")}

@@ -9,13 +9,13 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from exporters.isolated import last_words, run_isolated
+from exporters.converter_process import last_lines, run_converter
 from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle
 from ghostzoo.errors import EngineError, EngineUnavailableError
 
 
 def convert(bundle: Bundle) -> dict[str, bytes]:
-    """Convert the float32 graph of ``bundle``; return the files by their paths in the bundle.
+    """Convert the float32 graph of ``bundle``; return the files' contents by path in the bundle.
 
     Raises:
         EngineUnavailableError: pnnx is not installed.
@@ -25,29 +25,29 @@ def convert(bundle: Bundle) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="ghostzoo-export-") as name:
         folder = Path(name)
         (folder / "model.onnx").write_bytes(bundle.model())
-        # ncnn itself keeps the weights in float16 otherwise.
+        # Otherwise ncnn stores the weights as float16.
         command = [str(program), "model.onnx", f"inputshape=[1,3,{side},{side}]f32", "fp16=0"]
-        log = run_isolated("pnnx", command, folder)
+        log = run_converter("pnnx", command, folder)
         written = [folder / "model.ncnn.param", folder / "model.ncnn.bin"]
         try:
             return {path: file.read_bytes() for path, file in zip(CONVERTED_FILES["ncnn"], written, strict=True)}
         except OSError as error:
-            raise EngineError(f"pnnx wrote no network for ncnn. Its last words: {last_words(log)}.") from error
+            raise EngineError(f"pnnx wrote no network for ncnn. Its last output: {last_lines(log)}.") from error
 
 
 def tools() -> Mapping[str, str]:
-    """Names and versions of what takes part."""
+    """Return the names and versions of the tools."""
     return {name: version(name) for name in ("pnnx", "ncnn")}
 
 
 def _find_pnnx() -> Path:
-    """Find the program in pnnx's package, which cannot be imported without the PyTorch that it does not need here."""
+    """Find the program in pnnx's package, which cannot be imported without PyTorch."""
     spec = find_spec("pnnx")
     name = "pnnx.exe" if sys.platform == "win32" else "pnnx"
     program = Path(spec.origin).with_name(name) if spec is not None and spec.origin else None
     if program is None or not program.is_file():
         raise EngineUnavailableError(
-            "Converting to ncnn needs pnnx, which is not installed (and no PyTorch, which it would bring "
-            "along); install it with: pip install --no-deps pnnx"
+            "Converting to ncnn needs pnnx, which is not installed (it would bring PyTorch, which is not needed); "
+            "install it with: pip install --no-deps pnnx"
         )
     return program

@@ -1,4 +1,4 @@
-"""ONNX -> a program of Paddle Inference: the graph is rebuilt of Paddle's operators and saved as Paddle saves."""
+"""ONNX -> Paddle Inference: the graph is rebuilt from Paddle's operators and saved by Paddle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paddle.nn import functional as F  # noqa: N812  # the name that Paddle's ow
 from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle
 from ghostzoo.engines.base import OUTPUTS
 from ghostzoo.errors import EngineError
-from ghostzoo.network.graph import INPUT_NAME
+from ghostzoo.network.graph_builder import INPUT_NAME
 
 
 def _conv(attributes: Mapping[str, Any], x: Any, weight: Any, bias: Any = None) -> Any:
@@ -32,10 +32,10 @@ def _conv(attributes: Mapping[str, Any], x: Any, weight: Any, bias: Any = None) 
     )
 
 
-def _spread(_: Mapping[str, Any], gate: Any, *__: Any) -> Any:
-    # The graph spreads gates over their images for ONNX Runtime's sake; here the product that follows does it.
+def _broadcast(_: Mapping[str, Any], gate: Any, *__: Any) -> Any:
+    # The graph resizes gates to the image for ONNX Runtime's sake; in Paddle the multiplication broadcasts.
     if list(gate.shape[2:]) != [1, 1]:
-        raise EngineError("The graph resizes something else than the gates of squeeze-and-excitation blocks.")
+        raise EngineError("The graph resizes something other than the gates of squeeze-and-excitation blocks.")
     return gate
 
 
@@ -49,13 +49,13 @@ _OPERATORS: Mapping[str, Callable[..., Any]] = {
     "GlobalAveragePool": lambda _, x: F.adaptive_avg_pool2d(x, 1),
     "Mul": lambda _, a, b: paddle.multiply(a, b),
     "Relu": lambda _, x: F.relu(x),
-    "Resize": _spread,
+    "Resize": _broadcast,
 }
-"""Operator of ``ghostzoo.network.graph`` -> the same in Paddle: its attributes, then its operands."""
+"""Operator of ``ghostzoo.network.graph`` -> its Paddle counterpart, called with attributes and operands."""
 _WEIGHTED = ("Conv", "Gemm")
 
 
-class _GraphLayer(paddle.nn.Layer):  # type: ignore[misc]  # Paddle has no types
+class _GraphLayer(paddle.nn.Layer):
     """A graph that ``ghostzoo.network.graph`` wrote, node by node."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
@@ -67,13 +67,13 @@ class _GraphLayer(paddle.nn.Layer):  # type: ignore[misc]  # Paddle has no types
             attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
             self._steps.append((_OPERATORS[node.op_type], attributes, list(node.input), node.output[0]))
         weights = {name for node in graph.node if node.op_type in _WEIGHTED for name in node.input}
-        self._constants: dict[str, Any] = {"": None}  # an operand that is left out
+        self._constants: dict[str, Any] = {"": None}  # an omitted operand
         for index, tensor in enumerate(graph.initializer):
             values = onnx.numpy_helper.to_array(tensor)
             self._constants[tensor.name] = self._parameter(index, values) if tensor.name in weights else values.tolist()
 
     def _parameter(self, index: int, values: Any) -> Any:
-        # Without a name of our own: one that is fixed can exist once a process.
+        # Unnamed: a fixed name could exist only once per process.
         parameter = self.create_parameter(list(values.shape))
         parameter.set_value(np.array(values))
         self.add_parameter(f"parameter_{index}", parameter)
@@ -87,10 +87,10 @@ class _GraphLayer(paddle.nn.Layer):  # type: ignore[misc]  # Paddle has no types
 
 
 def convert(bundle: Bundle) -> dict[str, bytes]:
-    """Convert the float32 graph of ``bundle``; return program and weights by their paths in the bundle.
+    """Convert the float32 graph of ``bundle``; return program and weights by path in the bundle.
 
     Raises:
-        EngineError: the graph has an operator that ``ghostzoo.network.graph`` does not write.
+        EngineError: the graph has an operator that ``ghostzoo.network.graph`` does not use.
     """
     layer = _GraphLayer(onnx.load_from_string(bundle.model()).graph)
     layer.eval()
@@ -103,5 +103,5 @@ def convert(bundle: Bundle) -> dict[str, bytes]:
 
 
 def tools() -> Mapping[str, str]:
-    """Names and versions of what takes part."""
+    """Return the names and versions of the tools."""
     return {"paddlepaddle": version("paddlepaddle")}

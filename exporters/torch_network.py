@@ -1,27 +1,32 @@
-"""GhostNet in PyTorch, for training: built from the architecture table, with the official weight keys.
+"""GhostNet in PyTorch, for training, and its weights in the official format.
 
-Submodules bear the names of the official state dict, so that only two things differ between the two formats: the names
-of the batch-norm statistics, and Linear weights, which Paddle stores as (in, out).
+Submodules are named as in the official state dict, so only two things differ: the names of the batch-norm statistics,
+and Linear weights, which Paddle stores as (in, out).
 """
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ghostzoo._utils.files import write_atomically
 from ghostzoo.network.architecture import BATCH_NORM_EPSILON, EMBEDDING_SIZE, Architecture, Block
 from ghostzoo.weights.params import check_weights
 
 DROPOUT = 0.2
-"""Share of the embedding that is dropped in training; the original's value."""
+"""Dropout on the embedding; the original's value."""
 
-# PyTorch's weight of the newest batch; Paddle's momentum of 0.9 is the weight of the past.
-_BATCH_NORM_MOMENTUM = 0.1
-_OPEN = 0.5  # a gate at first: in the middle of the range within which it learns
+_BATCH_NORM_MOMENTUM = 0.1  # weight of the new batch; Paddle's 0.9 is that of the past
+_HALF_OPEN = 0.5  # initial gate: in the middle of the range that has a gradient
+_LIVE_SHARE = 0.5
+"""A gate is alive while at least this share of its squeezed units responds to some image."""
+_PICKLE_PROTOCOL = 4  # what paddle.save writes
 _STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
 
 Arrays = Mapping[str, NDArray[np.float32]]
@@ -46,7 +51,7 @@ class ConvBN(nn.Module):
 
 
 class GhostModule(nn.Module):
-    """Half of the output by a 1x1 convolution, the other half from that by a cheap depthwise 3x3 one."""
+    """Half of the output from a 1x1 convolution, the other half from a cheap depthwise 3x3 one on top of it."""
 
     def __init__(self, in_channels: int, out_channels: int, *, relu: bool) -> None:
         super().__init__()
@@ -73,7 +78,7 @@ class SqueezeExcite(nn.Module):
 
 
 class GhostBottleneck(nn.Module):
-    """Ghost module, depthwise convolution at stride 2, gate where the table has one, ghost module; and a shortcut."""
+    """Ghost module, depthwise convolution at stride 2, optional squeeze-and-excitation, ghost module; shortcut."""
 
     def __init__(self, block: Block) -> None:
         super().__init__()
@@ -126,7 +131,7 @@ class GhostNet(nn.Module):
 
 
 def official_arrays(network: GhostNet) -> dict[str, NDArray[np.float32]]:
-    """Copy the network's tensors out, float32 under the official keys."""
+    """Return copies of the network's tensors as float32 arrays under the official keys."""
     state = network.state_dict()
     linears = _linear_weights(network)
     return {
@@ -153,6 +158,53 @@ def load_official(network: GhostNet, arrays: Arrays) -> None:
                 value.copy_(array.t() if key in linears else array)
 
 
+def save_official(network: GhostNet, path: Path) -> None:
+    """Write ``network`` in the official format: a pickled dict of float32 arrays, as Paddle reads and writes it."""
+    write_atomically(path, pickle.dumps(official_arrays(network), protocol=_PICKLE_PROTOCOL))
+
+
+@torch.no_grad()
+def reset_dead_gates(network: GhostNet, pixel_values: Tensor) -> list[str]:
+    """Re-initialise every dead squeeze-and-excitation layer of ``network`` in place, and return their names.
+
+    The squeezed units have no batch-norm, and their inputs are all positive: a few large steps can push them below
+    zero for every image. Their gates are constant from then on, and most of these end near zero. The constants are
+    folded into the convolution that follows, so the output does not change, and the new gates start half open.
+
+    Args:
+        network: the network.
+        pixel_values: (N, 3, H, W), images to probe the gates with.
+    """
+    was_training = network.training
+    network.eval()
+    dead = []
+    for name, block in network.named_modules():
+        if not isinstance(block, GhostBottleneck) or not isinstance(block.se_block, SqueezeExcite):
+            continue
+        seen: list[Tensor] = []
+        hook = block.se_block.register_forward_hook(lambda _, inputs, __, seen=seen: seen.append(inputs[0]))
+        network(pixel_values)
+        hook.remove()
+        if _reset_if_dead(block.se_block, block.ghost_module_2.primary_conv._conv, seen[0].mean(dim=(2, 3))):
+            dead.append(f"{name}.se_block")
+    network.train(was_training)
+    return dead
+
+
+def _reset_if_dead(gate: SqueezeExcite, following: nn.Conv2d, means: Tensor) -> bool:
+    squeezed = torch.relu(gate.squeeze(means))
+    if float((squeezed > 0).any(dim=0).float().mean()) >= _LIVE_SHARE:
+        return False
+    constant = gate.excitation(squeezed).clamp(0, 1).mean(dim=0)
+    _initialise_linear(gate.squeeze)
+    # Drawn although overwritten: the random numbers that follow stay the same.
+    _initialise_linear(gate.excitation)
+    nn.init.constant_(gate.excitation.bias, _HALF_OPEN)
+    nn.init.zeros_(gate.excitation.weight)
+    following.weight.mul_((constant / gate.excitation.bias).view(1, -1, 1, 1))
+    return True
+
+
 def _official_key(key: str) -> str:
     stem, _, name = key.rpartition(".")
     return f"{stem}.{_STATISTICS.get(name, name)}"
@@ -163,33 +215,26 @@ def _linear_weights(network: nn.Module) -> set[str]:
 
 
 def _initialise(network: nn.Module) -> None:
-    """Draw convolutions as the original does (Kaiming normal over the fan-in); the gates start open.
+    """Initialise convolutions as the original does (Kaiming normal over the fan-in), and gates half open.
 
-    Each block starts as its shortcut alone (Goyal et al., 2017): the first epochs then stay stable at learning rates at
-    which they otherwise do not.
+    Each block starts as its shortcut alone (Goyal et al., 2017), which keeps the first epochs stable at higher learning
+    rates.
     """
     gates = []
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
         elif isinstance(module, nn.Linear):
-            _draw_linear(module)
+            _initialise_linear(module)
         elif isinstance(module, SqueezeExcite):
             gates.append(module)
         elif isinstance(module, nn.BatchNorm2d) and ".ghost_module_2." in name:
             nn.init.zeros_(module.weight)
     for gate in gates:
-        nn.init.constant_(gate.excitation.bias, _OPEN)
+        nn.init.constant_(gate.excitation.bias, _HALF_OPEN)
 
 
-def draw_gate(gate: SqueezeExcite) -> None:
-    """Draw a gate's weights anew; it starts half open."""
-    _draw_linear(gate.squeeze)
-    _draw_linear(gate.excitation)
-    nn.init.constant_(gate.excitation.bias, _OPEN)
-
-
-def _draw_linear(module: nn.Linear) -> None:
+def _initialise_linear(module: nn.Linear) -> None:
     bound = module.in_features**-0.5
     nn.init.uniform_(module.weight, -bound, bound)
     nn.init.zeros_(module.bias)

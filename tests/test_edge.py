@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import exporters.edge as edge
+import ghostzoo
 import ghostzoo.catalog
-import ghostzoo.fetch.resolver
-from exporters.isolated import last_words, run_isolated
+from exporters import edge_formats
+from exporters.converter_process import last_lines, run_converter
 from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle, write_bundle
 from ghostzoo.bundle.golden import Golden
 from ghostzoo.errors import BundleError, EngineError, EngineUnavailableError, ParityError
+from ghostzoo.fetch.resolver import fetch
 from ghostzoo.parity import ENGINE_TOLERANCE, compare_logits
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +83,7 @@ def test_both_formats_join_the_bundle_and_run(folder: Path) -> None:
 
 @needs("MNN")
 def test_stdout_is_for_data_alone(folder: Path, tmp_path: Path) -> None:
-    edge.export_edge(folder, "mnn")
+    edge_formats.export_edge(folder, "mnn")
     image = tmp_path / "a.png"
     import cv2
 
@@ -96,7 +97,7 @@ def test_stdout_is_for_data_alone(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_copy_leaves_the_bundle_as_it_is(form: str, folder: Path, tmp_path: Path) -> None:
     before = files_in(folder)
-    result = edge.export_edge(folder, form, out=tmp_path / "copy")
+    result = edge_formats.export_edge(folder, form, out=tmp_path / "copy")
     assert files_in(folder) == before
     assert set(result.bundle.manifest.files) == {*Bundle.open(folder).manifest.files, *CONVERTED_FILES[form]}
 
@@ -114,21 +115,21 @@ def test_nothing_is_written_when_the_engine_disagrees(
     write_bundle(other, name="other", contents=contents, weights={}, created_by={}, validation={})
     before = files_in(other)
     with pytest.raises(ParityError, match=rf"converted to {form} differs .* logits .*Nothing was written"):
-        edge.export_edge(other, form)
+        edge_formats.export_edge(other, form)
     assert files_in(other) == before
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_graph_that_is_none_is_refused_before_a_converter_sees_it(
+def test_invalid_graph_is_refused_before_conversion(
     form: str, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contents = {name: tiny_bundle.read(name) for name in tiny_bundle.manifest.files} | {"onnx/model.onnx": b"no graph"}
     write_bundle(tmp_path / "broken", name="broken", contents=contents, weights={}, created_by={}, validation={})
     with pytest.raises(BundleError, match=r"onnx/model\.onnx .*; do not use this bundle"):
-        edge.export_edge(tmp_path / "broken", form)
+        edge_formats.export_edge(tmp_path / "broken", form)
     monkeypatch.setattr(Bundle, "model", lambda _: b"no graph")  # and where one fails all the same
-    with pytest.raises(EngineError, match=r"Its last words: ."):
-        edge.export_edge(tmp_path / "broken", form)
+    with pytest.raises(EngineError, match=r"Its last output: ."):
+        edge_formats.export_edge(tmp_path / "broken", form)
 
 
 def test_without_pnnx_the_command_that_installs_it_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,25 +138,25 @@ def test_without_pnnx_the_command_that_installs_it_is_told(folder: Path, monkeyp
     pytest.importorskip("ncnn", reason="ncnn is an extra, which is not installed here")
     monkeypatch.setattr(exporters.to_ncnn, "find_spec", lambda _: None)
     with pytest.raises(EngineUnavailableError, match="pip install --no-deps pnnx"):
-        edge.export_edge(folder, "ncnn")
+        edge_formats.export_edge(folder, "ncnn")
 
 
 def test_a_converter_sees_neither_home_nor_programs(tmp_path: Path) -> None:
     code = "import os, shutil; print(os.getcwd(), os.environ['HOME'], shutil.which('pip'), shutil.which('sh'))"
-    assert run_isolated("python", [sys.executable, "-c", code], tmp_path).split() == [
+    assert run_converter("python", [sys.executable, "-c", code], tmp_path).split() == [
         os.path.realpath(tmp_path),
         str(tmp_path),
         "None",
         "None",
     ]
-    assert last_words("") == "none"
-    assert last_words("a\nb\n\nc\nd\n") == "c / d"
+    assert last_lines("") == "none"
+    assert last_lines("a\nb\n\nc\nd\n") == "c / d"
 
 
 @needs("MNN")
 def test_the_packages_own_model_is_copied_and_not_changed(tmp_path: Path) -> None:
     name = ghostzoo.catalog.DEFAULT_MODEL
-    folder = ghostzoo.fetch.resolver.fetch(name).path
+    folder = fetch(name).path
     before = files_in(folder)
     result = command(name, "--to", "mnn")
     assert result.returncode == 1

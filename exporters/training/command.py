@@ -1,4 +1,4 @@
-"""``python -m exporters train``: options in, a run folder out."""
+"""``python -m exporters train``: the options, and the recipe and run that they describe."""
 
 from __future__ import annotations
 
@@ -15,18 +15,31 @@ from exporters.training.recipe import Recipe
 from ghostzoo.catalog import get_model
 from ghostzoo.cli.console import Command
 from ghostzoo.errors import EngineUnavailableError
+from ghostzoo.weights.params import read_weights
 
 if TYPE_CHECKING:
-    from exporters.training.run import Request
+    from exporters.training.run import RunOptions
 
 _PATH = click.Path(path_type=Path)
 _DEFAULT_MODEL = "GhostNet_x0_5"
 _WARMUP_EPOCHS = 5.0
 _TYPED = "exporters.training.typed"
+_RUN_OPTIONS = (
+    "out",
+    "init",
+    "teacher",
+    "device",
+    "threads",
+    "workers",
+    "checkpoint_minutes",
+    "until",
+    "resume",
+    "quiet",
+)
 
 
 def _pair(form: str, second: type[int] | type[float]) -> Callable[[Any], tuple[int, float]]:
-    """Return the parser of two numbers with a colon between them, such as ``SIZE:EPOCHS``."""
+    """Return a parser of two numbers separated by a colon, such as ``SIZE:EPOCHS``."""
 
     def parse(value: Any) -> tuple[int, float]:
         left, _, right = str(value).partition(":")
@@ -39,7 +52,7 @@ def _pair(form: str, second: type[int] | type[float]) -> Callable[[Any], tuple[i
 
 
 class _TrainCommand(Command):
-    """Remembers what was typed, for the model card."""
+    """Keeps the command line for the model card."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         typed = [arg for arg in args if arg not in ("--resume", "--quiet", "--debug")]
@@ -52,34 +65,32 @@ class _TrainCommand(Command):
     "--data",
     type=_PATH,
     required=True,
-    help="A folder with a folder a class, a .tar of one, or a list file (.txt, a line '<path> <index>').",
+    help="A folder with one folder per class, a .tar of one, or a list file (.txt, one '<path> <index>' per line).",
 )
 @click.option("--out", type=_PATH, required=True, help="The run's folder: checkpoint, metrics, weights, bundle.")
 @click.option("--name", help="The bundle's name.  [default: the name of the run's folder]")
-@click.option("--labels", type=_PATH, help="Class names for a list file: a line '<index> <name>' each.")
+@click.option("--labels", type=_PATH, help="Class names for a list file: one '<index> <name>' per line.")
 @click.option(
-    "--val", "validation", type=_PATH, help="Images to measure on after each epoch, of any form that --data takes."
+    "--val", "validation", type=_PATH, help="Images to validate on after each epoch, in any form that --data takes."
 )
 @click.option(
     "--val-split",
     "validation_split",
     type=click.FloatRange(0, 0.9),
     default=0.0,
-    help="Without --val: the share of each class that is kept for measuring.",
+    help="Without --val: the share of each class to hold out for validation.",
 )
 @click.option(
     "--skip-unreadable",
     is_flag=True,
-    help="Leave images out that cannot be read, and list them; otherwise they are an error.",
+    help="Leave out unreadable images and list them; otherwise they are an error.",
 )
-@click.option(
-    "--model", help=f"Catalog model whose width to train.  [default: that of --init, or else {_DEFAULT_MODEL}]"
-)
+@click.option("--model", help=f"Catalog model whose width to use.  [default: that of --init, or else {_DEFAULT_MODEL}]")
 @click.option("--width", type=float, help="Any other width, instead of --model.")
-@click.option("--init", type=_PATH, help="Official weights to start from; a head for other classes is drawn anew.")
-@click.option("--freeze-backbone", is_flag=True, help="Train the head alone.")
+@click.option("--init", type=_PATH, help="Official weights to start from; a head for other classes is re-initialised.")
+@click.option("--freeze-backbone", is_flag=True, help="Train the head only.")
 @click.option("--teacher", type=_PATH, help="Distil from this bundle or .pdparams file.")
-@click.option("--unlabelled", type=_PATH, help="More images, without labels, to distil on.")
+@click.option("--unlabelled", type=_PATH, help="Unlabelled images to distil on as well.")
 @click.option("--distill-weight", type=float, default=1.0, help="Weight of the divergence from the teacher.")
 @click.option("--distill-temperature", type=float, default=1.0)
 @click.option("--image-size", type=int, default=224, help="Side of the network's input in pixels.")
@@ -93,10 +104,10 @@ class _TrainCommand(Command):
     multiple=True,
     help="First train at SIZE pixels for EPOCHS epochs; may be repeated.",
 )
-@click.option("--epochs", type=int, default=360, help="Of all sizes together.")
-@click.option("--batch-size", type=int, default=512, help="Images a step, over all processes.")
+@click.option("--epochs", type=int, default=360, help="Total, over all image sizes.")
+@click.option("--batch-size", type=int, default=512, help="Images per step, over all processes.")
 @click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), default="sgd")
-@click.option("--learning-rate", type=float, help="At the peak.  [default: 0.8 for each 512 images a step]")
+@click.option("--learning-rate", type=float, help="At the peak.  [default: 0.8 x batch size / 512]")
 @click.option("--warmup-epochs", type=float, help="[default: 5, at most a tenth of the epochs]")
 @click.option("--momentum", type=float, default=0.9)
 @click.option("--nesterov", is_flag=True)
@@ -108,7 +119,7 @@ class _TrainCommand(Command):
     "--interpolation",
     type=click.Choice(["linear", "random"]),
     default="linear",
-    help="How crops are resized; random: by any of OpenCV's methods, for images of any sharpness.",
+    help="How crops are resized; random: by any of OpenCV's methods, for images of varying sharpness.",
 )
 @click.option("--flip/--no-flip", default=True)
 @click.option(
@@ -123,16 +134,16 @@ class _TrainCommand(Command):
     "--ema",
     type=float,
     default=0.0,
-    help="Decay of the weights' moving average a step, which becomes the result; 0 is off.",
+    help="Decay per step of a moving average of the weights, which becomes the result; 0 is off.",
 )
-@click.option("--clip-gradients", type=float, default=0.0, help="Largest norm of the gradients; 0 is off.")
+@click.option("--clip-gradients", type=float, default=0.0, help="Maximum norm of the gradients; 0 is off.")
 @click.option(
     "--gate-rate",
     type=float,
     default=1.0,
     help="Share of the learning rate for squeeze-and-excitation layers, which large steps can kill.",
 )
-@click.option("--reset-gates", is_flag=True, help="With --init: draw anew those of these layers that are dead.")
+@click.option("--reset-gates", is_flag=True, help="With --init: re-initialise dead squeeze-and-excitation layers.")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
@@ -143,28 +154,30 @@ class _TrainCommand(Command):
 @click.option(
     "--compile/--no-compile",
     default=False,
-    help="Compile the network: minutes at the start, up to twice the speed on a CPU.",
+    help="Compile the network: takes minutes at the start, and is up to twice as fast on a CPU.",
 )
 @click.option("--seed", type=int, default=0)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
-@click.option("--threads", type=click.IntRange(min=1), help="Of the network.  [default: the usable CPUs]")
-@click.option("--workers", type=click.IntRange(min=1), help="Threads that prepare images.  [default: as --threads]")
+@click.option("--threads", type=click.IntRange(min=1), help="Of the network.  [default: all usable CPUs]")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Threads that prepare images.  [default: same as --threads]"
+)
 @click.option("--cache-mb", type=click.IntRange(min=0), default=1024, help="Memory for decoded images.")
 @click.option(
     "--until",
     type=int,
     metavar="EPOCH",
-    help="End the schedule early, after this many of its epochs, and write the weights of then.",
+    help="Stop after this epoch of the schedule, and write the weights.",
 )
-@click.option("--checkpoint-minutes", type=float, default=10.0, help="Besides one after each epoch.")
-@click.option("--resume", is_flag=True, help="Continue the run in --out exactly where its checkpoint left it.")
+@click.option("--checkpoint-minutes", type=float, default=10.0, help="Time between checkpoints within an epoch.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out exactly from its checkpoint.")
 @click.option("--quiet", is_flag=True)
 @click.pass_context
 def train(ctx: click.Context, /, **options: Any) -> None:
     """Train a GhostNet on your images, and write it as official weights and as a bundle.
 
-    The defaults are the published recipe of PaddleClas's GhostNets. A run that was stopped goes on with --resume and
-    the same options. Several GPUs: torchrun --nproc-per-node=N -m exporters train ...
+    The defaults are the published recipe of PaddleClas's GhostNets. To continue a stopped run, repeat its
+    command with --resume. Several GPUs: torchrun --nproc-per-node=N -m exporters train ...
 
     \b
     Examples:
@@ -175,29 +188,28 @@ def train(ctx: click.Context, /, **options: Any) -> None:
     """
     if find_spec("torch") is None:
         raise EngineUnavailableError("Training needs PyTorch; run \"pip install -e '.[train]'\".")
+    from exporters.training.checkpoint import TrainingStoppedError
     from exporters.training.run import train_model
-    from exporters.training.stopping import TrainingStoppedError
 
     recipe = _recipe(options)
-    request = _request(options, ctx.meta[_TYPED])
+    run_options = _run_options(options, ctx.meta[_TYPED])
     try:
-        train_model(recipe, request)
+        train_model(recipe, run_options)
     except TrainingStoppedError as stopped:
         click.echo(str(stopped), err=True)
         ctx.exit(128 + stopped.signal)  # as a shell reports a signal
 
 
 def _recipe(options: dict[str, Any]) -> Recipe:
-    """Take a recipe's options, and fill in the defaults that depend on others."""
-    from exporters.training.place import resolve_precision
-    from exporters.training.starting import choose_width
+    """Make a recipe of the options, with the defaults that depend on other options."""
+    from exporters.training.distributed import resolve_precision
 
     chosen = {field.name: options[field.name] for field in fields(Recipe)}
     model, image_size = options["model"], options["image_size"]
     if model is not None and options["width"] is not None:
         raise click.UsageError("Give --model or --width, not both.")
     named = options["width"] if model is None else get_model(model).width
-    chosen["width"] = choose_width(named, options["init"], get_model(_DEFAULT_MODEL).width)
+    chosen["width"] = choose_width(named, options["init"])
     if options["resize_short"] is None:
         chosen["resize_short"] = round(image_size * 256 / 224)
     if options["warmup_epochs"] is None:
@@ -206,29 +218,26 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     return Recipe(**chosen)
 
 
-def _request(options: dict[str, Any], typed: str) -> Request:
+def choose_width(width: float | None, init: Path | None) -> float:
+    """Return the given width, else that of the initial weights, else the default model's.
+
+    Raises:
+        WeightsError: ``init`` is needed and cannot be read.
+    """
+    if width is not None:
+        return width
+    return get_model(_DEFAULT_MODEL).width if init is None else read_weights(init).architecture.width
+
+
+def _run_options(options: dict[str, Any], typed: str) -> RunOptions:
     from exporters.training.data import DataSources
-    from exporters.training.run import Request
+    from exporters.training.run import RunOptions
 
     out = options["out"]
-    return Request(
+    return RunOptions(
         sources=DataSources(**{field.name: options[field.name] for field in fields(DataSources)}),
         name=out.resolve().name if options["name"] is None else options["name"],
         command=typed,
         cache_bytes=options["cache_mb"] * 2**20,
-        **{
-            name: options[name]
-            for name in (
-                "out",
-                "init",
-                "teacher",
-                "device",
-                "threads",
-                "workers",
-                "checkpoint_minutes",
-                "until",
-                "resume",
-                "quiet",
-            )
-        },
+        **{name: options[name] for name in _RUN_OPTIONS},
     )

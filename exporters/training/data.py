@@ -1,56 +1,96 @@
-"""What a run learns from and is measured on: opened, checked image by image, and split."""
+"""Training and validation data: the datasets, their split, a cache of decoded images, and batches."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from exporters.training.loading import ImageStore, find_unreadable
-from exporters.training.place import Place
+from exporters.training.augmentation import Image, flip, rand_augment, random_resized_crop
+from exporters.training.distributed import Process
+from exporters.training.recipe import Recipe
 from ghostzoo._utils.files import write_atomically
 from ghostzoo.cli.console import progress
 from ghostzoo.errors import ImageError, InputError, LabelsError, OptionError
-from ghostzoo.evaluation.datasets import ImageDataset, open_dataset
+from ghostzoo.evaluation.datasets import ImageDataset, Sample, open_dataset
+from ghostzoo.images.decode import read_image
+from ghostzoo.images.preprocessing import Preprocessing
+from ghostzoo.images.transform import preprocess
 from ghostzoo.labels import read_labels
 
 UNREADABLE_FILE = "unreadable.txt"
-_LISTED = 5
-_SPLIT_STREAM = 0x5EED  # of random numbers
+_SHOWN = 5
+_PREFETCHED_BATCHES = 3
+# Independent streams of random numbers; the trainer has one more.
+_ORDER_STREAM, _AUGMENT_STREAM, _SPLIT_STREAM = 1, 2, 0x5EED
+
+Labels = NDArray[np.int64]
+"""(N,), class indices or ``UNLABELLED``."""
 
 
 @dataclass(frozen=True)
 class DataSources:
-    """Where the images are; each path is a folder, a tar or a list file."""
+    """Where the images are: each path is a folder, a tar or a list file."""
 
     data: Path
     labels: Path | None = None
-    """A label file that names a list file's class indices."""
+    """Label file that names the class indices of a list file."""
     validation: Path | None = None
     validation_split: float = 0.0
-    """Share of ``data`` that is kept from training, where ``validation`` is ``None``."""
+    """Share of ``data`` to hold out if ``validation`` is ``None``."""
     unlabelled: Path | None = None
     skip_unreadable: bool = False
 
 
+class ImageCache:
+    """Decodes images, and keeps as many of them in memory as fit into ``max_bytes``."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._free = max_bytes
+        self._images: dict[tuple[object, int], Image] = {}
+
+    def read(self, sample: Sample) -> Image:
+        """Return the image as RGB.
+
+        Raises:
+            ImageError: the image cannot be read.
+        """
+        key = (sample.path, sample.offset)
+        image = self._images.get(key)
+        if image is None:
+            try:
+                image = read_image(sample.read())
+            except ImageError as error:
+                raise ImageError(sample.name, error.reason) from error
+            # Two threads may both store the same image and count it twice, which is harmless.
+            if image.nbytes <= self._free:
+                self._free -= image.nbytes
+                self._images[key] = image
+        return image
+
+
 @dataclass(frozen=True)
-class Data:
-    """Readable images, by what they are for."""
+class TrainingData:
+    """The readable images of a run."""
 
     training: ImageDataset
-    """Labelled images, then the unlabelled ones."""
+    """Labelled images, followed by unlabelled ones."""
     validation: ImageDataset | None
+    images: ImageCache
     unlabelled: int
     skipped: int
+    """Unreadable images."""
     passed_over: int = 0
-    """Files that are no images by their names."""
+    """Files whose names are not those of images."""
 
     def facts(self) -> dict[str, Any]:
-        """Return the counts, by what they count."""
+        """Return what there is of each kind, for the manifest."""
         facts = {"classes": len(self.training.classes), "training_images": len(self.training.samples) - self.unlabelled}
         if self.unlabelled:
             facts["unlabelled_images"] = self.unlabelled
@@ -64,86 +104,163 @@ class Data:
 
 
 def open_data(
-    sources: DataSources, out: Path, *, seed: int, store: ImageStore, workers: int, place: Place, quiet: bool
-) -> Data:
-    """List and decode all images; what cannot be read is listed in ``out`` and, if allowed, left out.
+    sources: DataSources, out: Path, *, seed: int, cache_bytes: int, workers: int, process: Process, quiet: bool
+) -> TrainingData:
+    """List and decode all images; unreadable ones are listed in ``out`` and, if allowed, left out.
 
     Args:
         sources: where the images are.
         out: the run's folder.
-        seed: decides which images are kept for validation.
-        store: decoded images go through it.
-        workers: threads that decode.
-        place: several processes share the work.
+        seed: decides which images are held out for validation.
+        cache_bytes: memory for decoded images.
+        workers: decoding threads.
+        process: the processes share the work.
         quiet: show no progress bar.
 
     Raises:
-        InputError: images cannot be read and may not be left out, or a class has none.
+        InputError: images are unreadable and may not be left out, or a class has none.
         GhostZooError: the data cannot be used.
     """
+    images = ImageCache(cache_bytes)
     training, validation, unlabelled = split_sources(sources, seed)
     present = [dataset for dataset in (training, validation, unlabelled) if dataset is not None]
-    total = sum(len(dataset.samples) // place.world for dataset in present)
+    total = sum(len(dataset.samples) // process.world_size for dataset in present)
     with progress(0 if quiet else total, "checking images") as advance:
-        errors = [_find_unreadable(dataset, store, workers, place, advance) for dataset in present]
-    _report_unreadable([error for each in errors for error in each], out, place, allowed=sources.skip_unreadable)
-    checked = [_without(dataset, each) for dataset, each in zip(present, errors, strict=True)]
-    training = checked[0]
+        errors = [_find_unreadable(dataset, images, workers, process, advance) for dataset in present]
+    _report_unreadable([error for each in errors for error in each], out, process, allowed=sources.skip_unreadable)
+    readable = [_without(dataset, each) for dataset, each in zip(present, errors, strict=True)]
+    training = readable[0]
     _check_every_class(sources.data, training)
-    extra = checked[-1].samples if unlabelled is not None else ()
-    return Data(
+    extra = readable[-1].samples if unlabelled is not None else ()
+    return TrainingData(
         ImageDataset(training.samples + extra, training.classes),
-        checked[1] if validation is not None else None,
+        readable[1] if validation is not None else None,
+        images,
         len(extra),
         sum(map(len, errors)),
         sum(dataset.passed_over for dataset in present),
     )
 
 
-def take_validation(dataset: ImageDataset, share: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
-    """Take ``share`` of each class (at least one image) out, by a draw that depends on ``seed`` alone.
+def split_sources(sources: DataSources, seed: int) -> tuple[ImageDataset, ImageDataset | None, ImageDataset | None]:
+    """List the training, validation and unlabelled images; the split depends on their names and ``seed`` alone.
+
+    Raises:
+        GhostZooError: the data cannot be used.
+    """
+    names = None if sources.labels is None else _class_names(sources.labels, sources.data)
+    training = _sorted_by_name(open_dataset(sources.data, classes=names))
+    validation = unlabelled = None
+    if sources.validation is not None:
+        validation = open_dataset(sources.validation, classes=training.classes)
+    elif sources.validation_split:
+        training, validation = split_validation(training, sources.validation_split, seed)
+    if sources.unlabelled is not None:
+        unlabelled = _sorted_by_name(open_dataset(sources.unlabelled, labelled=False))
+    return training, validation, unlabelled
+
+
+def split_validation(dataset: ImageDataset, share: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
+    """Hold out ``share`` of each class (at least one image), chosen by ``seed`` alone.
 
     Returns:
-        What is left, and what was taken out.
+        Training and validation images.
 
     Raises:
         InputError: a class has a single image.
     """
     rng = np.random.default_rng((seed, _SPLIT_STREAM))
     labels = np.array([sample.label for sample in dataset.samples])
-    taken: set[int] = set()
+    held_out: set[int] = set()
     for label, name in enumerate(dataset.classes):
         members = np.flatnonzero(labels == label)
         if len(members) == 1:
             raise InputError(f"Class {name!r} has a single image, which cannot be split; add images or pass --val.")
         count = min(max(1, round(share * len(members))), len(members) - 1)
-        taken.update(rng.permutation(members)[: max(count, 0)].tolist())
-    left = tuple(sample for index, sample in enumerate(dataset.samples) if index not in taken)
-    right = tuple(dataset.samples[index] for index in sorted(taken))
-    return replace(dataset, samples=left), replace(dataset, samples=right, passed_over=0)
+        held_out.update(rng.permutation(members)[: max(count, 0)].tolist())
+    training = tuple(sample for index, sample in enumerate(dataset.samples) if index not in held_out)
+    validation = tuple(dataset.samples[index] for index in sorted(held_out))
+    return replace(dataset, samples=training), replace(dataset, samples=validation, passed_over=0)
 
 
-def split_sources(sources: DataSources, seed: int) -> tuple[ImageDataset, ImageDataset | None, ImageDataset | None]:
-    """List the images to train on, to measure on, and without labels; the split depends on names and seed alone.
+class TrainingLoader:
+    """One process's share of the training batches, augmented ahead of time in threads.
 
-    Raises:
-        GhostZooError: the data cannot be used.
+    A batch depends on (seed, epoch, step) alone: not on the number of threads, nor on where a run was resumed.
     """
-    names = None if sources.labels is None else _class_names(sources.labels, sources.data)
-    training = _in_order(open_dataset(sources.data, classes=names))
-    validation = unlabelled = None
-    if sources.validation is not None:
-        validation = open_dataset(sources.validation, classes=training.classes)
-    elif sources.validation_split:
-        training, validation = take_validation(training, sources.validation_split, seed)
-    if sources.unlabelled is not None:
-        unlabelled = _in_order(open_dataset(sources.unlabelled, labelled=False))
-    return training, validation, unlabelled
+
+    def __init__(
+        self, dataset: ImageDataset, images: ImageCache, recipe: Recipe, *, workers: int, rank: int, world_size: int
+    ) -> None:
+        if recipe.batch_size % world_size:
+            raise OptionError(
+                f"batch-size {recipe.batch_size} cannot be shared by {world_size} processes; use a multiple."
+            )
+        if recipe.batch_size < 2 * world_size:
+            raise OptionError(
+                f"batch-size {recipe.batch_size} leaves a process fewer than the 2 images that batch-norm needs."
+            )
+        self.steps = len(dataset.samples) // recipe.batch_size
+        if not self.steps:
+            raise OptionError(
+                f"{len(dataset.samples)} training images are fewer than one batch of {recipe.batch_size}; "
+                "pass a smaller --batch-size."
+            )
+        self._samples, self._images, self._recipe = dataset.samples, images, recipe
+        self._workers, self._rank, self._world_size = workers, rank, world_size
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[NDArray[np.uint8], Labels]]:
+        """Yield RGB images (N, H, W, 3) and labels (N,) for each step of ``epoch`` from ``start``.
+
+        The incomplete last batch is dropped; the order, and so what is dropped, changes with the epoch.
+        """
+        order = np.random.default_rng((self._recipe.seed, _ORDER_STREAM, epoch)).permutation(len(self._samples))
+        size = self._recipe.batch_size
+        pending: deque[tuple[NDArray[np.int64], list[Future[Image]]]] = deque()
+        with ThreadPoolExecutor(self._workers) as pool:
+            for step in range(start, self.steps):
+                indices = order[step * size + self._rank : (step + 1) * size : self._world_size]
+                pending.append((indices, [pool.submit(self._augmented, epoch, int(index)) for index in indices]))
+                if len(pending) == _PREFETCHED_BATCHES:
+                    yield self._collect(*pending.popleft())
+            while pending:
+                yield self._collect(*pending.popleft())
+
+    def _collect(self, indices: NDArray[np.int64], futures: list[Future[Image]]) -> tuple[NDArray[np.uint8], Labels]:
+        images = np.stack([future.result() for future in futures])
+        return images, np.array([self._samples[index].label for index in indices], np.int64)
+
+    def _augmented(self, epoch: int, index: int) -> Image:
+        recipe = self._recipe
+        rng = np.random.default_rng((recipe.seed, _AUGMENT_STREAM, epoch, index))
+        image = random_resized_crop(
+            rng,
+            self._images.read(self._samples[index]),
+            recipe.image_size_at(epoch),
+            recipe.crop_scale,
+            any_interpolation=recipe.interpolation == "random",
+        )
+        if recipe.flip:
+            image = flip(rng, image)
+        if recipe.rand_augment is not None:
+            image = rand_augment(rng, np.ascontiguousarray(image), *recipe.rand_augment)
+        return image
+
+
+def evaluation_batches(
+    dataset: ImageDataset, images: ImageCache, preprocessing: Preprocessing, batch_size: int, rank: int, world_size: int
+) -> Iterator[tuple[NDArray[np.float32], Labels]]:
+    """Yield one process's share in order, preprocessed as for inference: pixel values (N, 3, H, W) and labels (N,)."""
+    samples = dataset.samples[rank::world_size]
+    for start in range(0, len(samples), batch_size):
+        batch = samples[start : start + batch_size]
+        pixel_values = np.stack([preprocess(images.read(sample), preprocessing) for sample in batch])
+        yield pixel_values, np.array([sample.label for sample in batch], np.int64)
 
 
 def _class_names(labels: Path, data: Path) -> tuple[str, ...]:
     if data.suffix.lower() != ".txt":
-        raise OptionError(f"--labels names the classes of a list file; those of {data} bear their folders' names.")
+        raise OptionError(f"--labels names the classes of a list file; those of {data} are named by its folders.")
     try:
         lines = labels.read_bytes().splitlines()
     except OSError as error:
@@ -152,8 +269,8 @@ def _class_names(labels: Path, data: Path) -> tuple[str, ...]:
     return tuple(label.label for label in read_labels(labels, count))
 
 
-def _in_order(dataset: ImageDataset) -> ImageDataset:
-    """Sort by folder and name, so that a folder and a tar of it are trained on in the same order."""
+def _sorted_by_name(dataset: ImageDataset) -> ImageDataset:
+    """Sort by folder and name, so that training sees a folder and a tar of it in the same order."""
     ordered = sorted(dataset.samples, key=lambda sample: PurePosixPath(sample.name).parts)
     return replace(dataset, samples=tuple(ordered))
 
@@ -162,15 +279,25 @@ def _check_every_class(path: Path, dataset: ImageDataset) -> None:
     counts = Counter(sample.label for sample in dataset.samples)
     empty = [repr(name) for label, name in enumerate(dataset.classes) if not counts[label]]
     if empty:
-        shown = ", ".join(empty[:_LISTED]) + (" ..." if len(empty) > _LISTED else "")
+        shown = ", ".join(empty[:_SHOWN]) + (" ..." if len(empty) > _SHOWN else "")
         raise InputError(f"{path} has no readable training image of {len(empty)} class(es): {shown}; add some.")
 
 
 def _find_unreadable(
-    dataset: ImageDataset, store: ImageStore, workers: int, place: Place, advance: Callable[[], None]
+    dataset: ImageDataset, images: ImageCache, workers: int, process: Process, advance: Callable[[], None]
 ) -> list[ImageError]:
-    share = dataset.samples[place.rank :: place.world]
-    errors = place.gather(find_unreadable(store, share, workers, advance))
+    def check(sample: Sample) -> ImageError | None:
+        try:
+            images.read(sample)
+        except ImageError as error:
+            return error
+        finally:
+            advance()
+        return None
+
+    with ThreadPoolExecutor(workers) as pool:
+        checked = pool.map(check, dataset.samples[process.rank :: process.world_size])
+        errors = process.gather([error for error in checked if error is not None])
     return sorted(errors, key=lambda error: error.source)
 
 
@@ -179,14 +306,14 @@ def _without(dataset: ImageDataset, errors: list[ImageError]) -> ImageDataset:
     return replace(dataset, samples=tuple(sample for sample in dataset.samples if sample.name not in names))
 
 
-def _report_unreadable(errors: list[ImageError], out: Path, place: Place, *, allowed: bool) -> None:
+def _report_unreadable(errors: list[ImageError], out: Path, process: Process, *, allowed: bool) -> None:
     listed = out / UNREADABLE_FILE
-    if place.is_first:
+    if process.is_main:
         listed.unlink(missing_ok=True)
         if errors:
             write_atomically(listed, "".join(f"{error}\n" for error in errors).encode("utf-8", "backslashreplace"))
     if errors and not allowed:
-        shown = "; ".join(map(str, errors[:_LISTED])) + (" ..." if len(errors) > _LISTED else "")
+        shown = "; ".join(map(str, errors[:_SHOWN])) + (" ..." if len(errors) > _SHOWN else "")
         raise InputError(
             f"{len(errors)} image(s) cannot be read: {shown}. All are listed in {listed}; "
             "repair or remove them, or leave them out with --skip-unreadable."

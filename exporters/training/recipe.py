@@ -1,4 +1,4 @@
-"""What a training run is: every choice that changes the resulting weights, and the schedule that follows from them."""
+"""The training recipe: every hyperparameter that changes the resulting weights, and the schedule."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ghostzoo.images.preprocessing import Preprocessing
 
 REFERENCE_BATCH = 512
 REFERENCE_LEARNING_RATE = 0.8
-"""PaddleClas trained its GhostNets with 0.8 at 512 images; the learning rate is scaled in proportion to the batch."""
+"""PaddleClas trained its GhostNets with 0.8 at 512 images; the learning rate scales with the batch size."""
 
 OPTIMIZERS = ("sgd", "adamw")
 INTERPOLATIONS = ("linear", "random")
@@ -20,52 +20,52 @@ MAX_IMAGE_SIZE = 2048
 
 @dataclass(frozen=True)
 class Recipe:
-    """The choices of one run; the defaults are the published recipe of PaddleClas's GhostNets.
+    """The hyperparameters of one run; the defaults are the published recipe of PaddleClas's GhostNets.
 
-    A run is a pure function of its recipe, its data and its starting weights: sample order, augmentation and dropout
-    are drawn from ``seed`` and the place in the run, never from what was drawn before.
+    A run is a pure function of its recipe, data and initial weights: sample order, augmentation and dropout depend on
+    ``seed`` and the position in the run, never on earlier random numbers.
     """
 
     width: float = 0.5
     image_size: int = 224
     resize_short: int = 256
-    """Pixels of the shorter side at evaluation, before the centre crop of ``image_size``."""
+    """Shorter side in pixels at evaluation, before the centre crop of ``image_size``."""
     grow: tuple[tuple[int, int], ...] = ()
-    """(image size, epochs) of the stages that come before ``image_size``."""
+    """(image size, epochs) of the stages before ``image_size``."""
     epochs: int = 360
     batch_size: int = 512
-    """Images a step, over all processes."""
+    """Images per step, over all processes."""
     optimizer: str = "sgd"
     """``sgd`` or ``adamw``."""
     learning_rate: float | None = None
-    """At the peak; ``None``: 0.8 for each 512 images a step, which is SGD's."""
+    """At the peak; ``None``: 0.8 per 512 images in a batch, for SGD."""
     warmup_epochs: float = 5.0
     momentum: float = 0.9
     """Of SGD; for AdamW the decay of the first moment."""
     nesterov: bool = False
     weight_decay: float = 4e-5
-    """L2 penalty (SGD) or decoupled decay (AdamW) of every tensor but those of batch-norm."""
+    """L2 penalty (SGD) or decoupled decay (AdamW) of all parameters except batch-norm's."""
     label_smoothing: float = 0.1
     dropout: float = 0.2
     crop_scale: float = 0.08
     """Smallest share of the area that a random-resized crop keeps."""
     interpolation: str = "linear"
-    """How a crop is resized: ``linear``, or by a ``random`` one of OpenCV's methods, for images of any sharpness."""
+    """How a crop is resized: ``linear``, or a ``random`` one of OpenCV's methods, for images of varying sharpness."""
     flip: bool = True
     rand_augment: tuple[int, float] | None = None
-    """(operations an image, magnitude from 0 to 10)."""
+    """(operations per image, magnitude from 0 to 10)."""
     mixup: float = 0.0
     """Alpha of the Beta distribution; 0 is off."""
     cutmix: float = 0.0
     """Alpha of the Beta distribution; 0 is off."""
     ema: float = 0.0
-    """Decay of the weights' moving average a step; 0 is off."""
+    """Decay per step of the moving average of the weights; 0 is off."""
     clip_gradients: float = 0.0
-    """Largest norm of all gradients together; 0 is off."""
+    """Maximum norm of all gradients together; 0 is off."""
     gate_rate: float = 1.0
     """Share of the learning rate for squeeze-and-excitation layers, which large steps can kill."""
     reset_gates: bool = False
-    """Draw those of them anew that the starting weights have dead."""
+    """Re-initialise those that are dead in the initial weights."""
     freeze_backbone: bool = False
     distill_weight: float = 1.0
     """Weight of the divergence from the teacher; the label loss has weight 1."""
@@ -112,14 +112,14 @@ class Recipe:
         return REFERENCE_LEARNING_RATE * self.batch_size / REFERENCE_BATCH
 
     def learning_rate_at(self, epoch: float) -> float:
-        """Learning rate at a place in the run, in epochs: linear warm-up from 0, then a half cosine to 0."""
+        """Learning rate at a position in epochs: linear warm-up from 0, then half a cosine to 0."""
         if epoch < self.warmup_epochs:
             return self.peak_learning_rate * epoch / self.warmup_epochs
         progress = (epoch - self.warmup_epochs) / max(self.epochs - self.warmup_epochs, 1e-9)
         return self.peak_learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
     def image_size_at(self, epoch: int) -> int:
-        """Side in pixels of the training images in an epoch, counted from 0."""
+        """Side in pixels of the training images in an epoch (from 0)."""
         for size, epochs in self.grow:
             if epoch < epochs:
                 return size
@@ -128,14 +128,14 @@ class Recipe:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How images become the input of the finished network."""
+        """Preprocessing for the finished network."""
         return Preprocessing(resize_short=self.resize_short, crop_size=self.image_size)
 
     def preprocessing_at(self, epoch: int) -> Preprocessing:
-        """How images become the network's input when it is measured after an epoch, counted from 0.
+        """Preprocessing for evaluation after an epoch (from 0).
 
-        While the image size grows, a network is measured at the size that it has been trained at: at another one it
-        answers far worse, and says nothing of its progress.
+        While the image size grows, the network is evaluated at the size that it is being trained at: its accuracy at
+        another size is far lower, and tells nothing about its progress.
         """
         size = self.image_size_at(epoch)
         return Preprocessing(resize_short=round(self.resize_short * size / self.image_size), crop_size=size)

@@ -1,9 +1,13 @@
-"""What a run tells: a progress bar or log lines on stderr, ``metrics.csv``, ``curves.png``, TensorBoard logs."""
+"""How a run reports: progress on stderr, ``metrics.csv``, ``curves.png``, TensorBoard, and the model card's section.
+
+Imports no PyTorch.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,16 +28,19 @@ COLUMNS = (
     "validation_accuracy",
     "images_per_second",
 )
+RUN_FILE = "run.json"
+WEIGHTS_FILE = "weights.pdparams"
+BUNDLE_FOLDER = "bundle"
 METRICS_FILE = "metrics.csv"
 CURVES_FILE = "curves.png"
 TENSORBOARD_FOLDER = "tensorboard"
 
 History = Sequence[Mapping[str, float]]
-"""A row an epoch, with the names of ``COLUMNS``."""
+"""One row per epoch, with the names of ``COLUMNS``."""
 
 
 class Reporter:
-    """Reports one run; of several processes all but the first are quiet, and write nothing."""
+    """Reports one run; in distributed training only the main process does."""
 
     def __init__(
         self, out: Path, epochs: int, *, quiet: bool = False, writes: bool = True, console: Console | None = None
@@ -44,13 +51,13 @@ class Reporter:
         self._task = TaskID(0)
         self._tensorboard: Any = None
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a line."""
         if not self._quiet:
             self._console.print(text)
 
     def start_epoch(self, epoch: int, steps: int, done: int) -> None:
-        """Show where the run stands: epoch counted from 0, steps of an epoch, steps that are done of this one."""
+        """Show the position of the run: epoch (from 0), steps per epoch, and steps of this epoch that are done."""
         if self._quiet or not self._console.is_terminal:
             return
         if self._progress is None:
@@ -76,9 +83,9 @@ class Reporter:
             self._progress.update(self._task, completed=self._first_step + done, figures=figures)
 
     def end_epoch(self, history: History) -> None:
-        """Write the metrics of all epochs so far, and tell those of the last one."""
+        """Write the metrics of all epochs so far, and print those of the last one."""
         row = history[-1]
-        self.say(
+        self.log(
             f"epoch {row['epoch']}/{self._epochs}  "
             + "  ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in COLUMNS[1:] if name in row)
         )
@@ -87,17 +94,17 @@ class Reporter:
             self._log_to_tensorboard(row)
 
     def finish(self, history: History) -> None:
-        """Draw the curves; write the metrics again, in case that a kill came between a checkpoint and its row."""
+        """Plot the curves; rewrite the metrics, in case the run was killed between a checkpoint and its row."""
         if not self._writes:
             return
         write_atomically(self._out / METRICS_FILE, _csv(history))
         try:
             write_atomically(self._out / CURVES_FILE, _curves(history))
         except ImportError as error:
-            self.say(f"{CURVES_FILE} was not drawn ({error}); 'pip install matplotlib', and --resume draws it.")
+            self.log(f"{CURVES_FILE} was not drawn ({error}); 'pip install matplotlib', and --resume draws it.")
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Release the terminal."""
         if self._progress is not None:
             self._progress.stop()
         if self._tensorboard is not None:
@@ -109,7 +116,7 @@ class Reporter:
         if self._tensorboard is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            # A resumed run writes to the same folder: from this epoch on its values replace older ones.
+            # A resumed run writes to the same folder and replaces older values from this epoch on.
             self._tensorboard = SummaryWriter(str(self._out / TENSORBOARD_FOLDER), purge_step=int(row["epoch"]))
         for name in COLUMNS[1:]:
             if name in row:
@@ -126,7 +133,7 @@ def _csv(history: History) -> bytes:
 
 
 def _curves(history: History) -> bytes:
-    """Draw loss and accuracy by epoch as a PNG."""
+    """Plot loss and accuracy by epoch as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -147,3 +154,28 @@ def _curves(history: History) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
+
+
+def training_section(*runs: tuple[Mapping[str, Any], str]) -> str:
+    """Return the model card's section on how the weights were trained, as Markdown.
+
+    Args:
+        runs: recipe (from ``Recipe.to_dict``) and command line of each run, which started from the weights of the
+            previous one.
+    """
+    sections = [_run_section(recipe, command) for recipe, command in runs]
+    return "\n\n".join(
+        ["## Training", *(["In several runs, one after the other."] if len(runs) > 1 else []), *sections]
+    )
+
+
+def _run_section(recipe: Mapping[str, Any], command: str) -> str:
+    return f"""```sh
+{command}
+```
+
+In full, with seed {recipe["seed"]}:
+
+```json
+{json.dumps(recipe, indent=2)}
+```"""

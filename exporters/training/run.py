@@ -1,7 +1,8 @@
-"""One training run, from the data on disk to weights and a bundle."""
+"""One training run, from the data to the weights and the bundle."""
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,38 +10,44 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 
-from exporters.training.checkpoints import FILE_NAME, remove_leftovers
-from exporters.training.data import Data, DataSources, open_data
-from exporters.training.finish import write_results
-from exporters.training.loading import ImageStore
-from exporters.training.loop import Trainer
-from exporters.training.notes import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE
-from exporters.training.place import Place, open_place
+from exporters.torch_network import GhostNet, load_official, official_arrays, save_official
+from exporters.training.checkpoint import CHECKPOINT_FILE, SignalListener, remove_partial_checkpoints
+from exporters.training.data import DataSources, TrainingData, open_data
+from exporters.training.distillation import Teacher, load_teacher
+from exporters.training.distributed import Process, join_processes
 from exporters.training.recipe import Recipe
-from exporters.training.reporting import Reporter
-from exporters.training.starting import Start, start_network
-from exporters.training.stopping import StopRequest
-from exporters.training.teachers import Teacher, load_teacher
+from exporters.training.reporting import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE, Reporter, training_section
+from exporters.training.trainer import Trainer
 from ghostzoo._utils.files import write_atomically
 from ghostzoo._utils.hardware import usable_cpus
 from ghostzoo.bundle.folder import Bundle, check_target
+from ghostzoo.bundle.golden import Golden, synthetic_images
 from ghostzoo.bundle.manifest import check_model_name
+from ghostzoo.converter import write_model_bundle
 from ghostzoo.errors import InputError, OptionError
-from ghostzoo.weights.params import read_weights
+from ghostzoo.images.preprocessing import Preprocessing
+from ghostzoo.images.transform import preprocess
+from ghostzoo.labels import ClassLabel
+from ghostzoo.network.architecture import Architecture
+from ghostzoo.weights.params import Weights, read_weights
+
+_HEAD = ("fc_1.weight", "fc_1.bias")
+_GOLDEN_IMAGES = 4
 
 
 @dataclass(frozen=True)
-class Request:
-    """Everything about a run that is not its recipe: where things are, and what the machine may be used for."""
+class RunOptions:
+    """Everything about a run that is not its recipe: where things are, and what resources to use."""
 
     sources: DataSources
     out: Path
     name: str
-    """Of the bundle."""
+    """The bundle's."""
     command: str
-    """What a user types for this run; for the model card."""
+    """The command line, for the model card."""
     init: Path | None = None
     """Official weights to start from."""
     teacher: Path | None = None
@@ -51,146 +58,206 @@ class Request:
     cache_bytes: int = 2**30
     checkpoint_minutes: float = 10.0
     until: int | None = None
-    """End the schedule after this many of its epochs, and write the weights of then."""
+    """Stop after this epoch of the schedule, and write the weights."""
     resume: bool = False
     quiet: bool = False
 
 
-def train_model(recipe: Recipe, request: Request) -> Bundle | None:
+def train_model(recipe: Recipe, options: RunOptions) -> Bundle | None:
     """Train, and write ``weights.pdparams`` and ``bundle`` to the run's folder.
 
     Returns:
-        The bundle; ``None`` in all processes but the first.
+        The bundle; ``None`` in all processes but the main one.
 
     Raises:
         TrainingStoppedError: a signal ended the run early; it can be resumed.
         GhostZooError: data, options or files cannot be used; the last checkpoint is kept.
     """
-    check_model_name(request.name)
-    if recipe.reset_gates and request.init is None:
-        raise OptionError("reset-gates is for the gates of starting weights; give these with --init.")
-    if recipe.freeze_backbone and request.init is None:
-        raise OptionError("freeze-backbone trains the head of given weights alone; give these with --init.")
-    if request.sources.validation is not None and request.sources.validation_split:
-        raise OptionError("Give --val or --val-split, not both: each says which images to measure on.")
-    if request.teacher is None and (recipe.distill_weight, recipe.distill_temperature) != (1.0, 1.0):
-        raise OptionError("distill-weight and distill-temperature are for a --teacher; pass one, or leave them out.")
-    if request.until is not None and not 1 <= request.until <= recipe.epochs:
-        raise OptionError(f"until must be from 1 to the {recipe.epochs} epochs of the schedule, not {request.until}.")
-    if request.sources.unlabelled is not None and request.teacher is None:
-        raise OptionError("Unlabelled images teach nothing without a --teacher; pass one, or leave them out.")
-    with open_place(request.device) as place:
+    _check_options(recipe, options)
+    with join_processes(options.device) as process:
         try:
-            _prepare_folder(request, place)
-            return _train(recipe, request, place)
+            _prepare_folder(options, process)
+            return _train(recipe, options, process)
         except OSError as error:
             raise InputError(
-                f"{error.filename or request.out} cannot be used: {error.strerror or error}. What was written before "
-                "is whole; mend that, and continue with --resume where there is a checkpoint."
+                f"{error.filename or options.out} cannot be used: {error.strerror or error}. What was written so far "
+                "is intact; fix that, and continue with --resume if there is a checkpoint."
             ) from error
 
 
-def _train(recipe: Recipe, request: Request, place: Place) -> Bundle | None:
-    threads = request.threads or max(1, usable_cpus() // place.world)
+def initial_network(recipe: Recipe, num_classes: int, init: Weights | None) -> GhostNet:
+    """Make the network of a new run, from random weights or from ``init``.
+
+    Args:
+        recipe: width, dropout and seed.
+        num_classes: number of classes in the data.
+        init: official weights of that width; their head is re-initialised unless it has ``num_classes`` classes.
+    """
+    torch.manual_seed(recipe.seed)
+    network = GhostNet(Architecture.of(recipe.width, num_classes), dropout=recipe.dropout)
+    if init is not None:
+        arrays = dict(init.arrays)
+        if init.architecture.num_classes != num_classes:
+            new = official_arrays(network)
+            arrays.update({key: new[key] for key in _HEAD})
+        load_official(network, arrays)
+    return network
+
+
+def _check_options(recipe: Recipe, options: RunOptions) -> None:
+    check_model_name(options.name)
+    if recipe.reset_gates and options.init is None:
+        raise OptionError("reset-gates is for the gates of initial weights; give these with --init.")
+    if recipe.freeze_backbone and options.init is None:
+        raise OptionError("freeze-backbone trains only the head of initial weights; give these with --init.")
+    if options.sources.validation is not None and options.sources.validation_split:
+        raise OptionError("Give --val or --val-split, not both: each says which images to validate on.")
+    if options.teacher is None and (recipe.distill_weight, recipe.distill_temperature) != (1.0, 1.0):
+        raise OptionError("distill-weight and distill-temperature are for a --teacher; pass one, or leave them out.")
+    if options.until is not None and not 1 <= options.until <= recipe.epochs:
+        raise OptionError(f"until must be from 1 to the {recipe.epochs} epochs of the schedule, not {options.until}.")
+    if options.sources.unlabelled is not None and options.teacher is None:
+        raise OptionError("Unlabelled images are of no use without a --teacher; pass one, or leave them out.")
+
+
+def _prepare_folder(options: RunOptions, process: Process) -> None:
+    """Make the run's folder, and find out now, not after hours, whether it can be written to."""
+    out = options.out
+    if process.is_main:
+        if not options.resume and (out / CHECKPOINT_FILE).exists():
+            raise InputError(f"{out} holds a run already; continue it with --resume, or choose another --out.")
+        if options.resume and not (out / CHECKPOINT_FILE).exists():
+            raise InputError(f"{out} holds no {CHECKPOINT_FILE} to resume from; start without --resume.")
+        check_target(out / BUNDLE_FOLDER, overwrite=True)
+        out.mkdir(parents=True, exist_ok=True)
+        remove_partial_checkpoints(out)
+    process.barrier()
+
+
+def _train(recipe: Recipe, options: RunOptions, process: Process) -> Bundle | None:
+    threads = options.threads or max(1, usable_cpus() // process.world_size)
     torch.set_num_threads(threads)
-    cv2.setNumThreads(1)  # images are prepared side by side instead
-    workers = request.workers or threads
-    quiet = request.quiet or not place.is_first
-    reporter = Reporter(request.out, request.until or recipe.epochs, quiet=quiet, writes=place.is_first)
-    store = ImageStore(request.cache_bytes)
-    init = None if request.init is None else read_weights(request.init, width=recipe.width)
+    cv2.setNumThreads(1)  # images are prepared in parallel instead
+    workers = options.workers or threads
+    quiet = options.quiet or not process.is_main
+    reporter = Reporter(options.out, options.until or recipe.epochs, quiet=quiet, writes=process.is_main)
+    init = None if options.init is None else read_weights(options.init, width=recipe.width)
     data = open_data(
-        request.sources, request.out, seed=recipe.seed, store=store, workers=workers, place=place, quiet=quiet
+        options.sources,
+        options.out,
+        seed=recipe.seed,
+        cache_bytes=options.cache_bytes,
+        workers=workers,
+        process=process,
+        quiet=quiet,
     )
-    reporter.say(", ".join(f"{count} {what.replace('_', ' ')}" for what, count in data.facts().items()))
-    start = start_network(recipe, len(data.training.classes), init)
+    reporter.log(", ".join(f"{count} {what.replace('_', ' ')}" for what, count in data.facts().items()))
+    classes = data.training.classes
     teacher = None
-    if request.teacher is not None:
-        teacher = load_teacher(request.teacher, data.training.classes, recipe.preprocessing, place.device, threads)
-    stop = StopRequest()
+    if options.teacher is not None:
+        teacher = load_teacher(options.teacher, classes, recipe.preprocessing, process.device, threads)
+    listener = SignalListener()
     trainer = Trainer(
         recipe,
-        start.network,
-        data.training,
-        data.validation,
-        identity=_identity(data, start, teacher),
-        out=request.out,
-        store=store,
+        initial_network(recipe, len(classes), init),
+        data,
+        identity={
+            "training images": data.training.fingerprint(),
+            "validation images": data.validation.fingerprint() if data.validation is not None else "",
+            "initial weights": init.sha256 if init else "",
+            "teacher's weights": teacher.sha256 if teacher else "",
+        },
+        out=options.out,
         reporter=reporter,
-        place=place,
+        process=process,
         workers=workers,
         teacher=teacher,
-        stop=stop,
-        checkpoint_minutes=request.checkpoint_minutes,
+        listener=listener,
+        checkpoint_minutes=options.checkpoint_minutes,
     )
-    if request.resume:
-        trainer.resume(request.until)
-        reporter.say(f"resumed after {trainer.epoch} epochs and {trainer.step} steps")
+    if options.resume:
+        trainer.resume(options.until)
+        reporter.log(f"resumed after {trainer.epoch} epochs and {trainer.step} steps")
     elif recipe.reset_gates:
         trainer.reset_gates()
-    if place.is_first:
-        content = {"command": request.command, "recipe": recipe.to_dict()}
-        write_atomically(request.out / RUN_FILE, (json.dumps(content, indent=2) + "\n").encode())
+    if process.is_main:
+        content = {"command": options.command, "recipe": recipe.to_dict()}
+        write_atomically(options.out / RUN_FILE, (json.dumps(content, indent=2) + "\n").encode())
     try:
-        with stop.listen():
-            trainer.run(request.until)
+        with listener.listen():
+            trainer.run(options.until)
     finally:
         reporter.close()
-    if not place.is_first:
+    if not process.is_main:
         return None
     reporter.finish(trainer.history)
-    facts = _facts(request, data, start, teacher, place, trainer.history[-1])
-    bundle = write_results(
-        trainer.result,
-        request.out,
-        request.name,
-        data.training.classes,
-        recipe,
-        recipe.preprocessing_at(trainer.epoch - 1),
-        request.command,
-        facts,
-    )
-    reporter.say(f"wrote {request.out / WEIGHTS_FILE} and {bundle.path}")
+    facts = _facts(options, data, init, teacher, process, trainer.history[-1])
+    bundle = _write_results(trainer, options, facts)
+    reporter.log(f"wrote {options.out / WEIGHTS_FILE} and {bundle.path}")
     return bundle
 
 
-def _prepare_folder(request: Request, place: Place) -> None:
-    """Make the run's folder and find out now, not after hours, whether it can be written to."""
-    out = request.out
-    if place.is_first:
-        if not request.resume and (out / FILE_NAME).exists():
-            raise InputError(f"{out} holds a run already; continue it with --resume, or choose another --out.")
-        if request.resume and not (out / FILE_NAME).exists():
-            raise InputError(f"{out} holds no {FILE_NAME} to resume from; start without --resume.")
-        check_target(out / BUNDLE_FOLDER, overwrite=True)
-        out.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(out)
-    place.wait()
-
-
-def _identity(data: Data, start: Start, teacher: Teacher | None) -> dict[str, str]:
-    return {
-        "training images": data.training.fingerprint(),
-        "validation images": data.validation.fingerprint() if data.validation is not None else "",
-        "starting weights": start.sha256,
-        "teacher's weights": teacher.sha256 if teacher else "",
-    }
-
-
 def _facts(
-    request: Request, data: Data, start: Start, teacher: Teacher | None, place: Place, last: Mapping[str, float]
+    options: RunOptions,
+    data: TrainingData,
+    init: Weights | None,
+    teacher: Teacher | None,
+    process: Process,
+    metrics: Mapping[str, float],
 ) -> dict[str, Any]:
-    """What manifest and card say of the run, in their order. Paths are told by their last part alone."""
-    sources = request.sources
+    """What manifest and model card say about the run, in their order. Of paths only the last part is told."""
+    sources = options.sources
     facts: dict[str, Any] = {"training_data": sources.data.resolve().name, **data.facts()}
-    facts["starting_point"] = start.description
+    facts["starting_point"] = "random weights" if init is None else f"{init.file_name}, {_head_facts(init, data)}"
     if teacher is not None:
         facts["teacher"] = teacher.name
-    if place.world > 1:
-        facts["processes"] = place.world
-    facts |= {name: last[name] for name in ("train_loss", "train_accuracy")}
+    if process.world_size > 1:
+        facts["processes"] = process.world_size
+    facts |= {name: metrics[name] for name in ("train_loss", "train_accuracy")}
     if data.validation is not None:
-        measured_on = sources.validation.resolve().name if sources.validation else "a split of the training data"
-        facts["validation_data"] = measured_on
-        facts |= {name: last[name] for name in ("validation_loss", "validation_accuracy")}
+        held_out = "a split of the training data"
+        facts["validation_data"] = sources.validation.resolve().name if sources.validation else held_out
+        facts |= {name: metrics[name] for name in ("validation_loss", "validation_accuracy")}
     return facts
+
+
+def _head_facts(init: Weights, data: TrainingData) -> str:
+    num_classes = len(data.training.classes)
+    same = init.architecture.num_classes == num_classes
+    return "with its head" if same else f"with a new head for {num_classes} classes"
+
+
+def _write_results(trainer: Trainer, options: RunOptions, facts: Mapping[str, Any]) -> Bundle:
+    """Write the official weights and the bundle.
+
+    The golden vectors are the trained network's own outputs, so the bundle is written only if its graph, run by ONNX
+    Runtime, agrees with that network.
+
+    Raises:
+        GhostZooError: the bundle cannot be written, or its graph disagrees with the network.
+    """
+    weights_file = options.out / WEIGHTS_FILE
+    save_official(trainer.result, weights_file)
+    preprocessing = trainer.recipe.preprocessing_at(trainer.epoch - 1)
+    return write_model_bundle(
+        read_weights(weights_file),
+        options.out / BUNDLE_FOLDER,
+        model_name=options.name,
+        labels=[ClassLabel(label) for label in trainer.classes],
+        preprocessing=preprocessing,
+        golden=_golden(trainer.result, preprocessing),
+        validation={**facts, "golden_source": "the trained PyTorch network in float64 on synthetic pictures"},
+        tools={"torch": torch.__version__},
+        card_notes=training_section((trainer.recipe.to_dict(), options.command)),
+        overwrite=True,
+    )
+
+
+@torch.inference_mode()
+def _golden(network: GhostNet, preprocessing: Preprocessing) -> Golden:
+    """Compute golden vectors in float64, so that any difference is the graph's."""
+    network = copy.deepcopy(network).to("cpu", torch.float64).eval()
+    images = synthetic_images(_GOLDEN_IMAGES, preprocessing.resize_short)
+    pixel_values = np.stack([preprocess(image, preprocessing) for image in images])
+    x = torch.from_numpy(pixel_values).double()
+    return Golden(pixel_values, network(x).float().numpy(), network.embed(x).float().numpy())

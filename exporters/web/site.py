@@ -1,4 +1,4 @@
-"""The web page as a static site: the page's own files, and models beside them."""
+"""The web page as a static site: the page's files, and the models."""
 
 from __future__ import annotations
 

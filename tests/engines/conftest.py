@@ -33,7 +33,7 @@ def engine_bundle(engine_type: type[Engine], tiny_bundle: Bundle, tmp_path_facto
     """The tiny network, also in the engine's own format where it reads no ONNX."""
     if engine_type.name not in CONVERTED_FILES:
         return tiny_bundle
-    from exporters.edge import export_edge
+    from exporters.edge_formats import export_edge
 
     folder = tmp_path_factory.mktemp("engine")
     return export_edge(tiny_bundle.path, engine_type.name, out=folder / "tiny").bundle

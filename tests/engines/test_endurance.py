@@ -34,7 +34,7 @@ def original(engine_type: type[Engine], shared: Path, tmp_path: Path) -> Bundle:
     bundle = ghostzoo.convert(weights, tmp_path / "original", model="GhostNet_x0_5")
     if engine_type.name not in CONVERTED_FILES:
         return bundle
-    from exporters.edge import export_edge
+    from exporters.edge_formats import export_edge
 
     return export_edge(bundle.path, engine_type.name).bundle
 

@@ -197,7 +197,7 @@ def test_ncnns_text_is_checked(tmp_path: Path, name: str) -> None:
 
     if find_spec("pnnx") is None or find_spec("ncnn") is None:
         pytest.skip("pnnx and ncnn are not installed here")
-    from exporters.edge import export_edge
+    from exporters.edge_formats import export_edge
 
     bundle = export_edge(make_tiny_bundle(tmp_path / "tiny").path, "ncnn").bundle
     text = bundle.read("ncnn/model.param").decode()

@@ -13,14 +13,13 @@ from click.testing import CliRunner
 
 from exporters.cli import main
 from exporters.torch_network import GhostNet
+from exporters.training.checkpoint import SignalListener
 from exporters.training.data import DataSources, open_data
-from exporters.training.loading import ImageStore
-from exporters.training.loop import Trainer
-from exporters.training.place import Place
+from exporters.training.distributed import Process
 from exporters.training.recipe import Recipe
 from exporters.training.reporting import Reporter
-from exporters.training.starting import start_network
-from exporters.training.stopping import StopRequest
+from exporters.training.run import initial_network
+from exporters.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -106,22 +105,20 @@ def recipe(**choices: Any) -> Recipe:
 
 def make_trainer(chosen: Recipe, data: Path, out: Path, *, network: GhostNet | None = None, **sources: Any) -> Trainer:
     """Everything of a run but the command and the results."""
-    store, place = ImageStore(2**24), Place()
+    process = Process()
     opened = open_data(
-        DataSources(data, **sources), out, seed=chosen.seed, store=store, workers=1, place=place, quiet=True
+        DataSources(data, **sources), out, seed=chosen.seed, cache_bytes=2**24, workers=1, process=process, quiet=True
     )
     return Trainer(
         chosen,
-        network or start_network(chosen, len(opened.training.classes), None).network,
-        opened.training,
-        opened.validation,
+        network or initial_network(chosen, len(opened.training.classes), None),
+        opened,
         identity={},
         out=out,
-        store=store,
         reporter=Reporter(out, chosen.epochs, quiet=True),
-        place=place,
+        process=process,
         workers=1,
         teacher=None,
-        stop=StopRequest(),
+        listener=SignalListener(),
         checkpoint_minutes=10,
     )

@@ -7,9 +7,16 @@ from typing import Any
 
 import pytest
 
-from exporters.training.data import Data, DataSources, open_data, take_validation
-from exporters.training.loading import ImageStore, TrainingLoader, evaluation_batches
-from exporters.training.place import Place
+from exporters.training.data import (
+    DataSources,
+    ImageCache,
+    TrainingData,
+    TrainingLoader,
+    evaluation_batches,
+    open_data,
+    split_validation,
+)
+from exporters.training.distributed import Process
 from ghostzoo.errors import InputError, OptionError
 from ghostzoo.evaluation.datasets import ImageDataset, open_dataset
 from tests.training.runs import EVERYTHING, recipe, train
@@ -33,7 +40,7 @@ def write_list(path: Path, pictures: Path) -> Path:
     return path
 
 
-def test_a_folder_a_tar_and_a_list_of_the_same_images_give_the_same_weights(
+def test_folder_tar_and_list_file_give_the_same_weights(
     copy: Path, pictures_tar: Path, finished: Path, tmp_path: Path
 ) -> None:
     expected = (finished / "weights.pdparams").read_bytes()
@@ -46,15 +53,13 @@ def test_a_folder_a_tar_and_a_list_of_the_same_images_give_the_same_weights(
     assert (tmp_path / "list/bundle/config.json").read_bytes() == (finished / "bundle/config.json").read_bytes()
 
 
-def opened(path: Path, out: Path, **sources: Any) -> Data:
+def opened(path: Path, out: Path, **sources: Any) -> TrainingData:
     """Open the data as a run does."""
     chosen = DataSources(path, **sources)
-    return open_data(chosen, out, seed=0, store=ImageStore(0), workers=1, place=Place(), quiet=True)
+    return open_data(chosen, out, seed=0, cache_bytes=0, workers=1, process=Process(), quiet=True)
 
 
-def test_names_that_sort_differently_in_a_folder_and_a_tar_are_in_the_same_order(
-    pictures: Path, tmp_path: Path
-) -> None:
+def test_folder_and_tar_have_the_same_order(pictures: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     for name in ("a", "a-b", "a.c"):
         (root / name).mkdir(parents=True)
@@ -74,7 +79,7 @@ def spoil(copy: Path) -> list[str]:
     return ["disc/03.png", "plain/07.jpg", "stripes/09.png"]
 
 
-def test_unreadable_images_are_an_error_that_counts_and_names_them(copy: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_counted_and_named(copy: Path, tmp_path: Path) -> None:
     names = spoil(copy)
     message = train("--data", copy, "--out", tmp_path / "run", "--epochs=1").error()
     assert "3 image(s) cannot be read: " in message
@@ -84,7 +89,7 @@ def test_unreadable_images_are_an_error_that_counts_and_names_them(copy: Path, t
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
-def test_unreadable_images_are_left_out_on_demand_and_never_replaced(copy: Path, tmp_path: Path) -> None:
+def test_unreadable_images_can_be_skipped(copy: Path, tmp_path: Path) -> None:
     spoil(copy)
     options = ("--epochs=1", "--val-split=0.2", "--skip-unreadable")
     run = train("--data", copy, "--out", tmp_path / "run", *options).check()
@@ -93,18 +98,18 @@ def test_unreadable_images_are_left_out_on_demand_and_never_replaced(copy: Path,
     assert len((tmp_path / "run" / "unreadable.txt").read_text().splitlines()) == 3
     data = opened(copy, tmp_path, skip_unreadable=True)
     assert len(data.training.samples) == 118  # 120, less two of them; the text file was one more
-    loader = TrainingLoader(data.training, ImageStore(0), recipe(batch_size=2), workers=1, rank=0, world=1)
+    loader = TrainingLoader(data.training, ImageCache(0), recipe(batch_size=2), workers=1, rank=0, world_size=1)
     assert sum(len(labels) for _, labels in loader.batches(0)) == 118
 
 
-def test_the_list_of_unreadable_images_goes_when_they_are_mended(copy: Path, pictures: Path, tmp_path: Path) -> None:
+def test_list_of_unreadable_images_goes_once_they_are_fixed(copy: Path, pictures: Path, tmp_path: Path) -> None:
     spoil(copy)
     train("--data", copy, "--out", tmp_path / "run", "--epochs=1").error()
     train("--data", pictures, "--out", tmp_path / "run", "--epochs=1").check()
     assert not (tmp_path / "run" / "unreadable.txt").exists()
 
 
-def test_unreadable_images_in_a_tar_and_for_validation_count_too(copy: Path, pictures: Path, tmp_path: Path) -> None:
+def test_unreadable_validation_images_in_a_tar_count_too(copy: Path, pictures: Path, tmp_path: Path) -> None:
     spoil(copy)
     with tarfile.open(tmp_path / "val.tar", "w") as archive:
         archive.add(copy, "val")
@@ -128,7 +133,7 @@ def test_unreadable_images_in_a_tar_and_for_validation_count_too(copy: Path, pic
     ],
     ids=["empty class", "one class", "no images", "no folder", "stray", "fewer than a batch"],
 )
-def test_data_that_cannot_be_learnt_from_are_one_clear_error(
+def test_unusable_training_data_is_one_clear_error(
     copy: Path, tmp_path: Path, spoil_data: object, expected: str
 ) -> None:
     spoil_data(copy)  # type: ignore[operator]
@@ -178,29 +183,27 @@ def test_unlabelled_images_need_a_teacher(pictures: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("share", "taken"), [(0.01, 1), (0.25, 10), (0.9, 36)])
-def test_a_split_takes_its_share_of_each_class_and_every_image_is_on_one_side(
-    pictures: Path, share: float, taken: int
-) -> None:
+def test_split_holds_out_its_share_of_each_class(pictures: Path, share: float, taken: int) -> None:
     dataset = open_dataset(pictures)
-    left, right = take_validation(dataset, share, seed=1)
+    left, right = split_validation(dataset, share, seed=1)
     assert [sum(sample.label == label for sample in right.samples) for label in range(3)] == [taken] * 3
     assert sorted(s.name for s in left.samples + right.samples) == sorted(s.name for s in dataset.samples)
-    assert take_validation(dataset, share, seed=1) == (left, right)
-    assert take_validation(dataset, share, seed=2)[1] != right
+    assert split_validation(dataset, share, seed=1) == (left, right)
+    assert split_validation(dataset, share, seed=2)[1] != right
 
 
 def test_a_class_of_one_image_cannot_be_split(pictures: Path) -> None:
     dataset = open_dataset(pictures)
     samples = tuple(sample for sample in dataset.samples if sample.label or sample.name == "disc/00.png")
     with pytest.raises(InputError, match="Class 'disc' has a single image"):
-        take_validation(ImageDataset(samples, dataset.classes), 0.2, 0)
+        split_validation(ImageDataset(samples, dataset.classes), 0.2, 0)
 
 
-def test_batches_depend_on_seed_and_place_alone(pictures: Path) -> None:
+def test_batches_depend_on_seed_and_position_alone(pictures: Path) -> None:
     dataset, small = open_dataset(pictures), recipe(rand_augment=(2, 9.0))
 
     def batches(start: int, *, workers: int, cache: int, rank: int = 0, world: int = 1) -> list[bytes]:
-        loader = TrainingLoader(dataset, ImageStore(cache), small, workers=workers, rank=rank, world=world)
+        loader = TrainingLoader(dataset, ImageCache(cache), small, workers=workers, rank=rank, world_size=world)
         return [images.tobytes() + labels.tobytes() for images, labels in loader.batches(1, start)]
 
     whole = batches(0, workers=1, cache=0)
@@ -212,36 +215,40 @@ def test_batches_depend_on_seed_and_place_alone(pictures: Path) -> None:
 
 def test_several_processes_share_each_step(pictures: Path) -> None:
     dataset, small = open_dataset(pictures), recipe()
-    loaders = [TrainingLoader(dataset, ImageStore(0), small, workers=1, rank=rank, world=2) for rank in (0, 1)]
-    alone = TrainingLoader(dataset, ImageStore(0), small, workers=1, rank=0, world=1)
+    loaders = [TrainingLoader(dataset, ImageCache(0), small, workers=1, rank=rank, world_size=2) for rank in (0, 1)]
+    alone = TrainingLoader(dataset, ImageCache(0), small, workers=1, rank=0, world_size=1)
     for first, second, both in zip(loaders[0].batches(0), loaders[1].batches(0), alone.batches(0), strict=True):
         assert (first[0] == both[0][0::2]).all()
         assert (second[0] == both[0][1::2]).all()
         assert (second[1] == both[1][1::2]).all()
 
 
-def test_an_epoch_has_no_image_twice_and_another_order_than_the_last(pictures: Path) -> None:
+def test_each_epoch_shuffles_and_repeats_no_image(pictures: Path) -> None:
     dataset = open_dataset(pictures)
     plain = recipe(crop_scale=1, flip=False)
-    loader = TrainingLoader(dataset, ImageStore(0), plain, workers=1, rank=0, world=1)
+    loader = TrainingLoader(dataset, ImageCache(0), plain, workers=1, rank=0, world_size=1)
     orders = [[label for _, labels in loader.batches(epoch) for label in labels] for epoch in (0, 1)]
     assert [orders[0].count(label) for label in range(3)] == [40, 40, 40]
     assert orders[0] != orders[1]
 
 
-@pytest.mark.parametrize(("batch", "world", "expected"), [(9, 2, "cannot be shared"), (4, 4, "less than the 2 images")])
+@pytest.mark.parametrize(
+    ("batch", "world", "expected"), [(9, 2, "cannot be shared"), (4, 4, "fewer than the 2 images")]
+)
 def test_batches_that_processes_cannot_share_are_refused(pictures: Path, batch: int, world: int, expected: str) -> None:
     with pytest.raises(OptionError, match=expected):
-        TrainingLoader(open_dataset(pictures), ImageStore(0), recipe(batch_size=batch), workers=1, rank=0, world=world)
+        TrainingLoader(
+            open_dataset(pictures), ImageCache(0), recipe(batch_size=batch), workers=1, rank=0, world_size=world
+        )
 
 
-def test_every_image_is_measured_once_whatever_the_number_of_processes(pictures: Path) -> None:
+def test_every_image_is_evaluated_once_across_processes(pictures: Path) -> None:
     dataset, small = open_dataset(pictures), recipe()
     for world in (1, 7):
         batches = [
             batch
             for rank in range(world)
-            for batch in evaluation_batches(dataset, ImageStore(0), small.preprocessing, 16, rank, world)
+            for batch in evaluation_batches(dataset, ImageCache(0), small.preprocessing, 16, rank, world)
         ]
         assert sum(len(labels) for _, labels in batches) == 120
         assert all(x.shape[1:] == (3, 32, 32) and len(x) <= 16 for x, _ in batches)
@@ -249,8 +256,8 @@ def test_every_image_is_measured_once_whatever_the_number_of_processes(pictures:
 
 def test_the_cache_stays_within_its_limit(pictures: Path) -> None:
     dataset = open_dataset(pictures)
-    store = ImageStore(3 * 40 * 48 * 3)
-    first = [store(sample) for sample in dataset.samples[:5]]
-    again = [store(sample) for sample in dataset.samples[:5]]
+    cache = ImageCache(3 * 40 * 48 * 3)
+    first = [cache.read(sample) for sample in dataset.samples[:5]]
+    again = [cache.read(sample) for sample in dataset.samples[:5]]
     assert [a is b for a, b in zip(first, again, strict=True)] == [True] * 3 + [False] * 2
     assert all((a == b).all() for a, b in zip(first, again, strict=True))

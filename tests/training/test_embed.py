@@ -59,7 +59,7 @@ def test_a_run_becomes_a_bundle_with_the_catalogs_figures(finished: Path, record
     assert bundle.manifest.weights["file_name"] == kept.name
 
 
-def test_the_card_tells_of_the_runs_before(finished: Path, record: CatalogModel, tmp_path: Path) -> None:
+def test_card_describes_the_earlier_runs(finished: Path, record: CatalogModel, tmp_path: Path) -> None:
     first = tmp_path / "first"
     shutil.copytree(finished, first)
     facts = json.loads((first / "run.json").read_text())

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from exporters.torch_network import GhostNet, SqueezeExcite
-from exporters.training.gates import reset_dead_gates
-from exporters.training.optimiser import make_optimizer
+from exporters.torch_network import GhostNet, SqueezeExcite, reset_dead_gates
+from exporters.training.trainer import make_optimizer
 from ghostzoo.network.architecture import Architecture
 from tests.training.runs import make_trainer, recipe, train
 
@@ -44,7 +43,7 @@ def kill(gate: SqueezeExcite) -> None:
 
 
 @torch.no_grad()
-def test_dead_gates_live_again_and_the_network_computes_what_it_did(network: GhostNet, images: Tensor) -> None:
+def test_resetting_dead_gates_keeps_the_output(network: GhostNet, images: Tensor) -> None:
     first, second, *_ = gates(network)
     for name in (first, second):
         kill(gates(network)[name])
@@ -56,7 +55,7 @@ def test_dead_gates_live_again_and_the_network_computes_what_it_did(network: Gho
         assert torch.equal(gate.squeeze.weight, untouched[name]) == (name not in (first, second))
 
 
-def test_what_the_gates_need_to_learn_reaches_them_again(network: GhostNet, images: Tensor) -> None:
+def test_reset_gates_receive_gradients_again(network: GhostNet, images: Tensor) -> None:
     gate = next(iter(gates(network).values()))
     kill(gate)
     network(images).square().sum().backward()
@@ -71,7 +70,7 @@ def test_a_run_can_start_with_gates_that_were_dead(pictures: Path, finished: Pat
     options = ("--data", pictures, "--out", tmp_path / "run", "--epochs=1", "--reset-gates", "--ema=0.9")
     assert "give these with --init" in train(*options).error()
     run = train(*options, "--init", finished / "weights.pdparams").check()
-    assert "dead gates that were drawn anew: " in run.stderr
+    assert "re-initialised dead gates: " in run.stderr
     again = train(*options, "--init", finished / "weights.pdparams", "--resume").check()
     assert "dead gates" not in again.stderr
 
@@ -85,11 +84,11 @@ def test_gates_learn_at_their_own_rate(pictures: Path, tmp_path: Path) -> None:
     assert kept == {name for name in before if ".se_block." in name}
 
 
-def test_every_parameter_is_in_one_group_and_only_batch_norm_is_spared_decay(network: GhostNet) -> None:
+def test_only_batch_norm_has_no_weight_decay(network: GhostNet) -> None:
     optimizer = make_optimizer(network, recipe(weight_decay=0.01, gate_rate=0.1))
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     groups = [{names[id(parameter)] for parameter in group["params"]} for group in optimizer.param_groups]
     assert sorted(name for group in groups for name in group) == sorted(names.values())
     for group, members in zip(optimizer.param_groups, groups, strict=True):
         assert all((group["weight_decay"] == 0) == ("_batch_norm" in name) for name in members)
-        assert all((group["rate"] == 0.1) == (".se_block." in name) for name in members)
+        assert all((group["rate_share"] == 0.1) == (".se_block." in name) for name in members)

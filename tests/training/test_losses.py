@@ -7,11 +7,18 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
+from torch import Tensor
 
-from exporters.training.losses import divergence, label_loss, soft_targets
+from exporters.training.augmentation import one_hot, smooth
+from exporters.training.distillation import jensen_shannon_divergence as divergence
 
 RNG = np.random.default_rng(0)
 STUDENT, TEACHER = (torch.from_numpy(RNG.normal(0, 3, (6, 9)).astype(np.float32)) for _ in range(2))
+
+
+def label_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """As the trainer computes it."""
+    return F.cross_entropy(logits, smooth(targets, smoothing))
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -20,14 +27,14 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
-def test_the_divergence_is_that_of_jensen_and_shannon(temperature: float) -> None:
+def test_divergence_is_jensen_shannons(temperature: float) -> None:
     p, q = (softmax(logits.double().numpy() / temperature) for logits in (STUDENT, TEACHER))
     m = (p + q) / 2
     expected = (p * np.log(p / m) + q * np.log(q / m)).sum(axis=1).mean() / 2 * temperature**2
     assert float(divergence(STUDENT, TEACHER, temperature)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_divergence_is_nothing_between_equals_and_the_logarithm_of_two_between_opposites() -> None:
+def test_divergence_is_zero_for_equals_and_log_2_for_opposites() -> None:
     assert float(divergence(STUDENT, STUDENT, 1.0)) == pytest.approx(0, abs=1e-7)
     assert float(divergence(STUDENT, STUDENT + 100, 1.0)) == pytest.approx(0, abs=1e-6)
     certain = torch.tensor([[50.0, -50.0]])
@@ -54,14 +61,14 @@ def test_the_gradient_is_the_slope() -> None:
 def test_the_label_loss_is_the_cross_entropy(smoothing: float) -> None:
     labels = torch.tensor([0, 8, 3, 3, 5, 1])
     expected = F.cross_entropy(STUDENT, labels, label_smoothing=smoothing)
-    torch.testing.assert_close(label_loss(STUDENT, soft_targets(labels, 9), smoothing), expected)
+    torch.testing.assert_close(label_loss(STUDENT, one_hot(labels, 9), smoothing), expected)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_images_without_a_label_add_nothing(smoothing: float) -> None:
     labels = torch.tensor([0, -1, 3, -1, -1, 1])
     logits = STUDENT.clone().requires_grad_()
-    loss = label_loss(logits, soft_targets(labels, 9), smoothing)
+    loss = label_loss(logits, one_hot(labels, 9), smoothing)
     known = labels >= 0
     expected = F.cross_entropy(STUDENT[known], labels[known], label_smoothing=smoothing, reduction="sum") / 6
     torch.testing.assert_close(loss.detach(), expected)
@@ -71,9 +78,18 @@ def test_images_without_a_label_add_nothing(smoothing: float) -> None:
     assert bool((logits.grad[known] != 0).all())
 
 
+def test_mixed_targets_are_smoothed_by_their_labelled_share() -> None:
+    mixed = one_hot(torch.tensor([0, -1, 3, -1, 5, 1]), 9).lerp(one_hot(torch.tensor([2, 4, -1, -1, 8, 0]), 9), 0.25)
+    labelled = mixed.double().sum(dim=1, keepdim=True)
+    smoothed = mixed.double() * 0.9 + labelled * 0.1 / 9
+    assert labelled.flatten().tolist() == [1, 0.25, 0.75, 0, 1, 1]
+    expected = -(smoothed * F.log_softmax(STUDENT.double(), dim=1)).sum() / 6
+    assert float(label_loss(STUDENT, mixed, 0.1)) == pytest.approx(float(expected), rel=1e-6)
+
+
 def test_a_batch_without_labels_has_no_label_loss() -> None:
     logits = STUDENT.clone().requires_grad_()
-    loss = label_loss(logits, soft_targets(torch.full((6,), -1), 9), 0.1)
+    loss = label_loss(logits, one_hot(torch.full((6,), -1), 9), 0.1)
     loss.backward()
     assert float(loss.detach()) == 0
     assert logits.grad is not None

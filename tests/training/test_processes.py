@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_two_processes_learn_what_one_does_and_write_it_once(finished: Path, pictures: Path, tmp_path: Path) -> None:
+def test_two_processes_match_one_and_write_once(finished: Path, pictures: Path, tmp_path: Path) -> None:
     """With a frozen backbone and no dropout nothing depends on how a batch is shared, so the heads must agree."""
     options = (
         *("--data", pictures, "--init", finished / "weights.pdparams", "--freeze-backbone", "--dropout=0"),

@@ -17,7 +17,7 @@ def test_the_defaults_are_the_published_recipe() -> None:
     assert (recipe.mixup, recipe.cutmix, recipe.ema, recipe.rand_augment) == (0, 0, 0, None)
 
 
-def test_the_learning_rate_warms_up_and_then_follows_a_half_cosine() -> None:
+def test_learning_rate_warms_up_then_follows_half_a_cosine() -> None:
     recipe = Recipe()
     assert recipe.learning_rate_at(0) == 0
     assert recipe.learning_rate_at(2.5) == pytest.approx(0.4)
@@ -54,6 +54,6 @@ def test_the_learning_rate_follows_the_batch_size() -> None:
         ({"nesterov": True, "momentum": 0.0}, "nesterov needs momentum"),
     ],
 )
-def test_senseless_choices_are_refused(choices: dict[str, Any], message: str) -> None:
+def test_invalid_choices_are_refused(choices: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         Recipe(**choices)

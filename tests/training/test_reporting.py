@@ -23,14 +23,14 @@ def run_reporter(out: Path, *, terminal: bool, quiet: bool = False) -> str:
     return stream.getvalue()
 
 
-def test_a_terminal_shows_a_bar_with_loss_accuracy_speed_and_time_left(tmp_path: Path) -> None:
+def test_terminal_shows_a_progress_bar_with_metrics(tmp_path: Path) -> None:
     shown = run_reporter(tmp_path, terminal=True)
     for part in ("epoch 1/2", "epoch 2/2", "20/40", "loss 1.2345  accuracy 0.5000  321 images/s"):
         assert part in shown
     assert re.search(r"321 images/s.*0:\d\d:\d\d", shown)
 
 
-def test_elsewhere_there_is_a_plain_line_an_epoch(tmp_path: Path) -> None:
+def test_without_a_terminal_there_is_one_line_per_epoch(tmp_path: Path) -> None:
     shown = run_reporter(tmp_path, terminal=False)
     assert shown == (
         "epoch 1/2  image size 32  learning rate 0.1  train loss 1.5  train accuracy 0.25  images per second 300\n"

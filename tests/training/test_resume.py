@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from exporters.training.checkpoints import load_checkpoint, save_checkpoint
-from exporters.training.stopping import StopRequest
+from exporters.training.checkpoint import SignalListener, load_checkpoint, save_checkpoint
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import InputError
 from tests.training.runs import EVERYTHING, start, train, wait
@@ -37,9 +36,7 @@ def hold_in_the_middle_of_an_epoch(process: subprocess.Popen[str], out: Path, be
 
 
 @needs_signals
-def test_a_run_that_is_killed_and_one_that_is_terminated_end_with_the_weights_of_an_unbroken_one(
-    pictures: Path, finished: Path, tmp_path: Path
-) -> None:
+def test_killed_and_terminated_runs_resume_bit_exactly(pictures: Path, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "shapes-run"
     options = ("--data", pictures, "--out", out, *EVERYTHING)
 
@@ -71,7 +68,7 @@ def test_a_run_that_is_killed_and_one_that_is_terminated_end_with_the_weights_of
     assert not list(out.glob(".*"))
 
 
-def test_a_run_can_be_ended_early_and_goes_on_later(pictures: Path, finished: Path, tmp_path: Path) -> None:
+def test_run_ends_early_with_until_and_resumes_bit_exactly(pictures: Path, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "shapes-run"
     options = ("--data", pictures, "--out", out, *EVERYTHING)
     train(*options, "--until=1").check()
@@ -86,7 +83,7 @@ def test_a_run_can_be_ended_early_and_goes_on_later(pictures: Path, finished: Pa
     assert "until must be from 1 to the 3 epochs" in train(*options, "--resume", "--until=4").error()
 
 
-def test_a_taught_run_with_adamw_goes_on_exactly(pictures: Path, finished: Path, tmp_path: Path) -> None:
+def test_distilled_run_with_adamw_resumes_bit_exactly(pictures: Path, finished: Path, tmp_path: Path) -> None:
     options = (
         *("--data", pictures, "--teacher", finished / "bundle", "--unlabelled", pictures, "--epochs=2", "--seed=5"),
         *("--optimizer=adamw", "--learning-rate=0.002", "--gate-rate=0.1", "--interpolation=random"),
@@ -113,8 +110,8 @@ def test_another_seed_gives_other_weights(pictures: Path, finished: Path, tmp_pa
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ("--seed=4", "seed was 3, the training images were others, the validation images were others"),
-        ("--val-split=0.3", "the training images were others, the validation images were others"),
+        ("--seed=4", "seed was 3, the training images were different, the validation images were different"),
+        ("--val-split=0.3", "the training images were different, the validation images were different"),
         ("--rand-augment=2:8", "rand-augment was (2, 9.0)"),
     ],
 )
@@ -150,7 +147,7 @@ def test_resuming_a_finished_run_writes_its_results_again(pictures: Path, finish
 def test_a_damaged_checkpoint_is_one_clear_error(finished: Path, tmp_path: Path, keep: float) -> None:
     data = (finished / "checkpoint.pt").read_bytes()
     (tmp_path / "checkpoint.pt").write_bytes(data[: int(keep * len(data)) if keep < 1 else int(keep)])
-    with pytest.raises(InputError, match=r"checkpoint.pt is no readable checkpoint"):
+    with pytest.raises(InputError, match=r"checkpoint.pt is not a readable checkpoint"):
         load_checkpoint(tmp_path)
 
 
@@ -160,7 +157,7 @@ def test_a_checkpoint_is_data_and_executes_nothing(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "executed",)
 
     torch.save({"format": 1, "epoch": Touch()}, tmp_path / "checkpoint.pt")
-    with pytest.raises(InputError, match="no readable checkpoint"):
+    with pytest.raises(InputError, match="not a readable checkpoint"):
         load_checkpoint(tmp_path)
     assert not (tmp_path / "executed").exists()
 
@@ -175,17 +172,17 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) 
 
 def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
     torch.save({"format": 99}, tmp_path / "checkpoint.pt")
-    with pytest.raises(InputError, match="no checkpoint of this version"):
+    with pytest.raises(InputError, match="not a checkpoint of this version"):
         load_checkpoint(tmp_path)
 
 
 @needs_signals
-def test_the_first_signal_is_noted_and_the_second_acts() -> None:
+def test_first_signal_is_remembered_and_second_acts() -> None:
     before = signal.getsignal(signal.SIGINT)
-    stop = StopRequest()
-    with stop.listen():
+    listener = SignalListener()
+    with listener.listen():
         os.kill(os.getpid(), signal.SIGINT)
-        assert stop.signal == signal.SIGINT
+        assert listener.signal == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import ghostzoo
-from exporters.training.checkpoints import load_checkpoint
+from exporters.training.checkpoint import load_checkpoint
 from exporters.training.reporting import COLUMNS
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.parity import EXACT_TOLERANCE, compare_logits
@@ -21,11 +21,12 @@ from ghostzoo.weights.params import read_weights
 from tests.training.runs import ROOT, train
 
 
-def test_the_weights_are_the_moving_average_in_the_official_format(finished: Path) -> None:
+def test_written_weights_are_the_moving_average(finished: Path) -> None:
     weights = read_weights(finished / "weights.pdparams", width=0.1, num_classes=3)
     average = load_checkpoint(finished)["average"]
-    assert np.array_equal(weights.arrays["fc_1.weight"], average["fc_1.weight"].numpy().T)
-    assert np.array_equal(weights.arrays["conv1._batch_norm._mean"], average["conv1._batch_norm.running_mean"].numpy())
+    assert np.array_equal(weights.arrays["fc_1.weight"], average["module.fc_1.weight"].numpy().T)
+    mean = average["module.conv1._batch_norm.running_mean"].numpy()
+    assert np.array_equal(weights.arrays["conv1._batch_norm._mean"], mean)
 
 
 def test_the_bundle_is_loaded_and_is_the_trained_network(finished: Path, pictures: Path) -> None:
@@ -74,7 +75,7 @@ def test_card_and_manifest_say_data_command_seed_and_result(finished: Path, pict
     assert manifest.created_by["torch"] == torch.__version__
 
 
-def test_metrics_have_a_row_an_epoch(finished: Path) -> None:
+def test_metrics_have_one_row_per_epoch(finished: Path) -> None:
     header, *rows = [line.split(",") for line in (finished / "metrics.csv").read_text().splitlines()]
     assert tuple(header) == COLUMNS
     assert [row[0] for row in rows] == ["1", "2", "3"]
@@ -125,12 +126,12 @@ def test_a_file_in_the_place_of_the_folder_is_one_clear_error(pictures: Path, tm
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_is_found_out_before_training(pictures: Path, tmp_path: Path) -> None:
+def test_unwritable_folder_is_refused_before_training(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir(mode=0o555)
     assert "cannot be used" in train("--data", pictures, "--out", tmp_path / "run", "--epochs=1").error()
 
 
-def test_a_disk_that_fills_up_is_one_clear_error_and_the_checkpoint_stays(
+def test_full_disk_is_one_error_and_keeps_the_checkpoint(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from exporters.training import reporting
@@ -145,7 +146,7 @@ def test_a_disk_that_fills_up_is_one_clear_error_and_the_checkpoint_stays(
     train("--data", pictures, "--out", tmp_path / "run", "--epochs=1", "--resume").check()
 
 
-def test_a_bundle_folder_that_holds_something_else_is_refused_before_training(pictures: Path, tmp_path: Path) -> None:
+def test_foreign_bundle_folder_is_refused_before_training(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "run" / "bundle").mkdir(parents=True)
     (tmp_path / "run" / "bundle" / "thesis.txt").write_text("mine")
     message = train("--data", pictures, "--out", tmp_path / "run", "--epochs=1").error()
@@ -153,17 +154,17 @@ def test_a_bundle_folder_that_holds_something_else_is_refused_before_training(pi
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
-def test_a_name_that_cannot_name_a_model_is_refused_before_training(pictures: Path, tmp_path: Path) -> None:
+def test_invalid_model_name_is_refused_before_training(pictures: Path, tmp_path: Path) -> None:
     message = train("--data", pictures, "--out", tmp_path / "my run", "--epochs=1").error()
     assert "'my run' cannot name a model" in message
     assert not (tmp_path / "my run").exists()
 
 
-def test_a_run_that_diverges_stops_with_one_sentence_and_leaves_no_results(pictures: Path, tmp_path: Path) -> None:
+def test_diverging_run_is_one_error_and_writes_no_results(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = ("--epochs=6", "--learning-rate=100", "--weight-decay=1", "--warmup-epochs=0", "--quiet")
     message = train("--data", pictures, "--out", out, *options).error()
-    assert "The loss grew beyond all bounds in epoch " in message
+    assert "The loss diverged in epoch " in message
     assert "lower --learning-rate" in message
     assert not (out / "weights.pdparams").exists()
     assert not (out / "bundle").exists()
@@ -172,7 +173,7 @@ def test_a_run_that_diverges_stops_with_one_sentence_and_leaves_no_results(pictu
         assert all(bool(torch.isfinite(tensor).all()) for tensor in weights)
 
 
-def test_lines_tell_what_is_learnt_from_and_each_epoch(pictures: Path, tmp_path: Path) -> None:
+def test_log_lines_show_the_data_and_each_epoch(pictures: Path, tmp_path: Path) -> None:
     run = train("--data", pictures, "--val-split=0.1", "--out", tmp_path / "run", "--epochs=2").check()
     lines = run.stderr.splitlines()
     assert lines[0] == "3 classes, 108 training images, 12 validation images"

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from exporters.torch_network import GhostNet, load_official, official_arrays
-from exporters.training.finish import write_weights
+from exporters.torch_network import GhostNet, load_official, official_arrays, save_official
 from ghostzoo.errors import WeightsError
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.network.reference import reference_forward
@@ -19,7 +18,7 @@ SMALL = Architecture.of(0.35, 7)
 
 
 @pytest.mark.parametrize("name", ["x0_5", "x1_0", "x1_3"])
-def test_the_official_weights_give_the_originals_logits_and_come_back_unchanged(shared: Path, name: str) -> None:
+def test_official_weights_reproduce_logits_and_round_trip(shared: Path, name: str) -> None:
     weights = read_weights(shared / "reference" / f"GhostNet_{name}_pretrained.pdparams")
     network = GhostNet(weights.architecture)
     load_official(network, weights.arrays)
@@ -36,7 +35,7 @@ def test_the_official_weights_give_the_originals_logits_and_come_back_unchanged(
     assert all(np.array_equal(returned[key], array) for key, array in weights.arrays.items())
 
 
-def test_any_width_and_class_count_agrees_with_the_reference_in_logits_and_embedding() -> None:
+def test_any_width_and_class_count_matches_the_reference() -> None:
     arrays = random_arrays(SMALL)
     network = GhostNet(SMALL).eval()
     load_official(network, arrays)
@@ -49,7 +48,7 @@ def test_any_width_and_class_count_agrees_with_the_reference_in_logits_and_embed
 
 def test_written_weights_are_read_as_official_ones(tmp_path: Path) -> None:
     network = GhostNet(SMALL)
-    write_weights(network, tmp_path / "own.pdparams")
+    save_official(network, tmp_path / "own.pdparams")
     weights = read_weights(tmp_path / "own.pdparams", width=0.35, num_classes=7)
     assert {key: array.shape for key, array in weights.arrays.items()} == SMALL.state_shapes()
     other = GhostNet(SMALL)

@@ -1,4 +1,4 @@
-"""The comparison that stands between weights and a bundle: every route must give the original's answer."""
+"""The proof before a bundle is written: every way of running the weights must give the original's logits."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from ghostzoo.parity import EXACT_TOLERANCE, Agreement, compare_logits
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Each route held against the reference on the same images, image by image."""
+class RouteComparison:
+    """Every route compared with the reference on the same images, one by one."""
 
     reference: str
     images: tuple[str, ...]
     agreements: Mapping[str, tuple[Agreement, ...]]
-    """Name of a route -> how far it is from the reference on each image. The scale is that of all images."""
+    """Name of a route -> its difference from the reference on each image, on the scale of all images."""
 
     def summary(self, route: str) -> Agreement:
-        """How far ``route`` is from the reference on all images together."""
+        """Return the difference of ``route`` from the reference over all images."""
         rows = self.agreements[route]
         difference = max(row.max_difference for row in rows)
         return Agreement(difference, rows[0].scale, all(row.top5_equal for row in rows))
 
     def worst_image(self, route: str) -> str:
-        """The image on which ``route`` is farthest from the reference, different top-5 first."""
+        """Return the image on which ``route`` differs most from the reference, different top-5 first."""
         rows = self.agreements[route]
         return max(zip(self.images, rows, strict=True), key=lambda pair: _badness(pair[1]))[0]
 
     def to_report(self) -> dict[str, Any]:
-        """Return the summaries as JSON types; images go by their file names alone."""
+        """Return the summaries as JSON types; of images only the file name is told."""
         return {
             "reference": self.reference,
             "images": len(self.images),
@@ -53,14 +53,14 @@ class Comparison:
 
 def compare_routes(
     images: Sequence[str], reference: str, routes: Mapping[str, NDArray[np.float32]], subject: str
-) -> Comparison:
+) -> RouteComparison:
     """Compare every route with the ``reference`` route.
 
     Args:
         images: names of the images.
-        reference: the key of ``routes`` that the others are held against.
+        reference: the key of ``routes`` that the others are compared with.
         routes: (N, classes) logits by name of the route.
-        subject: what is compared, for messages.
+        subject: what is compared, for error messages.
 
     Raises:
         ParityError: on some image a route differs by more than 1e-5 of the logits' scale (the largest absolute
@@ -72,7 +72,7 @@ def compare_routes(
             raise ParityError(
                 f"{subject}: {route} gives {logits.shape}, {reference} {expected.shape}. Nothing was written."
             )
-    comparison = Comparison(
+    comparison = RouteComparison(
         reference,
         tuple(images),
         {name: _by_image(expected, logits) for name, logits in routes.items() if name != reference},
@@ -91,19 +91,12 @@ def compare_routes(
     return comparison
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probabilities (N, classes) of logits (N, classes), in float64."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    probabilities: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return probabilities
-
-
 def _by_image(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> tuple[Agreement, ...]:
     whole = compare_logits(expected, actual)
     rows = []
     for index in range(len(expected)):
         reference, candidate = expected[index : index + 1], actual[index : index + 1]
-        # What counts as a tie follows from the scale of all images, as the tolerance does.
+        # Ties, like the tolerance, are relative to the scale of all images.
         own_scale = float(np.abs(reference).max())
         tolerance = EXACT_TOLERANCE * (whole.scale / own_scale if own_scale > 0 else 1.0)
         rows.append(replace(compare_logits(reference, candidate, tolerance), scale=whole.scale))

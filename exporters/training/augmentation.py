@@ -1,4 +1,7 @@
-"""Augmentation in NumPy and OpenCV. Every draw comes from the generator that the caller passes."""
+"""Augmentation: of single images in NumPy and OpenCV, and of batches (mixup and cutmix) in PyTorch.
+
+All random numbers come from the generator that the caller passes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
+from torch import Tensor
+
+from exporters.training.recipe import Recipe
+from ghostzoo.evaluation.datasets import UNLABELLED
 
 Image = NDArray[np.uint8]
 """(H, W, 3), RGB."""
@@ -22,10 +31,15 @@ _FILL = (124, 116, 104)  # ImageNet's mean colour
 def random_resized_crop(
     rng: np.random.Generator, image: Image, size: int, smallest: float, *, any_interpolation: bool = False
 ) -> Image:
-    """Cut a random rectangle, from ``smallest`` to all of the area and 3:4 to 4:3, and resize it to a square.
+    """Crop a random rectangle of at least ``smallest`` of the area and an aspect ratio from 3:4 to 4:3; resize it.
 
-    Bilinear, as the finished network's own images are; or by any of OpenCV's methods, from the blocks of the nearest
-    pixel to the ringing of Lanczos, so that the network does not depend on how sharp an image is.
+    Args:
+        rng: source of randomness.
+        image: the image.
+        size: side of the square result in pixels.
+        smallest: share of the area.
+        any_interpolation: use any of OpenCV's methods, from nearest to Lanczos, so that the network does not depend on
+            how sharp an image is. Otherwise bilinear, as at inference.
     """
     height, width = image.shape[:2]
     for _ in range(_CROP_ATTEMPTS):
@@ -44,12 +58,12 @@ def random_resized_crop(
 
 
 def flip(rng: np.random.Generator, image: Image) -> Image:
-    """Mirror left and right, every second time."""
+    """Flip horizontally with probability 0.5."""
     return image[:, ::-1] if rng.random() < 0.5 else image
 
 
 def rand_augment(rng: np.random.Generator, image: Image, operations: int, magnitude: float) -> Image:
-    """Apply ``operations`` random operations, each with a strength up to ``magnitude`` of 10 (RandAugment)."""
+    """Apply RandAugment: ``operations`` random operations, each with a strength of up to ``magnitude`` out of 10."""
     for _ in range(operations):
         strength = float(rng.uniform(0, magnitude)) / 10
         sign = 1.0 if rng.random() < 0.5 else -1.0
@@ -95,7 +109,7 @@ def _translate_y(image: Image, strength: float, sign: float) -> Image:
 
 
 def _blend(image: Image, other: NDArray[np.float32], factor: float) -> Image:
-    """``factor`` 1 keeps the image, 0 gives ``other``, more than 1 goes away from it."""
+    """Interpolate from ``other`` (factor 0) to the image (1), and beyond."""
     blended = other + (image - other) * np.float32(factor)
     return _rounded(blended)
 
@@ -160,4 +174,48 @@ OPERATIONS: tuple[Callable[[Image, float, float], Image], ...] = (
     _translate_x,
     _translate_y,
 )
-"""What RandAugment draws from: each takes an image, a strength from 0 to 1, and a sign of -1 or 1."""
+"""RandAugment's operations. Each takes an image, a strength from 0 to 1, and a sign of -1 or 1."""
+
+
+def one_hot(labels: Tensor, num_classes: int) -> Tensor:
+    """Turn labels (N,) into targets (N, classes); the row of an ``UNLABELLED`` image is all zeros."""
+    labelled = (labels != UNLABELLED).float()[:, None]
+    return F.one_hot(labels.clamp(min=0), num_classes).float() * labelled
+
+
+def smooth(targets: Tensor, smoothing: float) -> Tensor:
+    """Spread ``smoothing`` of each target (N, classes) over all classes.
+
+    PyTorch's own label smoothing would also give a target to unlabelled images, whose rows sum to less than 1.
+    """
+    return targets * (1 - smoothing) + targets.sum(dim=1, keepdim=True) * (smoothing / targets.shape[1])
+
+
+def mixup_or_cutmix(rng: np.random.Generator, x: Tensor, targets: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Mix a batch (N, 3, H, W) and its targets (N, classes) with the same batch in reverse order.
+
+    If the recipe has both mixup and cutmix, one of them is chosen at random.
+    """
+    choices = [name for name in ("mixup", "cutmix") if getattr(recipe, name)]
+    if not choices:
+        return x, targets
+    chosen = choices[int(rng.integers(len(choices)))]
+    alpha = getattr(recipe, chosen)
+    share = float(rng.beta(alpha, alpha))
+    if chosen == "mixup":
+        x = x.lerp(x.flip(0), 1 - share)
+    else:
+        x, share = _paste_rectangle(rng, x, share)
+    return x, targets.lerp(targets.flip(0), 1 - share)
+
+
+def _paste_rectangle(rng: np.random.Generator, x: Tensor, share: float) -> tuple[Tensor, float]:
+    """Paste a random rectangle of ``1 - share`` of the area, clipped at the border; return the share that is left."""
+    height, width = x.shape[2:]
+    half = math.sqrt(1 - share) / 2
+    row, column = int(rng.integers(height)), int(rng.integers(width))
+    top, bottom = max(0, round(row - half * height)), min(height, round(row + half * height))
+    left, right = max(0, round(column - half * width)), min(width, round(column + half * width))
+    mixed = x.clone(memory_format=torch.preserve_format)
+    mixed[:, :, top:bottom, left:right] = x.flip(0)[:, :, top:bottom, left:right]
+    return mixed, 1 - (bottom - top) * (right - left) / (height * width)

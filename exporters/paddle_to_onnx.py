@@ -1,4 +1,4 @@
-"""The other way to ONNX: Paddle's own export and paddle2onnx, run in ONNX Runtime, to hold ours against."""
+"""ONNX graphs by Paddle's own export and paddle2onnx, to compare ours with in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import onnxruntime as ort
 import paddle
 from numpy.typing import NDArray
 
-from exporters.isolated import last_words, run_isolated
+from exporters.converter_process import last_lines, run_converter
 from ghostzoo.errors import EngineError
 
 OPSET_VERSION = 17
@@ -41,11 +41,11 @@ def program_to_onnx(program: bytes, suffix: str, params: bytes) -> bytes:
 
     Args:
         program: content of the program file.
-        suffix: ``.pdmodel`` or ``.json``, by which paddle2onnx tells the format.
+        suffix: ``.pdmodel`` or ``.json``, from which paddle2onnx infers the format.
         params: content of the ``.pdiparams`` file.
 
     Raises:
-        EngineError: paddle2onnx failed. It only logs that and carries on, so what it wrote is checked.
+        EngineError: paddle2onnx failed. It only logs errors and carries on, so its output is checked.
     """
     with tempfile.TemporaryDirectory(prefix="ghostzoo-export-") as name:
         folder = Path(name)
@@ -53,22 +53,22 @@ def program_to_onnx(program: bytes, suffix: str, params: bytes) -> bytes:
         (folder / "model.pdiparams").write_bytes(params)
         command = [sys.executable, "-m", "paddle2onnx.command", "--model_dir", ".", "--save_file", "raw.onnx"]
         command += ["--model_filename", f"model{suffix}", "--params_filename", "model.pdiparams"]
-        # Its default optimiser takes twenty times as long, and ONNX Runtime does that work anyway.
+        # Its default optimiser takes twenty times as long, and ONNX Runtime optimises anyway.
         command += ["--opset_version", str(OPSET_VERSION), "--optimize_tool", "None"]
-        log = run_isolated("paddle2onnx", command, folder)
+        log = run_converter("paddle2onnx", command, folder)
         try:
             data = (folder / "raw.onnx").read_bytes()
             onnx.checker.check_model(data, full_check=True)
         except Exception as error:  # the checker's errors are of many kinds
             raise EngineError(
-                f"paddle2onnx wrote no valid ONNX graph ({error}). Its last words: {last_words(log)}. "
+                f"paddle2onnx wrote no valid ONNX graph ({error}). Its last output: {last_lines(log)}. "
                 "Check that the versions of paddlepaddle and paddle2onnx are those of the extra 'export'."
             ) from error
         return data
 
 
 def onnx_route(model: bytes) -> Route:
-    """Return what runs an ONNX classifier with ONNX Runtime's defaults and gives its first output."""
+    """Return a function that runs an ONNX classifier with ONNX Runtime's defaults and returns its first output."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""A bundle's graph -> the format of an engine that reads no ONNX, proven on the bundle's golden vectors."""
+"""Conversion of a bundle's graph to the format of an edge engine, checked on the bundle's golden vectors."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ghostzoo.bundle.edit import add_files
 from ghostzoo.bundle.folder import Bundle, check_target, write_bundle
 from ghostzoo.engines import engine_class, engine_record
 from ghostzoo.engines.base import OUTPUTS, EngineOptions
+from ghostzoo.engines.edge_formats import ConvertedEngine
 from ghostzoo.errors import EngineUnavailableError, OptionError, ParityError
 from ghostzoo.fetch.resolver import fetch
 from ghostzoo.parity import ENGINE_TOLERANCE, Agreement, compare_logits
@@ -20,12 +21,12 @@ from ghostzoo.parity import ENGINE_TOLERANCE, Agreement, compare_logits
 FORMATS = ("ncnn", "mnn", "paddle")
 """Each has a module ``to_<format>`` with ``convert`` and ``tools``."""
 _SECTION = "conversions"
-"""Of the manifest's validation report."""
+"""Section of the manifest's validation report."""
 
 
 @dataclass(frozen=True)
 class EdgeExport:
-    """What was written, and how it agrees with the golden vectors."""
+    """What was written, and its differences from the golden vectors."""
 
     bundle: Bundle
     files: Mapping[str, int]
@@ -42,19 +43,19 @@ def export_edge(
     overwrite: bool = False,
     on_step: Callable[[str], object] = lambda _: None,
 ) -> EdgeExport:
-    """Add the files of an engine that reads no ONNX to a bundle.
+    """Add the files of an engine that does not read ONNX to a bundle.
 
     Args:
         model: a bundle folder, or with ``out`` anything else that ``ghostzoo.load`` takes.
         form: one of ``FORMATS``.
-        out: write a copy of the bundle there and leave ``model`` as it is.
+        out: write a copy of the bundle there and leave ``model`` unchanged.
         overwrite: replace a bundle at ``out``.
-        on_step: told of each of the three steps as it begins.
+        on_step: called at the start of each of the three steps.
 
     Raises:
-        OptionError: without ``out``, ``model`` is no folder of the user's own.
+        OptionError: without ``out``, ``model`` is not the user's own folder.
         EngineUnavailableError: the converter or the engine is not installed.
-        ParityError: the engine does not give the golden vectors; nothing was written.
+        ParityError: the engine does not reproduce the golden vectors; nothing was written.
         GhostZooError: the bundle cannot be read or written, or the conversion failed; nothing was written.
     """
     if out is not None:
@@ -62,12 +63,12 @@ def export_edge(
     bundle = fetch(model)
     if out is None and bundle.origin != "folder":
         raise OptionError(f"{model} is not a folder of your own ({bundle.origin}); give --out, a folder for the copy.")
-    kind = engine_class(form)
+    engine_type = cast(type[ConvertedEngine], engine_class(form))
     converter = _import_converter(form)
     on_step(f"converting to {form}")
     contents: dict[str, bytes] = converter.convert(bundle)
     on_step("comparing with the golden vectors")
-    with kind(contents, EngineOptions(threads=1), bundle.config.image_size) as engine:
+    with engine_type(contents, EngineOptions(threads=1), bundle.config.image_size) as engine:
         agreements = _check(engine.run, bundle, form)
     tools: Mapping[str, str] = converter.tools()
     facts = {form: {output: item.to_dict() for output, item in agreements.items()}}
@@ -91,7 +92,7 @@ def _import_converter(form: str) -> Any:
 
 def _check(run: Callable[..., Any], bundle: Bundle, form: str) -> dict[str, Agreement]:
     golden = bundle.golden()
-    agreements = {}
+    agreements: dict[str, Agreement] = {}
     for output in OUTPUTS:
         agreement = compare_logits(getattr(golden, output), run(golden.pixel_values, output), ENGINE_TOLERANCE)
         if not agreement.within(ENGINE_TOLERANCE):

@@ -1,8 +1,8 @@
-"""Official inference archives: ``X_infer.tar`` with a Paddle program and its weights.
+"""PaddleClas's inference archives: ``X_infer.tar`` with a Paddle program and its weights.
 
-The program itself, run by Paddle Inference, is the oracle; see ``paddle_program`` for how it yields logits. The weights
-are taken from paddle2onnx's graph of the program, whose convolutions, batch-norms and matrix products come in the order
-of the forward pass. That they are the right ones is not assumed: the graph made of them must give the oracle's logits.
+The program itself, run by Paddle Inference, is the reference; see ``paddle_program`` for how it yields logits. The
+weights are taken from paddle2onnx's graph of the program, whose convolutions, batch-norms and matrix products are in
+the order of the forward pass. This is not assumed to be right: the graph made of them must give the same logits.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from exporters.compare import softmax
 from exporters.paddle_program import Program, read_program
-from exporters.paddle_route import Route, program_to_onnx
+from exporters.paddle_to_onnx import Route, program_to_onnx
 from ghostzoo._utils.tars import read_headers
 from ghostzoo.errors import ParityError, WeightsError
 from ghostzoo.network.architecture import Architecture
+from ghostzoo.predictions import softmax
 from ghostzoo.weights.params import MAX_WEIGHTS_BYTES, Weights, check_weights, infer_architecture
 from ghostzoo.weights.programs import MAX_PROGRAM_BYTES, check_params
 
@@ -38,22 +39,22 @@ _MAX_MEMBERS = 64
 
 @dataclass(frozen=True)
 class Archive:
-    """Program and weights of an archive, both checked, and the archive's identity."""
+    """The checked program and weights of an archive."""
 
     path: Path
     program: Program
     params: bytes
     sha256: str
-    """Of the archive as a whole."""
+    """Of the whole archive."""
     size: int
     """Bytes of the archive."""
 
 
 def read_archive(path: Path) -> Archive:
-    """Read program and weights from an uncompressed tar. Its paths are not used, and nothing is extracted.
+    """Read program and weights from an uncompressed tar, without extracting anything.
 
     Raises:
-        WeightsError: it is no such archive, or holds something that the archive of a GhostNet does not.
+        WeightsError: it is not the archive of a GhostNet.
     """
     data = _read_file(path)
     try:
@@ -123,8 +124,8 @@ def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
 class ProgramRoute:
     """Pixel values -> the logits of the archive's own program, run by Paddle Inference without oneDNN.
 
-    Where the program ends in a softmax, the whole program runs too, on every image, and its probabilities must be the
-    softmax of the logits: so the cut program is known to be the archive's.
+    If the program ends in a softmax, the whole program runs as well, on every image, and its probabilities must be the
+    softmax of the logits: this shows that the truncated program is the archive's.
     """
 
     def __init__(self, archive: Archive) -> None:
@@ -147,7 +148,8 @@ class ProgramRoute:
         """
         logits = self._cut(pixel_values)
         if self._whole is not None:
-            difference = float(np.abs(softmax(logits) - self._whole(pixel_values)).max())
+            exact: Any = logits.astype(np.float64)
+            difference = float(np.abs(softmax(exact) - self._whole(pixel_values)).max())
             if not difference <= SOFTMAX_TOLERANCE:
                 raise ParityError(
                     f"{self._path}: its probabilities differ by {difference:.1e} from the softmax of the tensor before "
@@ -220,7 +222,7 @@ def _named(tensors: list[NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]
 
 
 def _tensors_in_order(graph: onnx.GraphProto) -> Iterator[NDArray[np.float32]]:
-    """Yield the weights in the order of the nodes that use them; paddle2onnx keeps batch-norms as nodes."""
+    """Yield the weights in the order of the nodes that use them; paddle2onnx does not fold batch-norms."""
     values = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":

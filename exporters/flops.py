@@ -1,9 +1,9 @@
-"""Parameters and multiply-adds, counted from the ONNX graph and held against the published figures.
+"""Parameters and multiply-adds, counted in the ONNX graph and compared with the published figures.
 
-The graph pads channels to fit the engines' blocked layouts, and computes some twice to spare a concatenation. Both are
-told by graphs of the same architecture with weights that show their place: padding is what is zero there, a repetition
-is what was there before, and what the weights have no part in is the graph's own. They are counted apart, so that what
-is left is the network itself, dead channels included.
+The graph pads channels to fit the engines' blocked layouts, and computes some twice to save a concatenation. Both are
+found with probe graphs of the same architecture whose weights are consecutive numbers: zeros are padding, a number
+that was seen before is a repetition, and constants are the graph's own. They are counted separately; the rest is the
+network itself, dead channels included.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ _ROUNDING = 0.005 + 1e-9
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What one pass over one image takes. Published conventions count more than the bare network; both are here."""
+class ModelCounts:
+    """The cost of one image, counted as the bare network and by the published conventions, which count more."""
 
     trainable_parameters: int
     parameters: int
-    """With the mean and variance of each batch-norm, as the published figures count."""
+    """Including the mean and variance of each batch-norm, as in the published figures."""
     multiply_adds: int
     """Of all convolutions and Linear layers."""
     operations: int
     """Multiply-adds, two operations for each output of a batch-norm, and the additions and divisions of the global
     poolings: what the published figures call FLOPs."""
     padded_parameters: int
-    """Weights and biases of the graph as it is, padding included, batch-norm folded away."""
+    """Weights and biases of the graph, with padding and with batch-norms folded."""
     padded_multiply_adds: int
 
     def to_report(self, published: PublishedFigures | None) -> dict[str, Any]:
-        """Return the counts, and how they compare with the published ones where there are any."""
+        """Return the counts, compared with the published ones if there are any."""
         report: dict[str, Any] = {
             "parameters": self.parameters,
             "trainable_parameters": self.trainable_parameters,
@@ -57,11 +57,11 @@ class Counts:
         return report
 
 
-def count(model: bytes, architecture: Architecture) -> Counts:
-    """Count in a graph that ``ghostzoo.network.graph`` wrote for ``architecture``.
+def count_flops(model: bytes, architecture: Architecture) -> ModelCounts:
+    """Count parameters and operations of the graph that ``ghostzoo.network.graph`` wrote for ``architecture``.
 
     Raises:
-        ValueError: the graph is another one, or holds something in its padding.
+        ValueError: the graph is a different one, or its padding is not zero.
     """
     graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(model), strict_mode=True).graph
     used, own = _used_slots(graph, architecture)
@@ -88,7 +88,7 @@ def count(model: bytes, architecture: Architecture) -> Counts:
         else:  # folded from a batch-norm
             normalised += int(bias)
             extra += 2 * int(bias) * places
-    return Counts(
+    return ModelCounts(
         trainable_parameters=weights + biases + 2 * normalised,
         parameters=weights + biases + 4 * normalised,
         multiply_adds=multiply_adds,
@@ -101,7 +101,7 @@ def count(model: bytes, architecture: Architecture) -> Counts:
 def _used_slots(
     graph: onnx.GraphProto, architecture: Architecture
 ) -> tuple[dict[str, NDArray[np.bool_]], dict[str, NDArray[np.bool_]]]:
-    """Initializer -> which of its numbers are no padding, and which of those are weights that stand there first."""
+    """Initializer -> mask of its values that are not padding, and of the first occurrences of weights among them."""
     size = graph.input[0].type.tensor_type.shape.dim[2].dim_value
     none, every = (_probe(architecture, graph.name, size, numbered) for numbered in (False, True))
     if list(every.node) != list(graph.node):
@@ -118,7 +118,7 @@ def _used_slots(
 
 
 def _probe(architecture: Architecture, name: str, image_size: int, numbered: bool) -> onnx.GraphProto:
-    """The graph of weights that are all different, or all zero; the batch-norms change nothing.
+    """Build the graph of weights that are all different, or all zero, with identity batch-norms.
 
     The numbers start at 2, since the graph has ones of its own.
     """
@@ -138,14 +138,14 @@ def _probe(architecture: Architecture, name: str, image_size: int, numbered: boo
 
 
 def _is_first(values: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Where a value stands for the first time."""
+    """Mask of first occurrences."""
     first = np.zeros(values.size, bool)
     first[np.unique(values, return_index=True)[1]] = True
     return first.reshape(values.shape)
 
 
 def _channels(graph: onnx.GraphProto, name: str, used: dict[str, NDArray[np.bool_]]) -> int:
-    """Channels of a tensor that are no padding, from the convolution that makes it."""
+    """Channels of a tensor that are not padding, from the convolution that computes it."""
     producers = {output: node for node in graph.node for output in node.output}
     node = producers[name]
     while node.op_type != "Conv":

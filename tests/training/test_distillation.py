@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 import ghostzoo
-from exporters.training.teachers import Teacher, load_teacher
+from exporters.training.distillation import Teacher, load_teacher
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import GhostZooError, OptionError
 from ghostzoo.images.preprocessing import Preprocessing
@@ -29,7 +29,7 @@ def scale(logits: NDArray[np.float32]) -> float:
 @pytest.mark.parametrize("file", ["bundle", "weights.pdparams"])
 def test_a_teacher_gives_the_answers_of_its_network(finished: Path, file: str) -> None:
     golden = Bundle.open(finished / "bundle").golden()
-    answer = load(finished / file).answer(torch.from_numpy(golden.pixel_values.copy()))
+    answer = load(finished / file).logits(torch.from_numpy(golden.pixel_values.copy()))
     assert answer.numpy() == pytest.approx(golden.logits, abs=1e-4 * scale(golden.logits))
     assert not answer.requires_grad
 
@@ -44,9 +44,9 @@ def test_a_bundle_is_asked_in_its_own_preprocessing(finished: Path) -> None:
         pixels = x[:, channel] * standard.std[channel] + standard.mean[channel]
         x[:, channel] = (pixels - own.mean[channel]) / own.std[channel]
     teacher = load(finished / "bundle", preprocessing=own)
-    assert teacher.answer(x).numpy() == pytest.approx(golden.logits, abs=1e-3 * scale(golden.logits))
+    assert teacher.logits(x).numpy() == pytest.approx(golden.logits, abs=1e-3 * scale(golden.logits))
     doubled = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-    assert teacher.answer(doubled).numpy() == pytest.approx(golden.logits, abs=1e-3 * scale(golden.logits))
+    assert teacher.logits(doubled).numpy() == pytest.approx(golden.logits, abs=1e-3 * scale(golden.logits))
 
 
 @pytest.mark.parametrize("file", ["bundle", "weights.pdparams"])
@@ -60,7 +60,7 @@ def test_unlabelled_images_are_learnt_from_and_counted(
     assert validation["unlabelled_images"] == 40
     assert validation["teacher"] == {"bundle": "shapes-run", "weights.pdparams": "weights.pdparams"}[file]
     message = train("--data", pictures, "--out", tmp_path / "run", "--resume", "--epochs=2", "--mixup=0.2", "--quiet")
-    assert "the training images were others, the teacher's weights were others" in message.error()
+    assert "the training images were different, the teacher's weights were different" in message.error()
 
 
 def test_a_student_comes_nearer_to_its_teacher(finished: Path, pictures: Path, tmp_path: Path) -> None:
@@ -79,16 +79,16 @@ def test_a_student_comes_nearer_to_its_teacher(finished: Path, pictures: Path, t
 
 @pytest.mark.parametrize("file", ["bundle", "weights.pdparams"])
 def test_a_teacher_of_other_classes_is_refused(finished: Path, file: str) -> None:
-    with pytest.raises(OptionError, match="knows 3 classes, the data have 2"):
+    with pytest.raises(OptionError, match="has 3 classes, the data have 2"):
         load(finished / file, ("disc", "plain"))
 
 
 def test_a_bundle_with_the_classes_in_another_order_is_refused(finished: Path) -> None:
-    with pytest.raises(OptionError, match="calls class 1 'plain', the data call it 'stripes'"):
+    with pytest.raises(OptionError, match="calls class 1 'plain', the data 'stripes'"):
         load(finished / "bundle", ("disc", "stripes", "plain"))
 
 
-def test_what_is_no_teacher_is_one_clear_error(finished: Path, tmp_path: Path) -> None:
+def test_unreadable_teacher_is_one_clear_error(finished: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path, finished / "metrics.csv"):
         with pytest.raises(GhostZooError, match=str(path)):
             load(path)

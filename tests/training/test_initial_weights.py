@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from exporters.torch_network import official_arrays
-from exporters.training.starting import choose_width, start_network
+from exporters.training.command import choose_width
+from exporters.training.run import initial_network
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.weights.params import read_weights
 from tests.training.runs import recipe, train
@@ -34,7 +35,7 @@ def test_a_frozen_backbone_is_kept_bit_for_bit_with_a_new_head(
     train("--data", two_classes, "--out", tmp_path / "run", *options).check()
     after = read_weights(tmp_path / "run" / "weights.pdparams", num_classes=2)
     assert all(np.array_equal(after.arrays[key], array) for key, array in before.arrays.items() if not is_head(key))
-    head = start_network(recipe(), 2, before).network
+    head = initial_network(recipe(), 2, before)
     assert not np.array_equal(after.arrays["fc_1.weight"], official_arrays(head)["fc_1.weight"])
     validation = Bundle.open(tmp_path / "run" / "bundle").manifest.validation
     assert validation["starting_point"] == "weights.pdparams, with a new head for 2 classes"
@@ -52,30 +53,28 @@ def test_a_free_backbone_learns_on_from_its_weights(finished: Path, two_classes:
 
 def test_the_same_class_count_keeps_the_head(finished: Path) -> None:
     before = read_weights(finished / "weights.pdparams")
-    start = start_network(recipe(), 3, before)
-    assert all(np.array_equal(array, before.arrays[key]) for key, array in official_arrays(start.network).items())
-    assert start.description == "weights.pdparams, with its head"
-    assert start.sha256 == before.sha256
+    network = initial_network(recipe(), 3, before)
+    assert all(np.array_equal(array, before.arrays[key]) for key, array in official_arrays(network).items())
 
 
-def test_drawn_weights_depend_on_the_seed_alone() -> None:
-    one, again, other = (official_arrays(start_network(recipe(seed=seed), 3, None).network) for seed in (1, 1, 2))
+def test_random_weights_depend_on_the_seed_alone() -> None:
+    one, again, other = (official_arrays(initial_network(recipe(seed=seed), 3, None)) for seed in (1, 1, 2))
     assert all(np.array_equal(one[key], again[key]) for key in one)
     assert not np.array_equal(one["conv1._conv.weight"], other["conv1._conv.weight"])
 
 
 def test_a_new_head_depends_on_the_seed_alone(finished: Path) -> None:
     weights = read_weights(finished / "weights.pdparams")
-    heads = [official_arrays(start_network(recipe(seed=seed), 5, weights).network) for seed in (1, 1, 2)]
+    heads = [official_arrays(initial_network(recipe(seed=seed), 5, weights)) for seed in (1, 1, 2)]
     assert np.array_equal(heads[0]["fc_1.weight"], heads[1]["fc_1.weight"])
     assert not np.array_equal(heads[0]["fc_1.weight"], heads[2]["fc_1.weight"])
 
 
 def test_the_width_is_the_one_asked_for_or_that_of_the_weights(finished: Path) -> None:
     weights = finished / "weights.pdparams"
-    assert choose_width(None, None, 0.5) == 0.5
-    assert choose_width(1.0, None, 0.5) == 1.0
-    assert choose_width(None, weights, 0.5) == 0.1
+    assert choose_width(None, None) == 0.5
+    assert choose_width(1.0, None) == 1.0
+    assert choose_width(None, weights) == 0.1
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
-"""``python -m exporters export-edge``: what it takes and what it prints."""
+"""``python -m exporters export-edge``: its options and its output."""
 
 from __future__ import annotations
 
 import click
 
-from exporters.edge import FORMATS, export_edge
+from exporters.edge_formats import FORMATS, export_edge
 from ghostzoo.cli.console import Command, print_table, steps
 
 _STEPS = 3
@@ -18,8 +18,8 @@ _STEPS = 3
 def export_edge_command(bundle: str, forms: tuple[str, ...], out: str | None, overwrite: bool) -> None:
     """Add the network in the format of ncnn, MNN or Paddle Inference to BUNDLE, a folder.
 
-    The engine itself must then give the bundle's golden vectors; otherwise nothing is written. BUNDLE may also be the
-    name of a model where --out is given.
+    The engine itself must reproduce the bundle's golden vectors; otherwise nothing is written. With --out, BUNDLE may
+    also be the name of a model.
 
     \b
     Examples:
@@ -30,7 +30,7 @@ def export_edge_command(bundle: str, forms: tuple[str, ...], out: str | None, ov
     with steps(_STEPS * len(forms)) as on_step:
         for form in forms:
             result = export_edge(bundle, form, out=out, overwrite=overwrite, on_step=on_step)
-            # The next format joins the copy that this one began.
+            # The next format is added to the copy.
             bundle, out = (out, None) if out is not None else (bundle, None)
             megabytes = sum(result.files.values()) / 1e6
             relative = [f"{agreement.relative:.1e}" for agreement in result.agreements.values()]

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from exporters.torch_network import official_arrays
-from exporters.training.ema import MovingAverage
-from exporters.training.loop import Trainer
-from exporters.training.optimiser import make_optimizer
+from exporters.training.trainer import Trainer, make_average, make_optimizer
 from tests.training.runs import make_trainer, recipe
 
 
@@ -33,7 +31,7 @@ def test_the_same_seed_gives_the_same_weights(pictures: Path, tmp_path: Path) ->
     assert not all(np.array_equal(one[key], other[key]) for key in one)
 
 
-def test_pictures_are_learnt(pictures: Path, tmp_path: Path) -> None:
+def test_training_learns_the_pictures(pictures: Path, tmp_path: Path) -> None:
     """On held-out pictures, far better than the third that guessing gets right."""
     chosen = recipe(width=0.25, epochs=6, learning_rate=0.003, optimizer="adamw", crop_scale=0.5, ema=0.9, seed=1)
     trainer = make_trainer(chosen, pictures, tmp_path, validation_split=0.25)
@@ -61,7 +59,7 @@ def test_images_grow_and_are_measured_at_the_size_of_their_stage(
     assert sizes == [(36, 32), (54, 48), (72, 64)]
 
 
-def test_clipped_gradients_change_the_weights_no_further_than_their_norm(pictures: Path, tmp_path: Path) -> None:
+def test_clipped_gradients_bound_the_weight_change(pictures: Path, tmp_path: Path) -> None:
     """15 steps of SGD without momentum or decay: each moves by at most the learning rate times the norm."""
     plain = {"momentum": 0.0, "weight_decay": 0.0, "learning_rate": 0.1, "warmup_epochs": 0.0}
     start = make_trainer(recipe(**plain), pictures, tmp_path).network.state_dict()
@@ -72,9 +70,7 @@ def test_clipped_gradients_change_the_weights_no_further_than_their_norm(picture
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_mixed_precision_keeps_float32_weights_and_comes_near_them(
-    pictures: Path, tmp_path: Path, precision: str
-) -> None:
+def test_mixed_precision_keeps_float32_weights(pictures: Path, tmp_path: Path, precision: str) -> None:
     exact = trained(pictures, tmp_path)
     mixed = trained(pictures, tmp_path, precision=precision)
     assert all(value.dtype == torch.float32 for value in mixed.network.parameters())
@@ -83,23 +79,23 @@ def test_mixed_precision_keeps_float32_weights_and_comes_near_them(
     assert distance(mixed, exact.network.state_dict()) > 0
 
 
-def test_the_moving_average_is_one() -> None:
+def test_moving_average_is_exponential() -> None:
     network = torch.nn.BatchNorm1d(2)
-    average = MovingAverage(network, 0.9)  # type: ignore[arg-type]
+    average = make_average(network, 0.9)  # type: ignore[arg-type]
     expected = network.weight.detach().clone()
     for step in range(1, 40):
         with torch.no_grad():
             network.weight.add_(torch.tensor([1.0, -2.0]))
             network.running_mean.add_(1)
             network.num_batches_tracked.add_(1)
-        average.update(network, step)  # type: ignore[arg-type]
+        average.update_parameters(network)
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * network.weight.detach()
-    torch.testing.assert_close(average.network.weight, expected)
-    assert 0 < float(average.network.running_mean[0]) < 39
-    assert int(average.network.num_batches_tracked) == 39
-    assert not average.network.training
-    assert not average.network.weight.requires_grad
+    torch.testing.assert_close(average.module.weight, expected)
+    assert 0 < float(average.module.running_mean[0]) < 39
+    assert int(average.module.num_batches_tracked) == 39
+    assert not average.module.training
+    assert not average.module.weight.requires_grad
 
 
 def test_decay_spares_batch_norm_alone(pictures: Path, tmp_path: Path) -> None:
@@ -122,7 +118,7 @@ def test_a_frozen_backbone_has_no_optimiser_state(pictures: Path, tmp_path: Path
 def test_measuring_leaves_the_network_as_it_was(pictures: Path, tmp_path: Path) -> None:
     trainer = make_trainer(recipe(freeze_backbone=True), pictures, tmp_path, validation_split=0.2)
     before = {key: value.clone() for key, value in trainer.network.state_dict().items()}
-    validation = trainer._validation
+    validation = trainer._data.validation
     assert validation is not None
     first = trainer.evaluate(validation)
     assert trainer.evaluate(validation) == first

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from exporters.training.augment import OPERATIONS, Image, flip, rand_augment, random_resized_crop
+from exporters.training.augmentation import OPERATIONS, Image, flip, rand_augment, random_resized_crop
 
 OPERATION = {operation.__name__.strip("_"): operation for operation in OPERATIONS}
 SLOPE = np.add.outer(np.arange(40) * 3, np.arange(36) * 2)
@@ -22,9 +22,7 @@ EDGE_CASES = {
 @pytest.mark.parametrize("image", EDGE_CASES.values(), ids=EDGE_CASES.keys())
 @pytest.mark.parametrize("name", OPERATION)
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
-def test_every_operation_makes_an_image_of_every_image_and_changes_no_input(
-    name: str, image: Image, strength: float
-) -> None:
+def test_operations_return_a_new_image_and_keep_their_input(name: str, image: Image, strength: float) -> None:
     before = image.copy()
     for sign in (-1.0, 1.0):
         result = OPERATION[name](image, strength, sign)
@@ -68,7 +66,7 @@ def test_what_operations_mean() -> None:
     assert OPERATION["sharpness"](noise, 10 / 9, -1.0).astype(int) == pytest.approx(blurred, abs=1)
 
 
-def test_moves_go_as_far_as_they_say_and_fill_with_the_mean_colour() -> None:
+def test_geometric_operations_fill_with_the_mean_colour() -> None:
     down = OPERATION["translate_y"](GRADIENT, 1.0, 1.0)
     assert np.array_equal(down[18:], GRADIENT[:-18])  # 0.45 of 40 rows
     assert (down[:18] == (124, 116, 104)).all()
@@ -102,7 +100,7 @@ def test_a_crop_is_a_square_of_the_size_from_any_image(shape: tuple[int, int], s
         assert crop.dtype == np.uint8
 
 
-def test_a_crop_keeps_at_least_the_share_of_the_area_and_about_its_proportions() -> None:
+def test_crops_respect_minimum_area_and_aspect_ratio() -> None:
     """Every pixel of the picture is another colour, so a crop tells where it is from."""
     side = 200
     rows, columns = np.mgrid[:side, :side].astype(np.uint8)
@@ -114,7 +112,7 @@ def test_a_crop_keeps_at_least_the_share_of_the_area_and_about_its_proportions()
         assert 0.72 < width / height < 1.4
 
 
-def test_a_crop_of_any_interpolation_is_as_sharp_as_one_of_several_methods() -> None:
+def test_random_interpolation_uses_several_methods() -> None:
     """A step between two colours stays a step, becomes a ramp, or overshoots: the values tell the methods apart."""
     image = np.full((8, 8, 3), 50, np.uint8)
     image[:, 4:] = 200

@@ -1,7 +1,8 @@
-"""Teachers for distillation, the idea of SSLD: a stronger network's soft answers, on images with and without labels."""
+"""Knowledge distillation as in SSLD: a teacher's logits, on labelled and unlabelled images, and the loss."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,29 +24,29 @@ from ghostzoo.weights.params import read_weights
 
 @dataclass(frozen=True)
 class Teacher:
-    """A network whose answers are learnt."""
+    """A network to learn from."""
 
     name: str
     sha256: str
     """Of its weights or graph."""
-    answer: Callable[[Tensor], Tensor]
-    """Pixel values (N, 3, H, W) as the student sees them -> logits (N, classes) on the same device, no gradients."""
+    logits: Callable[[Tensor], Tensor]
+    """Pixel values (N, 3, H, W) as the student sees them -> logits (N, classes) on the same device, no gradient."""
 
 
 def load_teacher(
     path: Path, classes: Sequence[str], preprocessing: Preprocessing, device: torch.device, threads: int
 ) -> Teacher:
-    """Open a bundle (run in ONNX Runtime) or a ``.pdparams`` file (run in PyTorch) as a teacher.
+    """Load a bundle (run by ONNX Runtime) or a ``.pdparams`` file (run by PyTorch) as a teacher.
 
     Args:
-        path: the bundle, by name or folder, or the weights.
-        classes: the student's classes; a bundle must have the same ones in the same order.
-        preprocessing: how the student's pixel values were normalised.
-        device: where the student is trained.
+        path: a bundle's name or folder, or the weights.
+        classes: the student's classes; a bundle's must be the same in the same order.
+        preprocessing: how the student's pixel values are normalised.
+        device: the student's.
         threads: CPU threads for a bundle.
 
     Raises:
-        OptionError: the teacher knows other classes than the student.
+        OptionError: teacher and student have different classes.
         GhostZooError: the teacher cannot be read.
     """
     if path.is_file():
@@ -61,11 +62,11 @@ def _network_teacher(path: Path, num_classes: int, device: torch.device) -> Teac
     network.eval().requires_grad_(False).to(device)
 
     @torch.no_grad()
-    def answer(pixel_values: Tensor) -> Tensor:
-        logits: Tensor = network(pixel_values)
-        return logits
+    def logits(pixel_values: Tensor) -> Tensor:
+        output: Tensor = network(pixel_values)
+        return output
 
-    return Teacher(weights.file_name, weights.sha256, answer)
+    return Teacher(weights.file_name, weights.sha256, logits)
 
 
 def _bundle_teacher(path: Path, classes: list[str], ours: Preprocessing, threads: int) -> Teacher:
@@ -75,13 +76,13 @@ def _bundle_teacher(path: Path, classes: list[str], ours: Preprocessing, threads
     if names != classes:
         first = next(index for index, name in enumerate(classes) if names[index] != name)
         raise OptionError(
-            f"The teacher {path} calls class {first} {names[first]!r}, the data call it {classes[first]!r}; "
+            f"The teacher {path} calls class {first} {names[first]!r}, the data {classes[first]!r}; "
             "teacher and data must have the same classes in the same order (--labels names those of a list file)."
         )
     engine = OnnxRuntimeEngine.load(bundle, EngineOptions(threads=threads))
     theirs = bundle.preprocessing
 
-    def answer(pixel_values: Tensor) -> Tensor:
+    def logits(pixel_values: Tensor) -> Tensor:
         x = pixel_values.detach().float().cpu()
         x = x * _column(ours.std) + _column(ours.mean)
         if x.shape[-1] != theirs.crop_size:
@@ -89,7 +90,7 @@ def _bundle_teacher(path: Path, classes: list[str], ours: Preprocessing, threads
         x = (x - _column(theirs.mean)) / _column(theirs.std)
         return torch.from_numpy(engine.run(np.ascontiguousarray(x.numpy()))).to(pixel_values.device)
 
-    return Teacher(bundle.name, bundle.manifest.files[MODEL_FILES["fp32"]].sha256, answer)
+    return Teacher(bundle.name, bundle.manifest.files[MODEL_FILES["fp32"]].sha256, logits)
 
 
 def _column(values: tuple[float, float, float]) -> Tensor:
@@ -98,4 +99,21 @@ def _column(values: tuple[float, float, float]) -> Tensor:
 
 def _check_count(path: Path, theirs: int, ours: int) -> None:
     if theirs != ours:
-        raise OptionError(f"The teacher {path} knows {theirs} classes, the data have {ours}; they must be the same.")
+        raise OptionError(f"The teacher {path} has {theirs} classes, the data have {ours}; they must be the same.")
+
+
+def jensen_shannon_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Jensen-Shannon divergence of the softened probabilities, mean over the images, in nats.
+
+    Args:
+        student, teacher: logits (N, classes).
+        temperature: divides the logits; the result is multiplied by its square, which keeps the scale of the gradient
+            (Hinton et al., 2015).
+    """
+    log_p = F.log_softmax(student / temperature, dim=1)
+    log_q = F.log_softmax(teacher / temperature, dim=1)
+    log_mean = torch.logaddexp(log_p, log_q) - math.log(2)
+    each = F.kl_div(log_mean, log_p, reduction="none", log_target=True) + F.kl_div(
+        log_mean, log_q, reduction="none", log_target=True
+    )
+    return each.sum(dim=1).mean() * (temperature**2 / 2)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporters.archive import ProgramRoute, archive_to_onnx, read_archive, weights_of_archive
-from exporters.paddle_route import onnx_route
+from exporters.paddle_archive import ProgramRoute, archive_to_onnx, read_archive, weights_of_archive
+from exporters.paddle_to_onnx import onnx_route
 from ghostzoo.errors import ParityError, WeightsError
 from ghostzoo.network.reference import reference_forward
 from ghostzoo.parity import compare_logits
