@@ -1,8 +1,8 @@
 """The environments of this checkout, and what runs in them; ``make`` calls it.
 
-What an environment holds is listed in ``[dependency-groups]`` of ``pyproject.toml``; pip fills it, by pip's own settings,
-such as an index or a folder of wheels. After a session has failed the others still run, and the last lines say how each
-ended.
+What an environment holds is listed in ``[dependency-groups]`` of ``pyproject.toml``; pip fills it, by pip's own
+settings, such as an index or a folder of wheels. After a session has failed the others still run, and the last lines
+say how each ended.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ def interop(session: nox.Session) -> None:
     """The server and published models with other projects' clients and libraries."""
     python, other = make_environment(session, "dev"), make_environment(session, "interop")
     names = {"GHOSTZOO_CLIENTS_PYTHON": other, "GHOSTZOO_OPTIMUM_PYTHON": other}
-    session.run(python, "-m", "pytest", "tests/serve/test_clients.py", "tests/hub/test_optimum.py", *PARALLEL, env=names)
+    files = ["tests/serve/test_clients.py", "tests/hub/test_optimum.py"]
+    session.run(python, "-m", "pytest", *files, *PARALLEL, env=names)
 
 
 @nox.session

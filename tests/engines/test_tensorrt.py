@@ -34,9 +34,9 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def has_gpu() -> bool:
-    from ghostzoo.engines.cuda import cuda_gpus
-
     try:
+        from ghostzoo.engines.cuda import cuda_gpus
+
         return bool(cuda_gpus())
     except EngineUnavailableError:
         return False
