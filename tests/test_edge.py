@@ -21,6 +21,8 @@ from ghostzoo.bundle.golden import Golden
 from ghostzoo.errors import BundleError, EngineError, EngineUnavailableError, ParityError
 from ghostzoo.parity import ENGINE_TOLERANCE, compare_logits
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -17,6 +17,8 @@ import pytest
 
 from ghostzoo import __version__, list_models
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -22,6 +22,8 @@ from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import get_model
 from ghostzoo.errors import InputError, UnknownModelError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def results(tiny_bundle: Bundle) -> Results:

@@ -8,6 +8,8 @@ import pytest
 
 from tests.fetch.conftest import Run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "command",

@@ -19,6 +19,8 @@ from hub.publish import Target, publish
 from tests.fixtures.hub import LoopbackHub
 from tests.fixtures.pictures import encoded, picture
 
+pytestmark = pytest.mark.slow
+
 VARIABLE = "GHOSTZOO_OPTIMUM_PYTHON"
 _AFTERWARDS = """
 import numpy, torch

@@ -20,6 +20,8 @@ from ghostzoo.predictions import softmax
 from tests.fixtures.pictures import encoded, picture
 from tests.fixtures.serving import ServerProcess, running_server
 
+pytestmark = pytest.mark.slow
+
 CLIENTS = Path(__file__).with_name("clients")
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.fixtures.limited import ROOT
+
+pytestmark = pytest.mark.slow
 
 
 def test_honest_clients_are_answered_whatever_others_send() -> None:
