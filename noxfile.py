@@ -65,7 +65,7 @@ def make_environment(session: nox.Session, group: str) -> str:
     record = folder / "installed.json"
     have = set(json.loads(record.read_text(encoding="utf-8"))) if record.exists() else set()
     if not python.exists():
-        session.run(base, "-m", "venv", str(folder))
+        session.run(base, "-m", "venv", "--clear", str(folder))
         have = set()
     if not wanted <= have:
         session.run(str(python), "-m", "pip", "install", "--quiet", *requirements)
@@ -141,8 +141,8 @@ def exporters(session: nox.Session) -> None:
         "GHOSTZOO_RUNTIME_PYTHON": make_environment(session, "dev"),
         "GHOSTZOO_PADDLE2_PYTHON": make_environment(session, "interop"),
     }
-    session.run(python, "-m", "pytest", "tests/exporters", *PARALLEL, env=names)
-    session.run(python, "-m", "pytest", "tests/engines/test_contract.py", "-k", "paddle")
+    parts = ["tests/exporters", "tests/engines/test_contract.py", "-k", "exporters or paddle"]
+    session.run(python, "-m", "pytest", *parts, *PARALLEL, env=names)
 
 
 @nox.session
