@@ -53,15 +53,13 @@ def make_environment(session: nox.Session, group: str) -> str:
         session.skip("PaddlePaddle needs Python 3.11 or 3.12, and neither was found.")
     folder = Path(FOLDERS.get(group, f".venv-{group}"))
     python = folder.absolute() / "bin" / "python"
-    requirements, extras = list(nox.project.dependency_groups(PROJECT, group)), set[str]()
-    for line in [line for line in requirements if re.match(r"ghostzoo\b", line)]:
-        requirements.remove(line)
-        extras.update(re.findall(r"[\w-]+", line)[1:] or [""])
+    lines = nox.project.dependency_groups(PROJECT, group)
+    of_checkout = [line for line in lines if re.match(r"ghostzoo\b", line)]
+    requirements = [line for line in lines if line not in of_checkout]
     wanted = set(requirements)
-    if extras:
-        project = PROJECT["project"]
-        wanted.update(project["dependencies"], *(project["optional-dependencies"][name] for name in extras - {""}))
-        requirements += ["--editable", f".[{','.join(sorted(extras - {''}))}]".replace("[]", "")]
+    for line in of_checkout:
+        requirements += ["--editable", line.replace("ghostzoo", ".", 1)]
+        wanted.update(PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values())
     record = folder / "installed.json"
     have = set(json.loads(record.read_text(encoding="utf-8"))) if record.exists() else set()
     if not python.exists():
