@@ -1,32 +1,26 @@
 # make demo    classify a photograph with the model that comes along; IMAGE=... another one, WEIGHTS=... with those
-# make test    all tests
+# make test    the tests of the package with the light extras: neither PyTorch nor PaddlePaddle
+# make test-all   all tests: also training, the exporter, and other projects' clients and libraries
+# make coverage   how much of the package its tests run
 # make lint    ruff, mypy and the layers of imports
-# make test-optimum   the test with optimum-onnx, which brings PyTorch and older versions of much else
 # make peers   fetch transformers.js, with which the tests load published models (needs npm)
 # make web     fetch onnxruntime-web, with which the web page runs models in the browser (needs npm)
 # make lock    choose the newest versions of what the server needs, with their hashes, for the container
 # make sbom    write what the server consists of, as CycloneDX, to dist/
 # make base-image, make image   name the container's base by its digest; build the container on it (needs Docker)
-# Each makes the virtual environments that it needs.
+# Each makes the virtual environments that it needs, with nox: noxfile.py says how, pyproject.toml what is in them.
 
-# $(call first_python,CONDITION,NAMES): the first of these interpreters that is there and fulfils the condition.
-first_python = $(firstword $(foreach name,$(2),$(if $(shell \
-	$(name) -c 'import sys; sys.exit(not $(1))' 2>/dev/null && echo yes),$(name))))
-PYTHON ?= $(or $(call first_python,0x30b0000 <= sys.hexversion,python3 python3.14 python3.13 python3.12 python3.11),python3)
-# The exporter's libraries have wheels for Python 3.11 and 3.12 only.
-EXPORT_PYTHON ?= $(call first_python,0x30b0000 <= sys.hexversion < 0x30d0000,python3.12 python3.11 $(PYTHON))
+# The first interpreter that is there and new enough.
+PYTHON ?= $(or $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,$(if $(shell \
+	$(name) -c 'import sys; sys.exit(sys.hexversion < 0x30b0000)' 2>/dev/null && echo yes),$(name)))),python3)
 
-RUNTIME := .venv/installed-runtime
-DEV := .venv/installed-dev
-EXPORT := .venv-export/installed
-TRAIN := .venv-train/installed
-PADDLE2 := .venv-paddle2/installed
-HUB1 := .venv-hub1/installed
-CLIENTS := .venv-clients/installed
+NOX := .venv-nox/bin/nox
+RUNTIME := .venv/bin/ghostzoo
+RELEASE := .venv-release/installed.json
 WEB := ghostzoo/serve/page/vendor
-OPTIMUM := .venv-optimum/installed
 PEERS := tests/hub/node/node_modules
-RELEASE := .venv-release/installed
+# Without npm the tests of the web page and those on Node are skipped, saying so.
+NODE := $(if $(shell command -v npm),web peers)
 
 DOCKER ?= docker
 BASE ?= python:3.13-slim
@@ -37,11 +31,10 @@ VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' ghostzoo/_version.py)
 IMAGE ?= examples/chelsea.png
 MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
 
-# One pip at a time fills an environment, and one that could not be made is made anew.
+# One pip at a time fills an environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-runtime test-hub1 test-training test-exporters test-optimum lint web peers bench-peers clean lock sbom \
-	base-image image
+.PHONY: demo test test-all coverage lint web peers bench-peers clean lock sbom base-image image
 
 ifeq ($(WEIGHTS),)
 demo: $(RUNTIME)
@@ -52,41 +45,21 @@ demo: $(RUNTIME)
 	.venv/bin/ghostzoo predict "$(IMAGE)" --model "bundles/$(MODEL)"
 endif
 
-test: test-runtime test-hub1 test-training test-exporters
+test: $(NOX) $(NODE)
+	$(NOX) --session test
 
-# Without npm the tests of the web page and those on Node are skipped, saying so.
-test-runtime: $(DEV) $(if $(EXPORT_PYTHON),$(CLIENTS)) $(if $(shell command -v npm),web peers)
-	$(if $(EXPORT_PYTHON),GHOSTZOO_CLIENTS_PYTHON=.venv-clients/bin/python) \
-		.venv/bin/python -m pytest tests --ignore tests/exporters --ignore tests/training
+# 'make test test-all' runs nothing twice. Every part runs, and the last lines say how each ended.
+test-all: $(NOX) $(NODE)
+	$(NOX) --session $(if $(filter test,$(MAKECMDGOALS)),,test) interop hub1 training exporters
 
-# The same tests with the older line of the Hub's client.
-test-hub1: $(HUB1)
-	.venv-hub1/bin/python -m pytest tests/fetch/test_hub.py tests/hub/test_any_hub.py tests/hub/test_loopback_hub.py tests/hub/test_publish.py
+coverage: $(NOX) $(NODE)
+	$(NOX) --session coverage
 
-ifeq ($(EXPORT_PYTHON),)
-test-training: $(TRAIN)
-	.venv-train/bin/python -m pytest tests/training
+lint: $(NOX)
+	$(NOX) --session lint
 
-test-exporters:
-	@echo "The exporter's tests were not run: PaddlePaddle needs Python 3.11 or 3.12, and neither was found." >&2
-else
-test-training: $(TRAIN) $(EXPORT)
-	GHOSTZOO_PADDLE_PYTHON=.venv-export/bin/python .venv-train/bin/python -m pytest tests/training
-
-test-exporters: $(DEV) $(EXPORT) $(PADDLE2)
-	GHOSTZOO_RUNTIME_PYTHON=.venv/bin/python GHOSTZOO_PADDLE2_PYTHON=.venv-paddle2/bin/python \
-		.venv-export/bin/python -m pytest tests/exporters
-	.venv-export/bin/python -m pytest tests/engines/test_contract.py -k paddle
-endif
-
-test-optimum: $(DEV) $(OPTIMUM)
-	GHOSTZOO_OPTIMUM_PYTHON=.venv-optimum/bin/python .venv/bin/python -m pytest tests/hub/test_optimum.py
-
-lint: $(DEV)
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
-	.venv/bin/mypy
-	.venv/bin/lint-imports --no-cache
+bench-peers: $(NOX)
+	$(NOX) --session bench_peers
 
 peers: $(PEERS)/.package-lock.json
 
@@ -96,7 +69,7 @@ $(PEERS)/.package-lock.json: tests/hub/node/package-lock.json
 web: $(WEB)/LICENSE
 
 # onnxruntime-web's package has no licence file; the Python package of the same project has it, and the notices.
-$(WEB)/LICENSE: exporters/web/package-lock.json $(RUNTIME)
+$(WEB)/LICENSE: exporters/web/package-lock.json | $(RUNTIME)
 	cd exporters/web && npm ci --ignore-scripts --no-audit --no-fund
 	rm -rf $(WEB) && mkdir -p $(WEB)
 	cd exporters/web/node_modules/onnxruntime-web/dist && \
@@ -130,64 +103,16 @@ image:
 	$(DOCKER) build --build-arg "BASE_IMAGE=$(BASE_IMAGE)" --tag "ghostzoo:$(VERSION)" .
 
 clean:
-	rm -rf .venv .venv-peers .venv-release .bench-models .venv-train .venv-export .venv-clients .venv-hub1 .venv-paddle2 .venv-optimum bundles $(WEB) exporters/web/node_modules $(PEERS)
+	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-peers .bench-models bundles $(WEB) exporters/web/node_modules $(PEERS)
 
-.venv/bin/python:
-	$(PYTHON) -m venv .venv
+$(NOX):
+	$(PYTHON) -m venv .venv-nox
+	.venv-nox/bin/python -m pip install --quiet "nox>=2025.2.9"
 
-$(RUNTIME): .venv/bin/python pyproject.toml
-	.venv/bin/python -m pip install --quiet --editable .
+$(RUNTIME): pyproject.toml | $(NOX)
+	$(NOX) --session runtime
 	@touch $@
 
-# pnnx asks for PyTorch, which it does not need to convert from ONNX.
-$(DEV): .venv/bin/python pyproject.toml
-	.venv/bin/python -m pip install --quiet --editable ".[dev]"
-	.venv/bin/python -m pip install --quiet --no-deps pnnx
-	@touch $(RUNTIME) $@
-
-# An environment of its own: PyTorch is large. One version, so that a failure is ours; pip takes a CPU build of it where
-# its settings offer one (CONTRIBUTING.md).
-$(TRAIN): pyproject.toml
-	$(PYTHON) -m venv .venv-train
-	.venv-train/bin/python -m pip install --quiet --editable ".[train]" "torch==2.13.0" tensorboard "pytest>=8"
+$(RELEASE): pyproject.toml | $(NOX)
+	$(NOX) --session release
 	@touch $@
-
-# An environment of its own, apart from the tests' others: optimum-onnx pins a Hub client before 1.0.
-$(OPTIMUM):
-	$(PYTHON) -m venv .venv-optimum
-	.venv-optimum/bin/python -m pip install --quiet "optimum-onnx[onnxruntime]==0.1.0" "torch==2.13.0" pillow
-	@touch $@
-
-# An environment of its own: paddle2onnx pins an old onnx.
-$(EXPORT): pyproject.toml
-	$(EXPORT_PYTHON) -m venv .venv-export
-	.venv-export/bin/python -m pip install --quiet --editable ".[export]" "pytest>=8"
-	@touch $@
-
-# The clients of other people's servers, which bring many packages and know the same Python versions.
-$(CLIENTS):
-	$(EXPORT_PYTHON) -m venv .venv-clients
-	.venv-clients/bin/python -m pip install --quiet "tritonclient[http,grpc]>=2.50" "kserve>=0.15"
-	@touch $@
-
-# The Hub's client 1.x stands on other libraries than 2.x, and both are supported.
-$(HUB1): pyproject.toml
-	$(PYTHON) -m venv .venv-hub1
-	.venv-hub1/bin/python -m pip install --quiet --editable . "huggingface-hub<2" "pytest>=8" "trustme>=1.1"
-	@touch $@
-
-# Paddle 2 and NumPy 1 write the old file formats that the tests read; no newer version can.
-$(PADDLE2):
-	$(EXPORT_PYTHON) -m venv .venv-paddle2
-	.venv-paddle2/bin/python -m pip install --quiet "paddlepaddle==2.6.2" "numpy<2" setuptools
-	@touch $@
-
-# The tools that lock and list versions; they install nothing of their own choice anywhere.
-$(RELEASE):
-	$(PYTHON) -m venv .venv-release
-	.venv-release/bin/python -m pip install --quiet "uv>=0.9" "cyclonedx-bom>=7" "build>=1.2"
-	@touch $@
-
-# What benchmarks/ compares with: environments and models, made once.
-bench-peers: $(DEV) $(EXPORT)
-	.venv/bin/python benchmarks/prepare.py

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,39 @@ from ghostzoo.converter import convert
 from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.network.architecture import Architecture
 from tests.fixtures.networks import random_arrays, write_weights
+
+OPTIONAL = {
+    "PIL", "fastapi", "grpc", "grpc_tools", "httpx", "hypothesis", "onnxruntime_extensions", "openvino", "packaging",
+    "paddle", "paddle2onnx", "playwright", "prometheus_client", "pydantic", "starlette", "torch", "trustme", "uvicorn",
+    "yaml",
+}  # fmt: skip
+"""Libraries without which a module of tests is skipped: those of extras and of the groups in ``pyproject.toml``."""
+SLOW_FOLDERS = {"exporters", "training"}
+
+
+class _SkippingModule(pytest.Module):
+    """A module of tests that is skipped where an optional library that it imports is missing."""
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        try:
+            return list(super().collect())
+        except self.CollectError as error:
+            cause = error.__cause__
+            name = (cause.name or "").partition(".")[0] if isinstance(cause, ModuleNotFoundError) else None
+            if name not in OPTIONAL:
+                raise
+            pytest.skip(f"{name} is not installed here; 'make test' and 'make test-all' run these tests with it")
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module:
+    return _SkippingModule.from_parent(parent, path=module_path)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    root = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(root).parts[0] in SLOW_FOLDERS:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

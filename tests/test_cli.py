@@ -191,6 +191,7 @@ def test_convert_without_model_and_name_is_wrong_usage(tmp_path: Path) -> None:
 
 
 def test_eval_measures_and_reports(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib, which draws the report, is not installed here")
     data = tmp_path / "data"
     for index in (0, 4):
         (data / f"class-{index}").mkdir(parents=True)

@@ -22,6 +22,8 @@ from ghostzoo.errors import BundleError, EngineError, EngineUnavailableError, Pa
 from ghostzoo.fetch.resolver import fetch
 from ghostzoo.parity import ENGINE_TOLERANCE, compare_logits
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

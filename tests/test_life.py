@@ -23,6 +23,8 @@ import ghostzoo
 from ghostzoo import BundleError, Classifier, ImageError
 from ghostzoo.bundle.folder import Bundle
 
+pytestmark = pytest.mark.slow
+
 COUNT = 40
 
 

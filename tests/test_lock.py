@@ -97,8 +97,8 @@ def make_image(base: str) -> subprocess.CompletedProcess[str]:
     """What 'make image' would have Docker do."""
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
-    # Named, or make would look for interpreters, which this needs not.
-    settings = ["PYTHON=python3", "EXPORT_PYTHON=python3", "DOCKER=echo docker", f"BASE_IMAGE={base}"]
+    # Named, or make would look for an interpreter, which this needs not.
+    settings = ["PYTHON=python3", "DOCKER=echo docker", f"BASE_IMAGE={base}"]
     command = ["make", "--no-print-directory", "image", *settings]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 

@@ -10,6 +10,8 @@ import pytest
 import ghostzoo
 from ghostzoo.parity import compare_logits
 
+pytestmark = pytest.mark.slow
+
 WIDTHS = ["GhostNet_x0_5", "GhostNet_x1_0", "GhostNet_x1_3"]
 TOLERANCE = 2e-5
 

@@ -17,11 +17,15 @@ import pytest
 
 from ghostzoo import __version__, list_models
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    for name in ("build", "hatchling"):
+        pytest.importorskip(name, reason=f"{name}, which makes the wheel, is not installed here")
     folder = tmp_path_factory.mktemp("wheel")
     result = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)],
@@ -98,7 +102,7 @@ def test_the_metadata_say_what_is_needed(metadata: Message) -> None:
     assert metadata["Name"] == "ghostzoo"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert {"export", "train", "dev", "plots"} <= set(metadata.get_all("Provides-Extra", []))
+    assert {"export", "train", "serve", "plots"} <= set(metadata.get_all("Provides-Extra", []))
     assert metadata["Description-Content-Type"] == "text/markdown"
 
 

@@ -25,6 +25,8 @@ from ghostzoo.fetch.resolver import BUNDLED_FOLDER
 from ghostzoo.network.float16 import to_float16
 from tests.fixtures.pictures import encoded, picture
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -22,6 +22,8 @@ from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import get_model
 from ghostzoo.errors import InputError, UnknownModelError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def results(tiny_bundle: Bundle) -> Results:
@@ -117,6 +119,7 @@ def test_tables_mark_what_is_published(results: Results, tiny_bundle: Bundle) ->
 
 
 def test_the_picture_has_points_and_bars(results: Results) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib, which draws the results, is not installed here")
     known = replace(results, models=(replace(results.models[0], top1=0.7),))
     for each in (results, known):
         picture = cv2.imdecode(np.frombuffer(draw(each), np.uint8), cv2.IMREAD_COLOR)
@@ -140,6 +143,7 @@ def test_a_comparison_tells_noise_from_change(results: Results) -> None:
 
 
 def test_the_command_reports_and_compares(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib, which draws the results, is not installed here")
     image = tmp_path / "photo.jpg"
     image.write_bytes(jpeg())
     command = [sys.executable, "-m", "ghostzoo", "bench", str(tiny_bundle.path), "--engine", "onnxruntime"]

@@ -17,7 +17,9 @@ from ghostzoo.errors import EngineUnavailableError
 def engine_type(request: pytest.FixtureRequest) -> type[Engine]:
     record = engine_record(request.param)
     if not record.versions():
-        pytest.skip(f"{record.name} is not installed here; 'make test' runs the engines in the environments they need")
+        pytest.skip(
+            f"{record.name} is not installed here; 'make test-all' runs the engines in the environments they need"
+        )
     kind = record.load_class()
     try:
         devices = kind.devices()

@@ -12,7 +12,7 @@ from ghostzoo.bundle.folder import Bundle
 from ghostzoo.engines import engine_names, engine_record
 from tests.fixtures.environment import run_without
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="making links takes a privilege on Windows")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="making links takes a privilege on Windows")]
 
 COMPANIONS = {"tensorrt": ("cuda-bindings",)}
 """What an engine's extra installs besides its library."""

@@ -29,6 +29,7 @@ def test_agrees_with_the_golden_vectors(engine_type: type[Engine], engine_bundle
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+@pytest.mark.slow
 def test_a_fixed_batch_size_takes_any_number_of_images(
     engine_type: type[Engine], engine_bundle: Bundle, options: Options, count: int
 ) -> None:

@@ -19,6 +19,8 @@ from ghostzoo.images.decode import read_image
 from ghostzoo.images.transform import preprocess
 from ghostzoo.parity import ENGINE_TOLERANCE, compare_logits
 
+pytestmark = pytest.mark.slow
+
 Options = Callable[..., EngineOptions]
 
 THREADS, CALLS = 8, 200

@@ -23,6 +23,8 @@ from tests.fixtures import graphs
 from tests.fixtures.limited import run_limited
 from tests.network.test_graph_check import mutated, structure
 
+pytestmark = pytest.mark.slow
+
 Options = Callable[..., EngineOptions]
 
 OPEN = """

@@ -33,6 +33,8 @@ from ghostzoo.engines.candidates import (
 from ghostzoo.engines.selection import explain, open_engine, rank
 from ghostzoo.errors import EngineUnavailableError, OptionError, UnknownEngineError
 
+pytestmark = pytest.mark.slow
+
 ORT = engine_record("onnxruntime")
 
 

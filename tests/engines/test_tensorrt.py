@@ -22,10 +22,13 @@ from ghostzoo.network.float16 import to_float16
 
 RTX = {"library": "tensorrt_rtx"}
 
-pytestmark = pytest.mark.skipif(
-    "tensorrt-rtx" not in engine_record("tensorrt").versions(),
-    reason="tensorrt-rtx, which has wheels for Linux and Windows on x86-64, is not installed",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        "tensorrt-rtx" not in engine_record("tensorrt").versions(),
+        reason="tensorrt-rtx, which has wheels for Linux and Windows on x86-64, is not installed",
+    ),
+]
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -34,9 +37,9 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def has_gpu() -> bool:
-    from ghostzoo.engines.cuda import cuda_gpus
-
     try:
+        from ghostzoo.engines.cuda import cuda_gpus
+
         return bool(cuda_gpus())
     except EngineUnavailableError:
         return False

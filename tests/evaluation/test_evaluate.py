@@ -186,6 +186,7 @@ def test_an_image_that_cannot_be_had_does_not_end_it(
 
 
 def test_the_report_is_written_whole(classifier: Classifier, data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib, which draws the report, is not installed here")
     result = evaluate(classifier, open_labelled(data, classifier.bundle.labels))
     files = write_report(result, tmp_path / "report")
     assert sorted(path.name for path in files) == ["classes.csv", "confusion.png", "mistakes.png", "report.json"]
@@ -201,6 +202,7 @@ def test_the_report_is_written_whole(classifier: Classifier, data: Path, tmp_pat
 
 
 def test_the_report_holds_no_formulas(classifier: Classifier, data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib, which draws the report, is not installed here")
     result = evaluate(classifier, open_labelled(data, classifier.bundle.labels))
     labels = (ClassLabel("=1+1"), *result.labels[1:])
     write_report(replace(result, labels=labels), tmp_path / "report")
@@ -211,6 +213,7 @@ def test_the_report_holds_no_formulas(classifier: Classifier, data: Path, tmp_pa
 
 
 def test_a_report_folder_that_cannot_be_made_is_one_error(classifier: Classifier, data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib, which draws the report, is not installed here")
     (tmp_path / "file").write_text("in the way")
     result = evaluate(classifier, open_labelled(data, classifier.bundle.labels))
     with pytest.raises(InputError, match="Cannot write the report"):

@@ -15,7 +15,10 @@ from tests.fixtures.networks import random_arrays, write_weights
 PADDLE2 = "GHOSTZOO_PADDLE2_PYTHON"
 RUNTIME = "GHOSTZOO_RUNTIME_PYTHON"
 
-pytest.importorskip("paddle", reason="the exporter's tests need PaddlePaddle: make test runs them in their environment")
+
+@pytest.fixture(scope="session", autouse=True)
+def paddle() -> None:
+    pytest.importorskip("paddle", reason="PaddlePaddle is not installed here; 'make test-all' runs these tests with it")
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +35,7 @@ def runtime_python() -> str:
 
 def _interpreter(variable: str, holds: str) -> str:
     if not os.environ.get(variable):
-        pytest.skip(f"{variable} names no Python with {holds}; make test sets it")
+        pytest.skip(f"{variable} names no Python with {holds}; 'make test-all' sets it")
     return str(Path(os.environ[variable]).absolute())
 
 

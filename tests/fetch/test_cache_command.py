@@ -12,6 +12,8 @@ from ghostzoo.bundle.folder import Bundle
 from ghostzoo.fetch.store import Store
 from tests.fetch.conftest import Run, json_lines
 
+pytestmark = pytest.mark.slow
+
 OLD, NEW = "a" * 40, "b" * 40
 
 

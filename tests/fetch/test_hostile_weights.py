@@ -11,6 +11,8 @@ from tests.fixtures.ranged import RangedFile
 from tests.fixtures.server import serve
 from tests.weights.test_costs import HOSTILE
 
+pytestmark = pytest.mark.slow
+
 NAME = "GhostNet_x0_5"
 FILE = f"/{NAME}_pretrained.pdparams"
 COMMAND = "import sys; from ghostzoo.cli import main; sys.argv[0] = 'ghostzoo'; main()"

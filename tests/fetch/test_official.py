@@ -30,6 +30,8 @@ from tests.fixtures.networks import random_arrays, write_weights
 from tests.fixtures.ranged import RangedFile, cut_after
 from tests.fixtures.server import Answer, certified, content, serve
 
+pytestmark = pytest.mark.slow
+
 NAME = "GhostNet_x0_5"
 FILE = f"/{NAME}_pretrained.pdparams"
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")

@@ -17,6 +17,8 @@ from hub.card import CardFacts
 from hub.publish import Target, publish
 from tests.fixtures.hub import OWNER_TOKEN, loopback_hub
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def any_hub(tmp_path: Path) -> Iterator[Target]:

@@ -35,6 +35,8 @@ from tests.fixtures.hub_metadata import check_card
 from tests.fixtures.pictures import encoded, picture
 from tests.hub.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 REPORT = {
     "model": "GhostNet_x1_0",
     "data": "val_list.txt",

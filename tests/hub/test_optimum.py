@@ -1,4 +1,4 @@
-"""Published models in optimum-onnx, by the card's own code; its pins need an environment apart: 'make test-optimum'."""
+"""Published models in optimum-onnx, by the card's own code; its pins need an environment apart: 'make test-all'."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from hub.publish import Target, publish
 from tests.fixtures.hub import LoopbackHub
 from tests.fixtures.pictures import encoded, picture
 
+pytestmark = pytest.mark.slow
+
 VARIABLE = "GHOSTZOO_OPTIMUM_PYTHON"
 _AFTERWARDS = """
 import numpy, torch
@@ -33,7 +35,7 @@ def test_it_loads_the_repository_and_computes_the_same(
 ) -> None:
     python = os.environ.get(VARIABLE)
     if not python:
-        pytest.skip("optimum-onnx needs older versions of the Hub's client; 'make test-optimum' runs this")
+        pytest.skip("optimum-onnx needs older versions of the Hub's client; 'make test-all' runs this")
     publish(bundle.path, target, CardFacts())
     repository = hub.repositories["zoo/tiny"]
     card = repository.commits[repository.head].files["README.md"].content.decode()

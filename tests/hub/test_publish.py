@@ -43,6 +43,8 @@ from tests.fixtures.hub_faults import (
 )
 from tests.hub.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 FACTS = CardFacts()
 
 

@@ -26,6 +26,8 @@ from hub.publish import Target, publish
 from tests.fixtures.hub import LoopbackHub
 from tests.fixtures.pictures import encoded, picture
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).with_name("node")
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from tests.fixtures.fuzz import SEEDS, Findings, fuzz, mutant
 
+pytestmark = pytest.mark.slow
+
 COUNT = int(os.environ.get("GHOSTZOO_FUZZ", "300"))
 AT_ONCE = 5000
 

@@ -14,6 +14,8 @@ from ghostzoo.images.header import read_header
 from tests.fixtures.hostile_images import HOSTILE, crashing_apng, jpeg_of_scans, pnm_of_comments
 from tests.fixtures.limited import run_limited
 
+pytestmark = pytest.mark.slow
+
 SERVER_LIMITS = ImageLimits(max_bytes=32 * 2**20, max_pixels=50_000_000)
 READ = """
 import resource, sys

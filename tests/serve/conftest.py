@@ -6,7 +6,6 @@ import pytest
 import requests
 
 from ghostzoo.bundle.folder import Bundle
-from tests.fixtures.pictures import encoded, picture
 from tests.fixtures.serving import ServerProcess, running_server
 
 
@@ -25,4 +24,7 @@ def http() -> Iterator[requests.Session]:
 
 @pytest.fixture(scope="session")
 def jpeg() -> bytes:
+    pytest.importorskip("PIL", reason="Pillow, which makes the pictures, is not installed here")
+    from tests.fixtures.pictures import encoded, picture
+
     return encoded(picture(90, 70), "JPEG")

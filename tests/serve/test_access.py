@@ -18,6 +18,8 @@ from ghostzoo.serve.open_inference.messages import SERVICE, message
 from ghostzoo.serve.options import ServeOptions
 from tests.fixtures.serving import ServerProcess, running_server
 
+pytestmark = pytest.mark.slow
+
 KEY = "0123456789abcdef-test"
 WITH_KEY = {"X-API-Key": KEY}
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")

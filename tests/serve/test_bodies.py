@@ -24,7 +24,10 @@ from tests.fixtures.pictures import encoded, picture
 from tests.fixtures.serving import ServerProcess, running_server
 from tests.fixtures.watching import watched
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads the server's memory from /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="reads the server's memory from /proc"),
+]
 
 MIB = 2**20
 BUDGET_MB = 256

@@ -13,6 +13,8 @@ from ghostzoo.bundle.folder import Bundle
 from tests.fixtures.pictures import FORMATS, encoded, picture
 from tests.fixtures.serving import ServerProcess
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def url(server: ServerProcess) -> str:

@@ -20,6 +20,8 @@ from ghostzoo.predictions import softmax
 from tests.fixtures.pictures import encoded, picture
 from tests.fixtures.serving import ServerProcess, running_server
 
+pytestmark = pytest.mark.slow
+
 CLIENTS = Path(__file__).with_name("clients")
 
 
@@ -27,7 +29,7 @@ CLIENTS = Path(__file__).with_name("clients")
 def clients_python() -> str:
     python = os.environ.get("GHOSTZOO_CLIENTS_PYTHON")
     if not python:
-        pytest.skip("GHOSTZOO_CLIENTS_PYTHON names no Python with tritonclient and kserve; 'make test' makes one")
+        pytest.skip("GHOSTZOO_CLIENTS_PYTHON names no Python with tritonclient and kserve; 'make test-all' makes one")
     return python
 
 

@@ -26,6 +26,8 @@ from tests.fixtures.pictures import FORMATS, encoded, picture
 from tests.fixtures.slow_jpeg import slow_jpeg
 from tests.test_lightness import modules_after
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CONFIG = Preprocessing()
 LIMITS = ImageLimits(max_pixels=2**31)

@@ -26,7 +26,10 @@ from ghostzoo.serve.memory import Admission
 from ghostzoo.serve.open_inference.messages import SERVICE, message
 from tests.fixtures.serving import ServerProcess, running_server
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc"),
+]
 
 KEY = "0123456789abcdef-test"
 WITH_KEY = (("x-api-key", KEY),)

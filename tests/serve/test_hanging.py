@@ -20,6 +20,8 @@ from tests.fixtures.serving import ServerProcess, running_server
 from tests.fixtures.slow_jpeg import slow_jpeg
 from tests.serve.test_decoder_pool import is_running, wait_until
 
+pytestmark = pytest.mark.slow
+
 ANY_PIXELS = ("--max-pixels", str(2**31))
 """With few pixels, a file may have fewer scans, too."""
 

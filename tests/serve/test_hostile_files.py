@@ -18,6 +18,8 @@ from ghostzoo.serve.open_inference.messages import SERVICE, message
 from tests.fixtures.hostile_images import HOSTILE, crashing_apng
 from tests.fixtures.serving import ServerProcess
 
+pytestmark = pytest.mark.slow
+
 
 def test_predict_answers_a_crashing_file_and_goes_on(tiny_bundle: Bundle, tmp_path: Path, jpeg: bytes) -> None:
     names = ("crashing.png", "inflates.png", "good.jpg")

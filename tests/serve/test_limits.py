@@ -21,6 +21,8 @@ from ghostzoo.serve.open_inference.messages import SERVICE, message
 from tests.fixtures.pictures import encoded, picture
 from tests.fixtures.serving import ServerProcess, running_server
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 
 

@@ -21,6 +21,8 @@ from tests.fixtures.limited import run_limited
 from tests.fixtures.pictures import encoded, picture
 from tests.fixtures.serving import running_server
 
+pytestmark = pytest.mark.slow
+
 END = b"\r\nHost: localhost\r\n\r\n"
 
 

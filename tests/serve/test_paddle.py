@@ -12,6 +12,8 @@ import ghostzoo
 from ghostzoo.bundle.folder import Bundle
 from tests.fixtures.serving import ServerProcess
 
+pytestmark = pytest.mark.slow
+
 
 def test_paddlex(http: requests.Session, server: ServerProcess, tiny_bundle: Bundle, jpeg: bytes) -> None:
     content = {"image": base64.b64encode(jpeg).decode(), "topk": 2}

@@ -7,10 +7,13 @@ import socket
 import threading
 from collections import Counter
 
+import pytest
 import requests
 
 from ghostzoo.bundle.folder import Bundle
 from tests.fixtures.serving import running_server
+
+pytestmark = pytest.mark.slow
 
 IMAGES = {"name": "images", "shape": [1], "datatype": "BYTES"}
 

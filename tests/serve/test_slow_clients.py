@@ -18,6 +18,8 @@ from tests.fixtures.pictures import encoded, picture
 from tests.fixtures.serving import ServerProcess, running_server
 from tests.fixtures.watching import watched
 
+pytestmark = pytest.mark.slow
+
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the server's memory from /proc")
 MIB = 2**20
 CLIENTS = 100

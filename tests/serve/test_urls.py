@@ -24,6 +24,8 @@ from ghostzoo.serve.service import RequestInfo, Service
 from tests.fixtures.server import content, serve
 from tests.fixtures.serving import ServerProcess, running_server
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 
 # A server that fetches from this machine, for there is no other one to fetch from in a test.

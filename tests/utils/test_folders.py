@@ -19,6 +19,8 @@ from ghostzoo.network.architecture import Architecture
 from tests.bundle.test_bundle import contents, write
 from tests.fixtures.networks import random_arrays, write_weights
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 REPLACE = """
 import os, signal, sys

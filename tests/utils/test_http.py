@@ -198,6 +198,7 @@ def test_a_compressed_bomb_counts_as_what_it_becomes(address: str) -> None:
 HEADS = ["/long-headers", "/many-heads", "/endless-size", "/endless-trailer"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by /proc, which is not here")
 @pytest.mark.parametrize("path", ["/bombs", "/bombs-in-one-chunk", "/six-bombs", "/bomb-that-redirects", *HEADS])
 def test_no_bomb_takes_more_than_the_limit(address: str, path: str) -> None:

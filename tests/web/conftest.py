@@ -36,7 +36,7 @@ def node() -> str:
     return program
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop runs in this thread, where tests of other modules start their own
 def chromium() -> Iterator[Any]:
     program = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if program is None:
@@ -104,7 +104,7 @@ class _QuietHandler(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site_url(chromium: Any, runtime: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The static site, behind a plain file server."""
     folder = tmp_path_factory.mktemp("web") / "site"

@@ -13,6 +13,8 @@ from ghostzoo.bundle.folder import Bundle
 from tests.fixtures.serving import ServerProcess, running_server
 from tests.web.conftest import Visit
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server(chromium: Any, tiny_bundle: Bundle) -> Iterator[ServerProcess]:

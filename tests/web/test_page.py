@@ -14,6 +14,8 @@ from ghostzoo.catalog import DEFAULT_MODEL
 from tests.fixtures.serving import ServerProcess, running_server
 from tests.web.conftest import Visit
 
+pytestmark = pytest.mark.slow
+
 _PHOTO = Path(__file__).parents[2] / "examples" / "chelsea.png"
 _KEY = "a-key-that-only-this-test-knows"
 

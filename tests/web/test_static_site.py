@@ -15,6 +15,8 @@ from ghostzoo.errors import InputError
 from ghostzoo.fetch.resolver import fetch
 from tests.web.conftest import Visit
 
+pytestmark = pytest.mark.slow
+
 _PHOTO = Path(__file__).parents[2] / "examples" / "chelsea.png"
 
 

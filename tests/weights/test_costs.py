@@ -16,6 +16,8 @@ from ghostzoo.weights.pickle_data import UnsafePickleError, load_pickle_data
 from tests.fixtures.limited import run_limited
 from tests.fixtures.networks import random_arrays
 
+pytestmark = pytest.mark.slow
+
 READ = """
 import sys
 from pathlib import Path

@@ -1,0 +1,162 @@
+"""The environments of this checkout, and what runs in them; ``make`` calls it.
+
+What an environment holds is listed in ``[dependency-groups]`` of ``pyproject.toml``; pip fills it, by pip's own
+settings, such as an index or a folder of wheels. After a session has failed the others still run, and the last lines
+say how each ended.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+FOLDERS = {"runtime": ".venv", "dev": ".venv"}
+"""Group of dependencies -> folder of its environment, where that is not ``.venv-`` and the group's name."""
+NEEDS_OLD_PYTHON = {"export", "interop"}
+"""Groups with PaddlePaddle, which has wheels for Python 3.11 and 3.12 only."""
+PARALLEL = ("--numprocesses", "logical", "--maxprocesses", "4", "--dist", "loadfile")
+HUB_TESTS = (
+    "tests/fetch/test_hub.py",
+    "tests/hub/test_any_hub.py",
+    "tests/hub/test_loopback_hub.py",
+    "tests/hub/test_publish.py",
+)
+ELSEWHERE = ("--ignore", "tests/exporters", "--ignore", "tests/training")
+
+nox.options.default_venv_backend = "none"  # sessions share environments, in folders that users know
+nox.options.sessions = ["lint", "test"]
+
+
+def find_python(group: str) -> str | None:
+    """Return an interpreter to make a group's environment with, or None where this machine has none that fits."""
+    if group not in NEEDS_OLD_PYTHON or sys.version_info < (3, 13):
+        return sys.executable
+    for name in ("python3.12", "python3.11"):
+        try:
+            if subprocess.run([name, "-c", ""], capture_output=True).returncode == 0:
+                return name
+        except FileNotFoundError:
+            continue
+    return None
+
+
+def make_environment(session: nox.Session, group: str) -> str:
+    """Make a group's environment where it is missing or out of date, and return its interpreter."""
+    base = find_python(group)
+    if base is None:
+        session.skip("PaddlePaddle needs Python 3.11 or 3.12, and neither was found.")
+    folder = Path(FOLDERS.get(group, f".venv-{group}"))
+    python = folder.absolute() / "bin" / "python"
+    lines = nox.project.dependency_groups(PROJECT, group)
+    of_checkout = [line for line in lines if re.match(r"ghostzoo\b", line)]
+    requirements = [line for line in lines if line not in of_checkout]
+    wanted = set(requirements)
+    for line in of_checkout:
+        requirements += ["--editable", line.replace("ghostzoo", ".", 1)]
+        wanted.update(PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values())
+    record = folder / "installed.json"
+    have = set(json.loads(record.read_text(encoding="utf-8"))) if record.exists() else set()
+    if not python.exists():
+        session.run(base, "-m", "venv", "--clear", str(folder))
+        have = set()
+    if not wanted <= have:
+        session.run(str(python), "-m", "pip", "install", "--quiet", *requirements)
+        if group == "dev":
+            alone = nox.project.dependency_groups(PROJECT, "without-dependencies")
+            session.run(str(python), "-m", "pip", "install", "--quiet", "--no-deps", *alone)
+        record.write_text(json.dumps(sorted(wanted), indent=1), encoding="utf-8")
+    return str(python)
+
+
+@nox.session
+def runtime(session: nox.Session) -> None:
+    """Make .venv with what a user of the package gets."""
+    make_environment(session, "runtime")
+
+
+@nox.session
+def dev(session: nox.Session) -> None:
+    """Make .venv with all engines and the development tools."""
+    make_environment(session, "dev")
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Make .venv-release, with the tools that lock and list versions and build the package."""
+    make_environment(session, "release")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff, mypy and the layers of imports."""
+    programs = Path(make_environment(session, "dev")).parent
+    for words in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["lint-imports", "--no-cache"]):
+        session.run(str(programs / words[0]), *words[1:])
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """The tests of the package with the light extras."""
+    python = make_environment(session, "dev")
+    session.run(python, "-m", "pytest", "tests", *ELSEWHERE, *PARALLEL, *session.posargs)
+
+
+@nox.session
+def interop(session: nox.Session) -> None:
+    """The server and published models with other projects' clients and libraries."""
+    python, other = make_environment(session, "dev"), make_environment(session, "interop")
+    names = {"GHOSTZOO_CLIENTS_PYTHON": other, "GHOSTZOO_OPTIMUM_PYTHON": other}
+    files = ["tests/serve/test_clients.py", "tests/hub/test_optimum.py"]
+    session.run(python, "-m", "pytest", *files, *PARALLEL, env=names)
+
+
+@nox.session
+def hub1(session: nox.Session) -> None:
+    """Fetching and publishing with the older line of the Hub's client."""
+    python = make_environment(session, "train")
+    session.run(python, "-m", "pytest", *HUB_TESTS, *PARALLEL)
+
+
+@nox.session
+def training(session: nox.Session) -> None:
+    """The tests of training, with PyTorch."""
+    names = {} if find_python("export") is None else {"GHOSTZOO_PADDLE_PYTHON": make_environment(session, "export")}
+    python = make_environment(session, "train")
+    session.run(python, "-m", "pytest", "tests/training", *PARALLEL, env=names)
+
+
+@nox.session
+def exporters(session: nox.Session) -> None:
+    """The tests of the exporter and of Paddle's engine, with PaddlePaddle."""
+    python = make_environment(session, "export")
+    names = {
+        "GHOSTZOO_RUNTIME_PYTHON": make_environment(session, "dev"),
+        "GHOSTZOO_PADDLE2_PYTHON": make_environment(session, "interop"),
+    }
+    parts = ["tests/exporters", "tests/engines/test_contract.py", "-k", "exporters or paddle"]
+    session.run(python, "-m", "pytest", *parts, *PARALLEL, env=names)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """How much of the package its tests run, in their own and in their child processes."""
+    python = make_environment(session, "dev")
+    tool = [python, "-m", "coverage"]
+    session.run(*tool, "erase")
+    session.run(*tool, "run", "-m", "pytest", "tests", *ELSEWHERE, *PARALLEL, success_codes=[0, 1])
+    session.run(*tool, "combine", "--quiet")
+    session.run(*tool, "report", "--skip-covered", "--sort", "cover")
+
+
+@nox.session
+def bench_peers(session: nox.Session) -> None:
+    """What benchmarks/ compares with: environments and models, made once."""
+    python = make_environment(session, "dev")
+    make_environment(session, "export")
+    session.run(python, "benchmarks/prepare.py")
