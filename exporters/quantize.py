@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from ghostzoo.network.graph_builder import INPUT_NAME
+from ghostzoo.network.architecture import INPUT_NAME
 
 _LARGEST_INT8 = 127
 

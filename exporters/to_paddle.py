@@ -16,7 +16,7 @@ from paddle.nn import functional as F  # noqa: N812  # the name that Paddle's ow
 from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle
 from ghostzoo.engines.base import OUTPUTS
 from ghostzoo.errors import EngineError
-from ghostzoo.network.graph_builder import INPUT_NAME
+from ghostzoo.network.architecture import INPUT_NAME
 
 
 def _conv(attributes: Mapping[str, Any], x: Any, weight: Any, bias: Any = None) -> Any:

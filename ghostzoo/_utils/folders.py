@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import secrets
 import shutil
 import stat
 import time
@@ -90,6 +89,8 @@ def restore(folder: Path) -> None:
 
 
 def _scratch_beside(out: Path) -> tuple[Path, BaseFileLock]:
+    import secrets  # opening a model that is there should not wait for it
+
     from filelock import FileLock, Timeout
 
     for _ in range(_ATTEMPTS):

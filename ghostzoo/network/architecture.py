@@ -10,6 +10,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+INPUT_NAME = "pixel_values"
+LOGITS_NAME = "logits"
+EMBEDDING_NAME = "embedding"
 EMBEDDING_SIZE = 1280
 """Length of the vector before the last Linear layer; the same for every width."""
 

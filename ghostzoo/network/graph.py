@@ -20,8 +20,8 @@ from typing import TypeVar
 import numpy as np
 
 from .._version import __version__
-from .architecture import EMBEDDING_SIZE, Architecture, Block, halve
-from .graph_builder import EMBEDDING_NAME, EMPTY, INPUT_NAME, LOGITS_NAME, Arrays, GraphBuilder, Layout, Tensor, padded
+from .architecture import EMBEDDING_NAME, EMBEDDING_SIZE, INPUT_NAME, LOGITS_NAME, Architecture, Block, halve
+from .graph_builder import EMPTY, Arrays, GraphBuilder, Layout, Tensor, padded
 
 _T = TypeVar("_T")
 

@@ -10,14 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._version import __version__
-from .architecture import BATCH_NORM_EPSILON, EMBEDDING_SIZE
+from .architecture import BATCH_NORM_EPSILON, EMBEDDING_NAME, EMBEDDING_SIZE, INPUT_NAME, LOGITS_NAME
 
 if TYPE_CHECKING:
     import onnx
 
-INPUT_NAME = "pixel_values"
-LOGITS_NAME = "logits"
-EMBEDDING_NAME = "embedding"
 
 # Opset 17 with IR 8 is what TensorRT 10, OpenVINO and every ONNX Runtime since 1.12 read.
 OPSET_VERSION = 17

@@ -11,8 +11,7 @@ from __future__ import annotations
 import math
 
 from ..errors import BundleError
-from .architecture import EMBEDDING_SIZE
-from .graph_builder import EMBEDDING_NAME, INPUT_NAME, LOGITS_NAME
+from .architecture import EMBEDDING_NAME, EMBEDDING_SIZE, INPUT_NAME, LOGITS_NAME
 from .graph_file import FLOAT, MAX_RANK, Graph, Node, Value, read_graph
 from .operators import BATCH, OPERATORS, Operand, Operator, Shape
 from .wire import RefusedGraphError

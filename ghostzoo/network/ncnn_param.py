@@ -15,8 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .architecture import EMBEDDING_SIZE
-from .graph_builder import EMBEDDING_NAME, INPUT_NAME, LOGITS_NAME
+from .architecture import EMBEDDING_NAME, EMBEDDING_SIZE, INPUT_NAME, LOGITS_NAME
 from .graph_check import check_network
 from .graph_file import FLOAT, MAX_NODES, MAX_OPERANDS, Graph, Node, Value, Weight
 from .wire import RefusedGraphError
