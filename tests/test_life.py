@@ -21,6 +21,7 @@ import pytest
 
 import ghostzoo
 from ghostzoo import BundleError, Classifier, ImageError
+from ghostzoo._utils.hardware import usable_cpus
 from ghostzoo.bundle.folder import Bundle
 
 pytestmark = pytest.mark.slow
@@ -213,7 +214,7 @@ def test_a_pickled_model_that_is_gone_or_changed_is_an_error(tiny_bundle: Bundle
 FORK = """
 import os, sys, threading
 import ghostzoo
-clf = ghostzoo.load({model!r}, engine={engine!r}, threads=2)
+clf = ghostzoo.load({model!r}, engine={engine!r}, threads={threads})
 expected = [[p.index for p in top] for top in clf.predict({images!r})]
 begun = clf.predict({images!r}, batch_size=1, workers=2)
 next(begun)
@@ -242,7 +243,8 @@ print("child ended with", os.waitstatus_to_exitcode(status))
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_a_fork_works_and_ends(tiny_bundle: Bundle, paths: list[Path], engine: str) -> None:
     pytest.importorskip(engine)
-    script = FORK.format(model=str(tiny_bundle.path), engine=engine, images=list(map(str, paths)))
+    threads = min(2, usable_cpus())  # OpenVINO takes no more than there are
+    script = FORK.format(model=str(tiny_bundle.path), engine=engine, threads=threads, images=list(map(str, paths)))
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert "before a fork come in the parent process only" in result.stdout

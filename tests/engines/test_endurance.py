@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import ghostzoo
+from ghostzoo._utils.hardware import usable_cpus
 from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle
 from ghostzoo.engines.base import Engine, EngineOptions
 from ghostzoo.images.decode import read_image
@@ -187,8 +188,8 @@ os._exit(0)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 def test_forks_while_threads_compute_end(engine_type: type[Engine], engine_bundle: Bundle, options: Options) -> None:
-    """With two threads a call: libraries wait for those of the parent, which no fork takes along."""
-    threads = {} if options().threads is None else {"threads": 2}
+    """With two threads a call, where there are two CPUs: libraries wait for those of the parent, which no fork has."""
+    threads = {} if options().threads is None else {"threads": min(2, usable_cpus())}
     script = BUSY.format(engine=engine_type.name, options=threads, path=str(engine_bundle.path))
     result = run([sys.executable, "-c", script], capture_output=True, text=True, timeout=400)
     assert result.returncode == 0, result.stderr
