@@ -225,8 +225,9 @@ def test_downloads_end_when_the_client_goes(tiny_bundle: Bundle) -> None:
         old = b'{"image":"%s/"}' % silent.address.encode()
         for path, text in ((b"/v1/classify", body), (b"/image-classification", old)):
             with socket.create_connection(server.host_and_port) as client:
+                before = len(silent.connections)
                 client.sendall(head % (path, len(text)) + text)
-                silent.wait_for(len(silent.connections) + 1)
+                silent.wait_for(before + 1)
             assert silent.all_are_closed()
         wait_until(lambda: [line["status"] for line in server.log() if line["message"] == "request"] == ["499", "499"])
         assert server.terminate() == 0
