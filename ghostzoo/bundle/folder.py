@@ -14,11 +14,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from .._utils.cache import cache_key, find_cached, write_cached
 from .._utils.folders import recover, replaced, restore
+from .._version import __version__
 from ..errors import BundleError, EngineUnavailableError, OptionError
 from ..images.preprocessing import Preprocessing
 from ..labels import ClassLabel
-from ..network.graph_check import check_graph
 from .golden import Golden
 from .hub_configs import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_from_json
 from .manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, FileRecord, Manifest
@@ -127,12 +128,23 @@ class Bundle:
         name = self._model_file(precision)
         data = self.read(name)
         if name not in self._admitted:
-            try:
-                check_graph(data, name, num_classes=self.num_classes, image_size=self.config.image_size)
-            except BundleError as error:
-                raise BundleError(f"Bundle {self.path}: {error}") from error
+            self._check_graph(data, name)
             self._admitted.add(name)
         return data
+
+    def _check_graph(self, data: bytes, name: str) -> None:
+        """Check a graph once on this machine: that it passed is kept in the cache, by everything that it depends on."""
+        facts = (self.manifest.files[name].sha256, self.num_classes, self.config.image_size, __version__)
+        passed = f"checked/{cache_key(*facts)}"
+        if find_cached(passed) is not None:
+            return
+        from ..network.graph_check import check_graph
+
+        try:
+            check_graph(data, name, num_classes=self.num_classes, image_size=self.config.image_size)
+        except BundleError as error:
+            raise BundleError(f"Bundle {self.path}: {error}") from error
+        write_cached(passed, b"")
 
     def model_hash(self, precision: str = "fp32") -> str:
         """Return the SHA-256 of the graph of ``precision``, in hexadecimal; raises as ``model`` does."""
