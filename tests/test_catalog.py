@@ -20,7 +20,7 @@ def test_four_official_models_and_their_widths() -> None:
     assert {get_model(name).num_classes for name in OFFICIAL} == {1000}
 
 
-def test_the_embedded_model_is_listed_last_and_has_no_official_weights() -> None:
+def test_the_bundled_model_is_listed_last() -> None:
     assert list_models() == NAMES
     record = get_model(DEFAULT_MODEL)
     assert record.embedded

@@ -104,7 +104,7 @@ def test_predict_checks_its_arguments_at_once(classifier: Classifier, pictures: 
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
-def test_an_unreadable_image_raises_with_its_name_after_all_before_it(
+def test_an_unreadable_image_raises_after_those_before_it(
     classifier: Classifier, pictures: list[Path], tmp_path: Path, batch_size: int
 ) -> None:
     bad = tmp_path / "bad.jpg"

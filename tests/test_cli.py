@@ -92,7 +92,7 @@ def test_predict_prints_csv(tiny_bundle: Bundle, photos: Path) -> None:
     assert {Path(row["image"]).name for row in rows} == {"b c.png"}
 
 
-def test_unreadable_images_are_reported_and_the_others_classified(tiny_bundle: Bundle, photos: Path) -> None:
+def test_unreadable_images_are_reported_others_classified(tiny_bundle: Bundle, photos: Path) -> None:
     missing = photos / "missing.jpg"
     result = run("predict", missing, photos / "a.jpg", photos / "b c.png", "--model", tiny_bundle.path, "--json")
     assert result.returncode == 1

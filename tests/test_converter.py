@@ -73,7 +73,7 @@ def test_a_bundle_says_what_it_is(weights: Path, tmp_path: Path) -> None:
     assert "license:" not in card  # whose weights these are is not known
 
 
-def test_the_graph_is_of_these_weights_and_passes_its_own_golden_check(weights: Path, tmp_path: Path) -> None:
+def test_the_graph_passes_its_own_golden_check(weights: Path, tmp_path: Path) -> None:
     bundle = convert_small(weights, tmp_path / "mine")
     onnx.checker.check_model(bundle.model(), full_check=True)
     metadata = {entry.key: entry.value for entry in onnx.load_from_string(bundle.model()).metadata_props}
@@ -184,7 +184,7 @@ def test_an_existing_folder_is_refused_before_the_work(
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_graph_that_does_not_compute_what_the_weights_say_is_never_written(weights: Path, tmp_path: Path) -> None:
+def test_a_graph_unlike_its_weights_is_never_written(weights: Path, tmp_path: Path) -> None:
     """The numbers are finite, but folding the batch-norm exceeds float32."""
     arrays = random_arrays(Architecture.of(0.25, 3))
     arrays["conv1._batch_norm.weight"][:] = 3e38
@@ -226,7 +226,7 @@ def test_catalog_weights_at_full_size(shared: Path, tmp_path: Path) -> None:
     assert compare_logits(expected, actual).within(2e-5)
 
 
-def test_catalog_weights_under_another_name_or_labels_are_not_called_official(shared: Path, tmp_path: Path) -> None:
+def test_renamed_catalog_weights_are_not_called_official(shared: Path, tmp_path: Path) -> None:
     path = shared / "reference" / "GhostNet_x0_5_pretrained.pdparams"
     small: dict[str, Any] = {"model": "GhostNet_x0_5", "preprocessing": SMALL}
     renamed = convert(path, tmp_path / "renamed", name="mine", **small)

@@ -40,7 +40,7 @@ def test_it_computes_here_what_the_trained_network_computed() -> None:
         assert classifier.self_check().within(EXACT_TOLERANCE)
 
 
-def test_without_a_name_it_is_loaded_and_a_warning_says_what_it_knows(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_default_model_warns_and_names_its_classes(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="ghostzoo"), ghostzoo.load(threads=1) as classifier:
         assert classifier.bundle.name == DEFAULT_MODEL
         assert {prediction.label for prediction in classifier(CAT, top_k=10)} == set(CLASSES)
@@ -69,7 +69,7 @@ def test_a_folder_of_its_name_does_not_stand_in_the_way(tmp_path: Path) -> None:
     assert predict(CAT, cwd=tmp_path).returncode == 0
 
 
-def test_the_card_and_the_weights_in_examples_are_those_of_the_bundle() -> None:
+def test_the_example_weights_and_card_are_the_bundles() -> None:
     bundle, measured = fetch(), get_model(DEFAULT_MODEL).measured
     assert measured is not None
     assert bundle.manifest.validation["measured"] == {

@@ -55,7 +55,7 @@ def test_the_originals_answers_on_its_photographs(
     assert agreement.within(ENGINE_TOLERANCE), agreement
 
 
-def test_eight_threads_of_two_hundred_calls_get_their_own_answers(
+def test_eight_threads_get_their_own_answers(
     engine_type: type[Engine], engine_bundle: Bundle, options: Options
 ) -> None:
     inputs = [np.full((1, 3, 64, 64), value, np.float32) for value in np.linspace(-2, 2, THREADS)]

@@ -41,7 +41,7 @@ def test_threads_are_those_asked_for(tiny_bundle: Bundle) -> None:
         assert engine._session.get_session_options().intra_op_num_threads == 2
 
 
-def test_the_prepared_graph_gives_the_same_bits_and_is_made_anew_when_damaged(
+def test_the_prepared_graph_is_bit_equal_and_remade_when_damaged(
     tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GHOSTZOO_CACHE", str(tmp_path))

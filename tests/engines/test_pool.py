@@ -54,7 +54,7 @@ def test_what_failed_is_not_lent_again() -> None:
         assert other is not item
 
 
-def test_what_is_lent_while_the_pool_closes_is_dropped_afterwards() -> None:
+def test_a_worker_lent_while_the_pool_closes_is_dropped() -> None:
     pool = Pool(Item, Item.drop)
     with pool.lend() as item:
         pool.close()

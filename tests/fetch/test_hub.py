@@ -116,7 +116,7 @@ def test_a_branch_that_moved_is_followed_and_a_tag_is_not(
     assert "notes.txt" not in files(fetch(REPO, options))
 
 
-def test_without_the_hub_a_branch_is_what_it_was_and_that_is_said(
+def test_offline_a_branch_is_what_it_was_and_says_so(
     hub: LoopbackHub, commit: str, options: FetchOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
     fetch(REPO, options)
@@ -283,7 +283,7 @@ def test_a_pinned_model_is_fetched_by_name_and_then_needs_no_hub(
     assert fetch("GhostNet_x1_0", options).origin == "cache"
 
 
-def test_a_manifest_other_than_the_pinned_one_is_refused_although_it_fits_its_files(
+def test_a_manifest_other_than_the_pinned_one_is_refused(
     hub: LoopbackHub, commit: str, options: FetchOptions, lock: Path
 ) -> None:
     assert fetch(f"{REPO}@{commit}", options).origin == "hub"
@@ -309,7 +309,7 @@ def test_a_namespace_is_asked_for_models_by_name(
         fetch("flowers", options)
 
 
-def test_where_the_hub_has_no_model_the_official_weights_are_next_and_all_is_told(
+def test_without_the_hub_the_official_weights_come_next(
     hub: LoopbackHub, options: FetchOptions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("GHOSTZOO_HUB_NAMESPACE", "zoo")
@@ -336,7 +336,7 @@ def test_a_proxy_leads_to_the_hub(hub: LoopbackHub, commit: str, run: Run) -> No
     assert hub.seen("GET", r"config\.json")
 
 
-def test_a_certificate_is_checked_against_the_authorities_that_the_user_names(tmp_path: Path, run: Run) -> None:
+def test_a_certificate_is_checked_against_the_users_authorities(tmp_path: Path, run: Run) -> None:
     """The server is no Hub: that it is asked at all, and answers 404, shows that its certificate was taken."""
     tls, authority = certified("127.0.0.1", tmp_path)
     with serve({}, tls=tls) as address:

@@ -63,9 +63,7 @@ def kept(options: FetchOptions) -> list[str]:
     return sorted({name.partition("/bundle/")[0] for name in found if not name.endswith(".lock")})
 
 
-def test_one_command_downloads_builds_and_classifies_and_the_second_needs_no_server(
-    run: Run, image: Path, weights: bytes
-) -> None:
+def test_one_command_builds_and_the_second_needs_no_server(run: Run, image: Path, weights: bytes) -> None:
     file = RangedFile(weights)
     with serve({FILE: file}) as address:
         first = run("predict", image, "--model", NAME, "--json", GHOSTZOO_WEIGHTS_URL=address)
@@ -127,7 +125,7 @@ def in_terminal(command: list[str], **env: str) -> str:
     return shown.decode()
 
 
-def test_a_cached_model_is_predicted_with_nothing_of_what_made_it(
+def test_predicting_from_the_cache_imports_no_converter(
     weights: bytes, options: FetchOptions, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with mirror(RangedFile(weights), monkeypatch):
@@ -176,7 +174,7 @@ def test_mirrors_are_templates_folders_on_the_web_and_folders(
         fetch(NAME, FetchOptions(cache_dir=tmp_path / "none"))
 
 
-def test_other_weights_than_the_first_are_refused_until_they_are_accepted(
+def test_changed_weights_are_refused_until_accepted(
     weights: bytes, options: FetchOptions, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     other = write_weights(tmp_path / "o", random_arrays(Architecture.of(0.5, 1000), seed=1)).read_bytes()
@@ -246,7 +244,7 @@ def start(name: str, cache: Path, url: str, **options: object) -> subprocess.Pop
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_ended_leaves_only_what_the_next_goes_on_with(
+def test_a_killed_run_leaves_only_what_the_next_resumes(
     end: signal.Signals, weights: bytes, tmp_path: Path, run: Run
 ) -> None:
     file = RangedFile(weights)
@@ -330,9 +328,7 @@ def test_a_proxy_is_used(weights: bytes, run: Run) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_a_certificate_is_checked_against_the_authorities_that_the_user_names(
-    weights: bytes, tmp_path: Path, run: Run
-) -> None:
+def test_a_certificate_is_checked_against_the_users_authorities(weights: bytes, tmp_path: Path, run: Run) -> None:
     tls, bundle = certified("127.0.0.1", tmp_path)
     with serve({FILE: content(weights)}, tls=tls) as address:
         refused = run("pull", NAME, GHOSTZOO_WEIGHTS_URL=address)

@@ -84,7 +84,7 @@ def test_a_damaged_bundle_in_a_folder_of_models_is_refused(models: Path) -> None
         fetch("flowers")
 
 
-def test_a_model_that_is_nowhere_is_told_with_every_place_in_order(models: Path, tmp_path: Path) -> None:
+def test_a_missing_model_is_told_with_every_place_in_order(models: Path, tmp_path: Path) -> None:
     with pytest.raises(ghostzoo.FetchError) as caught:
         fetch("GhostNet_x0_5", FetchOptions(cache_dir=tmp_path / "cache", offline=True))
     message = str(caught.value)

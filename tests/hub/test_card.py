@@ -124,7 +124,7 @@ def test_weights_of_somebody_else(tiny_bundle: Bundle, tmp_path: Path) -> None:
     assert "0.7579" not in write_full_card(alike, "me/GhostNet_x1_3", CardFacts())
 
 
-def test_sections_keep_their_places_and_writing_twice_changes_nothing(tiny_bundle: Bundle, tmp_path: Path) -> None:
+def test_sections_keep_their_order_when_written_twice(tiny_bundle: Bundle, tmp_path: Path) -> None:
     contents = {file: tiny_bundle.read(file) for file in tiny_bundle.manifest.files}
     figures = {"images": 9, "same_top1": 1.0}
     facts = {"fp16": {"size_ratio": 0.5, "unseen_images": figures, "description": "float16"}}

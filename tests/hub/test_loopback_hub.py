@@ -238,7 +238,7 @@ def test_parts_of_a_file_are_sent(hub: LoopbackHub) -> None:
         assert (answer.status_code, answer.content, answer.headers["Content-Range"]) == (status, body, told)
 
 
-def test_wrong_bytes_of_the_right_size_go_unnoticed_by_the_client(hub: LoopbackHub, tmp_path: Path) -> None:
+def test_the_client_misses_wrong_bytes_of_the_right_size(hub: LoopbackHub, tmp_path: Path) -> None:
     hub.add("zoo/tiny", FILES)
     hub.inject("GET", "/cdn/", corrupted)
     got = download(hub, tmp_path, "onnx/model.onnx")

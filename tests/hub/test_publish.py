@@ -120,7 +120,7 @@ def test_a_downloaded_bundle_published_again_is_the_same(
     assert read_lock(target.lock_file)["tiny"] == first.pin
 
 
-def test_another_content_is_a_second_commit_and_leaves_no_stale_graph(
+def test_new_content_is_a_new_commit_without_stale_graphs(
     hub: LoopbackHub, target: Target, bundle: Bundle, tmp_path: Path
 ) -> None:
     larger = changed(bundle, tmp_path / "larger", {"onnx/model_quantized.onnx": b"graph"})
@@ -221,7 +221,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("method", "path", "fault"), REFUSALS)
-def test_a_refusal_is_one_clear_line_and_a_following_run_succeeds(
+def test_a_refusal_is_one_line_and_the_next_run_succeeds(
     hub: LoopbackHub, target: Target, bundle: Bundle, method: str, path: str, fault: Reply
 ) -> None:
     hub.inject(method, path, fault, times=None)

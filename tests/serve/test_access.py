@@ -79,7 +79,7 @@ def status_of(server: ServerProcess, method: str, path: str, *headers: str) -> i
             return int(answer.readline().split()[1])
 
 
-def test_without_the_key_nothing_but_probes_documentation_and_page_is_read(locked: ServerProcess) -> None:
+def test_without_the_key_only_open_paths_are_read(locked: ServerProcess) -> None:
     is_open = PROBES | OPEN | web_page.page_paths()
     refused = 0
     for path in sorted({*route_paths(), *OTHERS, *is_open}):

@@ -136,7 +136,7 @@ def test_a_client_that_sends_no_more_gets_its_answers(server: ServerProcess, jpe
         assert received.count(b'"predictions"') == sum(part.startswith(b"POST") for part in sent)
 
 
-def test_a_client_that_sends_no_more_in_the_middle_gets_no_answer(server: ServerProcess, jpeg: bytes) -> None:
+def test_a_client_that_stops_halfway_gets_no_answer(server: ServerProcess, jpeg: bytes) -> None:
     for sent in (post(jpeg)[:-10], get("/healthz")[:-2], b""):
         with client(server, buffer=MIB) as connection:
             connection.sendall(sent)

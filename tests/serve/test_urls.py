@@ -163,7 +163,7 @@ def test_allowed_addresses_are_fetched(jpeg: bytes) -> None:
         assert isinstance(missing, ImageError)
 
 
-def test_more_urls_than_are_fetched_at_once_end_with_the_deadline() -> None:
+def test_more_urls_than_fetched_at_once_end_at_the_deadline() -> None:
     with silent_server() as silent:
         results = fetch([f"{silent.address}/cat.jpg"] * 20, 0.5)
     assert len(results) == 20

@@ -95,7 +95,7 @@ def test_between_the_renames_the_bundle_is_found_by_its_name(tmp_path: Path, mon
     assert fetch("tiny").origin == "models folder"
 
 
-def test_between_the_renames_the_old_bundle_is_not_overwritten_unasked(tmp_path: Path) -> None:
+def test_between_renames_the_old_bundle_is_kept(tmp_path: Path) -> None:
     out = write(tmp_path / "tiny").path
     kill_while_replacing(out, 1)
     with pytest.raises(BundleError, match="exists; choose another folder, or ask to overwrite"):
