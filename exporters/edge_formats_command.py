@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from exporters.edge_formats import FORMATS, export_edge
-from ghostzoo.cli.console import Command, print_table, steps
+from ghostzoo.cli.bars import steps
+from ghostzoo.cli.console import Command, print_table
 
 _STEPS = 3
 

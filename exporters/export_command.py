@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ghostzoo.bundle.folder import check_target
-from ghostzoo.cli.console import ANY_PATH, Command, print_table, steps
+from ghostzoo.cli.bars import steps
+from ghostzoo.cli.console import ANY_PATH, Command, print_table
 from ghostzoo.errors import EngineUnavailableError, InputError
 from ghostzoo.images.inputs import expand
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ghostzoo.cli.console import Command, print_table, steps
+from ghostzoo.cli.bars import steps
+from ghostzoo.cli.console import Command, print_table
 from ghostzoo.errors import EngineUnavailableError
 
 if TYPE_CHECKING:

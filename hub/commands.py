@@ -11,7 +11,8 @@ import click
 
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import get_model, list_models
-from ghostzoo.cli.console import Command, print_table, steps
+from ghostzoo.cli.bars import steps
+from ghostzoo.cli.console import Command, print_table
 from ghostzoo.errors import OptionError
 from ghostzoo.fetch.lockfile import LOCK_FILE
 from ghostzoo.fetch.resolver import fetch

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..catalog import DEFAULT_MODEL
-from .console import ANY_PATH, Command, print_table, steps
+from .bars import steps
+from .console import ANY_PATH, Command, print_table
 from .options import fetch_options
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import ANY_PATH, Command, print_table, progress
-from .options import engine_options, fetch_options, model_option
+from .bars import progress
+from .console import ANY_PATH, Command, echo, percent, print_table
+from .options import BUNDLED_MODEL, engine_options, fetch_options, model_option
 from .unreadable import report_unreadable
 
 if TYPE_CHECKING:
@@ -41,13 +42,13 @@ def eval_command(
     """
     from ..catalog import find_record
     from ..evaluation.evaluate import evaluate, open_labelled, take_evenly
-    from ..loading import load
+    from ..loading import announce_bundled, load
 
     if out is not None:
         from ..evaluation.report import check_folder, write_report
 
         check_folder(Path(out))
-    with load(model, **options) as classifier:
+    with load(model or BUNDLED_MODEL, **options) as classifier:
         dataset = take_evenly(open_labelled(data, classifier.bundle.labels), limit)
         record = find_record(classifier.bundle.name, classifier.bundle.manifest.weights.get("source_url"))
         with progress(len(dataset.samples), "evaluating") as advance:
@@ -59,6 +60,8 @@ def eval_command(
                 batch_size=batch_size,
                 on_image=advance,
             )
+    if model is None:
+        announce_bundled()
     if as_json:
         click.echo(json.dumps(result.to_dict()))
     else:
@@ -84,10 +87,10 @@ def _print_evaluation(result: Evaluation) -> None:
         for row, name in zip(rows, ("top1", "top5"), strict=True):
             published = facts["published"]
             row += [f"{published[name]:.4f}", "yes" if published[f"{name}_agrees"] else "no"]
-    engine = ", ".join(str(value) for value in result.engine.values())
-    print_table(
-        columns, rows, caption=f"{result.top1.total} images, {result.images_per_second:.1f} a second ({engine})"
-    )
+    engine = "{engine} {version} on {device}".format_map(result.engine)
+    caption = f"{result.top1.total:,} images, {result.images_per_second:.1f} a second, {engine}"
+    echo("")
+    print_table(columns, rows, caption=caption)
 
 
 def _shown(proportion: Proportion) -> tuple[str, str]:
@@ -96,4 +99,4 @@ def _shown(proportion: Proportion) -> tuple[str, str]:
 
 
 def _percent(proportion: dict[str, Any]) -> str:
-    return "-" if proportion["value"] is None else f"{proportion['value']:.1%}"
+    return "-" if proportion["value"] is None else percent(proportion["value"])

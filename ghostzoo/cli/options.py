@@ -9,9 +9,13 @@ from typing import Any, TypeVar, cast
 import click
 
 from ..catalog import DEFAULT_MODEL
-from .console import ANY_PATH, download_bar
+from .bars import download_bar
+from .console import ANY_PATH
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+BUNDLED_MODEL = f"zoo://{DEFAULT_MODEL}"
+"""What a command loads when no model is named: the same as ``ghostzoo.load()``, which says so before it is of use."""
 
 model_option = click.option(
     "--model",

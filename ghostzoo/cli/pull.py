@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..errors import GhostZooError
-from .console import Command, one_line, print_table
+from .console import Command, echo, one_line, printable
 from .options import fetch_options
 
 
@@ -39,19 +39,19 @@ def pull(names: tuple[str, ...], everything: bool, force: bool, accept: str | No
     if accept is not None and (len(names) != 1 or "/" in names[0]):
         raise click.UsageError("--accept is for one model with official weights.")
     where = FetchOptions(**options)
-    rows, errors = [], []
-    for name in list_models() if everything else names:
+    chosen = list_models() if everything else names
+    width = max(map(len, chosen))
+    errors = []
+    for name in chosen:
         try:
             bundle = fetch(name, where, refresh=force, accept=accept)
-            rows.append([name, bundle.origin, str(bundle.path)])
+            echo(f"{name:{width}}  {bundle.origin}  {printable(str(bundle.path))}")
             bundle.release()
         except GhostZooError as error:
             if len(names) == 1:
                 raise
             errors.append(one_line(error))
-    if rows:
-        print_table(["model", "from", "folder"], rows)
     for message in errors:
-        click.echo(f"Error: {message}", err=True)
+        echo(f"Error: {message}", err=True)
     if errors:
         sys.exit(1)
