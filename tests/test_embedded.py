@@ -89,9 +89,11 @@ def test_the_card_and_the_weights_in_examples_are_those_of_the_bundle() -> None:
         "top5": measured.top5,
         "images": measured.images,
         "data": measured.data,
+        "photographs": measured.photographs,
     }
     card = bundle.read("README.md").decode()
     assert f"Top-1 {measured.top1:.4f}" in card
+    assert measured.photographs in card
     assert "python -m exporters train --data cifar10-train.tar" in card
     weights = (CAT.parent / f"{DEFAULT_MODEL}.pdparams").read_bytes()
     assert hashlib.sha256(weights).hexdigest() == bundle.manifest.weights["sha256"]

@@ -9,9 +9,10 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import PurePath
 from typing import Any
 from unicodedata import category
 
@@ -142,6 +143,22 @@ def table_lines(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[s
     return lines
 
 
+def print_facts(title: str, facts: Iterable[tuple[str, object]]) -> None:
+    """Print a title, and labels with a text beside each: prose as by ``print_prose``, one word or a path as it is."""
+    from rich.cells import cell_len
+
+    rows = [(printable(label), fact) for label, fact in facts]
+    indent = max(cell_len(label) for label, _ in rows) + 2
+    echo(click.style(printable(title), bold=True))
+    for label, fact in rows:
+        text = printable(str(fact))
+        line = label + " " * (indent - cell_len(label)) + text
+        if isinstance(fact, PurePath) or " " not in text:
+            echo(line)
+        else:
+            print_prose(line, indent=" " * indent)
+
+
 def print_prose(text: str, indent: str = "") -> None:
     """Print sentences: on a terminal in lines that fit, broken between words only, elsewhere as they are.
 
@@ -162,17 +179,6 @@ def percent(share: float) -> str:
 def terminal_width() -> int:
     """Return the columns of the terminal; 80 where it does not tell."""
     return shutil.get_terminal_size().columns
-
-
-def flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Turn nested facts into rows of a table, with dotted names."""
-    for key, value in facts.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, list | tuple):
-            yield f"{prefix}{key}", ", ".join(map(str, value))
-        else:
-            yield f"{prefix}{key}", f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def format_size(count: int) -> str:
