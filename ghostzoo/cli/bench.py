@@ -9,7 +9,7 @@ import click
 
 from ..catalog import DEFAULT_MODEL
 from .bars import steps
-from .console import ANY_PATH, Command, print_table
+from .console import ANY_PATH, Command, print_prose, print_table
 from .options import fetch_options
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class _Counts(click.ParamType):  # type: ignore[type-arg]  # older versions of c
 @click.option("--image", type=ANY_PATH, help="The image to classify.  [default: a made JPEG of 500 x 375 pixels]")
 @click.option("--out", type=ANY_PATH, help="Folder for bench.md, bench.json, bench.png.")
 @click.option("--compare", type=ANY_PATH, help="A bench.json of an earlier run to hold this one against.")
+@click.option("--wide", is_flag=True, help="All that was measured, with the published figures; needs 175 columns.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def bench(
     models: tuple[str, ...],
@@ -56,6 +57,7 @@ def bench(
     image: str | None,
     out: str | None,
     compare: str | None,
+    wide: bool,
     as_json: bool,
     **fetching: Any,
 ) -> None:
@@ -75,7 +77,7 @@ def bench(
     from ..bench.measure import installed_engines, plan_cells, run_bench
     from ..bench.results import Results
     from ..bench.sample_image import open_picture
-    from ..bench.tables import INT8_SPEED, result_tables
+    from ..bench.tables import INT8_SPEED, core_tables, photograph_notes, result_tables
     from ..errors import InputError
     from ..fetch.options import FetchOptions
 
@@ -91,16 +93,22 @@ def bench(
     picture = open_picture(Path(image)) if image is not None else None
     with steps(len(cells) + len(models)) as on_step:
         results = run_bench(cells, seconds=seconds, picture=picture, fetching=FetchOptions(**fetching), on_step=on_step)
-    comparison = [] if old is None else [compare_results(results, old)]
+    comparison = [] if old is None else compare_results(results, old)
     if as_json:
         click.echo(results.to_json().decode(), nl=False)
         for table in comparison:
             click.echo(table.to_markdown(), err=True)
     else:
-        for table in result_tables(results) + comparison:
-            print_table(table.columns, table.rows, caption=f"{table.title}\n")
-    for cell, reason in results.left_out:
-        click.echo(f"Left out: {cell}: {reason}", err=True)
+        for table in (result_tables(results) if wide else core_tables(results)) + comparison:
+            print_prose(table.title)
+            print_table(table.columns, table.rows)
+            click.echo()
+        if wide:
+            print_prose("\n".join(photograph_notes(results.models)))
+    if results.warning is not None:
+        click.echo(f"Warning: {results.warning}", err=True)
+    for line in results.left_out_lines():
+        click.echo(line, err=True)
     if out is not None:
         _write(results, comparison, Path(out))
 
@@ -122,4 +130,4 @@ def _write(results: Results, comparison: list[Table], folder: Path) -> None:
             write_atomically(folder / name, data)
     except OSError as error:
         raise InputError(f"Cannot write the report to {folder}: {error.strerror or error}.") from error
-    click.echo(f"Wrote {', '.join(str(folder / name) for name in contents)}", err=True)
+    click.echo(f"Wrote {', '.join(contents)} to {folder}", err=True)

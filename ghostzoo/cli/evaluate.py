@@ -67,7 +67,8 @@ def eval_command(
     else:
         _print_evaluation(result)
     if out is not None:
-        click.echo(f"Wrote {', '.join(map(str, write_report(result, Path(out))))}", err=True)
+        names = ", ".join(path.name for path in write_report(result, Path(out)))
+        click.echo(f"Wrote {names} to {out}", err=True)
     report_unreadable(result.unreadable, len(dataset.samples), dataset.passed_over)
 
 

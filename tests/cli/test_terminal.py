@@ -108,6 +108,22 @@ def test_one_image_is_a_table_without_empty_columns(tiny_bundle: Bundle, photos:
         assert run_on_terminal(command, columns, cwd=photos)[0] == written.rstrip("\n")
 
 
+@pytest.mark.slow
+def test_a_benchmark_shows_tables_below_its_bar(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    command = ["-m", "ghostzoo", "bench", tiny_bundle.path, "--engine", "onnxruntime", "--engine", "none"]
+    command += ["--threads", 1, "--batch-sizes", "1,2", "--seconds", 0]
+    shown, _ = run_on_terminal(command, 80)
+    bar = shown.splitlines()[0]
+    assert BAR in bar
+    assert "5/5" in bar
+    flat = shown.replace("\n", "")
+    assert f"{tiny_bundle.path} on " in flat
+    assert flat.count("no engine named") == 1  # though two cells were left out for it
+    assert "rows mean little" in flat
+    wide, _ = run_on_terminal([*command, "--wide"], 300)
+    assert "Snapdragon 855 ms, published" in wide
+
+
 def test_a_folder_that_was_pulled_is_named_whole(tiny_bundle: Bundle, tmp_path: Path) -> None:
     shown, _ = run_on_terminal(["-m", "ghostzoo", "pull", tiny_bundle.path], 40)
     assert shown.replace("\n", "").endswith(f"  folder  {tiny_bundle.path}")
