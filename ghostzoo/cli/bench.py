@@ -37,16 +37,28 @@ class _Counts(click.ParamType):  # type: ignore[type-arg]  # older versions of c
 @click.command(cls=Command)
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @fetch_options
-@click.option("--engine", "engines", multiple=True, help="An engine; may be repeated.  [default: all installed]")
+@click.option("--engine", "engines", multiple=True, help="Engine; may be repeated.  [default: all that are installed]")
 @click.option("--precision", "precisions", multiple=True, help="fp32, fp16 or int8; may be repeated.  [default: fp32]")
-@click.option("--threads", type=_Counts(), default="1,2,4", show_default=True, help="Thread counts, at batch 1.")
-@click.option("--batch-sizes", type=_Counts(), default="1,4,8", show_default=True, help="At the first thread count.")
-@click.option("--seconds", type=click.FloatRange(min=0), default=4.0, show_default=True, help="Rounds of each cell.")
-@click.option("--image", type=ANY_PATH, help="The image to classify.  [default: a made JPEG of 500 x 375 pixels]")
-@click.option("--out", type=ANY_PATH, help="Folder for bench.md, bench.json, bench.png.")
-@click.option("--compare", type=ANY_PATH, help="A bench.json of an earlier run to hold this one against.")
-@click.option("--wide", is_flag=True, help="All that was measured, with the published figures; needs 175 columns.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option(
+    "--threads",
+    type=_Counts(),
+    default="1,2,4",
+    show_default=True,
+    help="Thread counts, at batch size 1.",
+)
+@click.option(
+    "--batch-sizes",
+    type=_Counts(),
+    default="1,4,8",
+    show_default=True,
+    help="At the first thread count.",
+)
+@click.option("--seconds", type=click.FloatRange(min=0), default=4.0, show_default=True, help="To measure each row.")
+@click.option("--image", type=ANY_PATH, help="Image to classify.  [default: a generated JPEG of 500 x 375 pixels]")
+@click.option("--out", type=ANY_PATH, help="Folder for bench.md, bench.json and bench.png.")
+@click.option("--compare", type=ANY_PATH, help="bench.json of an earlier run to compare with.")
+@click.option("--wide", is_flag=True, help="Print all columns, and the published figures; needs 175 columns.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def bench(
     models: tuple[str, ...],
     engines: tuple[str, ...],
@@ -61,15 +73,15 @@ def bench(
     as_json: bool,
     **fetching: Any,
 ) -> None:
-    """Measure MODELs (names or bundle folders) on this machine: engines, threads, batch sizes.
+    """Measure the speed of models on this machine.
 
-    The cells of a model take turns, so that what else the machine does meets all of them alike; the noise that remains
-    is printed. Published figures of the original stand beside, and are marked as published.
+    MODELs are names or bundle folders. Every engine runs with several numbers of threads and several batch sizes. They
+    take turns, so that whatever else the machine does slows all of them alike; the remaining noise is printed.
 
     \b
     Examples:
       ghostzoo bench
-      ghostzoo bench GhostNet_x0_5 GhostNet_x1_0 --engine onnxruntime --engine openvino --out report
+      ghostzoo bench GhostNet_x0_5 GhostNet_x1_0 --engine onnxruntime --out report
       ghostzoo bench --compare report/bench.json
     """
     from .._utils.plots import require_matplotlib

@@ -31,11 +31,11 @@ _FACTS = {
 @click.command(cls=Command)
 @model_option
 @fetch_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(model: str | None, as_json: bool, **options: Any) -> None:
-    """Show what this machine has, and try every engine: is it right, how fast is it, and if not, why not.
+    """Show what this machine has, and try every engine.
 
-    The exit status is 1 when no engine can be used.
+    Is it right, how fast is it, and if it cannot be used, why not? The exit status is 1 if no engine can be used.
 
     \b
     Examples:

@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
 @click.command("eval", cls=Command)
 @model_option
-@click.option("--data", required=True, type=ANY_PATH, help="Folder a class, .tar of one, or .txt list file.")
+@click.option("--data", required=True, type=ANY_PATH, help="One folder per class, a .tar of these, or a .txt list.")
 @fetch_options
 @engine_options
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images a call.")
-@click.option("--limit", type=click.IntRange(min=1), help="Take this many images, spread evenly over the data.")
-@click.option("--out", type=ANY_PATH, help="Folder for report.json, classes.csv, confusion.png, mistakes.png.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images per engine call.")
+@click.option("--limit", type=click.IntRange(min=1), help="Use only so many images, spread evenly over the data.")
+@click.option("--out", type=ANY_PATH, help="Folder for report.json, classes.csv and pictures.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def eval_command(
     model: str | None, data: str, batch_size: int, limit: int | None, out: str | None, as_json: bool, **options: Any
 ) -> None:
     """Measure a model's accuracy on labelled images.
 
-    The classes are matched by WordNet id, label or index. A list file has a line '<path> <class index>' for each image,
-    as ImageNet's validation set comes. Unreadable images are listed and make the exit status 1.
+    Classes are matched by WordNet id, label or index. A list has a line '<path> <class index>' for each image, like the
+    one that comes with ImageNet's validation set. Unreadable images are listed and make the exit status 1.
 
     \b
     Examples:
       ghostzoo eval --model GhostNet_x1_0 --data imagenet/val
-      ghostzoo eval --model GhostNet_x1_0 --data imagenet/val_list.txt --limit 5000 --json
+      ghostzoo eval --model GhostNet_x1_0 --data val_list.txt --limit 5000
       ghostzoo eval --model ./flowers --data flowers.tar --out report
     """
     from ..catalog import find_record
@@ -48,7 +48,7 @@ def eval_command(
         from ..evaluation.report import check_folder, write_report
 
         check_folder(Path(out))
-    with load(model or BUNDLED_MODEL, **options) as classifier:
+    with load(BUNDLED_MODEL if model is None else model, **options) as classifier:
         dataset = take_evenly(open_labelled(data, classifier.bundle.labels), limit)
         record = find_record(classifier.bundle.name, classifier.bundle.manifest.weights.get("source_url"))
         with progress(len(dataset.samples), "evaluating") as advance:

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 @click.command("list", cls=Command)
 @click.argument("pattern", default="*")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON Lines: one object per model.")
 def list_command(pattern: str, as_json: bool) -> None:
-    """List the catalog's models whose name matches PATTERN (wildcards * ? [..]).
+    """List the models of the catalog.
+
+    PATTERN selects some of them by name; its wildcards are *, ? and [...].
 
     \b
     Examples:
@@ -79,9 +81,11 @@ def _caption(records: list[CatalogModel]) -> str:
 @click.command(cls=Command)
 @click.argument("model")
 @fetch_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(model: str, as_json: bool, **options: Any) -> None:
-    """Show what is known of MODEL: a name of the catalog, a bundle folder, or owner/name of the Hub.
+    """Show what is known of a model.
+
+    MODEL is a name from 'ghostzoo list', a bundle folder, or the owner/name of a repository on the Hub.
 
     \b
     Examples:

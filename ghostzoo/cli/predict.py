@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _TOP_K = 5
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Classify images.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @model_option
 @fetch_options
@@ -28,11 +28,11 @@ _TOP_K = 5
 @click.option(
     "--top-k",
     type=click.IntRange(min=1),
-    help="Classes for each image.  [default: 5, or as many of them as fit in a line of the terminal]",
+    help="Classes per image.  [default: 5, or as many as fit in a line of the terminal]",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images a call of the engine.  [default: 4]")
-@click.option("--json", "output", flag_value="json", help="JSON lines on stdout.")
-@click.option("--csv", "output", flag_value="csv", help="CSV on stdout; names like formulas get a ' in front.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images per engine call.  [default: 4]")
+@click.option("--json", "output", flag_value="json", help="Print JSON Lines.")
+@click.option("--csv", "output", flag_value="csv", help="Print CSV; names that look like formulas get a ' in front.")
 def predict(
     images: tuple[str, ...],
     model: str | None,
@@ -59,7 +59,7 @@ def predict(
     skipped: list[Any] = []
     sources = list(expand(images, on_skip=skipped.append))
     failed: list[ImageError] = []
-    with load(model or BUNDLED_MODEL, **options) as classifier:
+    with load(BUNDLED_MODEL if model is None else model, **options) as classifier:
         writer = _writer(output, sources, top_k)
         results = classifier.predict(sources, top_k or _TOP_K, batch_size, on_error="return")
         with progress(len(sources), "classifying", streaming=True) as advance:

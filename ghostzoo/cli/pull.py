@@ -15,14 +15,14 @@ from .options import fetch_options
 @click.command(cls=Command)
 @click.argument("names", nargs=-1, metavar="NAME...")
 @click.option("--all", "everything", is_flag=True, help="All models of the catalog.")
-@click.option("--force", is_flag=True, help="Fetch anew what is in the cache already.")
-@click.option("--accept", metavar="SHA256", help="Take official weights with this hash in place of the first ones.")
+@click.option("--force", is_flag=True, help="Fetch again what is in the cache already.")
+@click.option("--accept", metavar="SHA256", help="Accept official weights with this hash in place of those first seen.")
 @fetch_options
 def pull(names: tuple[str, ...], everything: bool, force: bool, accept: str | None, **options: Any) -> None:
-    """Fetch models into the cache, so that they work without network.
+    """Fetch models into the cache, for use without a network.
 
-    NAME is a name that 'ghostzoo list' shows, or owner/name[@revision] of the Hub. A model that cannot be had is named
-    at the end and makes the exit status 1; all others are fetched.
+    NAME is a name from 'ghostzoo list', or owner/name[@revision] on the Hub. A model that cannot be fetched is named at
+    the end and makes the exit status 1; all others are fetched.
 
     \b
     Examples:

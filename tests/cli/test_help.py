@@ -1,0 +1,34 @@
+"""What ``--help`` says of each command."""
+
+from __future__ import annotations
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from ghostzoo.cli import main
+from ghostzoo.cli.cache import cache
+
+COMMANDS = [[name] for name in main.list_commands(click.Context(main))] + [["cache", name] for name in cache.commands]
+
+
+def help_of(*command: str) -> str:
+    result = CliRunner().invoke(main, [*command, "--help"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    return result.stdout
+
+
+@pytest.mark.parametrize("group", [[], ["cache"]])
+def test_the_list_of_commands_cuts_no_sentence(group: list[str]) -> None:
+    _, _, commands = help_of(*group).partition("Commands:\n")
+    assert commands
+    assert all(line.endswith(".") and not line.endswith("...") for line in commands.splitlines())
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, []], ids=" ".join)
+def test_help_fits_eighty_columns_and_shows_examples(command: list[str]) -> None:
+    text = help_of(*command)
+    if command != ["serve"]:
+        assert max(map(len, text.splitlines())) <= 80
+    _, _, examples = text.partition("Examples:\n")
+    assert " ".join(["    ghostzoo", *command]) in examples
