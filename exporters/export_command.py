@@ -149,7 +149,8 @@ def _print_report(export: Export) -> None:
         ["multiply-adds", f"{counts.operations / 1e6:.2f} M", *_published(report, "multiply_adds")],
         ["padding", f"{padding:.1%} multiply-adds", "", ""],
     ]
-    print_table([export.bundle.name, "counted", "published", "agree"], rows, caption=f"Wrote {export.bundle.path}")
+    print_table([export.bundle.name, "counted", "published", "agree"], rows)
+    click.echo(f"Wrote {export.bundle.path}")
 
 
 def _published(counts: dict[str, Any], name: str) -> tuple[str, str]:

@@ -48,7 +48,8 @@ def list_kept(cache_dir: str | None, as_json: bool) -> None:
     elif entries:
         total = format_size(sum(size for _, size, _ in entries))
         rows = [[name, format_size(size), str(path.relative_to(store.root))] for name, size, path in entries]
-        print_table(["model", "size", "folder"], rows, caption=f"{total} in {store.root}")
+        print_table(["model", "size", "folder"], rows)
+        click.echo(f"{total} in {store.root}")
     else:
         click.echo(f"No model is kept in {store.root}.", err=True)
 
