@@ -39,12 +39,17 @@ class TableWriter(ResultWriter):
     """A table for one image."""
 
     def write(self, image: str, predictions: Sequence[Prediction]) -> None:
-        columns = ["score", "class", "label", "wnid"]
+        has_wnids = any(item.wnid for item in predictions)
+        columns = ["score", "class", *(["wnid"] if has_wnids else []), "label"]  # the longest last
         rows = [
-            [f"{item.score:.{SCORE_DECIMALS}f}", str(item.index), item.label, item.wnid or ""] for item in predictions
+            [
+                f"{item.score:.{SCORE_DECIMALS}f}",
+                str(item.index),
+                *([item.wnid or ""] if has_wnids else []),
+                item.label,
+            ]
+            for item in predictions
         ]
-        if not any(item.wnid for item in predictions):
-            columns, rows = columns[:3], [row[:3] for row in rows]
         click.secho(printable(image), self.stream, bold=True)
         for line in table_lines(columns, rows):
             click.echo(line, self.stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,8 @@ import pytest
 
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.cli.console import table_lines
+from ghostzoo.cli.results import TableWriter
+from ghostzoo.predictions import Prediction
 from tests.fixtures.terminal import run_on_terminal, screen
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are a POSIX facility")
@@ -106,6 +109,17 @@ def test_one_image_is_a_table_without_empty_columns(tiny_bundle: Bundle, photos:
     assert all(line == line.rstrip() for line in lines)
     for columns in (40, 140):
         assert run_on_terminal(command, columns, cwd=photos)[0] == written.rstrip("\n")
+
+
+def test_wordnet_ids_stand_before_the_labels_that_are_long(capsys: pytest.CaptureFixture[str]) -> None:
+    label = "a label, with synonyms that do not fit in a line of the terminal, " * 3
+    predictions = [Prediction(1, label.strip(), 0.75, "n00000001"), Prediction(22, "short", 0.25, "n00000002")]
+    TableWriter(sys.stdout).write("cat.jpg", predictions)
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  score  class  wnid       label",
+        f"0.75000      1  n00000001  {label.strip()}",
+        "0.25000     22  n00000002  short",
+    ]
 
 
 @pytest.mark.slow
