@@ -24,7 +24,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 _MEASURED = ("top1", "top5", "images", "data", "photographs")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Make a training run the bundled model of the package.")
 @click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="[EARLIER_RUN]... RUN")
 def embed(runs: tuple[Path, ...]) -> None:
     """Make the result of the training RUN the bundled model of the package.

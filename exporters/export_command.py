@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Turn Paddle weights into a bundle, proven equal to Paddle.")
 @click.option("--model", help="Catalog model.  [e.g. GhostNet_x1_0]")
 @click.option("--name", help="Name of your own model; its width is taken from the weights.")
 @click.option("--weights", type=ANY_PATH, help="A .pdparams file.")

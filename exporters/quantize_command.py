@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _STEPS = 7
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Add a float16 or int8 graph to a bundle.")
 @click.argument("bundle", type=click.Path())
 @click.option("--to", "precision", required=True, type=click.Choice(["fp16", "int8"]), help="The precision to add.")
 @click.option("--calibration", required=True, type=click.Path(), help="Real images: a folder, .tar or .txt list file.")

@@ -112,7 +112,7 @@ def collection(bundles: Path | None, **options: Any) -> None:
 @_with((_NAMESPACE, *_CARD_OPTIONS))
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: stdout]")
 def card(bundle: Path, namespace: str, out: Path | None, **options: Any) -> None:
-    """Write the model card with which a bundle would be published.
+    """Write the model card that a bundle would be published with.
 
     \b
     Example:

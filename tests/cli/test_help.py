@@ -6,21 +6,23 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from exporters.cli import main as exporters
 from ghostzoo.cli import main
 from ghostzoo.cli.cache import cache
+from hub.cli import main as hub
 
 COMMANDS = [[name] for name in main.list_commands(click.Context(main))] + [["cache", name] for name in cache.commands]
 
 
-def help_of(*command: str) -> str:
-    result = CliRunner().invoke(main, [*command, "--help"], env={"COLUMNS": "80"})
+def help_of(*command: str, program: click.Command = main) -> str:
+    result = CliRunner().invoke(program, [*command, "--help"], env={"COLUMNS": "80"})
     assert result.exit_code == 0
     return result.stdout
 
 
-@pytest.mark.parametrize("group", [[], ["cache"]])
-def test_the_list_of_commands_cuts_no_sentence(group: list[str]) -> None:
-    _, _, commands = help_of(*group).partition("Commands:\n")
+@pytest.mark.parametrize("program", [main, cache, exporters, hub])
+def test_the_list_of_commands_cuts_no_sentence(program: click.Command) -> None:
+    _, _, commands = help_of(program=program).partition("Commands:\n")
     assert commands
     assert all(line.endswith(".") and not line.endswith("...") for line in commands.splitlines())
 
