@@ -147,9 +147,9 @@ def _print_report(export: Export) -> None:
     rows = [
         ["parameters", f"{counts.parameters / 1e6:.2f} M", *_published(report, "parameters")],
         ["multiply-adds", f"{counts.operations / 1e6:.2f} M", *_published(report, "multiply_adds")],
-        ["padding", f"{padding:.1%} multiply-adds", "", ""],
+        ["padding", f"{100 * padding:.1f} % multiply-adds", "", ""],
     ]
-    print_table([export.bundle.name, "counted", "published", "agree"], rows)
+    print_table([export.bundle.name, "as PaddleClas counts", "published", "agree"], rows)
     click.echo(f"Wrote {export.bundle.path}")
 
 
