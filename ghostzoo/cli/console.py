@@ -24,7 +24,7 @@ ANY_PATH = click.Path(readable=False)
 """A path as an option. What opens it says what is wrong with it; click would call an unreadable file wrong usage."""
 
 _DEBUG = "ghostzoo.debug"
-_NUMBER = re.compile(r"-|[\d.,]+( ?(%|[kMG]?B|M|ms|s))?")
+_NUMBER = re.compile(r"-?|[\d.,]+( ?(%|[kMG]?B|M|ms|s))?")
 """A cell that stands flush right."""
 
 

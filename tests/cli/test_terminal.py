@@ -151,3 +151,9 @@ def test_tables_are_laid_out_by_the_width_of_characters() -> None:
         r"\x1b[2J   1,000",
     ]
     assert table_lines(["a", "b"], []) == ["a  b"]
+    assert table_lines(["a", "figure"], [["x", "1.5"], ["y", "-"], ["z", ""]]) == [
+        "a  figure",
+        "x     1.5",
+        "y       -",
+        "z",
+    ]
