@@ -52,7 +52,7 @@ def _points(axes: Any, results: Results, shown: list[Measurement]) -> None:
     axes.grid(alpha=0.3)
     if unknown:
         below.append(f"accuracy unknown: {', '.join(unknown)}")
-    axes.text(0.02, 0.02, textwrap.fill("\n".join(below), 90), transform=axes.transAxes, fontsize=7)
+    axes.text(0.02, 0.02, "\n".join(textwrap.fill(line, 90) for line in below), transform=axes.transAxes, fontsize=7)
 
 
 def _bars(axes: Any, shown: list[Measurement]) -> None:

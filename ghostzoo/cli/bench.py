@@ -101,7 +101,7 @@ def bench(
     if old is not None and not any(old.find(cell) for cell in cells):
         raise InputError(f"{compare} has none of the cells that are measured now; name the models as they were then.")
     if any(cell.precision == "int8" for cell in cells):
-        click.echo(INT8_SPEED, err=True)
+        print_prose(INT8_SPEED, err=True)
     picture = open_picture(Path(image)) if image is not None else None
     with steps(len(cells) + len(models)) as on_step:
         results = run_bench(cells, seconds=seconds, picture=picture, fetching=FetchOptions(**fetching), on_step=on_step)
@@ -118,7 +118,7 @@ def bench(
         if wide:
             print_prose("\n".join(photograph_notes(results.models)))
     if results.warning is not None:
-        click.echo(f"Warning: {results.warning}", err=True)
+        print_prose(f"Warning: {results.warning}", err=True)
     for line in results.left_out_lines():
         click.echo(line, err=True)
     if out is not None:

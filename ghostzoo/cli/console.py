@@ -159,16 +159,20 @@ def print_facts(title: str, facts: Iterable[tuple[str, object]]) -> None:
             print_prose(line, indent=" " * indent)
 
 
-def print_prose(text: str, indent: str = "") -> None:
+def print_prose(text: str, indent: str = "", *, err: bool = False) -> None:
     """Print sentences: on a terminal in lines that fit, broken between words only, elsewhere as they are.
 
     Args:
         text: each of its lines begins a new one.
         indent: before all lines but the first.
+        err: on stderr.
     """
-    width = terminal_width() if sys.stdout.isatty() else sys.maxsize
+    width = terminal_width() if (sys.stderr if err else sys.stdout).isatty() else sys.maxsize
     for line in text.splitlines():
-        echo(textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False))
+        echo(
+            textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False),
+            err=err,
+        )
 
 
 def percent(share: float) -> str:
