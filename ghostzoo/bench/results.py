@@ -120,10 +120,7 @@ class Results:
             return None
         noise = max(item.noise for item in doubtful)
         why = f"noise of up to {100 * noise:.0f} %" if noise > _MOST_NOISE else f"fewer than {_FEWEST_CALLS} calls"
-        return (
-            f"{len(doubtful)} of {len(self.measurements)} rows mean little, with {why}; close other programs, or "
-            "measure longer (--seconds)."
-        )
+        return f"{len(doubtful)} of {len(self.measurements)} rows mean little, with {why}."
 
     def left_out_lines(self) -> list[str]:
         """Say what could not be measured, each reason once."""

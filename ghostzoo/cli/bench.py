@@ -118,7 +118,8 @@ def bench(
         if wide:
             print_prose("\n".join(photograph_notes(results.models)))
     if results.warning is not None:
-        print_prose(f"Warning: {results.warning}", err=True)
+        advice = "Close other programs, or measure longer (--seconds)."
+        print_prose(f"Warning: {results.warning} {advice}", err=True)
     for line in results.left_out_lines():
         click.echo(line, err=True)
     if out is not None:

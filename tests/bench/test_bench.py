@@ -151,7 +151,7 @@ def test_noise_and_few_calls_are_told_of(results: Results) -> None:
     noisy = replace(quiet[0], end_to_end=replace(good, noise=0.34))
     text = replace(results, measurements=(noisy, *quiet[1:])).warning
     assert text is not None
-    assert text.startswith("1 of 3 rows mean little, with noise of up to 34 %; ")
+    assert text.startswith("1 of 3 rows mean little, with noise of up to 34 %.")
     rare = replace(quiet[0], network=replace(good, calls=3))
     assert "fewer than 10 calls" in str(replace(results, measurements=(rare,)).warning)
     assert text in to_markdown(replace(results, measurements=(noisy, *quiet[1:])))

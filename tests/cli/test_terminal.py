@@ -111,6 +111,13 @@ def test_one_image_is_a_table_without_empty_columns(tiny_bundle: Bundle, photos:
         assert run_on_terminal(command, columns, cwd=photos)[0] == written.rstrip("\n")
 
 
+def test_one_unreadable_image_is_one_line(tmp_path: Path) -> None:
+    for names in (["gone.jpg"], ["gone.jpg", "lost.jpg"]):
+        shown, _ = run_on_terminal(["-m", "ghostzoo", "predict", *names], 80, cwd=tmp_path)
+        lines = [line.split(":")[0] for line in shown.splitlines()]
+        assert lines == ["Error", *(["Error", "2 of 2 images could not be read."] if len(names) > 1 else [])]
+
+
 def test_wordnet_ids_stand_before_the_labels_that_are_long(capsys: pytest.CaptureFixture[str]) -> None:
     label = "a label, with synonyms that do not fit in a line of the terminal, " * 3
     predictions = [Prediction(1, label.strip(), 0.75, "n00000001"), Prediction(22, "short", 0.25, "n00000002")]
