@@ -40,4 +40,4 @@ def convert(resize_short: int | None, crop_size: int | None, out: str, **options
     sizes = {"resize_short": resize_short, "crop_size": crop_size}
     given: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
     bundle = convert_weights(out=out, preprocessing=Preprocessing(**given) if given else None, **options)
-    click.echo(f"{bundle.name}: {bundle.num_classes} classes, wrote {bundle.path}", err=True)
+    click.echo(f"{bundle.name}: {bundle.num_classes:,} classes, wrote {bundle.path}", err=True)
