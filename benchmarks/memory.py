@@ -15,7 +15,8 @@ import click
 import ghostzoo
 from benchmarks.turns import print_machine
 from ghostzoo.bench.sample_image import jpeg
-from ghostzoo.cli.console import print_table, progress
+from ghostzoo.cli.bars import progress
+from ghostzoo.cli.console import print_table
 
 _WARM = 200
 _LINKS = 30_000

@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from exporters.edge_formats import FORMATS, export_edge
-from ghostzoo.cli.console import Command, print_table, steps
+from ghostzoo.cli.bars import steps
+from ghostzoo.cli.console import Command, print_table
 
 _STEPS = 3
 
 
-@click.command("export-edge", cls=Command)
+@click.command("export-edge", cls=Command, short_help="Add files for ncnn, MNN or Paddle Inference to a bundle.")
 @click.argument("bundle")
 @click.option("--to", "forms", required=True, multiple=True, type=click.Choice(FORMATS), help="May be repeated.")
 @click.option("--out", type=click.Path(), help="Write a copy of the bundle there.  [default: add to BUNDLE itself]")

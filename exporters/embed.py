@@ -21,10 +21,10 @@ from ghostzoo.fetch.resolver import BUNDLED_FOLDER
 from ghostzoo.weights.params import read_weights
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-_MEASURED = ("top1", "top5", "images", "data")
+_MEASURED = ("top1", "top5", "images", "data", "photographs")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Make a training run the bundled model of the package.")
 @click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="[EARLIER_RUN]... RUN")
 def embed(runs: tuple[Path, ...]) -> None:
     """Make the result of the training RUN the bundled model of the package.
@@ -99,16 +99,17 @@ def _read_run(folder: Path, *needed: str) -> tuple[dict[str, Any], str]:
 def _validation(trained: Bundle, record: CatalogModel) -> dict[str, Any]:
     report = {name: value for name, value in trained.manifest.validation.items() if name != "golden_check"}
     measured = asdict(record.measured) if record.measured else {}
-    return {**report, "measured": {name: measured[name] for name in _MEASURED if name in measured}}
+    return {**report, "measured": {name: measured[name] for name in _MEASURED if measured.get(name)}}
 
 
 def _result_notes(record: CatalogModel) -> str:
     measured = record.measured
     if measured is None:
         return ""
+    photographs = f" It recognised {measured.photographs}." if measured.photographs else ""
     return f"""## Result and limits
 
 Top-1 {measured.top1:.4f}, top-5 {measured.top5:.4f}: measured with `ghostzoo eval` on {measured.data} \
-({measured.images:,} images), on which it was not trained.
+({measured.images:,} images), on which it was not trained.{photographs}
 
 {record.limits}"""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ghostzoo.bundle.folder import check_target
-from ghostzoo.cli.console import ANY_PATH, Command, print_table, steps
+from ghostzoo.cli.bars import steps
+from ghostzoo.cli.console import ANY_PATH, Command, print_table
 from ghostzoo.errors import EngineUnavailableError, InputError
 from ghostzoo.images.inputs import expand
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Turn Paddle weights into a bundle, proven equal to Paddle.")
 @click.option("--model", help="Catalog model.  [e.g. GhostNet_x1_0]")
 @click.option("--name", help="Name of your own model; its width is taken from the weights.")
 @click.option("--weights", type=ANY_PATH, help="A .pdparams file.")
@@ -146,9 +147,10 @@ def _print_report(export: Export) -> None:
     rows = [
         ["parameters", f"{counts.parameters / 1e6:.2f} M", *_published(report, "parameters")],
         ["multiply-adds", f"{counts.operations / 1e6:.2f} M", *_published(report, "multiply_adds")],
-        ["padding", f"{padding:.1%} multiply-adds", "", ""],
+        ["padding", f"{100 * padding:.1f} % multiply-adds", "", ""],
     ]
-    print_table([export.bundle.name, "counted", "published", "agree"], rows, caption=f"Wrote {export.bundle.path}")
+    print_table([export.bundle.name, "as PaddleClas counts", "published", "agree"], rows)
+    click.echo(f"Wrote {export.bundle.path}")
 
 
 def _published(counts: dict[str, Any], name: str) -> tuple[str, str]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ghostzoo.cli.console import Command, print_table, steps
+from ghostzoo.cli.bars import steps
+from ghostzoo.cli.console import Command, print_table
 from ghostzoo.errors import EngineUnavailableError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 _STEPS = 7
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Add a float16 or int8 graph to a bundle.")
 @click.argument("bundle", type=click.Path())
 @click.option("--to", "precision", required=True, type=click.Choice(["fp16", "int8"]), help="The precision to add.")
 @click.option("--calibration", required=True, type=click.Path(), help="Real images: a folder, .tar or .txt list file.")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import cache
 from os import PathLike
 from typing import Any
 
+from .catalog import DEFAULT_MODEL, get_model
 from .classifier import Classifier, LoadRequest
 from .engines.base import EngineOptions
 from .engines.selection import AUTO
@@ -40,8 +42,7 @@ def load(
             ``hf://`` before it or not. A name is looked for in the package, in the folders of ``GHOSTZOO_MODELS``, in
             the cache, on the Hub, and among the official weights, of which the bundle is then built;
             ``Classifier.bundle.origin`` tells where it was found. Without one it is the small model that comes with the
-            package, and a warning is logged (which goes to stderr unless logging is set up otherwise) that names its
-            classes.
+            package, and a warning is logged, once in a process (to stderr, unless logging is set up otherwise).
         engine: the inference library; ``auto`` takes the one that ``GHOSTZOO_ENGINE`` names, or else measures on this
             machine which is the fastest. ``Classifier.selection`` tells which it is and why.
         threads: CPU threads within one call; by default the CPUs that this process may use.
@@ -64,11 +65,12 @@ def load(
     fetching = FetchOptions(revision, cache_dir, offline, endpoint, token, progress)
     classifier = Classifier.open(LoadRequest(model, engine, options, fetching, limits or ImageLimits()))
     if model is None:
-        _log.warning(
-            "No model was named, so this is %s, which comes with ghostzoo and knows %d everyday classes: %s. "
-            "For ImageNet's 1,000 classes name another one, such as GhostNet_x1_0; 'ghostzoo list' shows them all.",
-            classifier.bundle.name,
-            classifier.bundle.num_classes,
-            ", ".join(label.label for label in classifier.bundle.labels),
-        )
+        announce_bundled()
     return classifier
+
+
+@cache
+def announce_bundled() -> None:
+    """Say which model it is when none was named: a warning in the log, once in a process."""
+    record = get_model(DEFAULT_MODEL)
+    _log.warning("Using the bundled %s (%d classes); see 'ghostzoo list'.", record.name, record.num_classes)

@@ -67,9 +67,10 @@ def write_full_card(bundle: Bundle, repo: str, facts: CardFacts) -> str:
     accuracies = [*_published(record), *_measured(bundle, record, facts)]
     metadata = write_metadata(bundle, record, record.license if record else facts.license, accuracies)
     introduction, kept = _split(bundle.read(CARD_FILE).decode())
+    photographs = record.measured.photographs if record is not None and record.measured is not None else ""
     sections = {
         "Intended use and limits": _uses(bundle, record),
-        "Accuracy": _accuracy_table(accuracies),
+        "Accuracy": _accuracy_table(accuracies) + (f"\n\nIt recognised {photographs}." if photographs else ""),
         "Use": _use(bundle, repo),
         **{heading: text for heading, text in kept.items() if heading not in _OWN},
         "Speed": _speed(facts.speeds.get(bundle.name)),

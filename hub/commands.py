@@ -11,7 +11,8 @@ import click
 
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import get_model, list_models
-from ghostzoo.cli.console import Command, print_table, steps
+from ghostzoo.cli.bars import steps
+from ghostzoo.cli.console import Command, print_table
 from ghostzoo.errors import OptionError
 from ghostzoo.fetch.lockfile import LOCK_FILE
 from ghostzoo.fetch.resolver import fetch
@@ -111,7 +112,7 @@ def collection(bundles: Path | None, **options: Any) -> None:
 @_with((_NAMESPACE, *_CARD_OPTIONS))
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: stdout]")
 def card(bundle: Path, namespace: str, out: Path | None, **options: Any) -> None:
-    """Write the model card with which a bundle would be published.
+    """Write the model card that a bundle would be published with.
 
     \b
     Example:

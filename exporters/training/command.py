@@ -60,7 +60,9 @@ class _TrainCommand(Command):
         return super().parse_args(ctx, args)
 
 
-@click.command(cls=_TrainCommand, context_settings={"show_default": True})
+@click.command(
+    cls=_TrainCommand, context_settings={"show_default": True}, short_help="Train a GhostNet on your images."
+)
 @click.option(
     "--data",
     type=_PATH,

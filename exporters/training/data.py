@@ -16,7 +16,7 @@ from exporters.training.augmentation import Image, flip, rand_augment, random_re
 from exporters.training.distributed import Process
 from exporters.training.recipe import Recipe
 from ghostzoo._utils.files import write_atomically
-from ghostzoo.cli.console import progress
+from ghostzoo.cli.bars import progress
 from ghostzoo.errors import ImageError, InputError, LabelsError, OptionError
 from ghostzoo.evaluation.datasets import ImageDataset, Sample, open_dataset
 from ghostzoo.images.decode import read_image

@@ -11,7 +11,7 @@ from ghostzoo.cli.console import Command
 from ghostzoo.fetch.resolver import fetch
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Write the web page as a static site.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
 @click.option(
     "--model",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -110,7 +111,7 @@ def _arguments(cell: Cell, fetching: FetchOptions) -> dict[str, Any]:
         "precision": cell.precision,
         "threads": cell.threads,
         "batch_size": cell.batch_size,
-        **vars(fetching),
+        **vars(replace(fetching, progress=None)),  # a process of its own draws no bar
     }
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from typing import Any
 
 from .._utils.plots import require_matplotlib
 from .machine import machine_line
 from .results import Measurement, Results
+from .tables import photograph_notes
 
 _WIDTH_INCHES, _HEIGHT_INCHES, _DPI = 12, 5.5, 120
 _ROOM_FOR_NAMES = 1.5
@@ -30,7 +32,7 @@ def draw(results: Results) -> bytes:
 
 def _points(axes: Any, results: Results, shown: list[Measurement]) -> None:
     """One point a model: its fastest engine."""
-    unknown = []
+    unknown, below = [], photograph_notes(results.models)
     for model in results.models:
         candidates = [item for item in shown if item.cell.model == model.name]
         if not candidates:
@@ -49,7 +51,8 @@ def _points(axes: Any, results: Results, shown: list[Measurement]) -> None:
     axes.set_xlim(0, _ROOM_FOR_NAMES * axes.dataLim.xmax if axes.lines else 1)
     axes.grid(alpha=0.3)
     if unknown:
-        axes.text(0.02, 0.02, f"accuracy unknown: {', '.join(unknown)}", transform=axes.transAxes, fontsize=7)
+        below.append(f"accuracy unknown: {', '.join(unknown)}")
+    axes.text(0.02, 0.02, "\n".join(textwrap.fill(line, 90) for line in below), transform=axes.transAxes, fontsize=7)
 
 
 def _bars(axes: Any, shown: list[Measurement]) -> None:

@@ -13,6 +13,9 @@ from ..errors import InputError
 
 FORMAT_VERSION = 1
 _P95 = 18  # of the 19 cuts into twentieths
+_MOST_NOISE = 0.1
+"""As a fraction of the median; what differs by less than that is not worth a look."""
+_FEWEST_CALLS = 10
 _MAX_FILE_BYTES = 64 * 2**20
 
 
@@ -27,7 +30,8 @@ class Cell:
     batch_size: int
 
     def __str__(self) -> str:
-        return f"{self.model} {self.engine} {self.precision}, {self.threads} thread(s), batch {self.batch_size}"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.model} {self.engine} {self.precision}, {threads}, batch {self.batch_size}"
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,16 @@ class Measurement:
     """Bytes of resident memory that this process held at most; ``None`` where the system does not tell."""
 
     @property
+    def noise(self) -> float:
+        """That of the noisier of the two."""
+        return max(self.network.noise, self.end_to_end.noise)
+
+    @property
+    def is_reliable(self) -> bool:
+        """Whether there were enough calls, and little noise."""
+        return self.noise <= _MOST_NOISE and min(self.network.calls, self.end_to_end.calls) >= _FEWEST_CALLS
+
+    @property
     def images_per_second(self) -> float:
         """End to end."""
         return 1000 * self.cell.batch_size / self.end_to_end.median_ms
@@ -97,6 +111,26 @@ class Results:
 
     def find(self, cell: Cell) -> Measurement | None:
         return next((item for item in self.measurements if item.cell == cell), None)
+
+    @property
+    def warning(self) -> str | None:
+        """Say that the figures mean little, where noise or too few calls make them so."""
+        doubtful = [item for item in self.measurements if not item.is_reliable]
+        if not doubtful:
+            return None
+        noise = max(item.noise for item in doubtful)
+        why = f"noise of up to {100 * noise:.0f} %" if noise > _MOST_NOISE else f"fewer than {_FEWEST_CALLS} calls"
+        return f"{len(doubtful)} of {len(self.measurements)} rows mean little, with {why}."
+
+    def left_out_lines(self) -> list[str]:
+        """Say what could not be measured, each reason once."""
+        cells: dict[str, list[str]] = {}
+        for cell, reason in self.left_out:
+            cells.setdefault(reason, []).append(cell)
+        return [
+            f"Left out: {found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {reason}"
+            for reason, found in cells.items()
+        ]
 
     def to_json(self) -> bytes:
         return (json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, indent=2) + "\n").encode()

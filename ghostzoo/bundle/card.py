@@ -27,8 +27,8 @@ GhostNet image classifier of width {width:g} for {num_classes:,} classes as an O
 | outputs | `logits`, float32 (N, {num_classes}); `embedding`, float32 (N, 1280) |
 | preprocessing | RGB, short side to {resize} (bilinear, not antialiased), centre crop {size}, \
 `(x * {rescale} - mean) / std` with mean {mean} and std {std} |
-| parameters | {parameters:.2f} M, batch-norm statistics not counted |
-| multiply-adds | {multiply_adds:.1f} M, in convolutions and linear layers |
+| parameters | {parameters} |
+| multiply-adds | {multiply_adds} |
 | weights | `{file_name}`, SHA-256 `{sha256}` |
 
 ## Use
@@ -78,21 +78,53 @@ def write_card(
         rescale=preprocessing.rescale_factor,
         mean=preprocessing.mean,
         std=preprocessing.std,
-        parameters=architecture.count_parameters() / 1e6,
-        multiply_adds=architecture.count_multiply_adds(preprocessing.crop_size) / 1e6,
+        parameters=describe_parameters(architecture.count_parameters(), record),
+        multiply_adds=describe_multiply_adds(architecture.count_multiply_adds(preprocessing.crop_size), record),
         file_name=weights["file_name"],
         sha256=weights["sha256"],
-        validation="\n".join(f"- {key.replace('_', ' ')}: {_phrase(value)}" for key, value in validation.items()),
+        validation="\n".join(f"- {title(key)}: {phrase(value)}" for key, value in validation.items()),
         notes=f"\n{notes.strip()}\n" if notes else "",
     )
 
 
-def _phrase(value: object) -> str:
+_AGREEMENT = ("max_difference", "scale", "relative", "top5_equal")
+
+
+def describe_parameters(count: int, record: CatalogModel | None) -> str:
+    """Say how many parameters there are, and how many are published of the catalog's model."""
+    published = record.published if record is not None else None
+    beside = f" (published: {published.parameters_millions} M, with them)" if published else ""
+    return f"{count / 1e6:.2f} M without batch-norm statistics{beside}"
+
+
+def describe_multiply_adds(count: int, record: CatalogModel | None) -> str:
+    """Say how many multiply-adds an image takes, and how many are published of the catalog's model."""
+    published = record.published if record is not None else None
+    beside = f" (published: {published.multiply_adds_millions} M, with batch-norm and pooling)" if published else ""
+    return f"{count / 1e6:.1f} M in convolutions and linear layers{beside}"
+
+
+def title(key: str) -> str:
+    """Write a key of the validation report for people."""
+    return key.replace("_", " ").replace("top1", "top-1").replace("top5", "top-5")
+
+
+def phrase(value: object, depth: int = 4) -> str:
+    """Write a value of the validation report for people; what is nested deeper is left out."""
+    if not depth:
+        return "..."
     if isinstance(value, Mapping):
-        return "; ".join(f"{key.replace('_', ' ')} {_phrase(item)}" for key, item in value.items())
+        difference, scale = value.get("max_difference"), value.get("scale")
+        parts = []
+        if isinstance(difference, float) and isinstance(scale, float) and scale > 0:  # as Agreement.to_dict() has it
+            parts.append(f"within {difference / scale:.1e} of their scale")
+            value = {key: item for key, item in value.items() if key not in _AGREEMENT or item is False}
+        return "; ".join([*parts, *(f"{title(key)} {phrase(item, depth - 1)}" for key, item in value.items())])
     if isinstance(value, list | tuple):
-        return " / ".join(map(_phrase, value))
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+        return ", ".join(phrase(item, depth - 1) for item in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 _PRECISIONS_START, _PRECISIONS_END = "<!-- precisions -->", "<!-- /precisions -->"

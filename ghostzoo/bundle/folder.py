@@ -91,6 +91,10 @@ class Bundle:
             raise type(error)(f"Bundle {path}: {error}") from error
         return cls(path, origin, manifest, config, preprocessing, contents)
 
+    def __repr__(self) -> str:
+        facts = f"{self.num_classes:,} classes, width {self.config.width:g}, {' '.join(self.precisions)}"
+        return f"<Bundle {self.name}: {facts}, {self.origin} {str(self.path)!r}>"
+
     @property
     def name(self) -> str:
         return self.manifest.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import BundleError
@@ -27,7 +27,7 @@ class ModelConfig:
     width: float
     image_size: int
     """Side of the square input in pixels."""
-    labels: tuple[ClassLabel, ...]
+    labels: tuple[ClassLabel, ...] = field(repr=False)
 
     def to_json(self) -> bytes:
         content: dict[str, Any] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -41,11 +41,11 @@ class Manifest:
     name: str
     weights: Mapping[str, Any]
     """``file_name``, ``sha256``, ``size`` of the weight file and, for catalog models, its official ``source_url``."""
-    files: Mapping[str, FileRecord]
+    files: Mapping[str, FileRecord] = field(repr=False)
     """Every file of the bundle but the manifest, by its path relative to the folder, with forward slashes."""
     created_by: Mapping[str, str]
     """Versions of ghostzoo and of the libraries that wrote the bundle."""
-    validation: Mapping[str, Any]
+    validation: Mapping[str, Any] = field(repr=False)
     """What was compared with what, and with which result."""
 
     def to_json(self) -> bytes:

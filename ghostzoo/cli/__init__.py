@@ -29,11 +29,11 @@ _COMMANDS = {
 @click.group(cls=LazyGroup, commands=_COMMANDS)
 @click.version_option(__version__, message="ghostzoo %(version)s")
 def main() -> None:
-    """GhostNet image classifiers as proven ONNX models.
+    """GhostNet image classifiers as ONNX models that are proven equal to the original.
 
     \b
     Examples:
+      ghostzoo predict cat.jpg
+      ghostzoo predict photos/ --model GhostNet_x1_0
       ghostzoo list
-      ghostzoo convert --model GhostNet_x1_0 --weights GhostNet_x1_0_pretrained.pdparams --out GhostNet_x1_0
-      ghostzoo predict cat.jpg --model GhostNet_x1_0
     """

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..catalog import DEFAULT_MODEL
-from .console import ANY_PATH, Command, print_table, steps
+from .bars import steps
+from .console import ANY_PATH, Command, print_prose, print_table
 from .options import fetch_options
 
 if TYPE_CHECKING:
@@ -36,15 +37,28 @@ class _Counts(click.ParamType):  # type: ignore[type-arg]  # older versions of c
 @click.command(cls=Command)
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @fetch_options
-@click.option("--engine", "engines", multiple=True, help="An engine; may be repeated.  [default: all installed]")
+@click.option("--engine", "engines", multiple=True, help="Engine; may be repeated.  [default: all that are installed]")
 @click.option("--precision", "precisions", multiple=True, help="fp32, fp16 or int8; may be repeated.  [default: fp32]")
-@click.option("--threads", type=_Counts(), default="1,2,4", show_default=True, help="Thread counts, at batch 1.")
-@click.option("--batch-sizes", type=_Counts(), default="1,4,8", show_default=True, help="At the first thread count.")
-@click.option("--seconds", type=click.FloatRange(min=0), default=4.0, show_default=True, help="Rounds of each cell.")
-@click.option("--image", type=ANY_PATH, help="The image to classify.  [default: a made JPEG of 500 x 375 pixels]")
-@click.option("--out", type=ANY_PATH, help="Folder for bench.md, bench.json, bench.png.")
-@click.option("--compare", type=ANY_PATH, help="A bench.json of an earlier run to hold this one against.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option(
+    "--threads",
+    type=_Counts(),
+    default="1,2,4",
+    show_default=True,
+    help="Thread counts, at batch size 1.",
+)
+@click.option(
+    "--batch-sizes",
+    type=_Counts(),
+    default="1,4,8",
+    show_default=True,
+    help="At the first thread count.",
+)
+@click.option("--seconds", type=click.FloatRange(min=0), default=4.0, show_default=True, help="To measure each row.")
+@click.option("--image", type=ANY_PATH, help="Image to classify.  [default: a generated JPEG of 500 x 375 pixels]")
+@click.option("--out", type=ANY_PATH, help="Folder for bench.md, bench.json and bench.png.")
+@click.option("--compare", type=ANY_PATH, help="bench.json of an earlier run to compare with.")
+@click.option("--wide", is_flag=True, help="Print all columns, and the published figures; needs 175 columns.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def bench(
     models: tuple[str, ...],
     engines: tuple[str, ...],
@@ -55,18 +69,19 @@ def bench(
     image: str | None,
     out: str | None,
     compare: str | None,
+    wide: bool,
     as_json: bool,
     **fetching: Any,
 ) -> None:
-    """Measure MODELs (names or bundle folders) on this machine: engines, threads, batch sizes.
+    """Measure the speed of models on this machine.
 
-    The cells of a model take turns, so that what else the machine does meets all of them alike; the noise that remains
-    is printed. Published figures of the original stand beside, and are marked as published.
+    MODELs are names or bundle folders. Every engine runs with several numbers of threads and several batch sizes. They
+    take turns, so that whatever else the machine does slows all of them alike; the remaining noise is printed.
 
     \b
     Examples:
       ghostzoo bench
-      ghostzoo bench GhostNet_x0_5 GhostNet_x1_0 --engine onnxruntime --engine openvino --out report
+      ghostzoo bench GhostNet_x0_5 GhostNet_x1_0 --engine onnxruntime --out report
       ghostzoo bench --compare report/bench.json
     """
     from .._utils.plots import require_matplotlib
@@ -74,7 +89,7 @@ def bench(
     from ..bench.measure import installed_engines, plan_cells, run_bench
     from ..bench.results import Results
     from ..bench.sample_image import open_picture
-    from ..bench.tables import INT8_SPEED, result_tables
+    from ..bench.tables import INT8_SPEED, core_tables, photograph_notes, result_tables
     from ..errors import InputError
     from ..fetch.options import FetchOptions
 
@@ -86,20 +101,27 @@ def bench(
     if old is not None and not any(old.find(cell) for cell in cells):
         raise InputError(f"{compare} has none of the cells that are measured now; name the models as they were then.")
     if any(cell.precision == "int8" for cell in cells):
-        click.echo(INT8_SPEED, err=True)
+        print_prose(INT8_SPEED, err=True)
     picture = open_picture(Path(image)) if image is not None else None
     with steps(len(cells) + len(models)) as on_step:
         results = run_bench(cells, seconds=seconds, picture=picture, fetching=FetchOptions(**fetching), on_step=on_step)
-    comparison = [] if old is None else [compare_results(results, old)]
+    comparison = [] if old is None else compare_results(results, old)
     if as_json:
         click.echo(results.to_json().decode(), nl=False)
         for table in comparison:
             click.echo(table.to_markdown(), err=True)
     else:
-        for table in result_tables(results) + comparison:
-            print_table(table.columns, table.rows, caption=f"{table.title}\n")
-    for cell, reason in results.left_out:
-        click.echo(f"Left out: {cell}: {reason}", err=True)
+        for table in (result_tables(results) if wide else core_tables(results)) + comparison:
+            print_prose(table.title)
+            print_table(table.columns, table.rows)
+            click.echo()
+        if wide:
+            print_prose("\n".join(photograph_notes(results.models)))
+    if results.warning is not None:
+        advice = "Close other programs, or measure longer (--seconds)."
+        print_prose(f"Warning: {results.warning} {advice}", err=True)
+    for line in results.left_out_lines():
+        click.echo(line, err=True)
     if out is not None:
         _write(results, comparison, Path(out))
 
@@ -121,4 +143,4 @@ def _write(results: Results, comparison: list[Table], folder: Path) -> None:
             write_atomically(folder / name, data)
     except OSError as error:
         raise InputError(f"Cannot write the report to {folder}: {error.strerror or error}.") from error
-    click.echo(f"Wrote {', '.join(str(folder / name) for name in contents)}", err=True)
+    click.echo(f"Wrote {', '.join(contents)} to {folder}", err=True)

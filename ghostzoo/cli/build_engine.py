@@ -13,13 +13,13 @@ from .options import fetch_options, model_option
 @click.command("build-engine", cls=Command)
 @model_option
 @fetch_options
-@click.option("--target", "targets", multiple=True, help="GPU architecture to build for, as SM86; may be repeated.")
-@click.option("--device", help="GPU of this machine to build for, where no --target is given.  [default: cuda:0]")
+@click.option("--target", "targets", multiple=True, help="GPU architecture, such as SM86; may be repeated.")
+@click.option("--device", help="GPU of this machine to build for, without --target.  [default: cuda:0]")
 @click.option("--precision", default="fp32", show_default=True, help="fp32 or fp16.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Build for this number of images a run alone.")
-@click.option("--max-batch-size", type=click.IntRange(min=1), help="Most images a run.  [default: 8]")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Build for this batch size only.")
+@click.option("--max-batch-size", type=click.IntRange(min=1), help="Largest batch size.  [default: 8]")
 @click.option("--library", help="tensorrt or tensorrt_rtx.  [default: the first that is installed]")
-@click.option("--out", type=click.Path(), help="File to write.  [default: ghostzoo's cache, for this machine's GPU]")
+@click.option("--out", type=click.Path(), help="File to write.  [default: in the cache, for this machine's GPU]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 def build_engine(
     model: str | None,
@@ -35,13 +35,14 @@ def build_engine(
 ) -> None:
     """Build a TensorRT engine of a model.
 
-    With tensorrt_rtx it needs no GPU: --target names those that the engine is for. A file is used with
-    engine_options={"engine_file": FILE}, together with the precision and batch size that it was built for.
+    With tensorrt_rtx this needs no GPU: --target names the architectures that the engine is for. To use the file, pass
+    engine_options={"engine_file": FILE}, and the precision and batch size that it was built for.
 
     \b
     Examples:
       ghostzoo build-engine --precision fp16
-      ghostzoo build-engine --model GhostNet_x1_0 --target SM86 --precision fp16 --out GhostNet_x1_0-SM86.engine
+      ghostzoo build-engine --model GhostNet_x1_0 --precision fp16 --target SM86 \\
+          --out GhostNet_x1_0-SM86.engine
     """
     from ..engines.base import EngineOptions
     from ..engines.tensorrt_plan import fill_cache, write_engine

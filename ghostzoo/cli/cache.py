@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def cache() -> None:
-    """Look after the models that were fetched.
+    """Manage the models that were fetched.
 
     \b
     Examples:
@@ -31,7 +31,7 @@ def cache() -> None:
 
 @cache.command("list", cls=Command)
 @cache_dir_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON Lines: one object per model.")
 def list_kept(cache_dir: str | None, as_json: bool) -> None:
     """List the models in the cache.
 
@@ -48,7 +48,8 @@ def list_kept(cache_dir: str | None, as_json: bool) -> None:
     elif entries:
         total = format_size(sum(size for _, size, _ in entries))
         rows = [[name, format_size(size), str(path.relative_to(store.root))] for name, size, path in entries]
-        print_table(["model", "size", "folder"], rows, caption=f"{total} in {store.root}")
+        print_table(["model", "size", "folder"], rows)
+        click.echo(f"{total} in {store.root}")
     else:
         click.echo(f"No model is kept in {store.root}.", err=True)
 
@@ -57,7 +58,9 @@ def list_kept(cache_dir: str | None, as_json: bool) -> None:
 @click.argument("names", nargs=-1, metavar="[NAME...]")
 @cache_dir_option
 def verify(names: tuple[str, ...], cache_dir: str | None) -> None:
-    """Check every file of the kept models, or of those named, against its SHA-256.
+    """Check the files of the models in the cache.
+
+    Every file of all models, or of those NAMEd, is compared with its SHA-256.
 
     \b
     Examples:
@@ -79,13 +82,14 @@ def verify(names: tuple[str, ...], cache_dir: str | None) -> None:
 
 @cache.command("prune", cls=Command)
 @click.argument("names", nargs=-1, metavar="[NAME...]")
-@click.option("--all", "everything", is_flag=True, help="All models, and what engines prepared of them.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--all", "everything", is_flag=True, help="Remove all models, and what engines prepared from them.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 @cache_dir_option
 def prune(names: tuple[str, ...], everything: bool, dry_run: bool, cache_dir: str | None) -> None:
-    """Remove what killed downloads left, damaged models, and what a branch has moved on from; or the models NAMEd.
+    """Remove what is of no use, or the models NAMEd.
 
-    The hashes of the first downloads of official weights stay: a later download is still compared with them.
+    Of no use are remains of broken downloads, damaged models, and versions that a branch has moved on from. The hashes
+    of the first downloads of official weights are kept: later downloads are still compared with them.
 
     \b
     Examples:
@@ -117,7 +121,7 @@ def prune(names: tuple[str, ...], everything: bool, dry_run: bool, cache_dir: st
 @cache.command("path", cls=Command)
 @cache_dir_option
 def show_path(cache_dir: str | None) -> None:
-    """Print the folder that keeps the models.
+    """Print the path of the cache.
 
     \b
     Examples:

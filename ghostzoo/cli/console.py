@@ -1,33 +1,31 @@
-"""What people see in a terminal: tables on stdout, progress bars on stderr, an error as one line."""
+"""What people see in a terminal: tables and sentences on stdout, an error as one line on stderr."""
 
 from __future__ import annotations
 
 import errno
 import io
 import os
+import re
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
-from typing import IO, TYPE_CHECKING, Any
+from pathlib import PurePath
+from typing import Any
 from unicodedata import category
 
 import click
 
 from ..errors import GhostZooError
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
 ANY_PATH = click.Path(readable=False)
 """A path as an option. What opens it says what is wrong with it; click would call an unreadable file wrong usage."""
 
 _DEBUG = "ghostzoo.debug"
-_PROGRESS_FROM = 8
-"""Fewer images than this are done before a progress bar is worth looking at."""
-_PIPE_WIDTH = 1000
-"""Columns of a table that is not for a terminal: wide enough that no cell is folded."""
+_NUMBER = re.compile(r"-?|[\d.,]+( ?(%|[kMG]?B|M|ms|s))?")
+"""A cell that stands flush right."""
 
 
 class Command(click.Command):
@@ -112,118 +110,79 @@ def one_line(error: Exception) -> str:
     return printable(" ".join(str(error).split()))
 
 
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line, above the progress bars where there are any."""
+    click.echo(text, sys.stderr if err else sys.stdout)  # by default click would go round the live display
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str | None = None) -> None:
-    """Print a table; cells too long for the terminal are folded, not cut."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*map(printable, row))
-    table_console(sys.stdout).print(table)
+    """Print a table, and below it a caption; no cell is folded or cut, however narrow the terminal is."""
+    head, *body = table_lines(columns, rows)
+    echo(click.style(head, bold=True))
+    for line in body:
+        echo(line)
+    if caption:
+        print_prose(caption)
 
 
-def table_console(stream: IO[str]) -> Console:
-    """Return what prints tables: as wide as the terminal, or as the table where ``stream`` leads elsewhere."""
-    from rich.console import Console
+def table_lines(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lay out a table, the heads first; columns of numbers are flush right, and no line ends in spaces."""
+    from rich.cells import cell_len
 
-    width = None if stream.isatty() else _PIPE_WIDTH
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    body = [[printable(cell) for cell in row] for row in rows]
+    table = [list(columns), *body]
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    numeric = [bool(column) and all(map(_NUMBER.fullmatch, column)) for column in zip(*body, strict=True)]
+    lines = []
+    for row in table:
+        cells = []
+        for cell, width, is_number in zip(row, widths, numeric or [False] * len(columns), strict=True):
+            space = " " * (width - cell_len(cell))
+            cells.append(space + cell if is_number else cell + space)
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
-def flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Turn nested facts into rows of a table, with dotted names."""
-    for key, value in facts.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, list | tuple):
-            yield f"{prefix}{key}", ", ".join(map(str, value))
+def print_facts(title: str, facts: Iterable[tuple[str, object]]) -> None:
+    """Print a title, and labels with a text beside each: prose as by ``print_prose``, one word or a path as it is."""
+    from rich.cells import cell_len
+
+    rows = [(printable(label), fact) for label, fact in facts]
+    indent = max(cell_len(label) for label, _ in rows) + 2
+    echo(click.style(printable(title), bold=True))
+    for label, fact in rows:
+        text = printable(str(fact))
+        line = label + " " * (indent - cell_len(label)) + text
+        if isinstance(fact, PurePath) or " " not in text:
+            echo(line)
         else:
-            yield f"{prefix}{key}", f"{value:.6g}" if isinstance(value, float) else str(value)
+            print_prose(line, indent=" " * indent)
 
 
-@contextmanager
-def progress(total: int, title: str) -> Iterator[Callable[[], None]]:
-    """Show a progress bar for many images, when somebody is there to see it; yield what advances it."""
-    if total < _PROGRESS_FROM or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def print_prose(text: str, indent: str = "", *, err: bool = False) -> None:
+    """Print sentences: on a terminal in lines that fit, broken between words only, elsewhere as they are.
 
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Where results go to the same terminal, they are printed above the bar; elsewhere stdout is left alone.
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda: bar.advance(task)
-
-
-@contextmanager
-def steps(total: int) -> Iterator[Callable[[str], None]]:
-    """Show a progress bar of named steps on a terminal; yield what is told of each step as it begins."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
-        task = bar.add_task("starting", total=total, completed=-1)
-        yield lambda name: bar.update(task, description=name, advance=1)
-        bar.update(task, description="done", completed=total)
+    Args:
+        text: each of its lines begins a new one.
+        indent: before all lines but the first.
+        err: on stderr.
+    """
+    width = terminal_width() if (sys.stderr if err else sys.stdout).isatty() else sys.maxsize
+    for line in text.splitlines():
+        echo(
+            textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False),
+            err=err,
+        )
 
 
-def download_bar() -> Callable[[str, int, int | None], None] | None:
-    """Return what draws downloads by their size until the command ends; ``None`` where nobody is there to see it."""
-    if not sys.stderr.isatty():
-        return None
-    bar = _DownloadBar()
-    click.get_current_context().call_on_close(bar.stop)
-    return bar
+def percent(share: float) -> str:
+    """Write a fraction of 1 as a percentage with one decimal."""
+    return f"{100 * share:.1f} %"
 
 
-class _DownloadBar:
-    """One bar at a time, gone when its download is whole, so that others can be drawn after it."""
-
-    def __init__(self) -> None:
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-
-    def __call__(self, title: str, done: int, total: int | None) -> None:
-        if self._bar is None or self._task is None:
-            self._bar = _transfer_columns()
-            self._bar.start()
-            self._task = self._bar.add_task(title, total=total)
-        self._bar.update(self._task, description=title, completed=done, total=total)
-        if done == total:
-            self.stop()
-
-    def stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        self._bar = self._task = None
-
-
-def _transfer_columns() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True), redirect_stdout=False, transient=True)
+def terminal_width() -> int:
+    """Return the columns of the terminal; 80 where it does not tell."""
+    return shutil.get_terminal_size().columns
 
 
 def format_size(count: int) -> str:

@@ -10,21 +10,27 @@ from .console import ANY_PATH, Command
 
 
 @click.command(cls=Command)
-@click.option("--model", help="Catalog model that the weights belong to.  [e.g. GhostNet_x1_0]")
-@click.option("--name", help="Name of a model of your own; its width is taken from the weights.")
+@click.option("--model", help="Catalog model that the weights are of, such as GhostNet_x1_0.")
+@click.option("--name", help="Name for a model of your own; the weights tell its width.")
 @click.option("--weights", required=True, type=ANY_PATH, help="A .pdparams file; nothing in it is executed.")
-@click.option("--out", required=True, type=ANY_PATH, help="The bundle folder to make.")
-@click.option("--labels", type=ANY_PATH, help="File with a line '<id> <name>' a class.  [default: ImageNet's]")
-@click.option("--resize-short", type=click.IntRange(min=1), help="Short side in pixels.  [default: the model's]")
-@click.option("--crop-size", type=click.IntRange(min=1), help="Side of the network's input.  [default: the model's]")
+@click.option("--out", required=True, type=ANY_PATH, help="Bundle folder to make.")
+@click.option("--labels", type=ANY_PATH, help="File with a line '<id> <name>' per class.  [default: ImageNet's]")
+@click.option(
+    "--resize-short",
+    type=click.IntRange(min=1),
+    help="Short side after resizing, in pixels.  [default: the model's]",
+)
+@click.option("--crop-size", type=click.IntRange(min=1), help="Side of the input, in pixels.  [default: the model's]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 def convert(resize_short: int | None, crop_size: int | None, out: str, **options: Any) -> None:
     """Turn official weights into an ONNX bundle. Needs no Paddle.
 
     \b
     Examples:
-      ghostzoo convert --model GhostNet_x1_0 --weights GhostNet_x1_0_pretrained.pdparams --out GhostNet_x1_0
-      ghostzoo convert --name flowers --weights flowers.pdparams --labels flowers.txt --out flowers
+      ghostzoo convert --model GhostNet_x1_0 --out GhostNet_x1_0 \\
+          --weights GhostNet_x1_0_pretrained.pdparams
+      ghostzoo convert --name flowers --out flowers \\
+          --weights flowers.pdparams --labels flowers.txt
     """
     from ..converter import convert as convert_weights
     from ..images.preprocessing import Preprocessing
@@ -34,4 +40,4 @@ def convert(resize_short: int | None, crop_size: int | None, out: str, **options
     sizes = {"resize_short": resize_short, "crop_size": crop_size}
     given: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
     bundle = convert_weights(out=out, preprocessing=Preprocessing(**given) if given else None, **options)
-    click.echo(f"{bundle.name}: {bundle.num_classes} classes, wrote {bundle.path}", err=True)
+    click.echo(f"{bundle.name}: {bundle.num_classes:,} classes, wrote {bundle.path}", err=True)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import ANY_PATH, Command, print_table, progress
-from .options import engine_options, fetch_options, model_option
+from .bars import progress
+from .console import ANY_PATH, Command, echo, percent, print_table
+from .options import BUNDLED_MODEL, engine_options, fetch_options, model_option
 from .unreadable import report_unreadable
 
 if TYPE_CHECKING:
@@ -18,36 +19,36 @@ if TYPE_CHECKING:
 
 @click.command("eval", cls=Command)
 @model_option
-@click.option("--data", required=True, type=ANY_PATH, help="Folder a class, .tar of one, or .txt list file.")
+@click.option("--data", required=True, type=ANY_PATH, help="One folder per class, a .tar of these, or a .txt list.")
 @fetch_options
 @engine_options
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images a call.")
-@click.option("--limit", type=click.IntRange(min=1), help="Take this many images, spread evenly over the data.")
-@click.option("--out", type=ANY_PATH, help="Folder for report.json, classes.csv, confusion.png, mistakes.png.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images per engine call.")
+@click.option("--limit", type=click.IntRange(min=1), help="Use only so many images, spread evenly over the data.")
+@click.option("--out", type=ANY_PATH, help="Folder for report.json, classes.csv and pictures.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def eval_command(
     model: str | None, data: str, batch_size: int, limit: int | None, out: str | None, as_json: bool, **options: Any
 ) -> None:
     """Measure a model's accuracy on labelled images.
 
-    The classes are matched by WordNet id, label or index. A list file has a line '<path> <class index>' for each image,
-    as ImageNet's validation set comes. Unreadable images are listed and make the exit status 1.
+    Classes are matched by WordNet id, label or index. A list has a line '<path> <class index>' for each image, like the
+    one that comes with ImageNet's validation set. Unreadable images are listed and make the exit status 1.
 
     \b
     Examples:
       ghostzoo eval --model GhostNet_x1_0 --data imagenet/val
-      ghostzoo eval --model GhostNet_x1_0 --data imagenet/val_list.txt --limit 5000 --json
+      ghostzoo eval --model GhostNet_x1_0 --data val_list.txt --limit 5000
       ghostzoo eval --model ./flowers --data flowers.tar --out report
     """
     from ..catalog import find_record
     from ..evaluation.evaluate import evaluate, open_labelled, take_evenly
-    from ..loading import load
+    from ..loading import announce_bundled, load
 
     if out is not None:
         from ..evaluation.report import check_folder, write_report
 
         check_folder(Path(out))
-    with load(model, **options) as classifier:
+    with load(BUNDLED_MODEL if model is None else model, **options) as classifier:
         dataset = take_evenly(open_labelled(data, classifier.bundle.labels), limit)
         record = find_record(classifier.bundle.name, classifier.bundle.manifest.weights.get("source_url"))
         with progress(len(dataset.samples), "evaluating") as advance:
@@ -59,12 +60,15 @@ def eval_command(
                 batch_size=batch_size,
                 on_image=advance,
             )
+    if model is None:
+        announce_bundled()
     if as_json:
         click.echo(json.dumps(result.to_dict()))
     else:
         _print_evaluation(result)
     if out is not None:
-        click.echo(f"Wrote {', '.join(map(str, write_report(result, Path(out))))}", err=True)
+        names = ", ".join(path.name for path in write_report(result, Path(out)))
+        click.echo(f"Wrote {names} to {out}", err=True)
     report_unreadable(result.unreadable, len(dataset.samples), dataset.passed_over)
 
 
@@ -84,10 +88,10 @@ def _print_evaluation(result: Evaluation) -> None:
         for row, name in zip(rows, ("top1", "top5"), strict=True):
             published = facts["published"]
             row += [f"{published[name]:.4f}", "yes" if published[f"{name}_agrees"] else "no"]
-    engine = ", ".join(str(value) for value in result.engine.values())
-    print_table(
-        columns, rows, caption=f"{result.top1.total} images, {result.images_per_second:.1f} a second ({engine})"
-    )
+    engine = "{engine} {version} on {device}".format_map(result.engine)
+    caption = f"{result.top1.total:,} images, {result.images_per_second:.1f} a second, {engine}"
+    echo("")
+    print_table(columns, rows, caption=caption)
 
 
 def _shown(proportion: Proportion) -> tuple[str, str]:
@@ -96,4 +100,4 @@ def _shown(proportion: Proportion) -> tuple[str, str]:
 
 
 def _percent(proportion: dict[str, Any]) -> str:
-    return "-" if proportion["value"] is None else f"{proportion['value']:.1%}"
+    return "-" if proportion["value"] is None else percent(proportion["value"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import Command, flatten, print_table
+from .console import Command, print_facts, print_table
 from .options import fetch_options
 
 if TYPE_CHECKING:
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 @click.command("list", cls=Command)
 @click.argument("pattern", default="*")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON Lines: one object per model.")
 def list_command(pattern: str, as_json: bool) -> None:
-    """List the catalog's models whose name matches PATTERN (wildcards * ? [..]).
+    """List the models of the catalog.
+
+    PATTERN selects some of them by name; its wildcards are *, ? and [...].
 
     \b
     Examples:
@@ -35,14 +37,12 @@ def list_command(pattern: str, as_json: bool) -> None:
             click.echo(json.dumps(record.to_dict()))
         return
     print_table(
-        ["model", "classes", "width", "params", "mult-adds", "top-1", "top-5", "MB"],
+        ["model", "classes", "params M", "mult-adds M", "top-1", "top-5", "MB"],
         [
             [
                 record.name,
                 f"{record.num_classes:,}",
-                f"{record.width:g}",
-                f"{record.figures.parameters_millions:.2f} M",
-                f"{record.figures.multiply_adds_millions:.2f} M",
+                *_counts(record),
                 f"{record.figures.top1:.4f}",
                 f"{record.figures.top5:.4f}",
                 str(record.figures.storage_mb),
@@ -53,23 +53,39 @@ def list_command(pattern: str, as_json: bool) -> None:
     )
 
 
+def _counts(record: CatalogModel) -> tuple[str, str]:
+    parameters, multiply_adds = f"{record.parameters / 1e6:.2f}", f"{record.multiply_adds / 1e6:.1f}"
+    published = record.published
+    if published is None:
+        return parameters, multiply_adds
+    beside = published.parameters_millions, published.multiply_adds_millions
+    return f"{parameters} ({beside[0]:.2f})", f"{multiply_adds} ({beside[1]:.2f})"
+
+
 def _caption(records: list[CatalogModel]) -> str:
     """Say whose the figures are: published and measured ones are never mixed without a word."""
-    lines = ["Figures as published by PaddleClas."] if any(record.published for record in records) else []
-    lines += [
-        f"{record.name}: measured by ghostzoo on {record.measured.data} ({record.measured.images:,} images)."
-        for record in records
-        if record.measured
-    ]
+    lines = []
+    if any(record.published for record in records):
+        lines.append(
+            "Accuracy and size as published by PaddleClas; in parentheses its own counts, which include batch-norm."
+        )
+    for record in records:
+        measured = record.measured
+        if measured is not None:
+            photographs = f"; it recognised {measured.photographs}" if measured.photographs else ""
+            whose = f"measured by ghostzoo on {measured.data} ({measured.images:,} images)"
+            lines.append(f"{record.name}: {whose}{photographs}.")
     return "\n".join(lines)
 
 
 @click.command(cls=Command)
 @click.argument("model")
 @fetch_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(model: str, as_json: bool, **options: Any) -> None:
-    """Show what is known of MODEL: a name of the catalog, a bundle folder, or owner/name of the Hub.
+    """Show what is known of a model.
+
+    MODEL is a name from 'ghostzoo list', a bundle folder, or the owner/name of a repository on the Hub.
 
     \b
     Examples:
@@ -77,11 +93,13 @@ def info(model: str, as_json: bool, **options: Any) -> None:
       ghostzoo info ./my-bundle --json
       ghostzoo info hf://owner/name@v1.0
     """
+    from ..bundle.folder import Bundle
     from ..fetch.options import FetchOptions
-    from ..fetch.resolver import describe_model
+    from ..fetch.resolver import look_up
+    from .cards import bundle_card, catalog_card
 
-    facts = describe_model(model, FetchOptions(**options))
+    found = look_up(model, FetchOptions(**options))
     if as_json:
-        click.echo(json.dumps(facts))
+        click.echo(json.dumps(found.to_dict()))
     else:
-        print_table(["", model], flatten(facts))
+        print_facts(*(bundle_card(found) if isinstance(found, Bundle) else catalog_card(found)))

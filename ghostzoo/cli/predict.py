@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import ImageError
-from .console import Command, progress
-from .options import engine_options, fetch_options, model_option
+from .bars import progress
+from .console import Command, terminal_width
+from .options import BUNDLED_MODEL, engine_options, fetch_options, model_option
 from .unreadable import report_unreadable
 
 if TYPE_CHECKING:
     from .results import ResultWriter
 
+_TOP_K = 5
 
-@click.command(cls=Command)
+
+@click.command(cls=Command, short_help="Classify images.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @model_option
 @fetch_options
 @engine_options
-@click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Classes for each image.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images a call of the engine.  [default: 4]")
-@click.option("--json", "output", flag_value="json", help="JSON lines on stdout.")
-@click.option("--csv", "output", flag_value="csv", help="CSV on stdout; names like formulas get a ' in front.")
+@click.option(
+    "--top-k",
+    type=click.IntRange(min=1),
+    help="Classes per image.  [default: 5, or as many as fit in a line of the terminal]",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images per engine call.  [default: 4]")
+@click.option("--json", "output", flag_value="json", help="Print JSON Lines.")
+@click.option("--csv", "output", flag_value="csv", help="Print CSV; names that look like formulas get a ' in front.")
 def predict(
-    images: tuple[str, ...], model: str | None, top_k: int, batch_size: int | None, output: str | None, **options: Any
+    images: tuple[str, ...],
+    model: str | None,
+    top_k: int | None,
+    batch_size: int | None,
+    output: str | None,
+    **options: Any,
 ) -> None:
     """Classify IMAGEs: files, folders, glob patterns, or http(s) URLs.
 
@@ -41,26 +54,34 @@ def predict(
     """
     from ..images.decode import describe
     from ..images.inputs import expand
-    from ..loading import load
+    from ..loading import announce_bundled, load
 
     skipped: list[Any] = []
     sources = list(expand(images, on_skip=skipped.append))
     failed: list[ImageError] = []
-    with load(model, **options) as classifier, progress(len(sources), "classifying") as advance:
-        writer = _writer(output)
-        results = classifier.predict(sources, top_k, batch_size, on_error="return")
-        for source, result in zip(sources, results, strict=True):
-            if isinstance(result, ImageError):
-                failed.append(result)
-                writer.write_error(result)
-            else:
-                writer.write(describe(source), result)
-            advance()
+    with load(BUNDLED_MODEL if model is None else model, **options) as classifier:
+        writer = _writer(output, sources, top_k)
+        results = classifier.predict(sources, top_k or _TOP_K, batch_size, on_error="return")
+        with progress(len(sources), "classifying", streaming=True) as advance:
+            for source, result in zip(sources, results, strict=True):
+                if isinstance(result, ImageError):
+                    failed.append(result)
+                    writer.write_error(result)
+                else:
+                    if model is None:
+                        announce_bundled()
+                    writer.write(describe(source), result)
+                advance()
     report_unreadable(failed, len(sources), len(skipped))
 
 
-def _writer(output: str | None) -> ResultWriter:
-    from .results import CsvWriter, JsonLinesWriter, TableWriter
+def _writer(output: str | None, sources: Sequence[Any], top_k: int | None) -> ResultWriter:
+    from ..images.decode import describe
+    from .results import CsvWriter, JsonLinesWriter, LineWriter, TableWriter
 
-    kinds: dict[str | None, type[ResultWriter]] = {"json": JsonLinesWriter, "csv": CsvWriter}
-    return kinds.get(output, TableWriter)(sys.stdout)
+    if output is not None:
+        return {"json": JsonLinesWriter, "csv": CsvWriter}[output](sys.stdout)
+    if len(sources) == 1:
+        return TableWriter(sys.stdout)
+    fits_terminal = top_k is None and sys.stdout.isatty()
+    return LineWriter(sys.stdout, map(describe, sources), terminal_width() if fits_terminal else None)

@@ -8,21 +8,21 @@ from typing import Any
 import click
 
 from ..errors import GhostZooError
-from .console import Command, one_line, print_table
+from .console import Command, echo, one_line, printable
 from .options import fetch_options
 
 
 @click.command(cls=Command)
 @click.argument("names", nargs=-1, metavar="NAME...")
 @click.option("--all", "everything", is_flag=True, help="All models of the catalog.")
-@click.option("--force", is_flag=True, help="Fetch anew what is in the cache already.")
-@click.option("--accept", metavar="SHA256", help="Take official weights with this hash in place of the first ones.")
+@click.option("--force", is_flag=True, help="Fetch again what is in the cache already.")
+@click.option("--accept", metavar="SHA256", help="Accept official weights with this hash in place of those first seen.")
 @fetch_options
 def pull(names: tuple[str, ...], everything: bool, force: bool, accept: str | None, **options: Any) -> None:
-    """Fetch models into the cache, so that they work without network.
+    """Fetch models into the cache, for use without a network.
 
-    NAME is a name that 'ghostzoo list' shows, or owner/name[@revision] of the Hub. A model that cannot be had is named
-    at the end and makes the exit status 1; all others are fetched.
+    NAME is a name from 'ghostzoo list', or owner/name[@revision] on the Hub. A model that cannot be fetched is named at
+    the end and makes the exit status 1; all others are fetched.
 
     \b
     Examples:
@@ -39,19 +39,19 @@ def pull(names: tuple[str, ...], everything: bool, force: bool, accept: str | No
     if accept is not None and (len(names) != 1 or "/" in names[0]):
         raise click.UsageError("--accept is for one model with official weights.")
     where = FetchOptions(**options)
-    rows, errors = [], []
-    for name in list_models() if everything else names:
+    chosen = list_models() if everything else names
+    width = max(map(len, chosen))
+    errors = []
+    for name in chosen:
         try:
             bundle = fetch(name, where, refresh=force, accept=accept)
-            rows.append([name, bundle.origin, str(bundle.path)])
+            echo(f"{name:{width}}  {bundle.origin}  {printable(str(bundle.path))}")
             bundle.release()
         except GhostZooError as error:
             if len(names) == 1:
                 raise
             errors.append(one_line(error))
-    if rows:
-        print_table(["model", "from", "folder"], rows)
     for message in errors:
-        click.echo(f"Error: {message}", err=True)
+        echo(f"Error: {message}", err=True)
     if errors:
         sys.exit(1)

@@ -1,18 +1,23 @@
-"""Predictions as text: tables for people, JSON lines and CSV for programs."""
+"""Predictions as text: a table or lines for people, JSON Lines and CSV for programs."""
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import IO, Any
+
+import click
+from rich.cells import cell_len
 
 from .._utils.spreadsheet import csv_row
 from ..errors import ImageError
 from ..predictions import SCORE_DECIMALS, Prediction
-from .console import printable, table_console
+from .console import percent, printable, table_lines
 
 CSV_COLUMNS = ("image", "rank", "index", "label", "score", "wnid")
+_WIDEST_INDENT = 48
+"""Columns for names; what stands after a longer one moves to the right."""
 
 
 class ResultWriter(ABC):
@@ -31,29 +36,51 @@ class ResultWriter(ABC):
 
 
 class TableWriter(ResultWriter):
-    """A small table for each image."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        super().__init__(stream)
-        self._console = table_console(stream)
+    """A table for one image."""
 
     def write(self, image: str, predictions: Sequence[Prediction]) -> None:
-        from rich.table import Table
+        has_wnids = any(item.wnid for item in predictions)
+        columns = ["score", "class", *(["wnid"] if has_wnids else []), "label"]  # the longest last
+        rows = [
+            [
+                f"{item.score:.{SCORE_DECIMALS}f}",
+                str(item.index),
+                *([item.wnid or ""] if has_wnids else []),
+                item.label,
+            ]
+            for item in predictions
+        ]
+        click.secho(printable(image), self.stream, bold=True)
+        for line in table_lines(columns, rows):
+            click.echo(line, self.stream)
 
-        table = Table(title=printable(image), title_justify="left", title_style="bold", box=None, pad_edge=False)
-        table.add_column("score", justify="right")
-        table.add_column("class", justify="right")
-        table.add_column("label")
-        table.add_column("wnid")
-        for prediction in predictions:
-            table.add_row(
-                f"{prediction.score:.{SCORE_DECIMALS}f}",
-                str(prediction.index),
-                printable(prediction.label),
-                printable(prediction.wnid or ""),
-            )
-        self._console.print(table)
-        self._console.print()
+    def write_error(self, error: ImageError) -> None:
+        """People read the errors on stderr."""
+
+
+class LineWriter(ResultWriter):
+    """A line for each of several images: its name, and its classes with the first of their synonyms.
+
+    Args:
+        stream: where to.
+        names: of all images; their classes stand below each other.
+        columns: of the terminal, if classes that do not fit in the line are left out, all but the first.
+    """
+
+    def __init__(self, stream: IO[str], names: Iterable[str], columns: int | None) -> None:
+        super().__init__(stream)
+        self._indent = min(max(cell_len(printable(name)) for name in names), _WIDEST_INDENT)
+        self._columns = columns
+
+    def write(self, image: str, predictions: Sequence[Prediction]) -> None:
+        name = printable(image)
+        line = name + " " * (self._indent - cell_len(name))
+        for rank, item in enumerate(predictions):
+            part = f"  {printable(item.label.partition(',')[0])} {percent(item.score)}"
+            if rank and self._columns is not None and cell_len(line + part) > self._columns:
+                break
+            line += part
+        click.echo(line, self.stream)
 
     def write_error(self, error: ImageError) -> None:
         """People read the errors on stderr."""

@@ -15,7 +15,7 @@ from .options import fetch_options
 _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "httptools", "prometheus_client", "python_multipart", "uvicorn")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Serve models over REST, gRPC and a web page.")
 @click.option("--model", "models", multiple=True, help=f"May be repeated.  [default: {DEFAULT_MODEL}]")
 @fetch_options
 @click.option("--engine", "engines", multiple=True, default=["auto"], show_default=True, help="May be repeated.")

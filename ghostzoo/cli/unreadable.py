@@ -18,5 +18,6 @@ def report_unreadable(failed: Sequence[ImageError], total: int, skipped: int) ->
     for error in failed:
         click.echo(f"Error: {one_line(error)}", err=True)
     if failed:
-        click.echo(f"{len(failed)} of {total} images could not be read.", err=True)
+        if total > 1:
+            click.echo(f"{len(failed)} of {total} images could not be read.", err=True)
         sys.exit(1)

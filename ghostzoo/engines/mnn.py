@@ -24,12 +24,15 @@ from .pool import Pool
 
 
 @contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Send what MNN's C++ code prints to stderr: stdout is for data."""
+def _stdout_elsewhere(path: str | None = None) -> Iterator[None]:
+    """Send what MNN's C++ code prints to the file ``path``, or else to stderr: stdout is for data."""
     try:
         sys.stdout.flush()
         kept = os.dup(1)
-        os.dup2(2, 1)
+        target = 2 if path is None else os.open(path, os.O_WRONLY)
+        os.dup2(target, 1)
+        if path is not None:
+            os.close(target)
     except (AttributeError, OSError, ValueError):  # there is no stdout, or no stderr
         yield
         return
@@ -43,7 +46,7 @@ def _stdout_to_stderr() -> Iterator[None]:
 
 
 try:
-    with _stdout_to_stderr():
+    with _stdout_elsewhere(os.devnull):  # it tells which instructions the CPU has
         import MNN
         from MNN import expr, nn
 except ImportError as error:
@@ -65,7 +68,7 @@ class MnnEngine(ConvertedEngine):
             raise OptionError(f"MNN runs on device 'cpu' here, not on {self.device!r}.")
         modes = {"precision_mode": expr.PrecisionMode.High} | self._modes()
         try:
-            with _stdout_to_stderr():
+            with _stdout_elsewhere():
                 module = nn.load_module_from_file(
                     str(folder / "model.mnn"),
                     ["pixel_values"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from statistics import NormalDist
@@ -75,14 +75,14 @@ class Evaluation:
 
     model: str
     engine: dict[str, Any]
-    labels: tuple[ClassLabel, ...]
+    labels: tuple[ClassLabel, ...] = field(repr=False)
     top1: Proportion
     top5: Proportion
-    confusion: NDArray[np.int64]
+    confusion: NDArray[np.int64] = field(repr=False)
     """(classes, classes): images of the class of the row that were taken for the class of the column."""
-    mistakes: tuple[Mistake, ...]
+    mistakes: tuple[Mistake, ...] = field(repr=False)
     """The most confident ones, the worst first."""
-    unreadable: tuple[ImageError, ...]
+    unreadable: tuple[ImageError, ...] = field(repr=False)
     """Images that are in no other figure."""
     seconds: float
     published: PublishedFigures | None = None

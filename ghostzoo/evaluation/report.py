@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from .._utils.plots import require_matplotlib
 from .._utils.spreadsheet import csv_row
 from ..errors import ImageError, InputError
 from ..images.decode import read_image
+from ..labels import ClassLabel
 from .evaluate import Evaluation, Mistake
 
 REPORT_FILE = "report.json"
@@ -26,8 +28,9 @@ MISTAKES_FILE = "mistakes.png"
 _TILE = 160
 _CAPTION = 34
 _COLUMNS = 6
+_LONGEST_NAME = 40
 _NAMED_CLASSES = 40
-"""More classes than this have no legible names beside the matrix."""
+"""So many classes have legible names beside the matrix; of more, every second or third or so is named."""
 
 
 def check_folder(folder: Path) -> None:
@@ -75,23 +78,37 @@ def confusion_picture(evaluation: Evaluation) -> bytes:
     seen = np.flatnonzero(evaluation.confusion.sum(axis=0) + evaluation.confusion.sum(axis=1))
     counts = evaluation.confusion[np.ix_(seen, seen)]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    named = len(seen) <= _NAMED_CLASSES
-    side = 4 + 0.35 * len(seen) if named else 10
+    step, names = class_ticks(evaluation.labels, seen.tolist())
+    side = 4 + 0.35 * len(names)
     figure = figure_module.Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(image, ax=axes, shrink=0.7, label="share of the row's class")
-    axes.set(xlabel="predicted", ylabel="true", title=f"{evaluation.model}: top-1 {evaluation.top1.value:.4f}")
-    if named:
-        names = [evaluation.labels[index].label.split(",")[0] for index in seen]
-        axes.set_xticks(range(len(seen)), names, rotation=90)
-        axes.set_yticks(range(len(seen)), names)
+    title = f"{evaluation.model}: top-1 {evaluation.top1.value:.4f}"
+    if step > 1:
+        title += f"\n{len(seen)} classes by index; one in {step} is named, {CLASSES_FILE} has them all in this order"
+    axes.set(xlabel="predicted class", ylabel="true class", title=title)
+    axes.set_xticks(range(0, len(seen), step), names, rotation=90)
+    axes.set_yticks(range(0, len(seen), step), names)
+    if step == 1:
         for row, column in zip(*np.nonzero(counts), strict=True):
             colour = "white" if shares[row, column] < 0.6 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=7)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
+
+
+def class_ticks(labels: Sequence[ClassLabel], indices: Sequence[int]) -> tuple[int, list[str]]:
+    """Return which of the classes ``indices`` are named on an axis, one in so many, and their names.
+
+    Where not all of them are named, their indices tell where the others are.
+    """
+    step = max(1, -(-len(indices) // _NAMED_CLASSES))
+    names = [labels[index].label.split(",")[0][:_LONGEST_NAME] for index in indices[::step]]
+    if step > 1:
+        names = [f"{index} {name}" for index, name in zip(indices[::step], names, strict=True)]
+    return step, names
 
 
 def mistakes_picture(evaluation: Evaluation) -> bytes:

@@ -40,7 +40,7 @@ def download_file(
         target: the file.
         max_bytes: a larger file is an error.
         title: what the download is called in messages.
-        report: told the bytes so far, and those in all where the server says.
+        report: told the bytes so far, and those in all where the server says; at the end they are equal.
 
     Only one process may do this for one ``target`` at a time. Proxies and certificates are those of the environment.
 
@@ -171,6 +171,8 @@ def _receive(
                 since, before = time.monotonic(), done
     if total is not None and done != total:
         raise TransientError(f"the connection broke after {done} of {total} bytes")
+    if total is None:
+        report(done, done)
 
 
 def _content_length(response: requests.Response) -> int | None:

@@ -7,12 +7,11 @@ import os
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from .._utils.folders import restore
 from ..bundle.folder import Bundle
 from ..bundle.manifest import MANIFEST_FILE
-from ..catalog import DEFAULT_MODEL, get_model, list_models
+from ..catalog import DEFAULT_MODEL, CatalogModel, get_model, list_models
 from ..errors import FetchError, UnknownModelError, nearest
 from .huggingface import fetch_from_hub, open_kept, parse_reference, published_as
 from .options import (
@@ -96,16 +95,16 @@ def open_bundled(name: str) -> Bundle:
     return Bundle.open(BUNDLED_FOLDER / name, origin="embedded")
 
 
-def describe_model(model: str | PathLike[str], options: FetchOptions | None = None) -> dict[str, Any]:
-    """Return what is known of a catalog model, or of any other bundle (which is fetched and verified), as JSON types.
+def look_up(model: str | PathLike[str], options: FetchOptions | None = None) -> CatalogModel | Bundle:
+    """Return the record of a catalog model, or any other model's bundle (which is fetched and verified).
 
     Raises:
         GhostZooError: as ``fetch``.
     """
     asked_at_hub = options is not None and options.revision
     if isinstance(model, str) and model in list_models() and not Path(model).is_dir() and not asked_at_hub:
-        return get_model(model).to_dict()
-    return fetch(model, options).to_dict()
+        return get_model(model)
+    return fetch(model, options)
 
 
 def _find(name: str, options: FetchOptions, refresh: bool, accept: str | None) -> Bundle:

@@ -17,9 +17,11 @@ from ghostzoo.bench.measure import plan_cells, run_bench
 from ghostzoo.bench.plot import draw
 from ghostzoo.bench.results import Cell, Results, Timing
 from ghostzoo.bench.sample_image import jpeg
-from ghostzoo.bench.tables import result_tables, to_markdown
+from ghostzoo.bench.tables import core_tables, photograph_notes, result_tables, to_markdown
 from ghostzoo.bundle.folder import Bundle
-from ghostzoo.catalog import get_model
+from ghostzoo.catalog import DEFAULT_MODEL, get_model
+from ghostzoo.cli.console import table_lines
+from ghostzoo.engines import engine_names
 from ghostzoo.errors import InputError, UnknownModelError
 
 pytestmark = pytest.mark.slow
@@ -136,10 +138,48 @@ def test_a_comparison_tells_noise_from_change(results: Results) -> None:
         end_to_end=replace(quiet.end_to_end, median_ms=1.2 * quiet.end_to_end.median_ms),
     )
     old, new = replace(results, measurements=(quiet,)), replace(results, measurements=(slower,))
-    (row,) = compare(new, old).rows
-    assert row[-4:] == ("2.000", "slower", "1.200", "no difference")
-    assert compare(old, new).rows[0][-4:-2] == ("0.500", "faster")
-    assert compare(replace(new, measurements=()), old).rows == ()
+    (table,) = compare(new, old)
+    assert table.rows[0][-2:] == ("2.000 slower", "1.200 no difference")
+    assert compare(old, new)[0].rows[0][-2] == "0.500 faster"
+    assert compare(replace(new, measurements=()), old) == []
+
+
+def test_noise_and_few_calls_are_told_of(results: Results) -> None:
+    good = Timing(1.0, 1.1, 0.02, 100)
+    quiet = tuple(replace(item, network=good, end_to_end=good) for item in results.measurements)
+    assert replace(results, measurements=quiet).warning is None
+    noisy = replace(quiet[0], end_to_end=replace(good, noise=0.34))
+    text = replace(results, measurements=(noisy, *quiet[1:])).warning
+    assert text is not None
+    assert text.startswith("1 of 3 rows mean little, with noise of up to 34 %.")
+    rare = replace(quiet[0], network=replace(good, calls=3))
+    assert "fewer than 10 calls" in str(replace(results, measurements=(rare,)).warning)
+    assert text in to_markdown(replace(results, measurements=(noisy, *quiet[1:])))
+
+
+def test_every_column_has_a_name_of_its_own(results: Results) -> None:
+    for table in [*core_tables(results), *result_tables(results), *compare(results, results)]:
+        assert len({*table.columns}) == len(table.columns)
+        assert all(table.columns)
+        assert {len(row) for row in table.rows} == {len(table.columns)}
+
+
+def test_the_core_and_a_comparison_fit_eighty_columns(results: Results) -> None:
+    """With the longest names and figures of five digits."""
+    slow = Timing(12345.678, 23456.789, 9.99, 100)
+    cell = Cell("a-model", max(engine_names(), key=len), "fp32", 128, 512)
+    item = replace(results.measurements[0], cell=cell, network=slow, end_to_end=slow)
+    run = replace(results, models=(replace(results.models[0], name="a-model"),), measurements=(item,))
+    for table in [*core_tables(run), *compare(run, run)]:
+        assert max(map(len, table_lines(table.columns, table.rows))) <= 80
+
+
+def test_photographs_stand_beside_the_accuracy(results: Results) -> None:
+    measured = get_model(DEFAULT_MODEL).measured
+    assert measured is not None
+    facts = replace(results.models[0], top1=measured.top1)
+    assert measured.photographs in to_markdown(replace(results, models=(facts,)))
+    assert photograph_notes(results.models) == []
 
 
 def test_the_command_reports_and_compares(tiny_bundle: Bundle, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_it_shows_figures_reasons_and_remedies(tiny_bundle: Bundle, monkeypatch:
         "passed, 1.5e-06",
         "2.00 ms",
         "16.00 ms",
-        "absent: not installed; mend it with: pip install absent",
+        "absent: not installed; fix it with: pip install absent",
         "wrong on gpu: failed the golden check",
         "Warning: Two wheels.",
     ):

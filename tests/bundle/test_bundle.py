@@ -59,6 +59,14 @@ def folder(tmp_path: Path) -> Path:
     return write(tmp_path / "tiny").path
 
 
+def test_a_bundle_and_its_parts_are_one_line_each(folder: Path) -> None:
+    bundle = Bundle.open(folder)
+    assert repr(bundle) == f"<Bundle tiny: 2 classes, width 0.5, fp32, folder {str(folder)!r}>"
+    for part in (bundle.manifest, bundle.config):
+        assert "\n" not in repr(part)
+        assert len(repr(part)) < 300
+
+
 def edit_manifest(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
     path = folder / "ghostzoo.json"
     content = json.loads(path.read_bytes())

@@ -19,7 +19,7 @@ from ghostzoo.catalog import find_record, get_model
 from ghostzoo.evaluation import datasets
 from ghostzoo.evaluation.datasets import ImageDataset, open_dataset
 from ghostzoo.evaluation.evaluate import Proportion, evaluate, open_labelled, take_evenly, with_model_classes
-from ghostzoo.evaluation.report import write_report
+from ghostzoo.evaluation.report import class_ticks, confusion_picture, write_report
 from ghostzoo.labels import ClassLabel, imagenet_labels
 
 
@@ -225,3 +225,24 @@ def test_one_label_for_two_classes_needs_their_index() -> None:
     with pytest.raises(InputError, match="bank"):
         with_model_classes(dataset_of("bank", "river"), labels)
     assert with_model_classes(dataset_of("0", "1", "river"), labels).classes == ("bank", "bank", "river")
+
+
+def test_the_axes_of_a_confusion_matrix_are_named_however_many() -> None:
+    labels = imagenet_labels()
+    assert class_ticks(labels, [0, 5, 999]) == (1, ["tench", "electric ray", "toilet tissue"])
+    step, names = class_ticks(labels, range(1000))
+    assert (step, len(names)) == (25, 40)
+    assert (names[0], names[4]) == ("0 tench", "100 black swan")
+    step, names = class_ticks(labels, range(0, 1000, 20))  # those that were seen
+    assert (step, len(names), names[1]) == (2, 25, "40 American chameleon")
+    assert class_ticks(labels, []) == (1, [])
+    assert len(class_ticks([ClassLabel("x" * 500)], [0])[1][0]) == 40
+
+
+def test_a_confusion_matrix_of_a_thousand_classes_is_drawn(classifier: Classifier, data: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib, which draws the report, is not installed here")
+    result = evaluate(classifier, open_labelled(data, classifier.bundle.labels))
+    many = replace(result, labels=imagenet_labels(), confusion=np.eye(1000, dtype=np.int64))
+    picture = cv2.imdecode(np.frombuffer(confusion_picture(many), np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    assert min(picture.shape[:2]) > 1500  # the names are legible

@@ -47,6 +47,22 @@ def test_it_comes_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
     assert file.ranges == [None, None]
 
 
+@pytest.mark.parametrize("tells_size", [True, False])
+def test_the_last_report_says_that_it_is_whole(tells_size: bool, tmp_path: Path) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        if tells_size:
+            request.send_header("Content-Length", str(len(BODY)))
+        request.end_headers()
+        request.wfile.write(BODY)
+
+    told: list[tuple[int, int | None]] = []
+    with served(answer) as url:
+        download_file(url, tmp_path / "a", max_bytes=1_000_000, title="a", report=lambda *figures: told.append(figures))
+    assert told[0] == (0, len(BODY) if tells_size else None)
+    assert told[-1] == (len(BODY), len(BODY))
+
+
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_a_server_in_trouble_is_asked_again(tmp_path: Path, status: int) -> None:
     file = RangedFile(BODY, [content(b"busy", status=status)] * 2)

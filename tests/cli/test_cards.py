@@ -1,0 +1,112 @@
+"""``list``, ``info`` and the model card say the same of a model, in words for people."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ghostzoo.bundle.card import phrase
+from ghostzoo.bundle.folder import Bundle
+from ghostzoo.catalog import DEFAULT_MODEL, get_model, list_models
+from ghostzoo.cli import main
+from ghostzoo.cli.cards import bundle_card
+from ghostzoo.fetch.resolver import fetch
+from tests.fixtures.terminal import run_on_terminal
+
+ROOT = Path(__file__).parents[2]
+
+
+def shown(*arguments: object) -> str:
+    result = CliRunner().invoke(main, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_list_and_info_count_alike_with_the_published_beside(name: str) -> None:
+    record = get_model(name)
+    ours = f"{record.parameters / 1e6:.2f}", f"{record.multiply_adds / 1e6:.1f}"
+    (row,) = (line for line in shown("list").splitlines() if line.startswith(f"{name} "))
+    card = shown("info", name)
+    assert f"{ours[0]} M without" in card
+    assert f"{ours[1]} M in" in card
+    if record.published is None:
+        assert re.search(rf" {ours[0]} +{ours[1]} ", row)
+        return
+    published = record.published.parameters_millions, record.published.multiply_adds_millions
+    assert f"{ours[0]} ({published[0]:.2f})  {ours[1]} ({published[1]})" in re.sub(" {3,}", "  ", row)
+    assert f"(published: {published[0]} M, " in card
+    assert f"(published: {published[1]} M, " in card
+
+
+def test_a_bundle_and_its_model_card_count_alike(tiny_bundle: Bundle) -> None:
+    rows = dict(bundle_card(tiny_bundle)[1])
+    card = tiny_bundle.read("README.md").decode()
+    for label in ("parameters", "multiply-adds"):
+        assert f"| {label} | {rows[label]} |" in card
+
+
+@pytest.mark.parametrize("name", [*list_models(), "a bundle"])
+def test_info_has_no_internal_words(name: str, tiny_bundle: Bundle) -> None:
+    card = shown("info", tiny_bundle.path if name == "a bundle" else name)
+    words = card.replace(str(tiny_bundle.path), "")
+    assert not re.search(r"None|True|False|\b\w+_(millions|mb|ms|top1|url|check|classes|source)\b|\w\.\w+_\w", words)
+    assert all(line == line.rstrip() for line in card.splitlines())
+
+
+def test_photographs_stand_beside_the_small_pictures() -> None:
+    measured = get_model(DEFAULT_MODEL).measured
+    assert measured is not None
+    assert "53 % of 215" in measured.photographs
+    folder = fetch(DEFAULT_MODEL).path
+    for text in (
+        shown("list"),
+        shown("info", DEFAULT_MODEL),
+        shown("info", folder),
+        (folder / "README.md").read_text(),
+    ):
+        assert f"{measured.top1:.4f}" in text
+        assert measured.photographs in text
+    assert measured.photographs in (ROOT / "README.md").read_text().replace("\n", " ")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 140])
+def test_info_breaks_no_address_on_a_terminal(columns: int) -> None:
+    record = get_model("GhostNet_x1_0")
+    text, _ = run_on_terminal(["-m", "ghostzoo", "info", record.name], columns)
+    assert max(map(len, text.splitlines())) <= columns
+    assert f"  {record.weights_url}archive" in text.replace("\n", "")
+
+
+def test_a_strange_report_is_shown_all_the_same(tiny_bundle: Bundle) -> None:
+    deep: object = 1
+    for _ in range(500):
+        deep = {"a": [deep]}
+    report = {"deep": deep, "golden_check": {"max_difference": "x", "scale": None, "top5_equal": 0}, "n": float("nan")}
+    manifest = replace(tiny_bundle.manifest, validation=report, weights={"source_url": ["x"]}, created_by={})
+    rows = dict(bundle_card(replace(tiny_bundle, manifest=manifest))[1])
+    assert rows["deep"] == "a a ..."
+    assert rows["golden check"] == "max difference x; scale None; top-5 equal 0"
+
+
+def test_phrases() -> None:
+    agreement = {"max_difference": 2e-5, "scale": 10.0, "top5_equal": True}
+    assert phrase(agreement) == "within 2.0e-06 of their scale"
+    assert phrase({**agreement, "top5_equal": False, "worst_image": "a.jpg"}) == (
+        "within 2.0e-06 of their scale; top-5 equal no; worst image a.jpg"
+    )
+    assert phrase({"logits": agreement, "tries": [1, 0.5]}) == "logits within 2.0e-06 of their scale; tries 1, 0.5"
+
+
+def test_machines_read_the_keys_that_they_know() -> None:
+    records = [json.loads(line) for line in shown("list", "--json").splitlines()]
+    assert [record["name"] for record in records] == list_models()
+    for record in records:
+        figures = record["published"] or record["measured"]
+        assert {"top1", "top5", "parameters_millions", "multiply_adds_millions", "storage_mb"} <= figures.keys()
+        assert {"width", "num_classes", "labels", "preprocessing", "weights_url", "archive_url"} <= record.keys()
