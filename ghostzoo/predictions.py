@@ -45,8 +45,13 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def top_predictions(probabilities: NDArray[np.float32], labels: Sequence[ClassLabel], top_k: int) -> list[Prediction]:
-    """Return the ``top_k`` best classes (all, if there are fewer) of one row of probabilities, best first."""
+    """Return the ``top_k`` best classes (all, if there are fewer) of one row of probabilities, best first.
+
+    Of equal ones the lower index comes first, whatever ``top_k`` is.
+    """
     count = min(top_k, probabilities.size)
-    best = probabilities.argpartition(-count)[-count:]
-    order = sorted(zip((-probabilities[best]).tolist(), best.tolist(), strict=True))  # equal ones: lower index first
-    return [Prediction(index, labels[index].label, -negative, labels[index].wnid) for negative, index in order]
+    partitioned = probabilities.copy()
+    partitioned.partition(-count)
+    candidates = (~(probabilities < partitioned[-count])).nonzero()[0]  # all that are equal to the last one, too
+    ranked = sorted(zip((-probabilities[candidates]).tolist(), candidates.tolist(), strict=True))[:count]
+    return [Prediction(index, labels[index].label, -negative, labels[index].wnid) for negative, index in ranked]

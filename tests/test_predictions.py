@@ -24,9 +24,27 @@ def test_top_predictions_are_sorted_and_labelled() -> None:
     assert best[0].score == pytest.approx(0.3)
 
 
-def test_equal_scores_come_in_the_order_of_their_index() -> None:
-    best = top_predictions(np.full(8, 0.125, np.float32), LABELS, 8)
-    assert [p.index for p in best] == list(range(8))
+@pytest.mark.parametrize("top_k", range(1, 10))
+def test_equal_scores_come_in_the_order_of_their_index(top_k: int) -> None:
+    best = top_predictions(np.full(8, 0.125, np.float32), LABELS, top_k)
+    assert [p.index for p in best] == list(range(8))[:top_k]
+
+
+@pytest.mark.parametrize("classes", [10, 40, 1000])  # NumPy partitions few and many values by different rules
+def test_ties_are_as_a_stable_sort_of_all_classes_has_them(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    labels = [ClassLabel(str(index)) for index in range(classes)]
+    for levels in (2, 3, 7):
+        scores = (rng.integers(0, levels, classes) / levels).astype(np.float32)
+        expected = np.argsort(-scores, kind="stable").tolist()
+        for top_k in (1, 2, 5, 9, classes - 1, classes):
+            assert [p.index for p in top_predictions(scores, labels, top_k)] == expected[:top_k]
+
+
+def test_a_network_that_gives_no_numbers_still_gives_classes() -> None:
+    best = top_predictions(np.full(8, np.nan, np.float32), LABELS, 3)
+    assert [p.index for p in best] == [0, 1, 2]
+    assert all(np.isnan(p.score) for p in best)
 
 
 def test_more_classes_than_there_are_gives_all() -> None:

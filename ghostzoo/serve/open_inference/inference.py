@@ -143,7 +143,7 @@ def _output(instance: ModelInstance, logits: NDArray[np.float32], output: Reques
     scores = softmax(logits)
     labels = instance.classifier.bundle.labels
     if output.name == "labels":
-        values = _texts(labels[index].label for index in logits.argmax(axis=1).tolist())
+        values = _texts(labels[index].label for index in scores.argmax(axis=1).tolist())
     elif output.classification:
         source = logits if output.name == "logits" else scores
         rows = [top_predictions(row, labels, output.classification) for row in source]
