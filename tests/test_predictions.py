@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from ghostzoo.errors import OptionError
 from ghostzoo.labels import ClassLabel
-from ghostzoo.predictions import Prediction, softmax, top_predictions
+from ghostzoo.predictions import Postprocessing, Prediction, check_min_score, sigmoid, softmax, top_predictions
 
 LABELS = [ClassLabel(name, None) for name in "abcdefgh"]
 
@@ -15,6 +16,15 @@ def test_softmax_survives_huge_logits() -> None:
     probabilities = softmax(np.array([[1e30, 0, -1e30], [1, 1, 1]], np.float32))
     np.testing.assert_allclose(probabilities, [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]], rtol=1e-6)
     assert probabilities.dtype == np.float32
+
+
+def test_sigmoid_is_exact_and_survives_huge_logits() -> None:
+    values = np.linspace(-80, 80, 4001)
+    probabilities = sigmoid(values.astype(np.float32)[None])[0]
+    np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-values.astype(np.float32).astype(float))), rtol=1e-6)
+    assert probabilities.dtype == np.float32
+    with np.errstate(all="raise", under="ignore"):
+        assert sigmoid(np.array([[1e30, 0, -1e30]], np.float32)).tolist() == [[1, 0.5, 0]]
 
 
 def test_top_predictions_are_sorted_and_labelled() -> None:
@@ -62,3 +72,33 @@ def test_prediction_is_a_frozen_record() -> None:
     }
     with pytest.raises(dataclasses.FrozenInstanceError):
         prediction.score = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 8])
+def test_the_lowest_score_counts_and_nothing_below_it(top_k: int) -> None:
+    scores = np.array([0.1, 0.05, 0.3, 0.7, 0.25, 0.08, 0.3, 0.05], np.float32)
+    found = top_predictions(scores, LABELS, top_k, min_score=0.3)  # which is a little less in float32
+    assert [p.index for p in found] == [3, 2, 6][:top_k]
+    assert top_predictions(scores, LABELS, top_k, min_score=0.71) == []
+
+
+def test_a_multi_label_model_gives_all_classes_from_one_half_on() -> None:
+    logits = np.array([[3, -3, 0, 1, 2, 4, 5, 6], [-1] * 8], np.float32)
+    several = Postprocessing(LABELS, multi_label=True)
+    found, nothing = several.predictions(logits)
+    assert [p.index for p in found] == [7, 6, 5, 0, 4, 3, 2]
+    assert found[-1].score == 0.5
+    assert nothing == []
+    assert [[p.index for p in row] for row in several.predictions(logits, top_k=2)] == [[7, 6], []]
+    assert [len(row) for row in several.predictions(logits, min_score=0)] == [8, 8]
+    one = Postprocessing(LABELS)
+    assert [len(row) for row in one.predictions(logits)] == [5, 5]
+    assert [p.index for p in one.predictions(logits, min_score=0.2)[0]] == [7, 6]
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, np.nan, True, "0.5", [0.5]])
+def test_the_lowest_score_is_a_number_from_0_to_1(value: object) -> None:
+    with pytest.raises(OptionError, match="min_score must be a number from 0 to 1, not"):
+        check_min_score(value)
+    for good in (None, 0, 1, 0.5, np.float32(0.25)):
+        check_min_score(good)

@@ -17,6 +17,9 @@ from .console import ANY_PATH, Command
 @click.option("--labels", type=ANY_PATH, help="File with a line '<id> <name>' a class.  [default: ImageNet's]")
 @click.option("--resize-short", type=click.IntRange(min=1), help="Short side in pixels.  [default: the model's]")
 @click.option("--crop-size", type=click.IntRange(min=1), help="Side of the network's input.  [default: the model's]")
+@click.option(
+    "--multi-label", is_flag=True, help="Trained to find any number of classes in an image: scores are sigmoids."
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 def convert(resize_short: int | None, crop_size: int | None, out: str, **options: Any) -> None:
     """Turn official weights into an ONNX bundle. Needs no Paddle.
@@ -25,6 +28,7 @@ def convert(resize_short: int | None, crop_size: int | None, out: str, **options
     Examples:
       ghostzoo convert --model GhostNet_x1_0 --weights GhostNet_x1_0_pretrained.pdparams --out GhostNet_x1_0
       ghostzoo convert --name flowers --weights flowers.pdparams --labels flowers.txt --out flowers
+      ghostzoo convert --name tags --weights tags.pdparams --labels tags.txt --multi-label --out tags
     """
     from ..converter import convert as convert_weights
     from ..images.preprocessing import Preprocessing

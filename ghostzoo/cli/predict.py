@@ -21,12 +21,21 @@ if TYPE_CHECKING:
 @model_option
 @fetch_options
 @engine_options
-@click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Classes for each image.")
+@click.option("--top-k", type=click.IntRange(min=1), help="Classes for each image.  [default: 5; multi-label: all]")
+@click.option(
+    "--min-score", type=click.FloatRange(0, 1), help="Lowest score of a class.  [default: 0; multi-label: 0.5]"
+)
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a call of the engine.  [default: 4]")
 @click.option("--json", "output", flag_value="json", help="JSON lines on stdout.")
 @click.option("--csv", "output", flag_value="csv", help="CSV on stdout; names like formulas get a ' in front.")
 def predict(
-    images: tuple[str, ...], model: str | None, top_k: int, batch_size: int | None, output: str | None, **options: Any
+    images: tuple[str, ...],
+    model: str | None,
+    top_k: int | None,
+    min_score: float | None,
+    batch_size: int | None,
+    output: str | None,
+    **options: Any,
 ) -> None:
     """Classify IMAGEs: files, folders, glob patterns, or http(s) URLs.
 
@@ -48,7 +57,7 @@ def predict(
     failed: list[ImageError] = []
     with load(model, **options) as classifier, progress(len(sources), "classifying") as advance:
         writer = _writer(output)
-        results = classifier.predict(sources, top_k, batch_size, on_error="return")
+        results = classifier.predict(sources, top_k, batch_size, min_score=min_score, on_error="return")
         for source, result in zip(sources, results, strict=True):
             if isinstance(result, ImageError):
                 failed.append(result)

@@ -52,6 +52,8 @@ class TableWriter(ResultWriter):
                 printable(prediction.label),
                 printable(prediction.wnid or ""),
             )
+        if not predictions:
+            table.add_row("-", "", "no class reaches the lowest score that counts", "")
         self._console.print(table)
         self._console.print()
 
@@ -81,6 +83,8 @@ class CsvWriter(ResultWriter):
         self.stream.write(csv_row(CSV_COLUMNS))
 
     def write(self, image: str, predictions: Sequence[Prediction]) -> None:
+        if not predictions:  # so that every image that was classified has a row
+            self.stream.write(csv_row([image, *[""] * (len(CSV_COLUMNS) - 1)]))
         for rank, prediction in enumerate(predictions, start=1):
             row = prediction.to_dict()
             cells = [image, rank, *(row[name] for name in ("index", "label", "score")), row["wnid"] or ""]
