@@ -76,6 +76,7 @@ def export_model(
     model: str | None = None,
     name: str | None = None,
     labels: str | PathLike[str] | Sequence[str] | None = None,
+    multi_label: bool = False,
     overwrite: bool = False,
     on_step: Callable[[str], object] = lambda _: None,
 ) -> Export:
@@ -86,7 +87,7 @@ def export_model(
     with Paddle's forward pass on the weights that were found in it.
 
     Args:
-        out, model, name, labels, overwrite: as for ``ghostzoo.convert``.
+        out, model, name, labels, multi_label, overwrite: as for ``ghostzoo.convert``.
         images: photographs, as a folder, a pattern or several; at least one.
         weights: a ``.pdparams`` file.
         archive: an official inference archive, instead of ``weights``.
@@ -140,7 +141,8 @@ def export_model(
         model_name=model_name,
         labels=classes,
         preprocessing=preprocessing,
-        record=record if fits_record and name in (None, model) and labels is None else None,
+        record=record if fits_record and name in (None, model) and labels is None and not multi_label else None,
+        multi_label=multi_label,
         source_url=source_url,
         golden=golden,
         validation={

@@ -13,7 +13,10 @@ from .options import engine_options, fetch_options, model_option
 from .unreadable import report_unreadable
 
 if TYPE_CHECKING:
+    from ..classifier import Classifier
+    from ..evaluation.datasets import ImageDataset
     from ..evaluation.evaluate import Evaluation, Proportion
+    from ..evaluation.multi_label import MultiLabelEvaluation
 
 
 @click.command("eval", cls=Command)
@@ -22,16 +25,30 @@ if TYPE_CHECKING:
 @fetch_options
 @engine_options
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images a call.")
+@click.option(
+    "--min-score",
+    type=click.FloatRange(0, 1),
+    help="Score from which on a class counts; multi-label only.  [default: 0.5]",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Take this many images, spread evenly over the data.")
 @click.option("--out", type=ANY_PATH, help="Folder for report.json, classes.csv, confusion.png, mistakes.png.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def eval_command(
-    model: str | None, data: str, batch_size: int, limit: int | None, out: str | None, as_json: bool, **options: Any
+    model: str | None,
+    data: str,
+    batch_size: int,
+    min_score: float | None,
+    limit: int | None,
+    out: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Measure a model's accuracy on labelled images.
 
     The classes are matched by WordNet id, label or index. A list file has a line '<path> <class index>' for each image,
-    as ImageNet's validation set comes. Unreadable images are listed and make the exit status 1.
+    as ImageNet's validation set comes; for a multi-label model it has a line '<path><tab>0,1,0,...' with a 1 for each
+    class that the image shows, and mean average precision and F1 are measured. Unreadable images are listed and make
+    the exit status 1.
 
     \b
     Examples:
@@ -39,26 +56,23 @@ def eval_command(
       ghostzoo eval --model GhostNet_x1_0 --data imagenet/val_list.txt --limit 5000 --json
       ghostzoo eval --model ./flowers --data flowers.tar --out report
     """
-    from ..catalog import find_record
-    from ..evaluation.evaluate import evaluate, open_labelled, take_evenly
+    from ..errors import OptionError
+    from ..evaluation.evaluate import open_labelled, take_evenly
+    from ..evaluation.multi_label import open_multi_label
+    from ..evaluation.report import check_folder, write_report
     from ..loading import load
 
-    if out is not None:
-        from ..evaluation.report import check_folder, write_report
-
-        check_folder(Path(out))
     with load(model, **options) as classifier:
-        dataset = take_evenly(open_labelled(data, classifier.bundle.labels), limit)
-        record = find_record(classifier.bundle.name, classifier.bundle.manifest.weights.get("source_url"))
+        multi_label = classifier.bundle.config.multi_label
+        if min_score is not None and not multi_label:
+            raise OptionError(f"{classifier.bundle.name} is no multi-label model; leave out --min-score.")
+        if out is not None:
+            check_folder(Path(out), pictures=not multi_label)
+        open_data = open_multi_label if multi_label else open_labelled
+        dataset = take_evenly(open_data(data, classifier.bundle.labels), limit)
         with progress(len(dataset.samples), "evaluating") as advance:
-            result = evaluate(
-                classifier,
-                dataset,
-                data=Path(data).resolve().name,
-                published=record.published if record is not None else None,
-                batch_size=batch_size,
-                on_image=advance,
-            )
+            common = {"data": Path(data).resolve().name, "batch_size": batch_size, "on_image": advance}
+            result = _evaluate(classifier, dataset, min_score, common)
     if as_json:
         click.echo(json.dumps(result.to_dict()))
     else:
@@ -68,7 +82,59 @@ def eval_command(
     report_unreadable(result.unreadable, len(dataset.samples), dataset.passed_over)
 
 
-def _print_evaluation(result: Evaluation) -> None:
+def _evaluate(
+    classifier: Classifier, dataset: ImageDataset, min_score: float | None, options: dict[str, Any]
+) -> Evaluation | MultiLabelEvaluation:
+    from ..catalog import find_record
+    from ..evaluation.evaluate import evaluate
+    from ..evaluation.multi_label import evaluate_multi_label
+
+    bundle = classifier.bundle
+    if bundle.config.multi_label:
+        return evaluate_multi_label(classifier, dataset, min_score=min_score, **options)
+    record = find_record(bundle.name, bundle.manifest.weights.get("source_url"))
+    return evaluate(classifier, dataset, published=record.published if record is not None else None, **options)
+
+
+def _print_evaluation(result: Evaluation | MultiLabelEvaluation) -> None:
+    from ..evaluation.evaluate import Evaluation
+
+    if isinstance(result, Evaluation):
+        _print_single_label(result)
+    else:
+        _print_multi_label(result)
+
+
+def _print_multi_label(result: MultiLabelEvaluation) -> None:
+    facts = result.to_dict()
+    print_table(
+        ["class", "images", "average precision", "F1", "recall", "precision"],
+        [
+            [
+                row["label"],
+                str(row["recall"]["total"]),
+                "-" if row["average_precision"] is None else f"{row['average_precision']:.4f}",
+                f"{row['f1']:.4f}",
+                _percent(row["recall"]),
+                _percent(row["precision"]),
+            ]
+            for row in facts["classes"]
+        ],
+    )
+    rows = [
+        ["mean average precision", f"{result.mean_average_precision:.4f}"],
+        [f"F1 from {result.threshold:g} on, classes together", f"{result.micro_f1:.4f}"],
+        [f"F1 from {result.threshold:g} on, mean of the classes", f"{result.macro_f1:.4f}"],
+    ]
+    print_table([result.model, "measured"], rows, caption=_speed_of(result))
+
+
+def _speed_of(result: Evaluation | MultiLabelEvaluation) -> str:
+    engine = ", ".join(str(value) for value in result.engine.values())
+    return f"{result.to_dict()['images']} images, {result.images_per_second:.1f} a second ({engine})"
+
+
+def _print_single_label(result: Evaluation) -> None:
     facts = result.to_dict()
     print_table(
         ["class", "images", "recall", "precision"],
@@ -84,10 +150,7 @@ def _print_evaluation(result: Evaluation) -> None:
         for row, name in zip(rows, ("top1", "top5"), strict=True):
             published = facts["published"]
             row += [f"{published[name]:.4f}", "yes" if published[f"{name}_agrees"] else "no"]
-    engine = ", ".join(str(value) for value in result.engine.values())
-    print_table(
-        columns, rows, caption=f"{result.top1.total} images, {result.images_per_second:.1f} a second ({engine})"
-    )
+    print_table(columns, rows, caption=_speed_of(result))
 
 
 def _shown(proportion: Proportion) -> tuple[str, str]:
