@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from exporters.web.site import PAGE
 from ghostzoo.labels import ClassLabel
-from ghostzoo.predictions import softmax, top_predictions
+from ghostzoo.predictions import Postprocessing, Prediction, softmax, top_predictions
 
 _CLASSES = 30
 _COUNTS = (1, 2, 5, 29, 30, 40)
@@ -34,8 +35,15 @@ def test_the_page_ranks_as_the_package_does_ties_included(node: str, tmp_path: P
     script = Path(__file__).with_name("scores.mjs")
     command = [node, script, PAGE / "scores.js", tmp_path / "case.json"]
     printed = subprocess.run(command, check=True, capture_output=True)
-    for probabilities, answers in zip(softmax(logits), json.loads(printed.stdout), strict=True):
+    found = json.loads(printed.stdout)
+    for probabilities, answers in zip(softmax(logits), found["answers"], strict=True):
         for count, answer in zip(_COUNTS, answers, strict=True):
-            expected = top_predictions(probabilities, labels, count)
-            assert [each["index"] for each in answer] == [each.index for each in expected]
-            assert [each["score"] for each in answer] == pytest.approx([each.score for each in expected], abs=1e-6)
+            _check(answer, top_predictions(probabilities, labels, count))
+    several = Postprocessing(labels, multi_label=True).predictions(logits)
+    for answer, expected in zip(found["several"], several, strict=True):
+        _check(answer, expected)
+
+
+def _check(answer: list[dict[str, Any]], expected: list[Prediction]) -> None:
+    assert [each["index"] for each in answer] == [each.index for each in expected]
+    assert [each["score"] for each in answer] == pytest.approx([each.score for each in expected], abs=1e-6)
