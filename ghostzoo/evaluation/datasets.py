@@ -184,7 +184,7 @@ def _check_folders(path: Path, dataset: ImageDataset) -> None:
 
 def _from_list(path: Path, classes: Sequence[str] | None, labelled: bool) -> ImageDataset:
     samples: list[Sample] = []
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         name, _, index = line.strip().rpartition(" ")
@@ -206,12 +206,7 @@ def _from_list(path: Path, classes: Sequence[str] | None, labelled: bool) -> Ima
     return _checked(path, tuple(samples), names)
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a list file, with their ends.
-
-    Raises:
-        InputError: it cannot be read, is no UTF-8 text, or is too large for a list file.
-    """
+def _lines(path: Path) -> Iterator[str]:
     try:
         if path.stat().st_size > MAX_LIST_BYTES:
             raise InputError(f"{path} is larger than {MAX_LIST_BYTES} bytes; is it a list file?")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ..classifier import Classifier
 from ..errors import ImageError, InputError
 from ..labels import ClassLabel
 from ..predictions import THRESHOLD
-from .datasets import MAX_IMAGES, UNLABELLED, ImageDataset, Sample, read_lines
+from .datasets import ImageDataset, Sample, open_dataset
 from .evaluate import Proportion
 
 _SHOWN = 80
@@ -195,20 +195,17 @@ def open_multi_label(path: str | PathLike[str], labels: Sequence[ClassLabel]) ->
     wanted = "a .txt list file with a line '<path><tab>0,1,0,...' for each image, a 1 for each class that it shows"
     if not path.is_file() or path.suffix.lower() != ".txt":
         raise InputError(f"The model is a multi-label one, and {path} is no data for it; pass {wanted}.")
-    samples: list[Sample] = []
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
-            continue
-        name, _, values = line.strip().rpartition("\t")
-        marks = [value.strip() for value in values.split(",")]
-        if not name or not set(marks) <= {"0", "1"}:
-            raise InputError(f"{path}, line {number}: expected '<path><tab>0,1,0,...', found {line[:_SHOWN]!r}.")
-        if len(marks) != len(labels):
-            raise InputError(f"{path}, line {number}: {len(marks)} values for the {len(labels)} classes of the model.")
-        shown = tuple(index for index, mark in enumerate(marks) if mark == "1")
-        samples.append(Sample(name, UNLABELLED, path.parent / name, shown=shown))
-        if len(samples) > MAX_IMAGES:
-            raise InputError(f"{path} lists more than {MAX_IMAGES} images; split it.")
-    if not samples:
-        raise InputError(f"{path} lists no images.")
-    return ImageDataset(tuple(samples), tuple(label.label for label in labels))
+    classes = [label.label for label in labels]
+    dataset = open_dataset(path, classes=classes, labelled=False)  # whose names are whole lines here
+    return replace(dataset, samples=tuple(_read_line(path, sample, len(labels)) for sample in dataset.samples))
+
+
+def _read_line(path: Path, line: Sample, classes: int) -> Sample:
+    name, _, values = line.name.rpartition("\t")
+    marks = values.split(",")
+    if not name or not set(marks) <= {"0", "1"}:
+        raise InputError(f"{path}: expected '<path><tab>0,1,0,...', found {line.name[:_SHOWN]!r}.")
+    if len(marks) != classes:
+        raise InputError(f"{path}: {name[:_SHOWN]} has {len(marks)} values, and the model {classes} classes.")
+    shown = tuple(index for index, mark in enumerate(marks) if mark == "1")
+    return replace(line, name=name, path=path.parent / name, shown=shown)

@@ -136,16 +136,16 @@ def test_a_limit_takes_images_with_their_classes(classifier: Classifier, listing
     ("line", "reason"),
     [
         ("a.png 3", "expected '<path><tab>0,1,0"),
-        ("a.png\t0,1,0", "3 values for the 7 classes"),
+        ("a.png\t0,1,0", "a.png has 3 values, and the model 7 classes"),
         ("a.png\t0,1,0,0,0,0,2", "expected"),
         ("a.png\t0,1,0,0,0,0,", "expected"),
         ("a.png\t", "expected"),
-        ("\t0,1,0,0,0,0,0", "expected"),
+        ("0,1,0,0,0,0,0", "expected"),
     ],
 )
 def test_another_line_is_named(classifier: Classifier, tmp_path: Path, line: str, reason: str) -> None:
     (tmp_path / "list.txt").write_text(f"b.png\t0,1,0,0,0,0,0\n\n{line}\n")
-    with pytest.raises(InputError, match=rf"line 3: {reason}"):
+    with pytest.raises(InputError, match=rf"list.txt: {reason}"):
         open_multi_label(tmp_path / "list.txt", classifier.bundle.labels)
 
 
