@@ -168,7 +168,7 @@ def test_it_lists_the_classes_that_the_model_knows(visit: Visit, server: ServerP
     assert visit.page.locator("#class-list li").all_inner_texts() == labels
 
 
-def test_a_sample_picture_is_classified_where_a_click_asks_for_it(visit: Visit, server: ServerProcess) -> None:
+def test_a_sample_picture_is_classified_by_a_click(visit: Visit, server: ServerProcess) -> None:
     visit.open(server.http)
     visit.page.wait_for_selector(".unknown:visible")
     samples = visit.page.locator(".sample").all_inner_texts()

@@ -25,7 +25,7 @@ export async function showClasses(model) {
 }
 
 export function listenForClasses() {
-  byId("classes").ontoggle = () => byId("classes").open && labels === null && load();
+  byId("classes").ontoggle = () => byId("classes").open && labels === null && chosen.classes > MANY && load();
   byId("class-search").oninput = list;
 }
 

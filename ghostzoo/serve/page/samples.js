@@ -1,6 +1,6 @@
 // Pictures to try the model on.
 
-import { byId } from "./view.js";
+import { byId, showNotice } from "./view.js";
 
 const SAMPLES = [
   { file: "cat.jpg", title: "cat", classes: ["cat", "tabby", "tiger cat", "Egyptian cat"] },
@@ -28,8 +28,12 @@ function button({ file, title }, classify) {
   picture.src = new URL(`samples/${file}`, import.meta.url).href;
   element.querySelector(".title").textContent = title;
   element.onclick = async () => {
-    const blob = await (await fetch(picture.src)).blob();
-    classify([new File([blob], file, { type: blob.type })]);
+    try {
+      const blob = await (await fetch(picture.src)).blob();
+      classify([new File([blob], file, { type: blob.type })]);
+    } catch {
+      showNotice("The picture cannot be fetched; is the server still running?");
+    }
   };
   return element;
 }
