@@ -69,7 +69,9 @@ def top_predictions(
     count = min(top_k, probabilities.size)
     partitioned = probabilities.copy()
     partitioned.partition(-count)
-    lowest = max(partitioned[-count], np.float32(min_score))
+    lowest = partitioned[-count]
+    if min_score > lowest:
+        lowest = np.float32(min_score)
     candidates = (~(probabilities < lowest)).nonzero()[0]  # all that are equal to the last one, too
     ranked = sorted(zip((-probabilities[candidates]).tolist(), candidates.tolist(), strict=True))[:count]
     return [Prediction(index, labels[index].label, -negative, labels[index].wnid) for negative, index in ranked]
