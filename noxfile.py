@@ -139,7 +139,8 @@ def exporters(session: nox.Session) -> None:
         "GHOSTZOO_RUNTIME_PYTHON": make_environment(session, "dev"),
         "GHOSTZOO_PADDLE2_PYTHON": make_environment(session, "interop"),
     }
-    parts = ["tests/exporters", "tests/engines/test_contract.py", "-k", "exporters or paddle"]
+    engine = ("tests/engines/test_contract.py", "tests/engines/test_multi_label.py")
+    parts = ["tests/exporters", *engine, "-k", "exporters or paddle"]
     session.run(python, "-m", "pytest", *parts, *PARALLEL, env=names)
 
 

@@ -65,6 +65,8 @@ class _Subject:
     routes: Mapping[str, Route]
     facts: Callable[[], Mapping[str, Any]] = field(default=dict)
     """Further facts for the report, once all images have been run."""
+    activation: str | None = None
+    """What the archive's program ends in."""
 
 
 def export_model(
@@ -76,6 +78,7 @@ def export_model(
     model: str | None = None,
     name: str | None = None,
     labels: str | PathLike[str] | Sequence[str] | None = None,
+    multi_label: bool = False,
     overwrite: bool = False,
     on_step: Callable[[str], object] = lambda _: None,
 ) -> Export:
@@ -86,7 +89,8 @@ def export_model(
     with Paddle's forward pass on the weights that were found in it.
 
     Args:
-        out, model, name, labels, overwrite: as for ``ghostzoo.convert``.
+        out, model, name, labels, multi_label, overwrite: as for ``ghostzoo.convert``. An archive whose program ends in
+            a sigmoid is a multi-label model anyway.
         images: photographs, as a folder, a pattern or several; at least one.
         weights: a ``.pdparams`` file.
         archive: an official inference archive, instead of ``weights``.
@@ -112,6 +116,9 @@ def export_model(
         subject = _from_archive(Path(archive), record)
     else:
         subject = _from_weights(Path(weights or ""), record, preprocessing.crop_size)
+    if multi_label and subject.activation == "softmax":
+        raise OptionError(f"The program of {archive} ends in a softmax: it is no multi-label model; leave that out.")
+    multi_label = multi_label or subject.activation == "sigmoid"
     tensors = subject.weights
     classes = resolve_labels(labels, tensors.architecture.num_classes)
 
@@ -140,7 +147,8 @@ def export_model(
         model_name=model_name,
         labels=classes,
         preprocessing=preprocessing,
-        record=record if fits_record and name in (None, model) and labels is None else None,
+        record=record if fits_record and name in (None, model) and labels is None and not multi_label else None,
+        multi_label=multi_label,
         source_url=source_url,
         golden=golden,
         validation={
@@ -174,7 +182,12 @@ def _from_archive(path: Path, record: CatalogModel | None) -> _Subject:
     network = build_network(weights.arrays, weights.architecture)
     program = ProgramRoute(archive)
     routes: dict[str, Route] = {PROGRAM: program, PADDLE: _paddle_route(network), PADDLE2ONNX: onnx_route(raw)}
-    return _Subject(weights, network, PROGRAM, routes, lambda: {"softmax_difference": program.softmax_difference})
+    activation = program.activation
+
+    def facts() -> Mapping[str, Any]:
+        return {} if activation is None else {f"{activation}_difference": program.activation_difference}
+
+    return _Subject(weights, network, PROGRAM, routes, facts, activation)
 
 
 def _paddle_route(network: PaddleGhostNet) -> Route:

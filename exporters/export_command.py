@@ -30,6 +30,7 @@ _EXAMPLES = Path(__file__).parents[1] / "examples"
 @click.option("--weights-dir", type=ANY_PATH, help="Folder with <model>_pretrained.pdparams files, for --all.")
 @click.option("--out", required=True, type=ANY_PATH, help="The bundle folder to make; with --all, their parent.")
 @click.option("--labels", type=ANY_PATH, help="File with one '<id> <name>' per line.  [default: ImageNet's]")
+@click.option("--multi-label", is_flag=True, help="As for 'ghostzoo convert'; not with --all.")
 @click.option("--images", type=ANY_PATH, help="Folder of photographs to compare on.  [default: examples/]")
 @click.option("--overwrite", is_flag=True, help="Replace existing bundles.")
 def export(
@@ -62,8 +63,8 @@ def export(
         raise click.UsageError("Give one of --weights, --archive and --all.")
     if every != (weights_dir is not None):
         raise click.UsageError("--all and --weights-dir belong together.")
-    if every and (model or name):
-        raise click.UsageError("--all takes the names from the catalog; leave out --model and --name.")
+    if every and (model or name or options["multi_label"]):
+        raise click.UsageError("--all exports the models of the catalog; leave out --model, --name and --multi-label.")
     if not every and model is None and name is None:
         raise click.UsageError("Give --model (a catalog model) or --name (a model of your own).")
     sources = list(expand(images or _example_photographs()))

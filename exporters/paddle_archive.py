@@ -25,15 +25,15 @@ from exporters.paddle_to_onnx import Route, program_to_onnx
 from ghostzoo._utils.tars import read_headers
 from ghostzoo.errors import ParityError, WeightsError
 from ghostzoo.network.architecture import Architecture
-from ghostzoo.predictions import softmax
+from ghostzoo.predictions import sigmoid, softmax
 from ghostzoo.weights.params import MAX_WEIGHTS_BYTES, Weights, check_weights, infer_architecture
 from ghostzoo.weights.programs import MAX_PROGRAM_BYTES, check_params
 
 PROGRAM_FILES = ("inference.pdmodel", "inference.json")
 """The program as Paddle 2 and as Paddle 3 writes it."""
 PARAMS_FILE = "inference.pdiparams"
-SOFTMAX_TOLERANCE = 1e-6
-"""Largest difference of Paddle's float32 softmax from that of its input in float64; some 2e-7 was measured."""
+ACTIVATION_TOLERANCE = 1e-6
+"""Largest difference of Paddle's float32 softmax or sigmoid from that in float64; a softmax differed by some 2e-7."""
 _MAX_MEMBERS = 64
 
 
@@ -124,8 +124,8 @@ def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
 class ProgramRoute:
     """Pixel values -> the logits of the archive's own program, run by Paddle Inference without oneDNN.
 
-    If the program ends in a softmax, the whole program runs as well, on every image, and its probabilities must be the
-    softmax of the logits: this shows that the truncated program is the archive's.
+    If the program ends in a softmax or a sigmoid, the whole program runs as well, on every image, and its probabilities
+    must be that of the logits: this shows that the truncated program is the archive's.
     """
 
     def __init__(self, archive: Archive) -> None:
@@ -136,26 +136,28 @@ class ProgramRoute:
         """
         self._path = archive.path
         self._cut = _paddle_route(archive, archive.program.cut)
-        self._whole = _paddle_route(archive, archive.program.whole) if archive.program.ends_in_softmax else None
-        self.softmax_difference = 0.0
-        """Largest difference between its probabilities and the softmax of its logits so far."""
+        self.activation = archive.program.activation
+        self._whole = _paddle_route(archive, archive.program.whole) if self.activation is not None else None
+        self.activation_difference = 0.0
+        """Largest difference between its probabilities and the softmax or sigmoid of its logits so far."""
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run it.
 
         Raises:
-            ParityError: the program's probabilities are not the softmax of its logits.
+            ParityError: the program's probabilities are not the softmax or sigmoid of its logits.
         """
         logits = self._cut(pixel_values)
         if self._whole is not None:
             exact: Any = logits.astype(np.float64)
-            difference = float(np.abs(softmax(exact) - self._whole(pixel_values)).max())
-            if not difference <= SOFTMAX_TOLERANCE:
+            expected = sigmoid(exact) if self.activation == "sigmoid" else softmax(exact)
+            difference = float(np.abs(expected - self._whole(pixel_values)).max())
+            if not difference <= ACTIVATION_TOLERANCE:
                 raise ParityError(
-                    f"{self._path}: its probabilities differ by {difference:.1e} from the softmax of the tensor before "
-                    "it, so the logits to compare with are not known. Nothing was written."
+                    f"{self._path}: its probabilities differ by {difference:.1e} from the {self.activation} of the "
+                    "tensor before it, so the logits to compare with are not known. Nothing was written."
                 )
-            self.softmax_difference = max(self.softmax_difference, difference)
+            self.activation_difference = max(self.activation_difference, difference)
         return logits
 
 
@@ -193,7 +195,7 @@ def _paddle_route(archive: Archive, program: bytes) -> Route:
 
 
 def archive_to_onnx(archive: Archive) -> bytes:
-    """Convert the archive's program, without its softmax, with paddle2onnx."""
+    """Convert the archive's program, without its softmax or sigmoid, with paddle2onnx."""
     return program_to_onnx(archive.program.cut, archive.program.suffix, archive.params)
 
 

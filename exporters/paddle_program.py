@@ -1,8 +1,8 @@
-"""Paddle's inference programs, checked before Paddle runs them, and truncated before the softmax.
+"""Paddle's inference programs, checked before Paddle runs them, and truncated before the softmax or the sigmoid.
 
-Official programs end in a softmax, whose float32 output has lost the small logits. The reference is the tensor before
-it: the *cut* program returns that tensor instead. What Paddle runs, whole or cut, is serialised from what was checked,
-so that Paddle cannot read something else in the file.
+Official programs end in a softmax, whose float32 output has lost the small logits, and those of multi-label models in a
+sigmoid. The reference is the tensor before it: the *cut* program returns that tensor instead. What Paddle runs, whole
+or cut, is serialised from what was checked, so that Paddle cannot read something else in the file.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from ghostzoo.errors import WeightsError
 from ghostzoo.weights.programs import MAX_PROGRAM_BYTES, check_count, check_operators, json_operators, shorten
 
+ACTIVATIONS = ("softmax", "sigmoid")
 _MAX_IDENTITIES = 16
 
 
@@ -26,15 +27,13 @@ class Program:
     """``.pdmodel`` (Paddle 2) or ``.json`` (Paddle 3); Paddle infers the format from it."""
     whole: bytes
     cut: bytes
-    """The program without its softmax; the same as ``whole`` if there is none."""
-
-    @property
-    def ends_in_softmax(self) -> bool:
-        return self.cut != self.whole
+    """The program without its activation; the same as ``whole`` if there is none."""
+    activation: str | None
+    """What it ends in: one of ``ACTIVATIONS``."""
 
 
 def read_program(data: bytes, suffix: str) -> Program:
-    """Check a program and cut off its softmax.
+    """Check a program and cut off its softmax or sigmoid.
 
     Args:
         data: content of the file.
@@ -85,10 +84,11 @@ def _read_old(data: bytes) -> Program:
         lambda operator: operator.type == "scale" and _is_old_identity(operator),
         lambda operator: producers.get(_old_input(operator)),
     )
-    if producer is not None and producer.type == "softmax":
+    activation = producer.type if producer is not None and producer.type in ACTIVATIONS else None
+    if activation is not None:
         for name in fetch.inputs:
             name.arguments[:] = [_old_input(producer)]
-    return Program(".pdmodel", whole, program.SerializeToString(deterministic=True))
+    return Program(".pdmodel", whole, program.SerializeToString(deterministic=True), activation)
 
 
 def _old_input(operator: Any) -> str:
@@ -114,9 +114,11 @@ def _read_new(data: bytes) -> Program:
         lambda operator: operator["#"].endswith(".scale") and _is_new_identity(operator, producers),
         lambda operator: producers.get(_new_input(operator)),
     )
-    if producer is not None and producer["#"].endswith(".softmax"):
+    kind = "" if producer is None else producer["#"].rpartition(".")[2]
+    activation = kind if kind in ACTIVATIONS else None
+    if activation is not None:
         fetch["I"][0]["%"] = _new_input(producer)
-    return Program(".json", whole, json.dumps(content).encode())
+    return Program(".json", whole, json.dumps(content).encode(), activation)
 
 
 def _new_values(operator: Any, port: str) -> list[Any]:

@@ -8,7 +8,7 @@ import click
 
 from ghostzoo.cli.bars import steps
 from ghostzoo.cli.console import Command, print_table
-from ghostzoo.errors import EngineUnavailableError
+from ghostzoo.errors import EngineUnavailableError, OptionError
 
 if TYPE_CHECKING:
     from exporters.quantized_bundle import GraphComparison, Quantized
@@ -58,9 +58,14 @@ def quantize(
             "environment of the runtime, which has a current onnx."
         ) from error
 
-    labels = Bundle.open(bundle).labels
+    original = Bundle.open(bundle)
+    if data is not None and original.config.multi_label:
+        raise OptionError(
+            f"--data measures top-1, and {original.name} is a multi-label model; leave it out, and compare what "
+            "'ghostzoo eval' measures with each --precision."
+        )
     images = open_dataset(calibration, labelled=False)
-    labelled = take_evenly(open_labelled(data, labels), limit) if data is not None else None
+    labelled = take_evenly(open_labelled(data, original.labels), limit) if data is not None else None
     with steps(_STEPS) as on_step:
         result = quantize_bundle(
             bundle, precision, images, labelled=labelled, max_images=max_images, max_loss=max_loss, on_step=on_step

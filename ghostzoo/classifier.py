@@ -27,7 +27,7 @@ from .images.inputs import count_at_hand, expand, is_single
 from .images.transform import preprocess
 from .network.architecture import EMBEDDING_SIZE
 from .parity import Agreement, engine_tolerance
-from .predictions import Prediction, softmax, top_predictions
+from .predictions import Prediction, check_min_score
 
 _DEFAULT_BATCH_SIZE = 4
 """Images a call of the engine in ``predict``; on CPUs, batches of 2 to 4 give the most images a second."""
@@ -87,31 +87,37 @@ class Classifier:
         """The engine for single calls; in a forked process, one that was opened there."""
         return self._engines.for_calls
 
-    def __call__(self, image: Any, top_k: int = 5) -> list[Prediction]:
-        """Classify one image: its ``top_k`` classes, best first.
+    def __call__(self, image: Any, top_k: int | None = None, *, min_score: float | None = None) -> list[Prediction]:
+        """Classify one image: the classes that it shows, best first; ``top_k`` and ``min_score`` are as in ``predict``.
 
         Raises:
             ImageError: the image cannot be read.
             InputError: this is no single image.
         """
-        _check_count("top_k", top_k)
+        if top_k is not None:
+            _check_count("top_k", top_k)
+        check_min_score(min_score)
         if not is_single(image):
             raise InputError("A call takes one image; use predict() for several, a folder or a pattern.")
-        return self._top(self.engine.run(self._read(image)[np.newaxis]), top_k)[0]
+        logits = self.engine.run(self._read(image)[np.newaxis])
+        return self.bundle.postprocessing.predictions(logits, top_k, min_score)[0]
 
-    async def apredict(self, image: Any, top_k: int = 5) -> list[Prediction]:
+    async def apredict(
+        self, image: Any, top_k: int | None = None, *, min_score: float | None = None
+    ) -> list[Prediction]:
         """Classify one image as a call does, in another thread, so that the event loop goes on."""
         import asyncio
 
-        return await asyncio.to_thread(self, image, top_k)
+        return await asyncio.to_thread(self, image, top_k, min_score=min_score)
 
     @overload
     def predict(
         self,
         images: Any,
-        top_k: int = ...,
+        top_k: int | None = ...,
         batch_size: int | None = ...,
         *,
+        min_score: float | None = ...,
         on_error: Literal["raise"] = ...,
         workers: int | None = ...,
     ) -> Iterator[list[Prediction]]: ...
@@ -119,18 +125,20 @@ class Classifier:
     def predict(
         self,
         images: Any,
-        top_k: int = ...,
+        top_k: int | None = ...,
         batch_size: int | None = ...,
         *,
+        min_score: float | None = ...,
         on_error: Literal["return"],
         workers: int | None = ...,
     ) -> Iterator[list[Prediction] | ImageError]: ...
     def predict(
         self,
         images: Any,
-        top_k: int = 5,
+        top_k: int | None = None,
         batch_size: int | None = None,
         *,
+        min_score: float | None = None,
         on_error: Literal["raise", "return"] = "raise",
         workers: int | None = None,
     ) -> Iterator[list[Prediction] | ImageError]:
@@ -138,8 +146,11 @@ class Classifier:
 
         Args:
             images: see the class.
-            top_k: classes for each image.
+            top_k: classes for each image at most. By default 5, and of a multi-label model as many as reach
+                ``min_score``.
             batch_size: images a call of the engine.
+            min_score: lowest score of a class, 0 to 1; an image without any gets an empty list. By default 0, and of
+                a multi-label model 0.5.
             on_error: ``raise`` an unreadable image's ``ImageError`` (after the results of all images before it), or
                 ``return`` it in its place and go on.
             workers: threads that each read images and run the network, a few batches ahead of the results. By default
@@ -150,13 +161,16 @@ class Classifier:
         Raises:
             InputError: ``images`` is of a kind that is not accepted, or an empty folder or pattern.
         """
-        _check_count("top_k", top_k)
+        if top_k is not None:
+            _check_count("top_k", top_k)
+        check_min_score(min_score)
         if workers is not None:
             _check_count("workers", workers)
         size = self._batch_size(batch_size)
         if on_error not in ("raise", "return"):
             raise OptionError(f"on_error must be 'raise' or 'return', not {on_error!r}.")
-        return self._predict(images, top_k, size, on_error == "raise", workers)
+        rank = partial(self.bundle.postprocessing.predictions, top_k=top_k, min_score=min_score)
+        return self._predict(images, rank, size, on_error == "raise", workers)
 
     def logits(self, images: Any, batch_size: int | None = None) -> NDArray[np.float32]:
         """Return the network's raw outputs, (N, classes) float32, for all images.
@@ -167,8 +181,11 @@ class Classifier:
         return self._collect(images, batch_size, "logits", self.bundle.num_classes)
 
     def probabilities(self, images: Any, batch_size: int | None = None) -> NDArray[np.float32]:
-        """Return softmax probabilities, (N, classes) float32, for all images; raises as ``logits`` does."""
-        return softmax(self.logits(images, batch_size))
+        """Return probabilities, (N, classes) float32, for all images; raises as ``logits`` does.
+
+        Each image's are a softmax, so that they add up to 1; of a multi-label model each is a sigmoid by itself.
+        """
+        return self.bundle.postprocessing.probabilities(self.logits(images, batch_size))
 
     def embed(self, images: Any, batch_size: int | None = None) -> NDArray[np.float32]:
         """Return the vectors before the last layer, (N, 1280) float32, for all images; raises as ``logits`` does."""
@@ -219,15 +236,17 @@ class Classifier:
     def _read(self, image: Any) -> NDArray[np.float32]:
         return preprocess(read_image(image, self.limits), self.bundle.preprocessing)
 
-    def _top(self, logits: NDArray[np.float32], top_k: int) -> list[list[Prediction]]:
-        return [top_predictions(row, self.bundle.labels, top_k) for row in softmax(logits)]
-
     def _predict(
-        self, images: Any, top_k: int, batch_size: int, raise_errors: bool, workers: int | None
+        self,
+        images: Any,
+        rank: Callable[[NDArray[np.float32]], list[list[Prediction]]],
+        batch_size: int,
+        raise_errors: bool,
+        workers: int | None,
     ) -> Iterator[list[Prediction] | ImageError]:
         with closing(self._outputs(images, batch_size, "logits", raise_errors, workers)) as batches:
             for done in batches:
-                results = iter(self._top(done.rows, top_k) if done.rows is not None else [])
+                results = iter(rank(done.rows) if done.rows is not None else [])
                 for error in done.errors:
                     yield next(results) if error is None else error
                 if done.failure is not None:

@@ -40,6 +40,7 @@ def convert(
     name: str | None = None,
     labels: str | PathLike[str] | Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
+    multi_label: bool = False,
     overwrite: bool = False,
 ) -> Bundle:
     """Turn a ``.pdparams`` file in the official format into a bundle.
@@ -52,6 +53,8 @@ def convert(
         name: the bundle's name; the model's by default.
         labels: a file with a line ``<id> <name>`` a class, or the names; ImageNet's by default.
         preprocessing: the model's (the original's deployment) by default.
+        multi_label: the network was trained to find any number of classes in an image (sigmoid and binary
+            cross-entropy, as PaddleClas's ``MultiLabelLoss``), and not just one.
         overwrite: replace an existing bundle.
 
     Returns:
@@ -69,6 +72,7 @@ def convert(
         and name in (None, record.name)
         and tensors.architecture.num_classes == record.num_classes
         and labels is None
+        and not multi_label
     )
     return write_model_bundle(
         tensors,
@@ -77,6 +81,7 @@ def convert(
         labels=resolve_labels(labels, tensors.architecture.num_classes),
         preprocessing=preprocessing or (record.preprocessing if record else Preprocessing()),
         record=record if is_official else None,
+        multi_label=multi_label,
         overwrite=overwrite,
     )
 
@@ -94,6 +99,7 @@ def write_model_bundle(
     validation: Mapping[str, Any] | None = None,
     tools: Mapping[str, str] | None = None,
     card_notes: str = "",
+    multi_label: bool = False,
     overwrite: bool = False,
 ) -> Bundle:
     """Build the graph of ``weights``, check it against golden vectors in ONNX Runtime, and write the bundle.
@@ -110,6 +116,7 @@ def write_model_bundle(
         validation: a report of comparisons with the original; ``None`` says that there was none.
         tools: versions of further libraries that took part.
         card_notes: Markdown for the end of the model card, such as how the weights were trained.
+        multi_label: whether an image shows any number of the classes, and not just one.
         overwrite: replace an existing bundle.
 
     Raises:
@@ -138,11 +145,12 @@ def write_model_bundle(
         record=record,
         weights=identity,
         validation=report,
+        multi_label=multi_label,
         notes=card_notes,
     )
     contents = {
         CARD_FILE: card.encode(),
-        CONFIG_FILE: ModelConfig(weights.architecture.width, size, tuple(labels)).to_json(),
+        CONFIG_FILE: ModelConfig(weights.architecture.width, size, tuple(labels), multi_label).to_json(),
         PREPROCESSOR_FILE: preprocessing_to_json(preprocessing),
         MODEL_FILES["fp32"]: graph,
         GOLDEN_FILE: golden.to_bytes(),

@@ -13,6 +13,7 @@ from ghostzoo.bench.tables import to_markdown
 from ghostzoo.bundle.folder import CARD_FILE, Bundle
 from ghostzoo.catalog import CatalogModel, find_record
 from ghostzoo.errors import OptionError
+from ghostzoo.predictions import THRESHOLD
 from hub.metadata import Accuracy, find_dataset, write_metadata
 
 _USE = Path(__file__).with_name("use.md")
@@ -25,10 +26,13 @@ _USES = """\
 It tells which of {classes} one photograph shows, and gives features for other tasks (`embedding`). It is small enough
 for phones, browsers and single CPU cores.
 
-It knows these classes only: whatever else a picture shows, one of them is named. A score is no probability of being
+It knows these classes only: {others}. A score is no probability of being
 right unless it was calibrated on data like yours. Do not let it decide about people, or where a mistake endangers
 someone; measure it on your own pictures before you rely on it.{limits}
 """
+_MULTI_LABEL = f"""\
+The score of a class is the sigmoid of its logit, `1 / (1 + exp(-logit))`, and a picture shows every class with a score
+of at least {THRESHOLD:g}."""
 _CITATION = """\
 ```bibtex
 @inproceedings{han2020ghostnet,
@@ -70,7 +74,8 @@ def write_full_card(bundle: Bundle, repo: str, facts: CardFacts) -> str:
     photographs = record.measured.photographs if record is not None and record.measured is not None else ""
     sections = {
         "Intended use and limits": _uses(bundle, record),
-        "Accuracy": _accuracy_table(accuracies) + (f"\n\nIt recognised {photographs}." if photographs else ""),
+        "Accuracy": (_accuracy_table(accuracies) or _average_precision(facts.evaluations.get(bundle.name)))
+        + (f"\n\nIt recognised {photographs}." if photographs else ""),
         "Use": _use(bundle, repo),
         **{heading: text for heading, text in kept.items() if heading not in _OWN},
         "Speed": _speed(facts.speeds.get(bundle.name)),
@@ -106,7 +111,7 @@ def _published(record: CatalogModel | None) -> Iterator[Accuracy]:
 
 def _measured(bundle: Bundle, record: CatalogModel | None, facts: CardFacts) -> Iterator[Accuracy]:
     report = facts.evaluations.get(bundle.name)
-    if report is not None:
+    if report is not None and "top1" in report:
         data = f"{report.get('data') or 'Labelled images'}, {report['images']:,} images"
         yield Accuracy(report["top1"]["value"], report["top5"]["value"], "measured by ghostzoo", data, dataset=None)
     elif record is not None and record.measured is not None:
@@ -125,6 +130,16 @@ def _accuracy_table(accuracies: list[Accuracy]) -> str:
     return "\n".join(rows)
 
 
+def _average_precision(report: Mapping[str, Any] | None) -> str:
+    if report is None:
+        return ""
+    data = f"{report.get('data') or 'Labelled images'}, {report['images']:,} images"
+    return (
+        f"| | mean average precision | F1 from {report['threshold']:g} on | images |\n|---|---|---|---|\n"
+        f"| measured by ghostzoo | {report['mean_average_precision']:.4f} | {report['micro_f1']:.4f} | {data} |"
+    )
+
+
 def _speed(results: Results | None) -> str:
     return "" if results is None else to_markdown(results).partition("\n")[2]  # without its title
 
@@ -133,12 +148,27 @@ def _uses(bundle: Bundle, record: CatalogModel | None) -> str:
     names = ", ".join(label.label for label in bundle.labels)
     classes = f"{bundle.num_classes:,} classes" + (f" ({names})" if bundle.num_classes <= _NAMED_CLASSES else "")
     limits = f"\n\n{record.limits}" if record is not None and record.limits else ""
-    return _USES.format(classes=classes, limits=limits)
+    multi_label = bundle.config.multi_label
+    others = (
+        "it names any number of them, and is silent about whatever else a picture shows"
+        if multi_label
+        else "whatever else a picture shows, one of them is named"
+    )
+    return _USES.format(classes=classes, limits=limits, others=others)
 
 
 def _use(bundle: Bundle, repo: str) -> str:
     steps = bundle.preprocessing
-    return Template(_USE.read_text("utf-8")).substitute(
+    multi_label = bundle.config.multi_label
+    text = _USE.read_text("utf-8")
+    if multi_label:  # transformers.js's pipeline takes the softmax of any image classifier
+        text = f"{_MULTI_LABEL}\n\n{text.partition('$pipeline')[0]}"
+    return Template(text).substitute(
+        softmax="" if multi_label else ", softmax",
+        scores="[...logits.data].map((logit) => 1 / (1 + Math.exp(-logit)))"
+        if multi_label
+        else "[...softmax(logits.data)]",
+        pipeline="",
         repo=repo,
         resize=steps.resize_short,
         crop=steps.crop_size,

@@ -28,7 +28,10 @@ def read_evaluations(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
         report = _read(path)
         try:
             name = str(report["model"])
-            figures = (report["top1"]["value"], report["top5"]["value"])
+            if "top1" in report:
+                figures = [report[name]["value"] for name in ("top1", "top5")]
+            else:  # of a multi-label model
+                figures = [report[name] for name in ("mean_average_precision", "micro_f1", "threshold")]
             is_whole = isinstance(report["images"], int) and all(0 <= figure <= 1 for figure in figures)
         except (KeyError, TypeError):
             is_whole = False

@@ -62,7 +62,7 @@ def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
-def make_tiny_bundle(out: Path, seed: int = 0, image_size: int = 64) -> Bundle:
+def make_tiny_bundle(out: Path, seed: int = 0, image_size: int = 64, multi_label: bool = False) -> Bundle:
     """A bundle of a narrow network with seven classes for small images, written to ``out``."""
     return convert(
         write_weights(out.with_suffix(".pdparams"), random_arrays(Architecture.of(0.25, 7), seed)),
@@ -70,12 +70,19 @@ def make_tiny_bundle(out: Path, seed: int = 0, image_size: int = 64) -> Bundle:
         name="tiny",
         labels=[f"class-{index}" for index in range(7)],
         preprocessing=Preprocessing(resize_short=image_size + 8, crop_size=image_size),
+        multi_label=multi_label,
     )
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return make_tiny_bundle(tmp_path_factory.mktemp("tiny") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def multi_label_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The tiny network, said to find any number of classes in an image."""
+    return make_tiny_bundle(tmp_path_factory.mktemp("multi-label") / "tiny", multi_label=True)
 
 
 @pytest.fixture(scope="session")

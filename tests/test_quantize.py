@@ -167,6 +167,29 @@ def test_a_bundle_without_the_graph_says_how_to_add_it(bundle: Bundle) -> None:
         ghostzoo.load(bundle.path, engine="onnxruntime", precision="int8")
 
 
+def test_a_multi_label_model_is_quantised_as_one(multi_label_bundle: Bundle, images: Path, tmp_path: Path) -> None:
+    shutil.copytree(multi_label_bundle.path, tmp_path / "tags")
+    command = [
+        sys.executable,
+        "-m",
+        "exporters",
+        "quantize",
+        tmp_path / "tags",
+        "--to",
+        "fp16",
+        "--calibration",
+        images,
+    ]
+    refused = subprocess.run([*command, "--data", images], cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "--data measures top-1, and tiny is a multi-label model" in refused.stderr
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    bundle = Bundle.open(tmp_path / "tags")
+    assert bundle.postprocessing.multi_label
+    assert "fp16" in bundle.precisions
+
+
 def test_the_command_adds_a_graph(bundle: Bundle, images: Path) -> None:
     command = [sys.executable, "-m", "exporters", "quantize", bundle.path, "--to", "int8", "--calibration", images]
     done = subprocess.run([*map(str, command), "--data", str(images)], capture_output=True, text=True, cwd=ROOT)

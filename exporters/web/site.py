@@ -67,5 +67,9 @@ def _fill(site: Path, bundles: Sequence[Bundle]) -> None:
             target = site / "models" / bundle.name / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(bundle.read(name))
-    index = {"models": [{"name": bundle.name, "classes": bundle.num_classes} for bundle in bundles]}
+    models = [
+        {"name": bundle.name, "classes": bundle.num_classes, "multi_label": bundle.config.multi_label}
+        for bundle in bundles
+    ]
+    index = {"models": models}
     (site / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

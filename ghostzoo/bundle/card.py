@@ -11,6 +11,7 @@ from typing import Any
 from ..catalog import CatalogModel
 from ..images.preprocessing import Preprocessing
 from ..network.architecture import Architecture
+from ..predictions import THRESHOLD
 
 _TEMPLATE = """\
 ---
@@ -19,7 +20,7 @@ _TEMPLATE = """\
 
 # {name}
 
-GhostNet image classifier of width {width:g} for {num_classes:,} classes as an ONNX graph, {origin}.
+GhostNet {kind} of width {width:g} for {num_classes:,} classes as an ONNX graph, {origin}.
 
 | | |
 |---|---|
@@ -27,6 +28,7 @@ GhostNet image classifier of width {width:g} for {num_classes:,} classes as an O
 | outputs | `logits`, float32 (N, {num_classes}); `embedding`, float32 (N, 1280) |
 | preprocessing | RGB, short side to {resize} (bilinear, not antialiased), centre crop {size}, \
 `(x * {rescale} - mean) / std` with mean {mean} and std {std} |
+| scores | {scores} |
 | parameters | {parameters} |
 | multiply-adds | {multiply_adds} |
 | weights | `{file_name}`, SHA-256 `{sha256}` |
@@ -47,6 +49,11 @@ print(clf("photo.jpg"))
 {validation}
 {notes}"""
 
+_SCORES = {
+    False: "softmax of the logits",
+    True: f"sigmoid of each logit; an image shows every class with a score of at least {THRESHOLD:g}",
+}
+
 
 def write_card(
     name: str,
@@ -56,6 +63,7 @@ def write_card(
     record: CatalogModel | None,
     weights: Mapping[str, Any],
     validation: Mapping[str, Any],
+    multi_label: bool = False,
     notes: str = "",
 ) -> str:
     """Return the Markdown text of the card; ``record`` is the catalog's when these are its weights."""
@@ -69,6 +77,8 @@ def write_card(
     return _TEMPLATE.format(
         metadata="\n".join(metadata),
         name=name,
+        kind="multi-label image classifier" if multi_label else "image classifier",
+        scores=_SCORES[multi_label],
         width=architecture.width,
         num_classes=architecture.num_classes,
         origin=origin,

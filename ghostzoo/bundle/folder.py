@@ -20,6 +20,7 @@ from .._version import __version__
 from ..errors import BundleError, EngineUnavailableError, OptionError
 from ..images.preprocessing import Preprocessing
 from ..labels import ClassLabel
+from ..predictions import Postprocessing
 from .golden import Golden
 from .hub_configs import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_from_json
 from .manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, FileRecord, Manifest
@@ -82,6 +83,11 @@ class Bundle:
             contents = {name: _read_verified(path, name, record) for name, record in manifest.files.items()}
             config = ModelConfig.from_json(contents[CONFIG_FILE])
             preprocessing = preprocessing_from_json(contents[PREPROCESSOR_FILE])
+            if config.multi_label != manifest.multi_label:
+                raise BundleError(
+                    f"only one of {MANIFEST_FILE} and {CONFIG_FILE} says that it is a multi-label model; do not use "
+                    "this bundle."
+                )
             if preprocessing.crop_size != config.image_size:
                 raise BundleError(
                     f"{PREPROCESSOR_FILE} crops to {preprocessing.crop_size} pixels but {CONFIG_FILE} says "
@@ -106,6 +112,10 @@ class Bundle:
     @property
     def num_classes(self) -> int:
         return len(self.config.labels)
+
+    @property
+    def postprocessing(self) -> Postprocessing:
+        return Postprocessing(self.labels, self.config.multi_label)
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -200,6 +210,7 @@ class Bundle:
             "origin": self.origin,
             "width": self.config.width,
             "classes": self.num_classes,
+            "multi_label": self.config.multi_label,
             "precisions": list(self.precisions),
             "preprocessing": asdict(self.preprocessing),
             "weights": dict(self.manifest.weights),
@@ -227,7 +238,8 @@ def write_bundle(
     Args:
         out: the folder to make. It must not exist, or be empty, unless ``overwrite``.
         name: the model's name.
-        contents: file content by path relative to the folder; all of a bundle but the manifest.
+        contents: file content by path relative to the folder; all of a bundle but the manifest. Whether it is a
+            multi-label model is taken from ``config.json``.
         weights, created_by, validation: as in the manifest.
         overwrite: replace an existing bundle (and nothing else).
 
@@ -237,7 +249,8 @@ def write_bundle(
     out = Path(out)
     check_target(out, overwrite)
     files = {file: FileRecord(hashlib.sha256(data).hexdigest(), len(data)) for file, data in contents.items()}
-    manifest = Manifest(name, weights, files, created_by, validation).to_json()
+    multi_label = CONFIG_FILE in contents and ModelConfig.from_json(contents[CONFIG_FILE]).multi_label
+    manifest = Manifest(name, weights, files, created_by, validation, multi_label).to_json()
     Manifest.from_json(manifest)  # refuses a path that leads out before anything is written to it
     try:
         with replaced(out) as folder:

@@ -17,6 +17,7 @@ CONFIG_FILE = "config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
 
 MAX_CLASSES = 1_000_000
+_MULTI_LABEL = "multi_label_classification"
 _BILINEAR = 2  # PIL's number for it, which the Hub's processors use
 
 
@@ -28,6 +29,8 @@ class ModelConfig:
     image_size: int
     """Side of the square input in pixels."""
     labels: tuple[ClassLabel, ...] = field(repr=False)
+    multi_label: bool = False
+    """Whether an image shows any number of the classes, and not just one."""
 
     def to_json(self) -> bytes:
         content: dict[str, Any] = {
@@ -43,6 +46,8 @@ class ModelConfig:
         }
         if any(label.wnid for label in self.labels):
             content["id2wnid"] = {str(index): label.wnid for index, label in enumerate(self.labels) if label.wnid}
+        if self.multi_label:
+            content["problem_type"] = _MULTI_LABEL
         return _dump(content)
 
     @classmethod
@@ -55,6 +60,9 @@ class ModelConfig:
         content = parse_json_object(data, CONFIG_FILE)
         if content.get("model_type") != "ghostnet":
             raise _wrong(CONFIG_FILE, "model_type", content.get("model_type"))
+        problem_type = content.get("problem_type")
+        if problem_type not in (None, "single_label_classification", _MULTI_LABEL):
+            raise _wrong(CONFIG_FILE, "problem_type", problem_type)
         names, wnids = content.get("id2label"), content.get("id2wnid", {})
         if not isinstance(names, dict) or not 1 <= len(names) <= MAX_CLASSES or not isinstance(wnids, dict):
             raise _wrong(CONFIG_FILE, "id2label", type(names).__name__)
@@ -68,6 +76,7 @@ class ModelConfig:
             width=_number(content, CONFIG_FILE, "width", 0.01, 64),
             image_size=_pixels(content, CONFIG_FILE, "image_size"),
             labels=tuple(labels),
+            multi_label=problem_type == _MULTI_LABEL,
         )
 
 

@@ -13,7 +13,9 @@ from .._utils.hashes import SHA256
 from ..errors import BundleError, BundleVersionError
 
 MANIFEST_FILE = "ghostzoo.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest; a bundle has the oldest that says all of it, so that older versions of ghostzoo read what they can use.
+Format 2 has ``multi_label``."""
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_JSON_BYTES = 64 * 2**20
 """A million classes fit; parsed, JSON takes up to twenty times its size."""
@@ -47,12 +49,16 @@ class Manifest:
     """Versions of ghostzoo and of the libraries that wrote the bundle."""
     validation: Mapping[str, Any] = field(repr=False)
     """What was compared with what, and with which result."""
+    multi_label: bool = False
+    """Whether scores are sigmoids and a threshold decides, instead of a softmax. ``config.json`` says so, too; here it
+    keeps versions of ghostzoo away that know softmax only."""
 
     def to_json(self) -> bytes:
         """Serialise; the same manifest gives the same bytes."""
         content = {
-            "format_version": FORMAT_VERSION,
+            "format_version": 2 if self.multi_label else 1,
             "name": self.name,
+            **({"multi_label": True} if self.multi_label else {}),
             "weights": dict(self.weights),
             "files": {name: {"sha256": file.sha256, "size": file.size} for name, file in sorted(self.files.items())},
             "created_by": dict(self.created_by),
@@ -81,12 +87,19 @@ class Manifest:
         if not isinstance(name, str):
             raise BundleError(f"{MANIFEST_FILE} has no name; download or convert the model again.")
         check_model_name(name)
+        multi_label = content.get("multi_label", False)
+        if not isinstance(multi_label, bool):
+            raise BundleError(
+                f"{MANIFEST_FILE} has multi_label = {str(multi_label)[:40]!r}, which is neither true nor false; "
+                "download or convert the model again."
+            )
         return cls(
             name=name,
             weights=_mapping(content, "weights"),
             files=_file_records(_mapping(content, "files")),
             created_by={str(key): str(value) for key, value in _mapping(content, "created_by").items()},
             validation=_mapping(content, "validation"),
+            multi_label=multi_label,
         )
 
 

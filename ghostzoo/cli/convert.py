@@ -21,6 +21,9 @@ from .console import ANY_PATH, Command
     help="Short side after resizing, in pixels.  [default: the model's]",
 )
 @click.option("--crop-size", type=click.IntRange(min=1), help="Side of the input, in pixels.  [default: the model's]")
+@click.option(
+    "--multi-label", is_flag=True, help="For a model trained to find any number of classes: scores are sigmoids."
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 def convert(resize_short: int | None, crop_size: int | None, out: str, **options: Any) -> None:
     """Turn official weights into an ONNX bundle. Needs no Paddle.
@@ -31,6 +34,8 @@ def convert(resize_short: int | None, crop_size: int | None, out: str, **options
           --weights GhostNet_x1_0_pretrained.pdparams
       ghostzoo convert --name flowers --out flowers \\
           --weights flowers.pdparams --labels flowers.txt
+      ghostzoo convert --name tags --out tags --multi-label \\
+          --weights tags.pdparams --labels tags.txt
     """
     from ..converter import convert as convert_weights
     from ..images.preprocessing import Preprocessing

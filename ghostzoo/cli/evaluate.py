@@ -14,7 +14,10 @@ from .options import BUNDLED_MODEL, engine_options, fetch_options, model_option
 from .unreadable import report_unreadable
 
 if TYPE_CHECKING:
+    from ..classifier import Classifier
+    from ..evaluation.datasets import ImageDataset
     from ..evaluation.evaluate import Evaluation, Proportion
+    from ..evaluation.multi_label import MultiLabelEvaluation
 
 
 @click.command("eval", cls=Command)
@@ -23,16 +26,29 @@ if TYPE_CHECKING:
 @fetch_options
 @engine_options
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images per engine call.")
+@click.option(
+    "--min-score",
+    type=click.FloatRange(0, 1),
+    help="Lowest score of a class that counts; multi-label only.  [default: 0.5]",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Use only so many images, spread evenly over the data.")
 @click.option("--out", type=ANY_PATH, help="Folder for report.json, classes.csv and pictures.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def eval_command(
-    model: str | None, data: str, batch_size: int, limit: int | None, out: str | None, as_json: bool, **options: Any
+    model: str | None,
+    data: str,
+    batch_size: int,
+    min_score: float | None,
+    limit: int | None,
+    out: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Measure a model's accuracy on labelled images.
 
     Classes are matched by WordNet id, label or index. A list has a line '<path> <class index>' for each image, like the
-    one that comes with ImageNet's validation set. Unreadable images are listed and make the exit status 1.
+    one that comes with ImageNet's validation set. For a multi-label model it has a line '<path><tab>0,1,0,...', and
+    mean average precision and F1 are measured. Unreadable images are listed and make the exit status 1.
 
     \b
     Examples:
@@ -40,26 +56,23 @@ def eval_command(
       ghostzoo eval --model GhostNet_x1_0 --data val_list.txt --limit 5000
       ghostzoo eval --model ./flowers --data flowers.tar --out report
     """
-    from ..catalog import find_record
-    from ..evaluation.evaluate import evaluate, open_labelled, take_evenly
+    from ..errors import OptionError
+    from ..evaluation.evaluate import open_labelled, take_evenly
+    from ..evaluation.multi_label import open_multi_label
+    from ..evaluation.report import check_folder, write_report
     from ..loading import announce_bundled, load
 
-    if out is not None:
-        from ..evaluation.report import check_folder, write_report
-
-        check_folder(Path(out))
     with load(BUNDLED_MODEL if model is None else model, **options) as classifier:
-        dataset = take_evenly(open_labelled(data, classifier.bundle.labels), limit)
-        record = find_record(classifier.bundle.name, classifier.bundle.manifest.weights.get("source_url"))
+        multi_label = classifier.bundle.config.multi_label
+        if min_score is not None and not multi_label:
+            raise OptionError(f"{classifier.bundle.name} is no multi-label model; leave out --min-score.")
+        if out is not None:
+            check_folder(Path(out), pictures=not multi_label)
+        open_data = open_multi_label if multi_label else open_labelled
+        dataset = take_evenly(open_data(data, classifier.bundle.labels), limit)
         with progress(len(dataset.samples), "evaluating") as advance:
-            result = evaluate(
-                classifier,
-                dataset,
-                data=Path(data).resolve().name,
-                published=record.published if record is not None else None,
-                batch_size=batch_size,
-                on_image=advance,
-            )
+            common = {"data": Path(data).resolve().name, "batch_size": batch_size, "on_image": advance}
+            result = _evaluate(classifier, dataset, min_score, common)
     if model is None:
         announce_bundled()
     if as_json:
@@ -72,7 +85,59 @@ def eval_command(
     report_unreadable(result.unreadable, len(dataset.samples), dataset.passed_over)
 
 
-def _print_evaluation(result: Evaluation) -> None:
+def _evaluate(
+    classifier: Classifier, dataset: ImageDataset, min_score: float | None, options: dict[str, Any]
+) -> Evaluation | MultiLabelEvaluation:
+    from ..catalog import find_record
+    from ..evaluation.evaluate import evaluate
+    from ..evaluation.multi_label import evaluate_multi_label
+
+    bundle = classifier.bundle
+    if bundle.config.multi_label:
+        return evaluate_multi_label(classifier, dataset, min_score=min_score, **options)
+    record = find_record(bundle.name, bundle.manifest.weights.get("source_url"))
+    return evaluate(classifier, dataset, published=record.published if record is not None else None, **options)
+
+
+def _print_evaluation(result: Evaluation | MultiLabelEvaluation) -> None:
+    from ..evaluation.evaluate import Evaluation
+
+    if isinstance(result, Evaluation):
+        _print_single_label(result)
+    else:
+        _print_multi_label(result)
+
+
+def _print_multi_label(result: MultiLabelEvaluation) -> None:
+    facts = result.to_dict()
+    print_table(
+        ["class", "images", "average precision", "F1", "recall", "precision"],
+        [
+            [
+                row["label"],
+                str(row["recall"]["total"]),
+                "-" if row["average_precision"] is None else f"{row['average_precision']:.4f}",
+                f"{row['f1']:.4f}",
+                _percent(row["recall"]),
+                _percent(row["precision"]),
+            ]
+            for row in facts["classes"]
+        ],
+    )
+    rows = [
+        ["mean average precision", f"{result.mean_average_precision:.4f}"],
+        [f"F1 from {result.threshold:g} on, classes together", f"{result.micro_f1:.4f}"],
+        [f"F1 from {result.threshold:g} on, mean of the classes", f"{result.macro_f1:.4f}"],
+    ]
+    print_table([result.model, "measured"], rows, caption=_speed_of(result))
+
+
+def _speed_of(result: Evaluation | MultiLabelEvaluation) -> str:
+    engine = "{engine} {version} on {device}".format_map(result.engine)
+    return f"{result.to_dict()['images']:,} images, {result.images_per_second:.1f} a second, {engine}"
+
+
+def _print_single_label(result: Evaluation) -> None:
     facts = result.to_dict()
     print_table(
         ["class", "images", "recall", "precision"],
@@ -88,10 +153,8 @@ def _print_evaluation(result: Evaluation) -> None:
         for row, name in zip(rows, ("top1", "top5"), strict=True):
             published = facts["published"]
             row += [f"{published[name]:.4f}", "yes" if published[f"{name}_agrees"] else "no"]
-    engine = "{engine} {version} on {device}".format_map(result.engine)
-    caption = f"{result.top1.total:,} images, {result.images_per_second:.1f} a second, {engine}"
     echo("")
-    print_table(columns, rows, caption=caption)
+    print_table(columns, rows, caption=_speed_of(result))
 
 
 def _shown(proportion: Proportion) -> tuple[str, str]:

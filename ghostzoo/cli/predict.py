@@ -17,8 +17,6 @@ from .unreadable import report_unreadable
 if TYPE_CHECKING:
     from .results import ResultWriter
 
-_TOP_K = 5
-
 
 @click.command(cls=Command, short_help="Classify images.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
@@ -28,7 +26,10 @@ _TOP_K = 5
 @click.option(
     "--top-k",
     type=click.IntRange(min=1),
-    help="Classes per image.  [default: 5, or as many as fit in a line of the terminal]",
+    help="Classes per image.  [default: 5, or as many as fit in a line of the terminal; multi-label: all]",
+)
+@click.option(
+    "--min-score", type=click.FloatRange(0, 1), help="Lowest score of a class.  [default: 0; multi-label: 0.5]"
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images per engine call.  [default: 4]")
 @click.option("--json", "output", flag_value="json", help="Print JSON Lines.")
@@ -37,6 +38,7 @@ def predict(
     images: tuple[str, ...],
     model: str | None,
     top_k: int | None,
+    min_score: float | None,
     batch_size: int | None,
     output: str | None,
     **options: Any,
@@ -61,7 +63,7 @@ def predict(
     failed: list[ImageError] = []
     with load(BUNDLED_MODEL if model is None else model, **options) as classifier:
         writer = _writer(output, sources, top_k)
-        results = classifier.predict(sources, top_k or _TOP_K, batch_size, on_error="return")
+        results = classifier.predict(sources, top_k, batch_size, min_score=min_score, on_error="return")
         with progress(len(sources), "classifying", streaming=True) as advance:
             for source, result in zip(sources, results, strict=True):
                 if isinstance(result, ImageError):

@@ -16,6 +16,7 @@ from ..predictions import SCORE_DECIMALS, Prediction
 from .console import percent, printable, table_lines
 
 CSV_COLUMNS = ("image", "rank", "index", "label", "score", "wnid")
+NO_CLASS = "no class reaches the lowest score that counts"
 _WIDEST_INDENT = 48
 """Columns for names; what stands after a longer one moves to the right."""
 
@@ -51,7 +52,7 @@ class TableWriter(ResultWriter):
             for item in predictions
         ]
         click.secho(printable(image), self.stream, bold=True)
-        for line in table_lines(columns, rows):
+        for line in table_lines(columns, rows) if rows else [NO_CLASS]:
             click.echo(line, self.stream)
 
     def write_error(self, error: ImageError) -> None:
@@ -75,6 +76,8 @@ class LineWriter(ResultWriter):
     def write(self, image: str, predictions: Sequence[Prediction]) -> None:
         name = printable(image)
         line = name + " " * (self._indent - cell_len(name))
+        if not predictions:
+            line += f"  {NO_CLASS}"
         for rank, item in enumerate(predictions):
             part = f"  {printable(item.label.partition(',')[0])} {percent(item.score)}"
             if rank and self._columns is not None and cell_len(line + part) > self._columns:
@@ -108,6 +111,8 @@ class CsvWriter(ResultWriter):
         self.stream.write(csv_row(CSV_COLUMNS))
 
     def write(self, image: str, predictions: Sequence[Prediction]) -> None:
+        if not predictions:  # so that every image that was classified has a row
+            self.stream.write(csv_row([image, *[""] * (len(CSV_COLUMNS) - 1)]))
         for rank, prediction in enumerate(predictions, start=1):
             row = prediction.to_dict()
             cells = [image, rank, *(row[name] for name in ("index", "label", "score")), row["wnid"] or ""]

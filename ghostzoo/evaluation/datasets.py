@@ -38,6 +38,8 @@ class Sample:
     offset: int = 0
     size: int | None = None
     """Bytes from ``offset``; ``None``: the whole file."""
+    shown: tuple[int, ...] = ()
+    """Class indices that the image shows, in data for multi-label models; ``label`` is ``UNLABELLED`` there."""
 
     def read(self) -> bytes:
         """Return the encoded image.

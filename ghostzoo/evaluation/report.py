@@ -19,6 +19,7 @@ from ..errors import ImageError, InputError
 from ..images.decode import read_image
 from ..labels import ClassLabel
 from .evaluate import Evaluation, Mistake
+from .multi_label import MultiLabelEvaluation
 
 REPORT_FILE = "report.json"
 CLASSES_FILE = "classes.csv"
@@ -33,13 +34,18 @@ _NAMED_CLASSES = 40
 """So many classes have legible names beside the matrix; of more, every second or third or so is named."""
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, *, pictures: bool = True) -> None:
     """Find out before the images are classified whether the report can be written; the folder is made.
+
+    Args:
+        folder: where it shall be.
+        pictures: whether it has any, which a multi-label model's has not.
 
     Raises:
         InputError: the folder cannot be written, or the library for the pictures is missing.
     """
-    require_matplotlib()
+    if pictures:
+        require_matplotlib()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -48,7 +54,7 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"Cannot write the report to {folder}: {error.strerror or error}.") from error
 
 
-def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
+def write_report(evaluation: Evaluation | MultiLabelEvaluation, folder: Path) -> list[Path]:
     """Write all files of the report into ``folder`` (made if need be, older reports replaced); return their paths.
 
     Raises:
@@ -57,14 +63,15 @@ def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
     contents = {
         REPORT_FILE: (json.dumps(evaluation.to_dict(), indent=2) + "\n").encode(),
         CLASSES_FILE: _class_table(evaluation).encode(),
-        CONFUSION_FILE: confusion_picture(evaluation),
     }
-    if evaluation.mistakes:
-        contents[MISTAKES_FILE] = mistakes_picture(evaluation)
+    if isinstance(evaluation, Evaluation):
+        contents[CONFUSION_FILE] = confusion_picture(evaluation)
+        if evaluation.mistakes:
+            contents[MISTAKES_FILE] = mistakes_picture(evaluation)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not evaluation.mistakes:
-            (folder / MISTAKES_FILE).unlink(missing_ok=True)
+        for name in {CONFUSION_FILE, MISTAKES_FILE} - set(contents):
+            (folder / name).unlink(missing_ok=True)
         for name, data in contents.items():
             write_atomically(folder / name, data)
     except OSError as error:
@@ -142,10 +149,11 @@ def _thumbnail(mistake: Mistake) -> NDArray[np.uint8]:
     return tile
 
 
-def _class_table(evaluation: Evaluation) -> str:
-    rows = [csv_row(["index", "label", "images", "recall", "recall_low", "recall_high", "precision"])]
+def _class_table(evaluation: Evaluation | MultiLabelEvaluation) -> str:
+    more = [] if isinstance(evaluation, Evaluation) else ["f1", "average_precision"]
+    rows = [csv_row(["index", "label", "images", "recall", "recall_low", "recall_high", "precision", *more])]
     for row in evaluation.to_dict()["classes"]:
         recall = row["recall"]
         shares = (recall["total"], recall["value"], *recall["interval"], row["precision"]["value"])
-        rows.append(csv_row([row["index"], row["label"], *shares]))
+        rows.append(csv_row([row["index"], row["label"], *shares, *(row[name] for name in more)]))
     return "".join(rows)

@@ -13,7 +13,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from ..errors import ImageError
-from ..predictions import softmax, top_predictions
 from .answers import json_text, json_text_response
 from .body import aside, body_of
 from .documentation import CLASSIFY_BODY, QUERY, failures
@@ -23,12 +22,14 @@ from .queueing import Answer, Source
 from .repository import ModelInstance
 from .request_errors import RequestError, bad_request, too_large
 from .schemas import (
+    MAX_TOP_K,
     ClassifyRequest,
     ClassifyResponse,
     ErrorResponse,
     ImageRequest,
     decode_base64,
     decoding_bytes,
+    parse_min_score,
     parse_top_k,
 )
 from .service import RequestInfo, Service
@@ -47,7 +48,8 @@ class ClassifyCall:
 
     names: list[str]
     sources: list[Source]
-    top_k: int
+    top_k: int | None
+    min_score: float | None
     model: str | None
     engine: str | None
 
@@ -72,11 +74,12 @@ async def classify(request: Request) -> Response:
         call = await _read_call(request, service, body, hold)
         instance = service.repository.get(call.model).instance(call.engine)
         outcomes = await service.classify(instance, call.sources, request_info)
+    top_k = call.top_k or min(instance.classifier.bundle.postprocessing.top_k, MAX_TOP_K)
 
     def answer() -> Response:
         # One image at a time: no other thread runs while a text is made.
         results = (
-            json_text({"name": name} | _result(instance, outcome, call.top_k))
+            json_text({"name": name} | _result(instance, outcome, top_k, call.min_score))
             for name, outcome in zip(call.names, outcomes, strict=True)
         )
         images = ", ".join(results)
@@ -85,7 +88,7 @@ async def classify(request: Request) -> Response:
         text = f'{head[:-1]}, "images": [{images}], "total_ms": {total}}}'
         return json_text_response(text, 422 if all(isinstance(each, ImageError) for each in outcomes) else 200)
 
-    if len(outcomes) * call.top_k <= _CLASSES_HERE:
+    if len(outcomes) * top_k <= _CLASSES_HERE:
         return answer()
     return await service.aside(answer)
 
@@ -116,6 +119,7 @@ def _from_parameters(parameters: Mapping[str, str], names: list[str], sources: l
         names,
         sources,
         parse_top_k(parameters.get("top_k")),
+        parse_min_score(parameters.get("min_score")),
         parameters.get("model") or None,
         parameters.get("engine") or None,
     )
@@ -144,7 +148,7 @@ async def _from_json(request: Request, service: Service, body: bytes, hold: Hold
         raise errors.exceptions[0] from None
     sources = [task.result() for task in tasks]
     names = [image.name or f"image-{index}" for index, image in enumerate(content.images)]
-    return ClassifyCall(names, sources, content.top_k, content.model, content.engine)
+    return ClassifyCall(names, sources, content.top_k, content.min_score, content.model, content.engine)
 
 
 async def _source(image: ImageRequest, service: Service, request: Request, hold: Hold) -> Source:
@@ -169,15 +173,16 @@ async def fetch(url: str, service: Service, request: Request, hold: Hold) -> Sou
     return await service.fetch(url, request.state.request_info, hold)
 
 
-def _result(instance: ModelInstance, outcome: Answer | ImageError, top_k: int) -> dict[str, Any]:
+def _result(
+    instance: ModelInstance, outcome: Answer | ImageError, top_k: int, min_score: float | None
+) -> dict[str, Any]:
     if isinstance(outcome, ImageError):
         return {"error": outcome.reason}
-    probabilities = softmax(outcome.logits[None])[0]
+    postprocessing = instance.classifier.bundle.postprocessing
+    (found,) = postprocessing.predictions(outcome.logits[None], top_k, min_score)
     stages = outcome.stages
     return {
-        "predictions": [
-            each.to_dict() for each in top_predictions(probabilities, instance.classifier.bundle.labels, top_k)
-        ],
+        "predictions": [each.to_dict() for each in found],
         "timing": {
             "queue_ms": _ms(stages.queue),
             "decode_ms": _ms(stages.decode),

@@ -17,7 +17,7 @@ from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from .schemas import MAX_TOP_K, ErrorResponse
+from .schemas import MAX_TOP_K, MIN_SCORE, TOP_K, ErrorResponse
 
 DESCRIPTION = """\
 GhostNet image classifiers. `/v1` is this server's own API; `/v2` is the Open Inference Protocol, which gRPC speaks too;
@@ -48,8 +48,14 @@ QUERY: list[dict[str, Any]] = [
     {
         "name": "top_k",
         "in": "query",
-        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K, "default": 5},
-        "description": "Classes for each image. Here, in a form's field, or in the JSON body.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
+        "description": f"{TOP_K} Here, in a form's field, or in the JSON body, as all of these.",
+    },
+    {
+        "name": "min_score",
+        "in": "query",
+        "schema": {"type": "number", "minimum": 0, "maximum": 1},
+        "description": MIN_SCORE,
     },
     {"name": "model", "in": "query", "schema": _TEXT, "description": "By default the first model of the server."},
     {"name": "engine", "in": "query", "schema": _TEXT, "description": "By default the first engine of the server."},
@@ -64,7 +70,8 @@ CLASSIFY_BODY: dict[str, Any] = {
                 "required": ["files"],
                 "properties": {
                     "files": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}},
-                    "top_k": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K, "default": 5},
+                    "top_k": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
+                    "min_score": {"type": "number", "minimum": 0, "maximum": 1},
                     "model": _TEXT,
                     "engine": _TEXT,
                 },

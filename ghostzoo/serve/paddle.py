@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from .._utils.urls import is_url
 from ..errors import GhostZooError, ImageError
-from ..predictions import SCORE_DECIMALS, Prediction, softmax, top_predictions
+from ..predictions import SCORE_DECIMALS, Prediction
 from .answers import json_response
 from .body import aside, body_of
 from .classify import fetch
@@ -40,7 +40,7 @@ class PaddlexRequest(BaseModel):
     """One image in base64, or its URL if the server was started with --allow-urls."""
 
     image: Text
-    topk: int = Field(5, ge=1, le=MAX_TOP_K)
+    topk: int | None = Field(None, ge=1, le=MAX_TOP_K)
 
 
 class PaddlexCategory(BaseModel):
@@ -132,7 +132,7 @@ async def pipeline(request: Request, name: str) -> Response:
                 raise bad_request("There is no key 'image'; send the image under it.")
             wanted = None if name == PIPELINE_NAME and name not in service.repository.names else name
             instance = service.repository.get(wanted).instance(None)
-            (best,) = await _classify(request, instance, feeds["image"], 1, hold)
+            (best,) = await _classify(request, instance, feeds["image"], 1, hold, min_score=0.0)
     except (RequestError, GhostZooError) as error:
         return _answer_failure(
             error, lambda status, text: {"err_no": status, "err_msg": text, "key": [], "value": [], "tensors": []}
@@ -142,7 +142,12 @@ async def pipeline(request: Request, name: str) -> Response:
 
 
 async def _classify(
-    request: Request, instance: ModelInstance, image: str | Source, top_k: int, hold: Hold
+    request: Request,
+    instance: ModelInstance,
+    image: str | Source,
+    top_k: int | None,
+    hold: Hold,
+    min_score: float | None = None,
 ) -> list[Prediction]:
     service: Service = request.app.state.service
     source: Source
@@ -154,7 +159,9 @@ async def _classify(
     (outcome,) = await service.classify(instance, [source], request.state.request_info)
     if isinstance(outcome, ImageError):
         raise unprocessable(f"The image cannot be read: {outcome.reason}.")
-    return top_predictions(softmax(outcome.logits[None])[0], instance.classifier.bundle.labels, top_k)
+    postprocessing = instance.classifier.bundle.postprocessing
+    top_k = top_k or min(postprocessing.top_k, MAX_TOP_K)
+    return postprocessing.predictions(outcome.logits[None], top_k, min_score)[0]
 
 
 def _answer_failure(error: Exception, content: Callable[[int, str], dict[str, Any]]) -> Response:

@@ -14,6 +14,8 @@ from .request_errors import bad_request, unprocessable
 
 MAX_TOP_K = 1000
 MAX_NAME = 200
+TOP_K = "Classes for each image at most; by default 5, and of a multi-label model all that reach min_score."
+MIN_SCORE = "Lowest score of a class; by default 0, and of a multi-label model 0.5."
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
 
@@ -36,7 +38,8 @@ class ClassifyRequest(_Strict):
     """Images to classify."""
 
     images: list[ImageRequest] = Field(min_length=1)
-    top_k: int = Field(5, ge=1, le=MAX_TOP_K, description="Classes for each image.")
+    top_k: int | None = Field(None, ge=1, le=MAX_TOP_K, description=TOP_K)
+    min_score: float | None = Field(None, ge=0, le=1, description=MIN_SCORE)
     model: Name | None = Field(None, description="By default the first model of the server.")
     engine: Name | None = Field(None, description="By default the first engine of the server.")
 
@@ -46,7 +49,9 @@ class PredictionResult(BaseModel):
 
     index: int
     label: str
-    score: float = Field(description="Softmax probability, 0 to 1, rounded to 5 decimals.")
+    score: float = Field(
+        description="Probability, 0 to 1, rounded to 5 decimals: softmax, or sigmoid of a multi-label model."
+    )
     wnid: str | None = Field(description="WordNet id of the class, where it has one.")
 
 
@@ -61,7 +66,7 @@ class StageTimes(BaseModel):
 
 
 class ImageResult(BaseModel):
-    """The classes of one image, best first, or why it could not be read."""
+    """The classes of one image, best first, or why it could not be read. There may be none that reaches min_score."""
 
     name: str
     predictions: list[PredictionResult] | None = None
@@ -90,6 +95,7 @@ class ModelDescription(BaseModel):
     name: str
     ready: bool
     classes: int | None = None
+    multi_label: bool | None = Field(None, description="Whether an image shows any number of the classes.")
     image_size: int | None = Field(None, description="Side of the network's input in pixels.")
     engines: list[str] = Field([], description="What can run it; the first is the default.")
     running: list[dict[str, Any]] = Field([], description="Version, device and threads of each of them.")
@@ -128,14 +134,31 @@ def decoding_bytes(texts: Iterable[str]) -> int:
     return 3 * max(map(len, texts), default=0)
 
 
-def parse_top_k(text: str | None) -> int:
-    """Read the number of classes that is asked for in a query or a form; 5 where there is none.
+def parse_top_k(text: str | None) -> int | None:
+    """Read the number of classes that is asked for in a query or a form, if any.
 
     Raises:
         RequestError: it is no number from 1 to 1000.
     """
     if text is None:
-        return 5
+        return None
     if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= MAX_TOP_K):
         raise bad_request(f"top_k must be a whole number from 1 to {MAX_TOP_K}, not {text[:20]!r}.")
     return int(text)
+
+
+def parse_min_score(text: str | None) -> float | None:
+    """Read the lowest score that is asked for in a query or a form, if any.
+
+    Raises:
+        RequestError: it is no number from 0 to 1.
+    """
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise bad_request(f"min_score must be a number from 0 to 1, not {text[:20]!r}.")
+    return value

@@ -13,6 +13,9 @@ from starlette.types import Receive, Scope, Send
 
 FOLDER = Path(__file__).parent / "page"
 
+RUNTIME = FOLDER / "vendor" / "ort.wasm.min.mjs"
+"""onnxruntime-web, which 'make web' fetches."""
+
 _HEADERS = {
     # Everything comes from this server; WebAssembly is the browser's own inference.
     "content-security-policy": (
@@ -25,6 +28,7 @@ _HEADERS = {
     "cross-origin-embedder-policy": "require-corp",
     "referrer-policy": "no-referrer",
 }
+_HERE, _MISSING = 'data-runtime="here"', 'data-runtime="missing"'
 
 
 class PageFiles(StaticFiles):
@@ -40,6 +44,11 @@ class PageFiles(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         if scope["method"] not in ("GET", "HEAD"):
             raise HTTPException(404)
+        if (
+            path in (".", "index.html") and not RUNTIME.is_file()
+        ):  # said here, so that the page asks for no file in vain
+            text = (FOLDER / "index.html").read_text(encoding="utf-8").replace(_HERE, _MISSING, 1)
+            return Response(text, media_type="text/html", headers=_HEADERS)
         return await super().get_response(path, scope)
 
     def file_response(self, *arguments: Any, **options: Any) -> Response:

@@ -22,6 +22,7 @@ MAX_OPERATORS = 10_000
 _COMPUTING = frozenset(
     {
         *("conv2d", "depthwise_conv2d", "batch_norm", "batch_norm_", "pool2d", "relu", "clip", "dropout", "softmax"),
+        "sigmoid",  # at the end of multi-label models
         *("matmul", "matmul_v2", "mul", "elementwise_add", "elementwise_mul", "add", "multiply", "scale", "mean"),
         *("concat", "reshape", "reshape2", "squeeze", "squeeze2", "unsqueeze", "unsqueeze2", "assign"),
         *("flatten", "flatten_contiguous_range", "full", "full_int_array", "fill_constant", "combine", "parameter"),

@@ -140,16 +140,25 @@ def test_a_truncated_or_longer_file_is_found(folder: Path, name: str) -> None:
             Bundle.open(folder)
 
 
+def test_manifest_and_config_agree_on_what_scores_are(folder: Path) -> None:
+    labels = (ClassLabel("cat"), ClassLabel("dog"))
+    relist(folder, "config.json", ModelConfig(0.5, SIZE, labels, multi_label=True).to_json())
+    with pytest.raises(BundleError, match=r"only one of ghostzoo.json and config.json .* multi-label"):
+        Bundle.open(folder)
+    edit_manifest(folder, lambda content: content.update(multi_label=True, format_version=2))
+    assert Bundle.open(folder).postprocessing.multi_label
+
+
 def test_a_newer_format_is_another_error(folder: Path) -> None:
-    edit_manifest(folder, lambda content: content.update(format_version=2))
-    with pytest.raises(BundleVersionError, match=rf"Bundle {folder}: .*format version 2.*pip install --upgrade"):
+    edit_manifest(folder, lambda content: content.update(format_version=3))
+    with pytest.raises(BundleVersionError, match=rf"Bundle {folder}: .*format version 3.*pip install --upgrade"):
         Bundle.open(folder)
 
 
 def test_the_three_errors_differ(folder: Path) -> None:
     messages = set()
     for damage in (
-        lambda: edit_manifest(folder, lambda content: content.update(format_version=2)),
+        lambda: edit_manifest(folder, lambda content: content.update(format_version=3)),
         lambda: (folder / "README.md").unlink(),
         lambda: (folder / "README.md").write_bytes(b"# Card\n"),
     ):

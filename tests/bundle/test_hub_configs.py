@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,6 +32,18 @@ def test_the_configuration_speaks_as_the_peers_do() -> None:
     assert content["id2wnid"] == {"0": "n1", "2": "n3"}
     assert (content["image_size"], content["num_channels"], content["hidden_size"]) == (96, 3, 1280)
     assert "id2wnid" not in json.loads(ModelConfig(1.0, 224, (ClassLabel("a"),)).to_json())
+
+
+def test_a_multi_label_model_says_so_as_the_peers_do() -> None:
+    config = replace(CONFIG, multi_label=True)
+    assert json.loads(config.to_json())["problem_type"] == "multi_label_classification"
+    assert ModelConfig.from_json(config.to_json()) == config
+    assert "problem_type" not in json.loads(CONFIG.to_json())
+    single = changed(CONFIG.to_json(), "problem_type", "single_label_classification")
+    assert ModelConfig.from_json(single) == CONFIG
+    for wrong in ("regression", True, 5):
+        with pytest.raises(BundleError, match="problem_type"):
+            ModelConfig.from_json(changed(CONFIG.to_json(), "problem_type", wrong))
 
 
 def test_the_preprocessing_comes_back_to_the_last_digit() -> None:

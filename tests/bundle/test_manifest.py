@@ -61,10 +61,26 @@ def test_what_was_written_is_read() -> None:
     assert swapped.to_json() == written.to_json()
 
 
-@pytest.mark.parametrize("version", [2, 3, 10**30])
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 10**30])
 def test_a_newer_format_is_its_own_error(version: int) -> None:
-    with pytest.raises(BundleVersionError, match=rf"format version {version}, this ghostzoo reads up to 1; upgrade"):
+    with pytest.raises(BundleVersionError, match=rf"format version {version}, this ghostzoo reads up to 2; upgrade"):
         parse(format_version=version, files="of another kind")
+
+
+def test_only_a_multi_label_model_needs_format_2() -> None:
+    single, several = (
+        json.loads(Manifest("tiny", {}, {}, {}, {}, multi_label=value).to_json()) for value in (False, True)
+    )
+    assert (single["format_version"], "multi_label" in single) == (1, False)
+    assert (several["format_version"], several["multi_label"]) == (2, True)
+    assert parse(**several).multi_label
+    assert not parse(**single).multi_label
+
+
+@pytest.mark.parametrize("value", [None, 1, "true", [], {}])
+def test_multi_label_is_true_or_false(value: Any) -> None:
+    with pytest.raises(BundleError, match="multi_label"):
+        parse(multi_label=value)
 
 
 @pytest.mark.parametrize("version", [..., None, 0, -1, "1", 1.0, True, [1], {}])

@@ -60,6 +60,20 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session", params=["json", "pdmodel"])
 def archive(request: pytest.FixtureRequest, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An inference archive as Paddle itself writes it: today's program, or the old one."""
+    return _archive(request, weights, tmp_path_factory, "softmax")
+
+
+@pytest.fixture(scope="session", params=["json", "pdmodel"])
+def multi_label_archive(
+    request: pytest.FixtureRequest, weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same of a multi-label model."""
+    return _archive(request, weights, tmp_path_factory, "sigmoid")
+
+
+def _archive(
+    request: pytest.FixtureRequest, weights: Path, tmp_path_factory: pytest.TempPathFactory, activation: str
+) -> Path:
     folder = tmp_path_factory.mktemp(f"archive-{request.param}")
     if request.param == "pdmodel":
         python = request.getfixturevalue("paddle2_python")
@@ -68,7 +82,9 @@ def archive(request: pytest.FixtureRequest, weights: Path, tmp_path_factory: pyt
 
         python = sys.executable
     script = Path(__file__).parents[1] / "fixtures" / "write_archive.py"
-    subprocess.run([python, script, weights, folder], check=True, capture_output=True, cwd=Path(__file__).parents[2])
+    subprocess.run(
+        [python, script, weights, folder, activation], check=True, capture_output=True, cwd=Path(__file__).parents[2]
+    )
     files = sorted(path for path in folder.iterdir() if path.name.startswith("inference."))
     assert f"inference.{request.param}" in {path.name for path in files}
     target = folder / "GhostNet_x0_5_infer.tar"

@@ -74,6 +74,40 @@ def test_an_archive_becomes_the_same_network(archive: Path, weights: Path, image
         np.testing.assert_array_equal(one.logits(images), other.logits(images))
 
 
+def test_an_archive_that_ends_in_a_sigmoid_is_multi_label(
+    multi_label_archive: Path, images: Path, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("".join(f"{index} tag {index}\n" for index in range(1000)))
+    source = ["--archive", multi_label_archive, "--images", images]
+    result = run("export", "--name", "tags", "--labels", labels, *source, "--out", tmp_path / "tags")
+    assert result.returncode == 0, result.stderr
+    bundle = ghostzoo.Bundle.open(tmp_path / "tags")
+    assert bundle.postprocessing.multi_label
+    assert 0 < bundle.manifest.validation["sigmoid_difference"] <= 1e-6
+    with ghostzoo.load(bundle.path, threads=1) as classifier:
+        np.testing.assert_allclose(
+            classifier.probabilities(images), 1 / (1 + np.exp(-classifier.logits(images))), atol=1e-6
+        )
+
+
+def test_a_softmax_is_no_multi_label_model(archive: Path, images: Path, tmp_path: Path) -> None:
+    source = ["--archive", archive, "--images", images]
+    result = run("export", "--model", "GhostNet_x0_5", *source, "--multi-label", "--out", tmp_path / "tags")
+    assert result.returncode == 1
+    assert "ends in a softmax: it is no multi-label model" in result.stderr
+    assert not (tmp_path / "tags").exists()
+
+
+def test_weights_of_a_multi_label_model_are_exported_as_one(weights: Path, images: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("".join(f"{index} tag {index}\n" for index in range(1000)))
+    source = ["--weights", weights, "--images", images, "--labels", labels]
+    result = run("export", "--name", "tags", *source, "--multi-label", "--out", tmp_path / "tags")
+    assert result.returncode == 0, result.stderr
+    assert ghostzoo.Bundle.open(tmp_path / "tags").manifest.multi_label
+
+
 def test_the_originals_logits_come_out(shared: Path, tmp_path: Path) -> None:
     """The widths of the reference weights, on all 57 photographs, from the exported bundles."""
     folder = tmp_path / "weights"

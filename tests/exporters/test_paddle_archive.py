@@ -20,7 +20,7 @@ from ghostzoo.weights.params import read_weights
 
 def test_weights_and_answers_come_back(archive: Path, weights: Path) -> None:
     content = read_archive(archive)
-    assert content.program.ends_in_softmax
+    assert content.program.activation == "softmax"
     graph = archive_to_onnx(content)
     expected = read_weights(weights)
     found = weights_of_archive(content, graph)
@@ -32,7 +32,7 @@ def test_weights_and_answers_come_back(archive: Path, weights: Path) -> None:
     program = ProgramRoute(content)
     assert compare_logits(logits, program(pixel_values)).within(1e-5)
     assert compare_logits(logits, onnx_route(graph)(pixel_values)).within(1e-5)
-    assert 0 < program.softmax_difference < 1e-6
+    assert 0 < program.activation_difference < 1e-6
 
 
 def test_a_program_cut_in_the_wrong_place_is_not_believed(archive: Path) -> None:

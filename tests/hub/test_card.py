@@ -29,7 +29,7 @@ from ghostzoo.images.transform import preprocess
 from hub.card import CardFacts, write_full_card
 from hub.cli import main
 from hub.publish import Target, publish, with_full_card
-from hub.reports import read_speeds
+from hub.reports import read_evaluations, read_speeds
 from tests.fixtures.hub import LoopbackHub
 from tests.fixtures.hub_metadata import check_card
 from tests.fixtures.pictures import encoded, picture
@@ -123,6 +123,19 @@ def test_weights_of_somebody_else(tiny_bundle: Bundle, tmp_path: Path) -> None:
         tmp_path / "a", name="GhostNet_x1_3", contents=files, weights=weights, created_by={}, validation={}
     )
     assert "0.7579" not in write_full_card(alike, "me/GhostNet_x1_3", CardFacts())
+
+
+def test_a_multi_label_model_is_described_as_one(multi_label_bundle: Bundle, tmp_path: Path) -> None:
+    report = {"model": "tiny", "images": 50, "mean_average_precision": 0.7, "micro_f1": 0.6, "threshold": 0.4}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    evaluations = read_evaluations([tmp_path / "report.json"])
+    card = write_full_card(multi_label_bundle, "me/tiny", CardFacts(evaluations=evaluations))
+    assert "model-index" not in metadata(card)
+    assert "any number of them" in card
+    assert "| measured by ghostzoo | 0.7000 | 0.6000 | Labelled images, 50 images |" in card
+    assert "sigmoid of its logit" in card
+    assert "1 / (1 + Math.exp(-logit))" in card
+    assert not re.search(r"softmax|\$|pipeline\(", card)
 
 
 def test_sections_keep_their_order_when_written_twice(tiny_bundle: Bundle, tmp_path: Path) -> None:

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
+import ghostzoo
 from exporters.web.site import RUNTIME, write_site
+from ghostzoo.bundle.folder import Bundle
+from ghostzoo.converter import convert
 from ghostzoo.fetch.resolver import fetch
+from ghostzoo.images.preprocessing import Preprocessing
+from ghostzoo.network.architecture import Architecture
+from ghostzoo.predictions import Prediction
+from tests.fixtures.networks import random_arrays, write_weights
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _FLAGS = (
@@ -62,13 +72,24 @@ class Visit:
         self.page = page
         self.problems: list[str] = []
         self.requests: list[str] = []
+        self.refused: list[str] = []
+        """What was asked for and is not there, or was not given."""
         page.on("console", lambda message: message.type == "error" and self.problems.append(message.text))
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
+        page.on("response", lambda answer: answer.status >= 400 and self.refused.append(answer.url))
 
     def open(self, url: str) -> None:
         self.page.goto(url)
         self.page.wait_for_selector("#model option", state="attached")
+
+    def overflow(self) -> list[str]:
+        """Return what reaches beyond the window's right edge, or cannot be reached without scrolling sideways."""
+        return self.page.evaluate(
+            "() => [...document.querySelectorAll('body *')]"
+            ".filter(each => each.getBoundingClientRect().right > innerWidth + 0.5 || each.scrollWidth > innerWidth)"
+            ".map(each => each.outerHTML.slice(0, 80))"
+        )
 
     def choose(self, *files: Path) -> None:
         self.page.set_input_files("#files", [str(file) for file in files])
@@ -99,16 +120,49 @@ def visit(chromium: Any) -> Iterator[Visit]:
     context.close()
 
 
+@dataclass(frozen=True)
+class Tags:
+    """A multi-label model, a picture that shows some of its classes, and one that shows none."""
+
+    bundle: Bundle
+    some: Path
+    none: Path
+    expected: list[Prediction]
+    """Of the first picture."""
+
+
+@pytest.fixture(scope="session")
+def tags(tmp_path_factory: pytest.TempPathFactory) -> Tags:
+    folder = tmp_path_factory.mktemp("tags")
+    arrays = random_arrays(Architecture.of(0.25, 7))
+    arrays["fc_1.bias"] = arrays["fc_1.bias"] - np.float32(0.6)
+    sizes = Preprocessing(resize_short=72, crop_size=64)
+    names = [f"tag {index}" for index in range(7)]
+    weights = write_weights(folder / "tags.pdparams", arrays)
+    bundle = convert(weights, folder / "tags", name="tags", labels=names, preprocessing=sizes, multi_label=True)
+    rng = np.random.default_rng(0)
+    found: dict[bool, tuple[Path, list[Prediction]]] = {}
+    with ghostzoo.load(bundle.path, engine="onnxruntime", threads=1) as classifier:
+        while len(found) < 2:
+            path = folder / f"{len(list(folder.glob('*.png')))}.png"
+            cv2.imwrite(str(path), cv2.resize(rng.integers(0, 256, (4, 5, 3), np.uint8), (90, 70)))
+            probabilities = classifier.probabilities(path)[0]
+            if abs(probabilities - 0.5).min() > 0.01:  # so that rounding decides nothing
+                answer = classifier(path)
+                found.setdefault(len(answer) > 0, (path, answer))
+    return Tags(bundle, found[True][0], found[False][0], found[True][1])
+
+
 class _QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *arguments: Any) -> None:
         """Say nothing."""
 
 
 @pytest.fixture(scope="module")
-def site_url(chromium: Any, runtime: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def site_url(chromium: Any, runtime: None, tags: Tags, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The static site, behind a plain file server."""
     folder = tmp_path_factory.mktemp("web") / "site"
-    write_site(folder, [fetch()])
+    write_site(folder, [fetch(), tags.bundle])
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_QuietHandler, directory=str(folder)))
     Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"

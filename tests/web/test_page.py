@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import base64
 import csv
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import ghostzoo
+from exporters.web.site import PAGE
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import DEFAULT_MODEL
-from tests.fixtures.serving import ServerProcess, running_server
-from tests.web.conftest import Visit
+from ghostzoo.converter import convert
+from ghostzoo.images.preprocessing import Preprocessing
+from ghostzoo.labels import imagenet_labels
+from ghostzoo.network.architecture import Architecture
+from tests.fixtures.networks import random_arrays, write_weights
+from tests.fixtures.serving import COMMAND, ServerProcess, running_server
+from tests.web.conftest import Tags, Visit
 
 pytestmark = pytest.mark.slow
 
@@ -28,10 +37,19 @@ _DROP = _PASTE.replace('ClipboardEvent("paste", {clipboardData: data', 'DragEven
 
 
 @pytest.fixture(scope="module")
-def server(chromium: Any, runtime: None) -> Iterator[ServerProcess]:
+def server(chromium: Any, runtime: None, tags: Tags, imagenet: Bundle) -> Iterator[ServerProcess]:
     pytest.importorskip("fastapi")
-    with running_server("--model", DEFAULT_MODEL, "--no-grpc") as process:
+    models = (DEFAULT_MODEL, imagenet.path, tags.bundle.path)
+    with running_server(*(f"--model={model}" for model in models), "--no-grpc") as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A narrow network with ImageNet's classes."""
+    folder = tmp_path_factory.mktemp("imagenet")
+    weights = write_weights(folder / "narrow.pdparams", random_arrays(Architecture.of(0.25, 1000)))
+    return convert(weights, folder / "narrow", name="narrow", preprocessing=Preprocessing(72, 64))
 
 
 def test_server_and_browser_agree_and_nothing_else_is_asked(visit: Visit, server: ServerProcess) -> None:
@@ -46,7 +64,7 @@ def test_server_and_browser_agree_and_nothing_else_is_asked(visit: Visit, server
     assert browser["scores"] == pytest.approx(ours["scores"], abs=0.11)  # percent, shown with one decimal
     assert "inference" in ours["line"]
     assert "decode" in browser["line"]
-    assert visit.problems == []
+    assert visit.problems == visit.refused == []
     assert all(request.startswith((server.http, "blob:")) for request in visit.requests)
 
 
@@ -93,6 +111,12 @@ def test_many_files_become_a_table_and_a_csv_file(visit: Visit, server: ServerPr
     assert len(rows) == 3 * 5 + 1
     best = [float(row["score"]) for row in rows if row["rank"] == "1"]
     assert all(0 < score <= 1 for score in best)
+    thumbnails = "#rows .thumbnail img"
+    visit.page.wait_for_function(
+        f"() => [...document.querySelectorAll('{thumbnails}')].filter(each => each.naturalWidth > 0).length === 3"
+    )
+    cells = visit.page.query_selector_all("#rows tr")
+    assert [cell.query_selector("img") is not None for cell in cells] == [name != "notes.txt" for name in names]
 
 
 def test_the_page_works_from_the_keyboard(visit: Visit, server: ServerProcess) -> None:
@@ -122,3 +146,139 @@ def test_a_server_with_a_key_is_asked_with_it(visit: Visit, runtime: None, tmp_p
         visit.choose(_PHOTO)
         visit.answers(2)
         assert "agree" in visit.page.wait_for_selector("#verdict").inner_text()
+
+
+def test_it_lists_the_classes_that_the_model_knows(visit: Visit, server: ServerProcess) -> None:
+    visit.open(server.http)
+    visit.page.wait_for_selector("#class-list li")
+    with ghostzoo.load(engine="onnxruntime") as classifier:
+        expected = [label.label for label in classifier.bundle.labels]
+    assert visit.page.locator("#class-list li").all_inner_texts() == expected
+    assert visit.page.inner_text("#classes-title") == "The 10 classes that it knows"
+    assert not visit.page.is_visible("#class-search")
+
+    visit.page.select_option("#model", "narrow")
+    visit.page.get_by_text("The 1,000 classes that it knows").click()
+    visit.page.fill("#class-search", "tabby")
+    visit.page.wait_for_function("() => document.querySelectorAll('#class-list li').length === 1")
+    assert visit.page.inner_text("#class-list li") == "tabby, tabby cat"
+    visit.page.fill("#class-search", "")
+    visit.page.wait_for_function("() => document.querySelectorAll('#class-list li').length === 1000")
+    labels = [label.label for label in imagenet_labels()]
+    assert visit.page.locator("#class-list li").all_inner_texts() == labels
+
+
+def test_a_sample_picture_is_classified_by_a_click(visit: Visit, server: ServerProcess) -> None:
+    visit.open(server.http)
+    visit.page.wait_for_selector(".unknown:visible")
+    samples = visit.page.locator(".sample").all_inner_texts()
+    assert [text.split("\n") for text in samples] == [
+        ["cat"],
+        ["cup of coffee", "not one of its classes"],
+        ["rocket", "not one of its classes"],
+    ]
+    visit.page.check("#in-browser")
+    for position, name in enumerate(("cat.jpg", "coffee.jpg", "rocket.jpg")):
+        visit.page.locator(".sample").nth(position).click()
+        visit.page.get_by_text(name, exact=True).wait_for()
+        ours, browser = visit.answers(2)
+        assert "agree" in visit.page.wait_for_selector("#verdict").inner_text()
+        with ghostzoo.load(engine="onnxruntime") as classifier:
+            expected = classifier(PAGE / "samples" / name)
+        assert ours["labels"] == browser["labels"] == [each.label for each in expected]
+    visit.page.select_option("#model", "narrow")
+    visit.page.wait_for_selector(".unknown", state="hidden")
+    assert visit.page.locator(".unknown:visible").count() == 0
+    assert visit.problems == visit.refused == []
+
+
+def test_it_fits_a_telephone(visit: Visit, server: ServerProcess, tmp_path: Path) -> None:
+    visit.page.set_viewport_size({"width": 390, "height": 844})
+    visit.open(server.http)
+    visit.page.wait_for_selector("#class-list li")
+    assert visit.overflow() == []
+    visit.page.check("#in-browser")
+    visit.page.locator(".sample").first.click()
+    visit.page.wait_for_selector("#verdict")
+    assert visit.overflow() == []
+    visit.page.wait_for_function("() => document.querySelector('#picture').getBoundingClientRect().top < 400")
+    visit.page.select_option("#model", "narrow")
+    visit.page.get_by_text("The 1,000 classes that it knows").click()
+    visit.page.wait_for_selector("#class-list li")
+    names = ["a-long-name-without-a-space-as-cameras-and-people-make-them-" + 10 * "x" + ".png", "b.png", "notes.txt"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"no picture" if name == "notes.txt" else _PHOTO.read_bytes())
+    visit.choose(*(tmp_path / name for name in names))
+    visit.page.wait_for_selector("#save:enabled")
+    assert visit.overflow() == []
+
+
+def test_a_multi_label_model_names_all_or_none(visit: Visit, server: ServerProcess, tags: Tags) -> None:
+    visit.open(server.http)
+    visit.page.select_option("#model", "tags")
+    visit.page.check("#in-browser")
+    visit.choose(tags.some)
+    for answer in visit.answers(2):
+        assert answer["labels"] == [each.label for each in tags.expected]
+        assert answer["scores"] == pytest.approx([100 * each.score for each in tags.expected], abs=0.06)
+    assert "agree" in visit.page.wait_for_selector("#verdict").inner_text()
+
+    visit.choose(tags.none)
+    visit.page.get_by_text(tags.none.name).wait_for()
+    assert [answer["labels"] for answer in visit.answers(2)] == [[], []]
+    assert visit.page.locator(".nothing").all_inner_texts() == ["Here no class reaches 50 %."] * 2
+    assert "agree" in visit.page.wait_for_selector("#verdict").inner_text()
+
+    visit.choose(tags.some, tags.none)
+    visit.page.wait_for_selector("#save:enabled")
+    shown = visit.page.locator("#rows .label").all_inner_texts()
+    assert shown == [tags.expected[0].label, "no class reaches 50 %"]
+    with visit.page.expect_download() as download:
+        visit.page.click("#save")
+    rows = list(csv.DictReader(Path(download.value.path()).read_text(encoding="utf-8").splitlines()))
+    assert [row["label"] for row in rows] == [*(each.label for each in tags.expected), ""]
+    assert visit.problems == visit.refused == []
+
+
+@pytest.fixture(scope="module")
+def without_runtime(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server of a package into which onnxruntime-web was not fetched."""
+    pytest.importorskip("fastapi")
+    folder = tmp_path_factory.mktemp("package")
+    shutil.copytree(PAGE.parents[1], folder / "ghostzoo", ignore=shutil.ignore_patterns("vendor", "__pycache__"))
+    # -P, or the working folder's package would be taken.
+    with running_server("--no-grpc", env={"PYTHONPATH": str(folder)}, program=("-P", *COMMAND)) as process:
+        yield process
+
+
+def test_without_onnxruntime_web_it_says_how_to_get_it(visit: Visit, without_runtime: ServerProcess) -> None:
+    visit.open(without_runtime.http)
+    words = visit.page.inner_text("#obstacle")
+    assert "cannot also run in this browser. onnxruntime-web" in words
+    assert "make web" in words
+    assert visit.page.is_disabled("#in-browser")
+    visit.choose(_PHOTO)
+    (answer,) = visit.answers()
+    assert answer["labels"][0] == "cat"
+    assert visit.problems == visit.refused == []
+    assert not any("vendor" in request for request in visit.requests)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("delete window.WebAssembly", "WebAssembly is missing or switched off"),
+        ("WebAssembly.validate = () => false", "no SIMD"),
+        ("delete window.OffscreenCanvas", "cannot decode pictures"),
+        ("window.Worker = class { terminate() {} }", "starts no module workers"),
+    ],
+)
+def test_a_browser_that_cannot_is_told_why(visit: Visit, server: ServerProcess, damage: str, words: str) -> None:
+    visit.page.add_init_script(damage)
+    visit.open(server.http)
+    assert words in visit.page.inner_text("#obstacle")
+    assert visit.page.is_disabled("#in-browser")
+    visit.choose(_PHOTO)
+    (answer,) = visit.answers()
+    assert answer["labels"][0] == "cat"
+    assert visit.problems == visit.refused == []

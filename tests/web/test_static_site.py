@@ -13,7 +13,7 @@ from exporters.web.site import write_site
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import InputError
 from ghostzoo.fetch.resolver import fetch
-from tests.web.conftest import Visit
+from tests.web.conftest import Tags, Visit
 
 pytestmark = pytest.mark.slow
 
@@ -28,8 +28,45 @@ def test_the_browser_answers_as_the_package_does(visit: Visit, site_url: str) ->
         expected = classifier(_PHOTO)
     assert answer["labels"] == [prediction.label for prediction in expected]
     assert answer["scores"] == pytest.approx([100 * prediction.score for prediction in expected], abs=0.06)
-    assert visit.problems == []
+    assert visit.problems == visit.refused == []
     assert all(request.startswith((site_url, "blob:")) for request in visit.requests)
+
+
+def test_it_offers_the_same_as_the_server(visit: Visit, site_url: str, tags: Tags) -> None:
+    visit.page.set_viewport_size({"width": 390, "height": 844})
+    visit.open(site_url)
+    visit.page.wait_for_selector("#class-list li")
+    assert visit.page.locator("#class-list li").count() == 10
+    visit.page.locator(".sample").first.click()
+    (answer,) = visit.answers()
+    assert answer["labels"][0] == "cat"
+    assert visit.overflow() == []
+    visit.page.select_option("#model", "tags")
+    visit.page.get_by_text("The 7 classes that it knows").wait_for()
+    visit.choose(tags.some, tags.none)
+    visit.page.wait_for_selector("#save:enabled")
+    shown = visit.page.locator("#rows .label").all_inner_texts()
+    assert shown == [tags.expected[0].label, "no class reaches 50 %"]
+    visit.choose(tags.some)
+    (answer,) = visit.answers()
+    assert answer["labels"] == [each.label for each in tags.expected]
+    assert visit.problems == visit.refused == []
+
+
+def test_a_browser_that_cannot_is_told_why(visit: Visit, site_url: str) -> None:
+    visit.page.add_init_script("delete window.WebAssembly")
+    visit.page.goto(site_url)
+    visit.page.wait_for_selector("#notice", state="visible")
+    assert visit.page.inner_text("#notice").startswith("The models cannot run here. WebAssembly is missing")
+    assert not visit.page.is_visible("#pictures")
+    assert visit.problems == visit.refused == []
+
+
+def test_opened_as_a_file_it_says_what_it_needs(visit: Visit, runtime: None, tmp_path: Path) -> None:
+    write_site(tmp_path / "site", [fetch()])
+    visit.page.goto((tmp_path / "site" / "index.html").as_uri())
+    visit.page.wait_for_selector("#notice", state="visible")
+    assert "opened as a file it cannot work" in visit.page.inner_text("#notice")
 
 
 def test_transparent_pixels_keep_their_colour(visit: Visit, site_url: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..._version import __version__
 from ...errors import ImageError
-from ...predictions import SCORE_DECIMALS, softmax, top_predictions
+from ...predictions import SCORE_DECIMALS, top_predictions
 from ..queueing import Source
 from ..repository import ModelInstance, ServedModel
 from ..request_errors import bad_request, not_found, unprocessable
@@ -140,10 +140,10 @@ def _outputs(
 
 
 def _output(instance: ModelInstance, logits: NDArray[np.float32], output: RequestedOutput) -> OutputTensor:
-    scores = softmax(logits)
-    labels = instance.classifier.bundle.labels
+    postprocessing = instance.classifier.bundle.postprocessing
+    scores, labels = postprocessing.probabilities(logits), postprocessing.labels
     if output.name == "labels":
-        values = _texts(labels[index].label for index in logits.argmax(axis=1).tolist())
+        values = _texts(labels[index].label for index in scores.argmax(axis=1).tolist())
     elif output.classification:
         source = logits if output.name == "logits" else scores
         rows = [top_predictions(row, labels, output.classification) for row in source]

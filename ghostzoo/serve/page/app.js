@@ -1,8 +1,11 @@
 // The page: what the user drops, pastes, takes or chooses is classified and shown.
 
-import { askBrowser, askServer, canRunInBrowser, hasServer, listModels, setApiKey } from "./backends.js";
+import { askBrowser, askServer, hasServer, listModels, setApiKey } from "./backends.js";
 import { runBatch } from "./batch.js";
 import { takePicture } from "./camera.js";
+import { listenForClasses, showClasses } from "./classes.js";
+import { findObstacle } from "./obstacle.js";
+import { offerSamples } from "./samples.js";
 import { compareAnswers } from "./scores.js";
 import { byId, showAnswer, showNotice, showPicture, showVerdict, startAnswers } from "./view.js";
 
@@ -16,10 +19,19 @@ const wantsBrowser = () => !hasServer || byId("in-browser").checked;
 async function start() {
   byId("engine-choice").hidden = byId("browser-choice").hidden = byId("footer-server").hidden = !hasServer;
   byId("footer-static").hidden = hasServer;
-  if (hasServer && !(await canRunInBrowser())) {
+  const obstacle = findObstacle();
+  if (obstacle) {
     byId("in-browser").disabled = true;
-    byId("browser-choice").title = "This server came without onnxruntime-web; run 'make web' and start it again.";
+    byId("obstacle").textContent = `The model cannot also run in this browser. ${obstacle}`;
+    byId("obstacle").hidden = !hasServer;
   }
+  showNotice("");
+  if (obstacle && !hasServer) {
+    byId("choices").hidden = true;
+    showNotice(`The models cannot run here. ${obstacle}`);
+    return;
+  }
+  byId("pictures").hidden = false;
   await fillModels();
 }
 
@@ -31,13 +43,14 @@ async function fillModels() {
     showNotice(error.status === 401 ? "This server asks for an API key." : `No models: ${error.message}.`);
     return;
   }
-  showNotice("");
+  showNotice(models.length === 0 ? "No model is loaded." : "");
   byId("model").replaceChildren(...models.map(({ name }) => new Option(name)));
-  fillEngines();
+  if (models.length > 0) await showModel();
 }
 
-function fillEngines() {
-  byId("engine").replaceChildren(...(chosenModel()?.engines ?? []).map((name) => new Option(name)));
+async function showModel() {
+  byId("engine").replaceChildren(...chosenModel().engines.map((name) => new Option(name)));
+  await showClasses(chosenModel());
 }
 
 /** Classify files: one is shown with its bars, many in a table. */
@@ -50,13 +63,22 @@ async function classify(files) {
   showNotice("");
   byId("single").hidden = files.length > 1;
   byId("batch").hidden = files.length === 1;
-  if (files.length > 1) {
-    const engine = chosenEngine();
-    const ask = hasServer ? (file) => askServer(model, engine, file, signal) : (file) => askBrowser(model, file);
-    await runBatch(files, ask, running);
-  } else {
-    await classifyOne(files[0], model, signal);
-  }
+  const answering = files.length > 1 ? classifyMany(files, model) : classifyOne(files[0], model, signal);
+  bringIntoView(byId(files.length > 1 ? "batch" : "single"));
+  await answering;
+  if (files.length === 1 && !signal.aborted) bringIntoView(byId("single")); // which is as high as it gets by now
+}
+
+/** On a small screen, answers come below what is to be seen. */
+function bringIntoView(section) {
+  if (section.getBoundingClientRect().top > innerHeight / 2) section.scrollIntoView({ behavior: "smooth" });
+}
+
+function classifyMany(files, model) {
+  const engine = chosenEngine();
+  const { signal } = running;
+  const ask = hasServer ? (file) => askServer(model, engine, file, signal) : (file) => askBrowser(model, file);
+  return runBatch(files, ask, running);
 }
 
 async function classifyOne(file, model, signal) {
@@ -67,7 +89,9 @@ async function classifyOne(file, model, signal) {
   if (hasServer) answers.push(shown(`${engine} on the server`, askServer(model, engine, file, signal), signal));
   if (wantsBrowser()) answers.push(shown("onnxruntime-web in this browser", askBrowser(model, file), signal));
   const [server, browser] = await Promise.all(answers);
-  if (!signal.aborted && server && browser) showVerdict(compareAnswers(server.predictions, browser.predictions));
+  if (!signal.aborted && server && browser) {
+    showVerdict(compareAnswers(server.predictions, browser.predictions, model.multiLabel));
+  }
 }
 
 /** Show an answer when it comes, or why there is none. */
@@ -112,7 +136,9 @@ function listen() {
     classify([...event.dataTransfer.files]);
   };
   document.onpaste = (event) => classify([...event.clipboardData.files]);
-  byId("model").onchange = fillEngines;
+  byId("model").onchange = showModel;
+  listenForClasses();
+  offerSamples(classify);
   byId("choices").onsubmit = (event) => event.preventDefault();
   byId("key").onchange = ({ target }) => {
     setApiKey(target.value);

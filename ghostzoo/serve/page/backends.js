@@ -2,7 +2,6 @@
 
 import { classifyInBrowser } from "./browser.js";
 
-export const TOP_K = 5;
 const isStatic = document.documentElement.dataset.mode === "static";
 const UNREADABLE = 422; // the answer says of each image why
 let apiKey = "";
@@ -13,21 +12,27 @@ export function setApiKey(key) {
   apiKey = key;
 }
 
-/** @returns {Promise<{name: string, engines: string[], folder: string}[]>} the models, the default one first */
+/**
+ * @typedef {{name: string, classes: number, multiLabel: boolean, engines: string[], folder: string}} Model
+ * @returns {Promise<Model[]>} the models, the default one first
+ */
 export async function listModels() {
   const answer = await request(isStatic ? "models/index.json" : "v1/models");
   const { models } = await answer.json();
   const loaded = models.filter(({ ready = true }) => ready);
-  return loaded.map(({ name, engines = [] }) => ({
+  return loaded.map(({ name, classes, multi_label: multiLabel = false, engines = [] }) => ({
     name,
+    classes,
+    multiLabel,
     engines,
     folder: isStatic ? `models/${encodeURIComponent(name)}/` : `v1/models/${encodeURIComponent(name)}/files/`,
   }));
 }
 
-/** @returns {Promise<boolean>} whether onnxruntime-web came with this page */
-export async function canRunInBrowser() {
-  return typeof WebAssembly === "object" && (await fetch("vendor/ort.wasm.min.mjs", { method: "HEAD" })).ok;
+/** @returns {Promise<string[]>} the names of the model's classes */
+export async function readLabels(model) {
+  const { id2label } = await (await request(`${model.folder}config.json`)).json();
+  return Object.keys(id2label).map((_, index) => id2label[index]);
 }
 
 /** Ask the server. @returns {Promise<{predictions: object[], timings: Record<string, number>}>} times in milliseconds */
@@ -36,7 +41,6 @@ export async function askServer(model, engine, file, signal) {
   form.append("files", file, file.name || "picture");
   form.append("model", model.name);
   form.append("engine", engine);
-  form.append("top_k", TOP_K);
   const start = performance.now();
   const answer = await request("v1/classify", { method: "POST", body: form, signal });
   const [{ predictions, timing, error }] = (await answer.json()).images;
@@ -52,7 +56,7 @@ export async function askServer(model, engine, file, signal) {
 
 export async function askBrowser(model, file) {
   const start = performance.now();
-  const { predictions, timings } = await classifyInBrowser(model.folder, file, TOP_K, credentials());
+  const { predictions, timings } = await classifyInBrowser(model.folder, file, credentials());
   return { predictions, timings: { ...timings, "in all": performance.now() - start } };
 }
 

@@ -1,7 +1,7 @@
 // Many pictures: a few on their way at a time, a row each in the order of the files, and a CSV of all.
 
 import { toCsv } from "./csv.js";
-import { byId } from "./view.js";
+import { byId, NOTHING, percent } from "./view.js";
 
 const AT_ONCE = 4;
 
@@ -14,7 +14,8 @@ const AT_ONCE = 4;
  */
 export async function runBatch(files, ask, running) {
   const results = [];
-  const rows = files.map((file) => newRow(file.name));
+  const rows = files.map(newRow);
+  byId("rows").querySelectorAll("img").forEach(({ src }) => URL.revokeObjectURL(src));
   byId("rows").replaceChildren(...rows);
   byId("save").disabled = true;
   byId("stop").disabled = false;
@@ -45,18 +46,27 @@ async function resultOf(file, ask) {
   }
 }
 
-function newRow(name) {
-  const row = document.createElement("tr");
-  for (const text of [name, "…", "", ""]) row.insertCell().textContent = text;
-  row.cells[2].className = "number";
+function newRow(file) {
+  const row = byId("row").content.cloneNode(true).firstElementChild;
+  const thumbnail = row.querySelector("img");
+  thumbnail.onerror = () => thumbnail.remove(); // the browser cannot show it; a server may still read it
+  thumbnail.src = URL.createObjectURL(file);
+  row.querySelector(".name").textContent = file.name;
   return row;
 }
 
 function fillRow(row, { predictions, error }) {
-  const [, label, score, others] = row.cells;
+  const [label, score, others] = ["label", "number", "others"].map((name) => row.querySelector(`.${name}`));
   if (error !== undefined) {
     label.textContent = error;
-    label.className = "error";
+    label.classList.add("error");
+    label.colSpan = 3;
+    score.remove();
+    others.remove();
+    return;
+  }
+  if (predictions.length === 0) {
+    label.textContent = NOTHING;
     return;
   }
   label.textContent = predictions[0].label;
@@ -70,10 +80,6 @@ function showProgress(results, total) {
   byId("progress").max = total;
   byId("progress").value = done.length;
   byId("progress-text").textContent = `${done.length} of ${total}${failed ? `, ${failed} without an answer` : ""}`;
-}
-
-function percent(score) {
-  return `${(100 * score).toFixed(1)} %`;
 }
 
 function download(text, name) {

@@ -9,13 +9,12 @@ const waiting = new Map();
  *
  * @param {string} folder URL of the model's files, with a slash at its end
  * @param {Blob} file
- * @param {number} topK
  * @param {Record<string, string>} headers for the requests of the model's files
  */
-export function classifyInBrowser(folder, file, topK, headers) {
+export function classifyInBrowser(folder, file, headers) {
   worker ??= startWorker();
   const id = ++lastId;
-  worker.postMessage({ id, folder: new URL(folder, location.href).href, file, topK, headers });
+  worker.postMessage({ id, folder: new URL(folder, location.href).href, file, headers });
   return new Promise((resolve, reject) => waiting.set(id, { resolve, reject }));
 }
 
@@ -29,7 +28,10 @@ function startWorker() {
   };
   started.onerror = (event) => {
     event.preventDefault();
-    for (const { reject } of waiting.values()) reject(new Error("onnxruntime-web cannot be started in this browser"));
+    const reason = event.message ? ` (${event.message})` : "";
+    for (const { reject } of waiting.values()) {
+      reject(new Error(`onnxruntime-web cannot be started in this browser${reason}; load the page again`));
+    }
     waiting.clear();
     worker = undefined;
   };

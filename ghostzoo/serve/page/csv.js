@@ -4,8 +4,8 @@ const COLUMNS = ["image", "rank", "index", "label", "score", "wnid", "error"];
 
 /** @param {{name: string, predictions?: object[], error?: string}[]} results */
 export function toCsv(results) {
-  const rows = results.flatMap(({ name, predictions, error }) =>
-    predictions === undefined
+  const rows = results.flatMap(({ name, predictions = [], error = "" }) =>
+    predictions.length === 0
       ? [[name, "", "", "", "", "", error]]
       : predictions.map(({ index, label, score, wnid }, rank) => [
           name, rank + 1, index, label, Number(score.toFixed(5)), wnid ?? "", "",

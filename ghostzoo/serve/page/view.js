@@ -1,12 +1,17 @@
 // What the page shows of one picture: the picture, an answer with bars and times for each engine, a verdict on two.
 
+import { THRESHOLD } from "./scores.js";
+
 export const byId = (id) => document.getElementById(id);
+
+export const NOTHING = `no class reaches ${100 * THRESHOLD} %`;
 
 let pictureUrl = "";
 
 export function showNotice(text) {
   byId("notice").textContent = text;
   byId("notice").hidden = text === "";
+  byId("notice").classList.remove("late"); // which was for a page whose scripts do not start
 }
 
 export function showPicture(file) {
@@ -27,8 +32,9 @@ export function showAnswer(title) {
   article.querySelector("h2").textContent = title;
   article.querySelector(".timings").textContent = "…";
   byId("answers").append(article);
-  return ({ predictions = [], timings = {}, error }) => {
-    article.querySelector(".bars").replaceChildren(...predictions.map(bar));
+  return ({ predictions, timings = {}, error }) => {
+    article.querySelector(".bars").replaceChildren(...(predictions ?? []).map(bar));
+    article.querySelector(".nothing").textContent = predictions?.length === 0 ? `Here ${NOTHING}.` : "";
     const line = article.querySelector(".timings");
     line.textContent = error ?? timesOf(timings);
     line.classList.toggle("error", error !== undefined);
@@ -48,8 +54,12 @@ export function showVerdict({ agrees, difference }) {
 function bar({ label, score }) {
   const item = document.createElement("li");
   item.style.setProperty("--share", `${100 * score}%`);
-  item.append(span("label", label), span("score", `${(100 * score).toFixed(1)} %`));
+  item.append(span("label", label), span("score", percent(score)));
   return item;
+}
+
+export function percent(score) {
+  return `${(100 * score).toFixed(1)}\u00a0%`;
 }
 
 function span(kind, text) {

@@ -3,25 +3,25 @@
 import * as ort from "./vendor/ort.wasm.min.mjs";
 import { decodePixels } from "./pixels.js";
 import { preprocess, preprocessingFrom } from "./preprocess.js";
-import { softmax, topClasses } from "./scores.js";
+import { findClasses } from "./scores.js";
 
 ort.env.wasm.wasmPaths = new URL("./vendor/", import.meta.url).href;
 ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
 
-const models = new Map(); // folder -> promise of {session, labels, preprocessing}
+const models = new Map(); // folder -> promise of {session, labels, isMultiLabel, preprocessing}
 let turn = Promise.resolve(); // a session runs one call at a time
 
-self.onmessage = ({ data: { id, folder, file, topK, headers } }) => {
+self.onmessage = ({ data: { id, folder, file, headers } }) => {
   turn = turn.then(async () => {
     try {
-      self.postMessage({ id, answer: await classify(folder, file, topK, headers) });
+      self.postMessage({ id, answer: await classify(folder, file, headers) });
     } catch (error) {
       self.postMessage({ id, error: error.message });
     }
   });
 };
 
-async function classify(folder, file, topK, headers) {
+async function classify(folder, file, headers) {
   const model = await load(folder, headers);
   const start = performance.now();
   const { rgba, width, height } = await decodePixels(file);
@@ -35,7 +35,7 @@ async function classify(folder, file, topK, headers) {
   );
   const ran = performance.now();
   return {
-    predictions: topClasses(softmax(logits.data), model.labels, topK),
+    predictions: findClasses(logits.data, model.labels, model.isMultiLabel),
     timings: { decode: decoded - start, preprocess: preprocessed - decoded, inference: ran - preprocessed },
   };
 }
@@ -60,8 +60,16 @@ async function open(folder, headers) {
     label: config.id2label[index],
     wnid: config.id2wnid?.[index] ?? null,
   }));
-  const session = await ort.InferenceSession.create(graph, { executionProviders: ["wasm"] });
-  return { session, labels, preprocessing: preprocessingFrom(processor) };
+  const isMultiLabel = config.problem_type === "multi_label_classification";
+  return { session: await startSession(graph), labels, isMultiLabel, preprocessing: preprocessingFrom(processor) };
+}
+
+async function startSession(graph) {
+  try {
+    return await ort.InferenceSession.create(graph, { executionProviders: ["wasm"] });
+  } catch (error) {
+    throw new Error(`onnxruntime-web cannot run the model in this browser (${error.message})`);
+  }
 }
 
 async function get(url, headers, read) {
