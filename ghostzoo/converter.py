@@ -38,18 +38,21 @@ def convert(
     *,
     model: str | None = None,
     name: str | None = None,
+    prefix: str | None = None,
     labels: str | PathLike[str] | Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     overwrite: bool = False,
 ) -> Bundle:
-    """Turn a ``.pdparams`` file in the official format into a bundle.
+    """Turn weights under the official keys into a bundle.
 
     Args:
-        weights: the file; nothing in it is executed.
+        weights: a ``.pdparams`` or ``.safetensors`` file; nothing in it is executed.
         out: the bundle's folder; it must not exist unless ``overwrite``.
         model: the catalog model that the weights belong to; width and preprocessing are checked against and taken from
             it. ``None`` for a network of your own, whose width the weights tell.
         name: the bundle's name; the model's by default.
+        prefix: what stands before the official keys of the network to take, such as ``Student.``; by default the only
+            network in the file.
         labels: a file with a line ``<id> <name>`` a class, or the names; ImageNet's by default.
         preprocessing: the model's (the original's deployment) by default.
         overwrite: replace an existing bundle.
@@ -63,7 +66,7 @@ def convert(
     if model is None and name is None:
         raise OptionError("Say which catalog model the weights belong to, or give the new model a name.")
     record = get_official_model(model) if model is not None else None
-    tensors = read_weights(weights, width=record.width if record else None)
+    tensors = read_weights(weights, width=record.width if record else None, prefix=prefix)
     is_official = (
         record is not None
         and name in (None, record.name)
@@ -128,6 +131,8 @@ def write_model_bundle(
         report["golden_source"] = "float64 reference forward pass on synthetic pictures"
     report["golden_check"] = _check_graph(graph, golden, model_name)
     identity: dict[str, Any] = {"file_name": weights.file_name, "sha256": weights.sha256, "size": weights.size}
+    if weights.prefix:
+        identity["prefix"] = weights.prefix
     source_url = source_url or (record.weights_url if record is not None else None)
     if record is not None and source_url is not None:
         identity["source_url"] = source_url

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from sys import getsizeof
 from typing import Any
 
 import numpy as np
@@ -179,10 +180,22 @@ def _call_dict(arguments: tuple[Any, ...], spend: _Spend) -> dict[str, Any]:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise DamagedPickleError("a dict is made of something that is no list of pairs")
         key, value = pair
-        if not isinstance(key, str):
-            raise DamagedPickleError(f"a key of a dict is no string but {type(key).__name__}")
-        result[key] = value
+        result[text_key(key, spend)] = value
     return result
+
+
+def text_key(key: Any, spend: _Spend) -> str:
+    """Return a key of a dict as text: Python 2 wrote bytes, which Paddle reads as latin-1.
+
+    Raises:
+        DamagedPickleError: it is neither text nor bytes.
+    """
+    if isinstance(key, bytes):
+        spend(getsizeof(key))
+        return key.decode("latin-1")
+    if not isinstance(key, str):
+        raise DamagedPickleError(f"a key of a dict is no string but {type(key).__name__}")
+    return key
 
 
 def _refuse_ndarray(arguments: tuple[Any, ...], spend: _Spend) -> Any:

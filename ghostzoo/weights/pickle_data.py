@@ -15,7 +15,17 @@ from collections.abc import Callable
 from sys import getsizeof
 from typing import Any
 
-from .pickle_calls import ARRAY_BYTES, DamagedPickleError, DType, PendingArray, UnsafePickleError, admit, call, shown
+from .pickle_calls import (
+    ARRAY_BYTES,
+    DamagedPickleError,
+    DType,
+    PendingArray,
+    UnsafePickleError,
+    admit,
+    call,
+    shown,
+    text_key,
+)
 
 __all__ = ["MAX_INSTRUCTIONS", "DamagedPickleError", "UnsafePickleError", "load_pickle_data"]
 
@@ -175,9 +185,7 @@ def _update(machine: _Machine, items: list[Any]) -> None:
         raise DamagedPickleError("the pickle is damaged (items for something that is no dict)")
     before = getsizeof(target)
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(key, str):
-            raise DamagedPickleError(f"a key of a dict is no string but {type(key).__name__}")
-        target[key] = value
+        target[text_key(key, machine.spend)] = value
     machine.spend(getsizeof(target) - before)
 
 
