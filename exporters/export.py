@@ -21,7 +21,7 @@ from ghostzoo.bundle.folder import Bundle, check_target
 from ghostzoo.bundle.golden import Golden
 from ghostzoo.bundle.manifest import check_model_name
 from ghostzoo.catalog import CatalogModel, get_official_model
-from ghostzoo.converter import write_model_bundle
+from ghostzoo.converter import default_preprocessing, write_model_bundle
 from ghostzoo.errors import OptionError, WeightsError
 from ghostzoo.images.decode import describe, read_image
 from ghostzoo.images.inputs import expand
@@ -102,7 +102,7 @@ def export_model(
         raise OptionError("Pass either weights or an archive.")
     record = get_official_model(model) if model is not None else None
     model_name = name or (record.name if record else "")
-    preprocessing = record.preprocessing if record else Preprocessing()
+    preprocessing = default_preprocessing(model, labels)
     check_model_name(model_name)
     check_target(Path(out), overwrite)
     sources = list(expand(images))

@@ -12,6 +12,7 @@ import numpy as np
 
 from ._version import __version__
 from .bundle.card import write_card
+from .bundle.export_config import read_exported_preprocessing
 from .bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle, check_target, write_bundle
 from .bundle.golden import Golden, synthetic_images
 from .bundle.hub_configs import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_to_json
@@ -22,7 +23,7 @@ from .engines.onnxruntime import OnnxRuntimeEngine
 from .errors import OptionError, ParityError
 from .images.preprocessing import Preprocessing
 from .images.transform import preprocess
-from .labels import ClassLabel, resolve_labels
+from .labels import ClassLabel, is_export_config, resolve_labels
 from .network.graph import build_graph
 from .network.reference import reference_forward
 from .parity import EXACT_TOLERANCE, compare_logits
@@ -53,8 +54,9 @@ def convert(
         name: the bundle's name; the model's by default.
         prefix: what stands before the official keys of the network to take, such as ``Student.``; by default the only
             network in the file.
-        labels: a file with a line ``<id> <name>`` a class, or the names; ImageNet's by default.
-        preprocessing: the model's (the original's deployment) by default.
+        labels: a file with a line ``<id> <name>`` a class, an export's ``inference.yml``, or the names; ImageNet's by
+            default.
+        preprocessing: ``default_preprocessing`` by default.
         overwrite: replace an existing bundle.
 
     Returns:
@@ -78,10 +80,28 @@ def convert(
         out,
         model_name=name or (record.name if record else ""),
         labels=resolve_labels(labels, tensors.architecture.num_classes),
-        preprocessing=preprocessing or (record.preprocessing if record else Preprocessing()),
+        preprocessing=preprocessing or default_preprocessing(model, labels),
         record=record if is_official else None,
         overwrite=overwrite,
     )
+
+
+def default_preprocessing(
+    model: str | None = None, labels: str | PathLike[str] | Sequence[str] | None = None
+) -> Preprocessing:
+    """Return what is taken where nothing else is asked for: that of an ``inference.yml``, then the catalog model's.
+
+    Args:
+        model, labels: as for ``convert``.
+
+    Raises:
+        GhostZooError: the model is not in the catalog, or the file's preprocessing is one that ghostzoo does not do.
+    """
+    if isinstance(labels, str | PathLike) and is_export_config(labels):
+        exported = read_exported_preprocessing(labels)
+        if exported is not None:
+            return exported
+    return get_official_model(model).preprocessing if model is not None else Preprocessing()
 
 
 def write_model_bundle(

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,31 @@ def test_safetensors_give_the_same_graph(weights: Path, tmp_path: Path) -> None:
     bundle = convert_small(path, tmp_path / "mine")
     assert bundle.manifest.weights["file_name"] == "mine.safetensors"
     assert bundle.golden().to_bytes() == convert_small(weights, tmp_path / "plain").golden().to_bytes()
+
+
+def test_an_export_gives_labels_and_preprocessing(weights: Path, tmp_path: Path) -> None:
+    export = tmp_path / "inference.yml"
+    export.write_text(
+        """
+PreProcess:
+  transform_ops:
+  - ResizeImage: {resize_short: 72}
+  - CropImage: {size: 64}
+  - NormalizeImage: {mean: [0.5, 0.5, 0.5], std: [0.2, 0.2, 0.2], scale: 1.0/255.0}
+  - ToCHWImage:
+PostProcess: {Topk: {topk: 1, label_list: [雏菊, 玫瑰, tulip]}}
+""",
+        encoding="utf-8",
+    )
+    bundle = convert(weights, tmp_path / "mine", name="mine", labels=export)
+    assert [label.label for label in bundle.labels] == ["雏菊", "玫瑰", "tulip"]
+    exported = Preprocessing(72, 64, 1 / 255, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    assert bundle.preprocessing == exported
+    assert convert_small(weights, tmp_path / "small", labels=export).preprocessing == SMALL
+    options = ["--name", "mine", "--weights", weights, "--labels", export, "--crop-size", "32"]
+    command = [sys.executable, "-m", "ghostzoo", "convert", *options, "--out", tmp_path / "cropped"]
+    subprocess.run(command, check=True)
+    assert Bundle.open(tmp_path / "cropped").preprocessing == replace(exported, crop_size=32)
 
 
 def assert_nothing_written(out: Path, error: type[Exception], match: str, **call: Any) -> None:
