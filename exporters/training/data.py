@@ -150,6 +150,8 @@ def split_sources(sources: DataSources, seed: int) -> tuple[ImageDataset, ImageD
     """
     names = None if sources.labels is None else _class_names(sources.labels, sources.data)
     training = _sorted_by_name(open_dataset(sources.data, classes=names))
+    if len(training.classes) < 2:
+        raise InputError(f"{sources.data} has {len(training.classes)} class; a classifier needs at least two to train.")
     validation = unlabelled = None
     if sources.validation is not None:
         validation = open_dataset(sources.validation, classes=training.classes)

@@ -16,9 +16,7 @@ from .console import ANY_PATH, Command
 @click.option("--weights", required=True, type=ANY_PATH, help="A .pdparams or .safetensors file; nothing is executed.")
 @click.option("--prefix", help="Take the network whose keys begin so, of several in the file.  [e.g. Student.]")
 @click.option("--out", required=True, type=ANY_PATH, help="The bundle folder to make.")
-@click.option(
-    "--labels", type=ANY_PATH, help="Class names: a text or an inference.yml.  [default: ImageNet's]"
-)
+@click.option("--labels", type=ANY_PATH, help="Class names: a text or an inference.yml.  [default: ImageNet's]")
 @click.option("--resize-short", type=click.IntRange(min=1), help="Short side in pixels.  [default: the model's]")
 @click.option("--crop-size", type=click.IntRange(min=1), help="Side of the network's input.  [default: the model's]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path, PurePosixPath
@@ -16,12 +16,9 @@ from pathlib import Path, PurePosixPath
 from .._utils.tars import read_headers
 from ..errors import ImageError, InputError
 from ..images.inputs import IMAGE_SUFFIXES, walk
+from .list_files import MAX_IMAGES, read_list
 
 MAX_IMAGE_BYTES = 256 * 2**20
-MAX_IMAGES = 50_000_000
-MAX_CLASSES = 1_000_000
-MAX_LIST_BYTES = 4 * 2**30
-MAX_LINE_LENGTH = 64 * 2**10
 
 UNLABELLED = -1
 _LISTED = 5
@@ -81,8 +78,9 @@ def open_dataset(
 ) -> ImageDataset:
     """List the images of ``path``: a folder with a folder a class, a tar of such a folder, or a ``.txt`` list file.
 
-    A list file has a line ``<relative path><space><class index>`` for each image, relative to the file's own folder.
-    Folders above the class folders are skipped as long as there is only one of them, so a tar may hold ``train/cat/``.
+    A list file has a line ``<path> <class index>`` for each image, relative to the file's own folder. Links to folders
+    are followed. Folders above the class folders are skipped as long as there is only one of them, so a tar may hold
+    ``train/cat/``.
 
     Args:
         path: the data.
@@ -91,13 +89,13 @@ def open_dataset(
         labelled: ``False`` takes every image of a folder or tar, whatever its folder, as unlabelled.
 
     Raises:
-        InputError: the data are missing, empty, of another kind, or do not fit ``classes``, or a class folder has no
-            images.
+        InputError: the data are missing, empty, of another kind, or do not fit ``classes``, a class folder has no
+            images, or a link leads back to a folder that holds it.
     """
     path = Path(path)
     passed_over: list[object] = []
     if path.is_dir():
-        files = walk(path, passed_over.append)
+        files = walk(path, passed_over.append, follow_links=True)
         found = [Sample(str(file.relative_to(path).as_posix()), UNLABELLED, file) for file in files]
     elif path.suffix.lower() == ".tar":
         found = _tar_members(path, passed_over)
@@ -161,11 +159,11 @@ def _by_folder(path: Path, found: list[Sample], classes: Sequence[str] | None) -
         Sample(sample.name, index[each[depth]], sample.path, sample.offset, sample.size)
         for sample, each in zip(found, parts, strict=True)
     )
-    return _checked(path, samples, names)
+    return ImageDataset(samples, names)
 
 
 def _check_folders(path: Path, dataset: ImageDataset) -> None:
-    """Refuse class folders without images, or behind links: the class would vanish without a word."""
+    """Refuse class folders without images: the class would vanish without a word."""
     first = dataset.samples[0]
     parts = PurePosixPath(first.name).parts
     depth = parts.index(dataset.classes[first.label])
@@ -174,50 +172,16 @@ def _check_folders(path: Path, dataset: ImageDataset) -> None:
     empty = sorted(folders - {PurePosixPath(sample.name).parts[depth] for sample in dataset.samples})
     if empty:
         shown = ", ".join(empty[:_LISTED]) + (" ..." if len(empty) > _LISTED else "")
-        raise InputError(
-            f"{root}: {len(empty)} class folder(s) hold no images (links are not followed): {shown}; add images or "
-            "remove them."
-        )
+        raise InputError(f"{root}: {len(empty)} class folder(s) hold no images: {shown}; add images or remove them.")
 
 
 def _from_list(path: Path, classes: Sequence[str] | None, labelled: bool) -> ImageDataset:
-    samples: list[Sample] = []
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        name, _, index = line.strip().rpartition(" ")
-        if not labelled:
-            name, index = (name, index) if name and index.isdecimal() else (line.strip(), "0")
-        if not name or not (index.isascii() and index.isdecimal()) or int(index[:9]) >= MAX_CLASSES:
-            raise InputError(f"{path}, line {number}: expected '<path> <class index>', found {line[:80]!r}.")
-        samples.append(Sample(name, int(index[:9]) if labelled else UNLABELLED, path.parent / name))
-        if len(samples) > MAX_IMAGES:
-            raise InputError(f"{path} lists more than {MAX_IMAGES} images; split it.")
-    if not samples:
-        raise InputError(f"{path} lists no images.")
+    entries = read_list(path, labelled=labelled)
+    samples = tuple(Sample(name, index if labelled else UNLABELLED, path.parent / name) for name, index in entries)
     if not labelled:
-        return ImageDataset(tuple(samples), tuple(classes or ()))
+        return ImageDataset(samples, tuple(classes or ()))
     highest = max(sample.label for sample in samples)
     names = tuple(classes) if classes is not None else tuple(f"class_{index}" for index in range(highest + 1))
     if highest >= len(names):
         raise InputError(f"{path} has class index {highest}, but the model has {len(names)} classes.")
-    return _checked(path, tuple(samples), names)
-
-
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        if path.stat().st_size > MAX_LIST_BYTES:
-            raise InputError(f"{path} is larger than {MAX_LIST_BYTES} bytes; is it a list file?")
-        with path.open(encoding="utf-8-sig") as file:
-            while line := file.readline(MAX_LINE_LENGTH + 1):
-                if len(line) > MAX_LINE_LENGTH:
-                    raise InputError(f"{path} has a line of more than {MAX_LINE_LENGTH} letters; is it a list file?")
-                yield line
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a list file: {error}.") from error
-
-
-def _checked(path: Path, samples: tuple[Sample, ...], names: tuple[str, ...]) -> ImageDataset:
-    if len(names) < 2:
-        raise InputError(f"{path} has {len(names)} class; a classifier needs at least two.")
     return ImageDataset(samples, names)

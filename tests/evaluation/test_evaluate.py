@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -160,15 +161,49 @@ def test_what_is_no_image_is_counted(data: Path, classifier: Classifier, tmp_pat
 
 
 def test_a_class_folder_without_images_is_refused(data: Path, classifier: Classifier, tmp_path: Path) -> None:
-    for name in ("empty", "linked"):
-        folder = tmp_path / name
-        shutil.copytree(data, folder / "all")
-        if name == "empty":
-            (folder / "all" / "class-5").mkdir()
-        else:
-            (folder / "all" / "class-5").symlink_to(folder / "all" / "class-0")
-        with pytest.raises(InputError, match=r"1 class folder.*class-5; add images"):
-            open_labelled(folder, classifier.bundle.labels)
+    shutil.copytree(data, tmp_path / "all")
+    (tmp_path / "all" / "class-5").mkdir()
+    with pytest.raises(InputError, match=r"1 class folder.*class-5; add images"):
+        open_labelled(tmp_path, classifier.bundle.labels)
+
+
+def test_the_images_of_one_class_are_measured(data: Path, classifier: Classifier, tmp_path: Path) -> None:
+    shutil.copytree(data / "class-3", tmp_path / "one" / "class-3")
+    with tarfile.open(tmp_path / "one.tar", "w") as archive:
+        archive.add(tmp_path / "one", "val")
+    for source in (tmp_path / "one", tmp_path / "one.tar"):
+        result = evaluate(classifier, open_labelled(source, classifier.bundle.labels))
+        assert (result.top1.total, result.class_recall(3).total) == (4, 4)
+
+
+def test_links_to_class_folders_are_followed(data: Path, classifier: Classifier, tmp_path: Path) -> None:
+    shutil.copytree(data / "class-0", tmp_path / "linked" / "class-0")
+    (tmp_path / "linked" / "class-3").symlink_to(data / "class-3")
+    (tmp_path / "linked" / "class-6").symlink_to("class-0")
+    dataset = open_labelled(tmp_path / "linked", classifier.bundle.labels)
+    counted = Counter((sample.name.split("/")[0], sample.label) for sample in dataset.samples)
+    assert counted == {("class-0", 0): 4, ("class-3", 3): 4, ("class-6", 6): 4}
+    assert dataset.passed_over == 0
+    assert evaluate(classifier, dataset).top1.total == 12
+
+
+@pytest.mark.parametrize("target", ["..", ".", "../..", "../class-3", "/"])
+def test_links_in_a_circle_are_refused(target: str, data: Path, classifier: Classifier, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data" / "class-0" / "again").symlink_to(target)
+    if target == "../class-3":
+        (tmp_path / "data" / "class-3" / "back").symlink_to(tmp_path / "data" / "class-0")
+    with pytest.raises(InputError, match=r"The link .* leads back to .*, which holds it; remove the link"):
+        open_labelled(tmp_path / "data", classifier.bundle.labels)
+
+
+def test_many_links_in_circles_cost_little(classifier: Classifier, tmp_path: Path) -> None:
+    for index in range(12):
+        (tmp_path / f"class-{index}").mkdir()
+        for other in range(12):
+            (tmp_path / f"class-{index}" / f"to-{other}").symlink_to(tmp_path / f"class-{other}")
+    with pytest.raises(InputError, match="leads back"):
+        open_labelled(tmp_path, classifier.bundle.labels)
 
 
 def test_an_image_that_cannot_be_had_does_not_end_it(
