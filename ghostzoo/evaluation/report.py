@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.files import write_atomically
-from .._utils.plots import require_matplotlib
+from .._utils.plots import lettering, require_matplotlib, shortened
 from .._utils.spreadsheet import csv_row
 from ..errors import ImageError, InputError
 from ..images.decode import read_image
@@ -26,8 +29,14 @@ MISTAKES_FILE = "mistakes.png"
 _TILE = 160
 _CAPTION = 34
 _COLUMNS = 6
+_DPI = 100
+_CAPTION_POINTS = 7.5
+_CAPTION_COLUMNS = 23
+_TICK_COLUMNS = 40
 _NAMED_CLASSES = 40
 """More classes than this have no legible names beside the matrix."""
+
+_log = logging.getLogger("ghostzoo")
 
 
 def check_folder(folder: Path) -> None:
@@ -58,6 +67,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
     }
     if evaluation.mistakes:
         contents[MISTAKES_FILE] = mistakes_picture(evaluation)
+    _tell_of_indices(evaluation)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not evaluation.mistakes:
@@ -72,7 +82,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
 def confusion_picture(evaluation: Evaluation) -> bytes:
     """Draw the confusion matrix, each row as shares of its class; a PNG."""
     figure_module = require_matplotlib()
-    seen = np.flatnonzero(evaluation.confusion.sum(axis=0) + evaluation.confusion.sum(axis=1))
+    seen = _seen(evaluation)
     counts = evaluation.confusion[np.ix_(seen, seen)]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     named = len(seen) <= _NAMED_CLASSES
@@ -83,31 +93,78 @@ def confusion_picture(evaluation: Evaluation) -> bytes:
     figure.colorbar(image, ax=axes, shrink=0.7, label="share of the row's class")
     axes.set(xlabel="predicted", ylabel="true", title=f"{evaluation.model}: top-1 {evaluation.top1.value:.4f}")
     if named:
-        names = [evaluation.labels[index].label.split(",")[0] for index in seen]
-        axes.set_xticks(range(len(seen)), names, rotation=90)
-        axes.set_yticks(range(len(seen)), names)
+        names = _ClassNames(evaluation, seen.tolist())
+        written = [names.written(index, _TICK_COLUMNS) for index in seen.tolist()]
+        axes.set_xticks(range(len(seen)), written, rotation=90, **names.style)
+        axes.set_yticks(range(len(seen)), written, **names.style)
         for row, column in zip(*np.nonzero(counts), strict=True):
             colour = "white" if shares[row, column] < 0.6 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=7)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return _png(figure, dpi=110)
 
 
 def mistakes_picture(evaluation: Evaluation) -> bytes:
     """Lay out the most confident mistakes, each above what it is and what it was taken for; a PNG."""
+    figure_module = require_matplotlib()
     rows = -(-len(evaluation.mistakes) // _COLUMNS)
-    sheet = np.full((rows * (_TILE + _CAPTION), _COLUMNS * _TILE, 3), 255, np.uint8)
+    height, width = rows * (_TILE + _CAPTION), _COLUMNS * _TILE
+    sheet = np.full((height, width, 3), 255, np.uint8)
+    figure = figure_module.Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+    names = _ClassNames(evaluation, _mistaken(evaluation))
     for place, mistake in enumerate(evaluation.mistakes):
         top, left = place // _COLUMNS * (_TILE + _CAPTION), place % _COLUMNS * _TILE
         sheet[top : top + _TILE, left : left + _TILE] = _thumbnail(mistake)
-        expected, predicted = (
-            evaluation.labels[index].label.split(",")[0] for index in (mistake.expected, mistake.predicted)
+        lines = (
+            f"is {names.written(mistake.expected, _CAPTION_COLUMNS)}",
+            f"said {names.written(mistake.predicted, _CAPTION_COLUMNS - 7)} {mistake.score:.2f}",
         )
-        for line, text in enumerate((f"is {expected}", f"said {predicted} {mistake.score:.2f}")):
-            position = (left + 3, top + _TILE + 13 + 15 * line)
-            cv2.putText(sheet, text[:26], position, cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)
-    return cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes()
+        for line, text in enumerate(lines):
+            baseline = top + _TILE + 13 + 15 * line
+            figure.text((left + 3) / width, 1 - baseline / height, text, fontsize=_CAPTION_POINTS, **names.style)
+    figure.figimage(sheet)
+    return _png(figure, dpi=_DPI)
+
+
+class _ClassNames:
+    """Class names for a picture: the first synonym, or the index where no font has its letters."""
+
+    def __init__(self, evaluation: Evaluation, indices: Iterable[int]) -> None:
+        self._names = {index: evaluation.labels[index].label.split(",")[0].strip() for index in indices}
+        self._lettering = lettering(self._names.values())
+        self.style = self._lettering.style
+
+    def written(self, index: int, columns: int) -> str:
+        name = self._names[index]
+        return shortened(name, columns) if name and self._lettering.can_write(name) else f"class {index}"
+
+    def unwritten(self) -> int:
+        return sum(not self._lettering.can_write(name) for name in self._names.values())
+
+
+def _tell_of_indices(evaluation: Evaluation) -> None:
+    seen = _seen(evaluation).tolist()
+    drawn = {*_mistaken(evaluation), *(seen if len(seen) <= _NAMED_CLASSES else ())}
+    if unwritten := _ClassNames(evaluation, drawn).unwritten():
+        _log.warning(
+            "The pictures show %d of the classes by their index: no font here has all letters of their names. Install "
+            "one that has, such as Noto Sans CJK.",
+            unwritten,
+        )
+
+
+def _seen(evaluation: Evaluation) -> NDArray[np.int64]:
+    """Classes with images or answers."""
+    return np.flatnonzero(evaluation.confusion.sum(axis=0) + evaluation.confusion.sum(axis=1))
+
+
+def _mistaken(evaluation: Evaluation) -> set[int]:
+    return {index for item in evaluation.mistakes for index in (item.expected, item.predicted)}
+
+
+def _png(figure: Any, dpi: int) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
 
 
 def _thumbnail(mistake: Mistake) -> NDArray[np.uint8]:
