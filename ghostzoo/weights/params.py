@@ -88,7 +88,8 @@ def read_weights(
     except MemoryError:
         raise WeightsError(f"{path} takes more memory than there is; is it a GhostNet weight file?") from None
     if network.prefix and prefix is None:
-        others = f"; {network.left_out} other entries are left out" if network.left_out else ""
+        count = network.left_out
+        others = f"; {count} other {'entry is' if count == 1 else 'entries are'} left out" if count else ""
         _log.warning("%s: the weights are those of %s%s.", path, ascii(f"{network.prefix}*"), others)
     file_name = path.name.encode("utf-8", "backslashreplace").decode()  # POSIX names need not be UTF-8, documents must
     sha256 = hashlib.sha256(data).hexdigest()

@@ -113,7 +113,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert caplog.messages[0].endswith("'model.*'; 2 other entries are left out.")
     caplog.clear()
     assert_read(write(tmp_path, {**prefixed("Student.", A), "head.w": np.ones(3, np.float32)}), A)
-    assert caplog.messages[0].endswith("'Student.*'; 1 other entries are left out.")
+    assert caplog.messages[0].endswith("'Student.*'; 1 other entry is left out.")
 
 
 def test_plain_weights_are_taken_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
