@@ -52,10 +52,9 @@ def convert(
         model: the catalog model that the weights belong to; width and preprocessing are checked against and taken from
             it. ``None`` for a network of your own, whose width the weights tell.
         name: the bundle's name; the model's by default.
-        prefix: what stands before the official keys of the network to take, such as ``Student.``; by default the only
-            network in the file.
-        labels: a file with a line ``<id> <name>`` a class, an export's ``inference.yml``, or the names; ImageNet's by
-            default.
+        prefix: the key prefix of the network to convert, such as ``Student.``; by default the only one in the file.
+        labels: a file with one line ``<id> <name>`` per class, an export's ``inference.yml``, or the names themselves;
+            ImageNet's by default.
         preprocessing: ``default_preprocessing`` by default.
         overwrite: replace an existing bundle.
 
@@ -89,13 +88,13 @@ def convert(
 def default_preprocessing(
     model: str | None = None, labels: str | PathLike[str] | Sequence[str] | None = None
 ) -> Preprocessing:
-    """Return what is taken where nothing else is asked for: that of an ``inference.yml``, then the catalog model's.
+    """Return the default preprocessing: the ``inference.yml``'s, or else the catalog model's.
 
     Args:
         model, labels: as for ``convert``.
 
     Raises:
-        GhostZooError: the model is not in the catalog, or the file's preprocessing is one that ghostzoo does not do.
+        GhostZooError: the model is not in the catalog, or the preprocessing in the file is not supported.
     """
     if isinstance(labels, str | PathLike) and is_export_config(labels):
         exported = read_exported_preprocessing(labels)

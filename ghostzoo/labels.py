@@ -26,7 +26,7 @@ _log = logging.getLogger("ghostzoo")
 
 @dataclass(frozen=True)
 class ClassLabel:
-    """Name of one class; its index is its place in the sequence."""
+    """Name of one class; its index is its position in the sequence."""
 
     label: str
     wnid: str | None = None
@@ -46,17 +46,17 @@ def imagenet_labels() -> tuple[ClassLabel, ...]:
 def read_labels(path: str | PathLike[str], num_classes: int | None = None) -> tuple[ClassLabel, ...]:
     """Read a label file.
 
-    A text has a line ``<id> <name>`` for each class, in any order, with a space or a tab between; or names alone, in
-    the order of the classes. It may be UTF-8, UTF-16 with its mark, or GB18030, which is said in the log. A ``.yml``
-    file is the ``inference.yml`` that PaddleX and PaddleClas export.
+    A text file has one line per class: ``<id> <name>`` in any order, separated by a space or a tab, or the names alone
+    in class order. UTF-8, UTF-16 with a byte order mark, and GB18030 (logged as a warning) are read. A ``.yml`` file is
+    the ``inference.yml`` that PaddleX and PaddleClas export.
 
     Args:
         path: the file.
-        num_classes: how many classes it has to name; ``None``: as many as it names.
+        num_classes: number of classes it must name; ``None`` accepts any.
 
     Raises:
-        LabelsError: the file cannot be read, a line is malformed, an id is missing, repeated or out of range, or there
-            are more or fewer names than classes.
+        LabelsError: the file cannot be read, a line is malformed, an id is missing, repeated or out of range, or the
+            number of names is not that of the classes.
     """
     path = Path(path)
     if is_export_config(path):
@@ -74,12 +74,12 @@ def read_labels(path: str | PathLike[str], num_classes: int | None = None) -> tu
 
 
 def is_export_config(path: str | PathLike[str]) -> bool:
-    """Whether ``path`` is an ``inference.yml`` by its name, which has labels and preprocessing."""
+    """Whether ``path`` is an ``inference.yml`` with labels and preprocessing, judging by its suffix."""
     return Path(path).suffix.lower() in (".yml", ".yaml")
 
 
 def read_export_config(path: str | PathLike[str]) -> dict[str, Any]:
-    """Read an ``inference.yml`` of PaddleX or PaddleClas; all that is in it are texts, lists and dicts.
+    """Read an ``inference.yml`` of PaddleX or PaddleClas as plain strings, lists and dicts.
 
     Raises:
         LabelsError: it cannot be read.
@@ -102,7 +102,7 @@ def _exported_names(path: Path) -> list[str]:
     names = step.get("label_list")
     if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
         if kind == _MULTI_LABEL:
-            _log.warning("%s is of a multi-label model; scores here are of one class an image (softmax).", path)
+            _log.warning("%s describes a multi-label model; here softmax scores its classes, one per image.", path)
         return names
     if isinstance(file := step.get("class_id_map_file"), str):
         raise LabelsError(f"{path} names its classes in another file, {file[:80]!r}; pass that file as labels.")
@@ -117,8 +117,8 @@ def _names_alone(path: Path, lines: list[str]) -> list[str]:
         lines.pop()
     if "" in lines:
         raise LabelsError(
-            f"{path}, line {lines.index('') + 1}: expected a name, for the lines have no ids and each is a class; "
-            "remove empty lines, or number the others, such as '0 cat'."
+            f"{path}, line {lines.index('') + 1} is empty, but without ids every line is a class; remove the line, or "
+            "number the others, such as '0 cat'."
         )
     return lines
 
@@ -151,7 +151,7 @@ def _numbered(path: Path, lines: list[str], num_classes: int | None) -> tuple[Cl
 
 
 def resolve_labels(labels: str | PathLike[str] | Sequence[str] | None, num_classes: int) -> tuple[ClassLabel, ...]:
-    """Return a class list from what a caller passed: a label file, the names themselves, or ``None`` for ImageNet's.
+    """Return the class list for what a caller passed: a label file, the names themselves, or ``None`` for ImageNet's.
 
     Raises:
         LabelsError: the labels do not fit ``num_classes``.
@@ -183,7 +183,7 @@ def _read_text(path: Path) -> str:
     try:
         text, encoding = decode(data)
     except UnicodeDecodeError as error:
-        raise LabelsError(f"{path} is neither UTF-8 (see byte {error.start}) nor GB18030; save it as UTF-8.") from error
+        raise LabelsError(f"{path} is neither UTF-8 (byte {error.start}) nor GB18030; save it as UTF-8.") from error
     if encoding == CHINESE:
-        _log.warning("%s is read as GB18030, for it is no UTF-8; save it as UTF-8 if the names come out wrong.", path)
+        _log.warning("%s is not UTF-8 and was read as GB18030; if the names look wrong, save it as UTF-8.", path)
     return text

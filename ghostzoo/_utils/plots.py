@@ -1,4 +1,4 @@
-"""What draws the pictures of reports: matplotlib, an extra; and names in any script, as far as there are fonts."""
+"""matplotlib, an optional extra, and fonts for names in any script."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from unicodedata import category, east_asian_width
 from ..errors import InputError
 
 _MAX_FONTS = 400
-"""How many are looked into; a system with every language has some 300 families."""
+"""Fonts examined at most; a system with all languages has about 300 families."""
 _LIKELY = ("noto sans cjk", "source han", "wenquanyi", "pingfang", "hiragino", "yahei", "simhei", "yu gothic", "malgun")
-"""Families with most scripts of East Asia, asked first."""
+"""Families that cover most East Asian scripts, tried first."""
 
 
 def require_matplotlib() -> Any:
@@ -31,19 +31,19 @@ def require_matplotlib() -> Any:
 
 @dataclass(frozen=True)
 class Lettering:
-    """How names are written into a picture."""
+    """How names are drawn."""
 
     style: dict[str, Any]
-    """For whatever of matplotlib draws text: the font families, and that ``$`` begins no formula."""
+    """Text properties for matplotlib: the font families; ``$`` does not start a formula."""
     _missing: frozenset[str]
 
     def can_write(self, name: str) -> bool:
-        """Whether the fonts have all letters of ``name``; others would be drawn as boxes."""
+        """Whether the fonts cover ``name``; missing glyphs would be drawn as boxes."""
         return self._missing.isdisjoint(name)
 
 
 def lettering(names: Iterable[str]) -> Lettering:
-    """Find fonts of this system for all letters of ``names``, as few as possible beside matplotlib's own."""
+    """Find installed fonts that cover ``names``, where matplotlib's default font does not."""
     import matplotlib as mpl
     from matplotlib import font_manager
 
@@ -61,7 +61,7 @@ def lettering(names: Iterable[str]) -> Lettering:
 
 
 def shortened(name: str, columns: int) -> str:
-    """Cut a name to a width; letters of East Asia take two columns."""
+    """Shorten a name to a width in columns; East Asian characters take two."""
     width = 0
     for position, letter in enumerate(name):
         width += 2 if east_asian_width(letter) in "WF" else 1
@@ -76,12 +76,12 @@ def _letters_of(path: Any) -> frozenset[str]:
 
     try:
         return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
-    except (OSError, RuntimeError):  # of a kind that FreeType cannot draw from
+    except (OSError, RuntimeError):  # a font that FreeType cannot load
         return frozenset()
 
 
 def _system_fonts() -> list[tuple[str, str]]:
-    """Families beside matplotlib's own, which are for formulas, or draw boxes for all letters; each with its file."""
+    """Families and their files, without matplotlib's own, which are for formulas or draw boxes."""
     import matplotlib as mpl
     from matplotlib import font_manager
 

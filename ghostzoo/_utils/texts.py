@@ -11,19 +11,19 @@ _MARKS = (
     (b"\x84\x31\x95\x33", "gb18030"),
 )
 CHINESE = "gb18030"
-"""The encoding of Chinese systems, with GBK and GB2312 in it."""
+"""The Chinese encoding; a superset of GBK and GB2312."""
 
 
 def candidates(start: bytes) -> tuple[str, ...]:
-    """Return the encodings that a file may have which begins with ``start`` (4 bytes), the likeliest first."""
+    """Return the possible encodings of a file by its first 4 bytes, the most likely first."""
     return next(((encoding,) for mark, encoding in _MARKS if start.startswith(mark)), ("utf-8", CHINESE))
 
 
 def decode(data: bytes) -> tuple[str, str]:
-    """Return the text of a file, without its byte order mark, and its encoding.
+    """Decode a file; return its text without the byte order mark, and the encoding.
 
     Raises:
-        UnicodeDecodeError: it is in none of these encodings; the error is that of the likeliest.
+        UnicodeDecodeError: no encoding fits; the error is that of the most likely one.
     """
     first, *others = candidates(data[:4])
     try:
@@ -40,6 +40,6 @@ def decode(data: bytes) -> tuple[str, str]:
 
 
 def looks_chinese(text: str) -> bool:
-    """Whether most letters beyond ASCII are everyday ones: bytes of Latin-1 become rare characters if anything."""
+    """Whether most non-ASCII characters are common Chinese ones; misread Latin-1 text becomes rare ones."""
     wide = [letter for letter in text if not letter.isascii()]
     return 2 * len("".join(wide).encode("gb2312", "ignore").decode("gb2312")) >= len(wide)

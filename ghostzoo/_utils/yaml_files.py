@@ -1,4 +1,4 @@
-"""YAML from anywhere, read as texts, lists and dicts: no other types are made, and what it may cost is bounded."""
+"""Reads untrusted YAML as strings, lists and dicts only, at bounded cost."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 MAX_YAML_BYTES = 2**19
 """A list of 20,000 classes has 400 KB."""
 _MAX_DEPTH = 32
-"""The reader takes time with the square of the depth."""
+"""Parsing time is quadratic in the depth."""
 
 
 def load_yaml(path: Path) -> Any:
-    """Read a YAML file; every scalar stays the text that it is.
+    """Read a YAML file; every scalar stays a string, as written.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no YAML, or too large or too deep.
+        ValueError: it is not valid YAML, too large or too deeply nested.
     """
-    import yaml  # only what reads such a file waits for it
+    import yaml  # imported only where such a file is read
 
     with path.open("rb") as file:
         data = file.read(MAX_YAML_BYTES + 1)
@@ -30,6 +30,6 @@ def load_yaml(path: Path) -> Any:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_DEPTH:
                 raise ValueError(f"it is nested more than {_MAX_DEPTH} deep")
-        return yaml.load(data, yaml.BaseLoader)  # noqa: S506  # makes texts, lists and dicts alone
+        return yaml.load(data, yaml.BaseLoader)  # noqa: S506  # creates only strings, lists and dicts
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())[:200]) from error

@@ -1,4 +1,4 @@
-"""The preprocessing in an ``inference.yml``, which PaddleX and PaddleClas write beside an exported model."""
+"""Reads the preprocessing from an ``inference.yml``, which PaddleX and PaddleClas write next to an exported model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_exported_preprocessing(path: str | PathLike[str]) -> Preprocessing | No
 
     Raises:
         LabelsError: the file cannot be read.
-        OptionError: it asks for steps other than to resize the short side bilinearly, crop the centre and normalize.
+        OptionError: its steps are other than a bilinear resize of the short side, a centre crop and normalisation.
     """
     content = read_export_config(path).get("PreProcess")
     if content is None:
@@ -30,8 +30,8 @@ def read_exported_preprocessing(path: str | PathLike[str]) -> Preprocessing | No
     except (TypeError, ValueError, ZeroDivisionError, KeyError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise OptionError(
-            f"{path} asks for preprocessing that ghostzoo does not do ({reason[:200]}); pass its labels as text, and "
-            "the sizes as options."
+            f"{path} asks for preprocessing that ghostzoo does not support ({reason[:200]}); pass its labels as text, "
+            "and the sizes as options."
         ) from error
 
 
@@ -73,6 +73,6 @@ def _channels(values: Any) -> tuple[float, float, float]:
 
 
 def _number(value: Any) -> float:
-    """A number, or a quotient such as ``1.0/255.0``, which PaddleClas evaluates."""
+    """Parse a number or a quotient; PaddleClas evaluates strings such as ``1.0/255.0``."""
     dividend, _, divisor = str(value).partition("/")
     return float(dividend) / float(divisor or 1)

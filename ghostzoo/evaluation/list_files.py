@@ -1,4 +1,4 @@
-"""PaddleClas's list files: a line ``<path> <class index>`` for each image, as people's tools and systems write them."""
+"""PaddleClas list files: one line ``<path> <class index>`` per image, as different tools and systems write them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _log = logging.getLogger("ghostzoo")
 
 
 def read_list(path: Path, *, labelled: bool) -> list[tuple[str, int]]:
-    """Return names and class indices, in the order of the lines.
+    """Return the image paths and class indices, in the order of the lines.
 
-    A space or a tab stands between them. The file is UTF-8, UTF-16 with its byte order mark, or GB18030, which is said
-    in the log. Backslashes divide folders where no file has one in its name.
+    Path and index are separated by spaces or tabs. UTF-8, UTF-16 with a byte order mark, and GB18030 (logged as a
+    warning) are read. A backslash is a path separator, unless a file of that very name exists.
 
     Args:
-        path: the file; names are relative to its folder.
-        labelled: ``False`` takes lines without an index too, and gives each image the index 0.
+        path: the list file; image paths are relative to its folder.
+        labelled: ``False`` also accepts lines without an index.
 
     Raises:
-        InputError: the file cannot be read, a line is malformed, or there are none.
+        InputError: the file cannot be read, is empty, or has a malformed line.
     """
     try:
         if path.stat().st_size > MAX_LIST_BYTES:
@@ -52,7 +52,7 @@ def read_list(path: Path, *, labelled: bool) -> list[tuple[str, int]]:
     if not entries:
         raise InputError(f"{path} lists no images.")
     if encoding == CHINESE:
-        _log.warning("%s is read as GB18030, for it is no UTF-8; save it as UTF-8 if images are not found.", path)
+        _log.warning("%s is not UTF-8 and was read as GB18030; if images are not found, save it as UTF-8.", path)
     return entries
 
 

@@ -126,7 +126,7 @@ def mistakes_picture(evaluation: Evaluation) -> bytes:
 
 
 class _ClassNames:
-    """Class names for a picture: the first synonym, or the index where no font has its letters."""
+    """Class names as drawn: the first synonym, or the index if no font covers it."""
 
     def __init__(self, evaluation: Evaluation, indices: Iterable[int]) -> None:
         self._names = {index: evaluation.labels[index].label.split(",")[0].strip() for index in indices}
@@ -146,8 +146,8 @@ def _tell_of_indices(evaluation: Evaluation) -> None:
     drawn = {*_mistaken(evaluation), *(seen if len(seen) <= _NAMED_CLASSES else ())}
     if unwritten := _ClassNames(evaluation, drawn).unwritten():
         _log.warning(
-            "The pictures show %d of the classes by their index: no font here has all letters of their names. Install "
-            "one that has, such as Noto Sans CJK.",
+            "%d class names are drawn as indices: no installed font covers them. Install one that does, such as Noto "
+            "Sans CJK.",
             unwritten,
         )
 

@@ -139,10 +139,10 @@ def walk(
     Args:
         folder: where to look.
         on_skip: that of ``expand``.
-        follow_links: go into folders behind links too.
+        follow_links: descend into linked folders too.
 
     Raises:
-        InputError: a folder cannot be read, or a link that is followed leads back to a folder that holds it.
+        InputError: a folder cannot be read, or a followed link forms a loop.
     """
 
     def fail(error: OSError) -> None:
@@ -163,8 +163,8 @@ def walk(
 
 
 def _check_link(folder: Path, link: Path) -> None:
-    """Refuse a link to a folder that holds it, or that the way from ``folder`` to it went through."""
+    """Refuse a link to a folder that contains it, or that was passed on the way from ``folder``."""
     target = link.resolve()
     way = [link.parent, *link.parent.parents][: len(link.parent.parts) - len(folder.parts) + 1]
     if any(step.resolve().is_relative_to(target) for step in way):
-        raise InputError(f"The link {link} leads back to {target}, which holds it; remove the link.")
+        raise InputError(f"The link {link} forms a loop: it leads back to {target}; remove the link.")

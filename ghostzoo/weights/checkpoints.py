@@ -1,4 +1,4 @@
-"""Which entries of a checkpoint are the network's: training adds prefixes, dicts around them, and further networks."""
+"""Finds the network in a training checkpoint, which may add prefixes, nest the state dict, or hold several networks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ..errors import WeightsError
 
 _NAME_TABLE = "StructuredToParameterName@@"
-"""Written beside the tensors by paddle.save: a dict from structured to parameter names. Not a tensor."""
+"""An extra entry of paddle.save: a dict of parameter names, not a tensor."""
 _LAST_LAYER = "fc_1.weight"
-"""The key by which a network is found; what stands before it is the network's prefix."""
+"""Every network has this key; whatever precedes it is the prefix."""
 _MAX_DEPTH = 4
 _MAX_DICTS = 64
 _MAX_PREFIX = 200
@@ -25,17 +25,17 @@ _MAX_SHOWN = 60
 
 @dataclass(frozen=True)
 class Network:
-    """The entries of one network under their official keys."""
+    """One network's entries under the official keys."""
 
     entries: Mapping[str, Any]
     prefix: str
-    """What stood before the keys; the keys of dicts around them count, each with a dot."""
+    """What preceded the keys in the file, including the keys of enclosing dicts, each followed by a dot."""
     left_out: int
-    """Other entries of the checkpoint."""
+    """Number of other entries in the checkpoint."""
 
 
 def tensor(value: Any) -> NDArray[Any] | None:
-    """Return the array of an entry, which some versions of Paddle save as (parameter name, array)."""
+    """Return an entry's array, if it is one; some Paddle versions save (parameter name, array)."""
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str | bytes):
         value = value[1]
     return value if isinstance(value, np.ndarray) else None
@@ -53,34 +53,34 @@ class _Place:
 
 
 def find_network(content: Any, prefix: str | None = None) -> Network:
-    """Return the network of a checkpoint: the only one, or the one behind ``prefix``.
+    """Return the only network in a checkpoint, or the one with the given prefix.
 
-    Prefixes are those of wrappers (``module.``, ``_layers.``), of the networks of a distillation (``Student.``), and
-    the keys of dicts around the state dict (``model.``, ``state_dict.``, ``ema.``).
+    Prefixes come from wrappers (``module.``, ``_layers.``), from distillation (``Student.``), and from dicts around the
+    state dict (``model.``, ``state_dict.``, ``ema.``).
 
     Args:
-        content: what the file holds.
-        prefix: as the error that lists them names it; the last dot may be left out.
+        content: the loaded checkpoint.
+        prefix: one of those that the error lists; the final dot may be omitted.
 
     Raises:
-        WeightsError: the content is no dict, or has several networks, or none behind ``prefix``.
+        WeightsError: ``content`` is not a dict, holds several networks, or none with this prefix.
     """
     if not isinstance(content, dict):
         hint = " It may be an optimizer's state (.pdopt)." if isinstance(content, list) else ""
-        raise WeightsError(f"a weight file holds a dict of tensors, this one a {type(content).__name__}.{hint}")
+        raise WeightsError(f"a weight file holds a dict of tensors, this one holds a {type(content).__name__}.{hint}")
     places = _places(content)
     if prefix is not None:
         wanted = prefix if prefix == "" or prefix.endswith(".") else f"{prefix}."
         chosen = [place for place in places if place.prefix == wanted]
         if len(chosen) != 1:
             raise WeightsError(
-                f"it has no GhostNet behind the prefix {prefix[:_MAX_SHOWN]!r}; it has {_listed(places)}."
+                f"it has no GhostNet with the prefix {prefix[:_MAX_SHOWN]!r}; its prefixes: {_listed(places)}."
             )
     elif len(places) > 1:
         example = next(place.prefix for place in reversed(places) if place.prefix)
         raise WeightsError(
-            f"it holds {len(places)} networks, behind the prefixes {_listed(places)}; choose one with prefix, "
-            f"such as 'ghostzoo convert --prefix {_shown(example)[1:-1]}'."
+            f"it holds {len(places)} networks, with the prefixes {_listed(places)}; choose one, for example with "
+            f"'ghostzoo convert --prefix {_shown(example)[1:-1]}'."
         )
     else:
         chosen = places or [_Place(content, "", "")]
@@ -88,7 +88,7 @@ def find_network(content: Any, prefix: str | None = None) -> Network:
 
 
 def _places(content: dict[str, Any]) -> list[_Place]:
-    """Find the networks, going into each dict once: hostile ones may hold each other."""
+    """Find all networks; each dict is visited once, since a hostile file may nest them in each other."""
     found = []
     seen = {id(content)}
     pending: list[tuple[str, dict[str, Any], int]] = [("", content, 0)]

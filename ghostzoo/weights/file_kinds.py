@@ -1,4 +1,4 @@
-"""What a file is by its content where it is no weight file, and what to do then."""
+"""Recognises files that are not weights by their content, and says what to do about each kind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 HEAD_BYTES = 1024
-"""How much of a file's beginning is looked at."""
+"""Bytes at the start of a file that are inspected."""
 WEIGHT_SUFFIXES = (".pdparams", ".safetensors")
 _MAX_TEXT_SHOWN = 60
 _MAX_ENTRIES = 10_000
@@ -67,31 +67,31 @@ _BEGINNINGS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
 
 
 def describe_foreign(head: bytes) -> str | None:
-    """Return what a file that begins with ``head`` is and what to do, to follow "it is"; ``None`` for weights."""
+    """Describe a file of another kind by its first bytes, as the end of a sentence; ``None`` if it may be weights."""
     return next((description for pattern, description in _BEGINNINGS if pattern.match(head)), None)
 
 
 def describe_text(head: bytes) -> str | None:
-    """Return what a file that could not be read as weights is if it is text; ``None`` if it is not."""
+    """Describe an unreadable file that turns out to be text; ``None`` if it is binary."""
     try:
         text = head.decode("utf-8-sig")
     except UnicodeDecodeError:
         return None
     line = text.strip().partition("\n")[0].strip()
     if " " not in line or not all(letter.isprintable() or letter.isspace() for letter in text):
-        return None  # old pickles are text too, but not words
+        return None  # a protocol 0 pickle is text too, but has no words
     return f"a text that begins {line[:_MAX_TEXT_SHOWN]!r}; download the file again, and check the address"
 
 
 def describe_missing(path: Path) -> str:
-    """Return what to do about a path where there is no file."""
+    """Say what to do about a path that does not exist."""
     near = [path.with_name(path.name + suffix) for suffix in WEIGHT_SUFFIXES] if path.name else []
     found = [str(other) for other in near if other.is_file()]
     return f"did you mean {found[0]}?" if found else "check the path."
 
 
 def describe_folder(path: Path) -> str:
-    """Return what to do about a folder that was passed as a weight file."""
+    """Say what to do about a folder passed as a weight file."""
     entries = islice(path.iterdir(), _MAX_ENTRIES)
     names = sorted(entry.name for entry in entries if entry.suffix.lower() in WEIGHT_SUFFIXES and entry.is_file())
     if not names:

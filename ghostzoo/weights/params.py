@@ -1,4 +1,4 @@
-"""Weights under the official keys of PaddleClas, read without executing anything, and checked for their fit."""
+"""Weights with PaddleClas's keys: read without executing anything, and checked against the architecture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .safetensors import load_safetensors, looks_like_safetensors
 MAX_WEIGHTS_BYTES = 512 * 2**20
 """Largest weight file that is read; the largest official one has 30 MB."""
 
-# Candidates in 1.0: thousandths first; two channel counts may change within one of them, but not within the finer step.
+# Steps of candidate widths per 1.0: thousandths first, then finer ones, within which one channel count changes at most.
 _WIDTH_STEPS = (1_000, 100_000)
 _MAX_LISTED_KEYS = 10
 _MAX_KEY_SHOWN = 160
@@ -36,7 +36,7 @@ _log = logging.getLogger("ghostzoo")
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors of one weight file, float32 under the official keys, and the file's identity."""
+    """The float32 tensors of one weight file under the official keys, and the file's identity."""
 
     arrays: Mapping[str, NDArray[np.float32]]
     architecture: Architecture
@@ -45,7 +45,7 @@ class Weights:
     size: int
     """Bytes of the file."""
     prefix: str = ""
-    """What stood before the official keys in the file."""
+    """What preceded the official keys in the file."""
 
 
 def read_weights(
@@ -56,21 +56,21 @@ def read_weights(
     prefix: str | None = None,
     max_bytes: int = MAX_WEIGHTS_BYTES,
 ) -> Weights:
-    """Read a ``.pdparams`` file, as Paddle 1.x to 3.x write it, or safetensors, and check it against the architecture.
+    """Read a ``.pdparams`` file of Paddle 1.x to 3.x, or a safetensors file, and check it against the architecture.
 
-    float64, float16 and bfloat16 (which Paddle stores as uint16) become float32.
+    float64, float16 and bfloat16 (stored by Paddle as uint16) are converted to float32.
 
     Args:
-        path: the file; its content decides what it is, not its name.
-        width: the expected width; ``None`` accepts the one that the shapes show.
-        num_classes: the expected class count; ``None`` accepts the one that the shapes show.
-        prefix: what stands before the official keys of the network to take, such as ``Student.``; ``None`` takes the
-            only network that there is, and says in the log where it was.
-        max_bytes: a larger file is refused before it is read.
+        path: the file; its format is detected from its content.
+        width: the expected width; ``None`` infers it from the shapes.
+        num_classes: the expected number of classes; ``None`` infers it from the shapes.
+        prefix: the key prefix of the network to read, such as ``Student.``; ``None`` reads the only network there is
+            and logs its prefix.
+        max_bytes: larger files are refused without being read.
 
     Raises:
-        WeightsError: the file is missing, too large, damaged, unsafe, of another kind, holds several networks, or does
-            not fit the architecture or the memory.
+        WeightsError: the file is missing, too large, damaged, unsafe, of another kind, holds several networks, does not
+            fit the architecture, or needs more memory than there is.
     """
     path = Path(path)
     try:
@@ -89,8 +89,8 @@ def read_weights(
         raise WeightsError(f"{path} takes more memory than there is; is it a GhostNet weight file?") from None
     if network.prefix and prefix is None:
         count = network.left_out
-        others = f"; {count} other {'entry is' if count == 1 else 'entries are'} left out" if count else ""
-        _log.warning("%s: the weights are those of %s%s.", path, ascii(f"{network.prefix}*"), others)
+        others = f"; {count} other {'entry is' if count == 1 else 'entries are'} ignored" if count else ""
+        _log.warning("%s: using the network with the prefix %s%s.", path, ascii(network.prefix), others)
     file_name = path.name.encode("utf-8", "backslashreplace").decode()  # POSIX names need not be UTF-8, documents must
     sha256 = hashlib.sha256(data).hexdigest()
     return Weights(arrays, architecture, file_name, sha256, len(data), network.prefix)
@@ -99,7 +99,7 @@ def read_weights(
 def _is_safetensors(path: Path, data: bytes) -> bool:
     head = data[:HEAD_BYTES]
     if (foreign := describe_foreign(head)) is not None:
-        raise WeightsError(f"{path} is no weight file: it is {foreign}.")
+        raise WeightsError(f"{path} is not a weight file: it is {foreign}.")
     return path.suffix.lower() == ".safetensors" or looks_like_safetensors(head)
 
 
@@ -117,15 +117,15 @@ def _load(path: Path, data: bytes, is_safetensors: bool) -> Any:
         ) from error
     except DamagedPickleError as error:
         if (text := describe_text(data[:HEAD_BYTES])) is not None:
-            raise WeightsError(f"{path} is no weight file: it is {text}.") from error
+            raise WeightsError(f"{path} is not a weight file: it is {text}.") from error
         raise WeightsError(f"{path} is no readable .pdparams file: {error}. Download it again.") from error
 
 
 def infer_architecture(arrays: Mapping[str, NDArray[np.float32]]) -> Architecture:
-    """Find width and class count from the shapes of the stem and of the last layers.
+    """Infer the width and the number of classes from the shapes of the blocks and of the last layers.
 
     Raises:
-        WeightsError: a tensor that decides is missing, or no width has these shapes.
+        WeightsError: a tensor needed for this is missing, or no width has these shapes.
     """
     weight, last = arrays.get("fc_1.weight"), arrays.get("conv_last._conv.weight")
     if weight is None or last is None or weight.ndim != 2 or last.ndim != 4:
@@ -146,7 +146,7 @@ def infer_architecture(arrays: Mapping[str, NDArray[np.float32]]) -> Architectur
             for module, channels in (("ghost_module_2", block.out_channels), ("ghost_module_1", block.hidden_channels))
         ):
             return architecture
-    # No width fits every block: take the one that fits the last layer, so that the check names all misfits at once.
+    # No width fits every block: take one that fits the last layer, so that the check reports all misfits at once.
     return Architecture.of(candidates[0], num_classes)
 
 
@@ -160,10 +160,10 @@ def _candidate_widths(last_channels: int, steps: int) -> tuple[float, ...]:
 
 
 def check_weights(arrays: Mapping[str, NDArray[np.float32]], architecture: Architecture) -> None:
-    """Check that the tensors are exactly those of ``architecture`` and finite.
+    """Check that the tensors are exactly those of ``architecture``, and finite.
 
     Raises:
-        WeightsError: names all missing, unexpected, mis-shaped and non-finite tensors at once.
+        WeightsError: lists all missing, unexpected, mis-shaped and non-finite tensors.
     """
     expected = architecture.state_shapes()
     missing = [key for key in expected if key not in arrays]
@@ -205,7 +205,7 @@ def _check_expected(architecture: Architecture, width: float | None, num_classes
 def _read_file(path: Path, max_bytes: int) -> bytes:
     try:
         if path.is_dir():
-            raise WeightsError(f"{path} is a folder, no weight file; {describe_folder(path)}")
+            raise WeightsError(f"{path} is a folder, not a weight file; {describe_folder(path)}")
         if not path.is_file():
             raise WeightsError(f"There is no weight file {path}; {describe_missing(path)}")
         size = path.stat().st_size
@@ -214,7 +214,7 @@ def _read_file(path: Path, max_bytes: int) -> bytes:
                 f"{path} has {size} bytes, more than the {max_bytes} that are read; is it a GhostNet weight file?"
             )
         with path.open("rb") as file:
-            data = file.read(size + 1)  # read() allocates what it is asked for, so never the limit itself
+            data = file.read(size + 1)  # read() allocates what it is asked for, so not the limit
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}; check its permissions.") from error
     if len(data) > size:
@@ -229,9 +229,9 @@ def _named_arrays(entries: Mapping[str, Any], file_size: int, *, of_paddle: bool
     for key, value in entries.items():
         array = tensor(value)
         if of_paddle and array is not None and (array.dtype.kind, array.dtype.itemsize) == ("u", 2):
-            array = array.astype("<u2", copy=False).view(BFLOAT16)  # Paddle stores bfloat16 so
+            array = array.astype("<u2", copy=False).view(BFLOAT16)  # how Paddle stores bfloat16
         if array is not None and (array.dtype.kind == "f" or array.dtype == BFLOAT16):
-            # Many keys may name one array, and converting would copy it for each of them.
+            # Many keys may share one array, and conversion would copy it for each.
             unused -= array.nbytes
             if unused < 0:
                 raise WeightsError(
@@ -256,6 +256,6 @@ def _shorten(items: list[str]) -> str:
 
 
 def _shown(item: str) -> str:
-    """Keys come from the file: no terminal codes, no lone surrogates, no megabytes in a message."""
+    """Make a key from the file safe to print: no control codes, no lone surrogates, not too long."""
     item = item if len(item) <= _MAX_KEY_SHOWN else f"{item[:_MAX_KEY_SHOWN]}..."
     return item if item.isprintable() else ascii(item)

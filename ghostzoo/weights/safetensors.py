@@ -1,7 +1,7 @@
-"""Read a safetensors file as data: every number in its header is checked before an array is made.
+"""Reads safetensors files as data: every number in the header is checked before any array is created.
 
-The layout: the header's length as 8 bytes, the header as JSON, then the tensors' bytes, one after the other.
-https://huggingface.co/docs/safetensors describes it.
+A file is the length of the header (8 bytes), the header (JSON), and the tensors' bytes one after the other; see
+https://huggingface.co/docs/safetensors.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..errors import WeightsError
 from .bfloat16 import BFLOAT16
 
 MAX_HEADER_BYTES = 2**20
-"""A header of some 600 tensors has 60 KB; parsed, JSON takes up to twenty times its size."""
+"""The header of 600 tensors has 60 KB; parsed, JSON takes up to twenty times its size."""
 _MAX_DIMENSIONS = 8
 _MAX_SHOWN = 80
 _LENGTH_BYTES = 8
@@ -33,25 +33,25 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 
 
 def looks_like_safetensors(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` is one: a length, then a JSON object."""
+    """Whether a file starts like one: a length, then a JSON object."""
     start = head[_LENGTH_BYTES : _LENGTH_BYTES + 2]
     return start[:1] == b"{" and start[1:] in (b'"', b"}", b" ", b"\n") and head[:1] != b"\x80"
 
 
 def load_safetensors(data: bytes) -> dict[str, NDArray[Any]]:
-    """Return the tensors of a file by their names, as read-only views of ``data``.
+    """Return a file's tensors by name, as read-only views of ``data``.
 
-    Tensors of BF16 have the dtype ``bfloat16.BFLOAT16``, which ``to_float32`` converts; the others have numpy's own.
-    Metadata is checked and left out.
+    BF16 tensors have the dtype ``BFLOAT16`` (see ``bfloat16.to_float32``), all others the matching numpy dtype.
+    Metadata is checked and dropped.
 
     Raises:
-        WeightsError: the file is damaged, or has something other than floats and integers.
+        WeightsError: the file is damaged, or has tensors other than floats and integers.
     """
     try:
         return _tensors(data, _header(data))
     except (ValueError, RecursionError) as error:
         reason = ascii(str(error)[:200])[1:-1] if isinstance(error, ValueError) else "its header is nested too deeply"
-        raise WeightsError(f"it is no readable safetensors file: {reason}. Download it again.") from error
+        raise WeightsError(f"it is not a readable safetensors file: {reason}. Download it again.") from error
 
 
 def _header(data: bytes) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _tensors(data: bytes, header: dict[str, Any]) -> dict[str, NDArray[Any]]:
     start = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
     places = {name: _place(name, entry) for name, entry in header.items()}
-    position = 0  # tensors stand side by side: no bytes between them, none shared
+    position = 0  # tensors are contiguous: no gaps, no overlaps
     for name, (begin, end, *_) in sorted(places.items(), key=lambda item: item[1][:2]):
         if begin != position:
             raise ValueError(f"{_shown(name)} begins at byte {begin} instead of {position}")
@@ -94,7 +94,7 @@ def _tensors(data: bytes, header: dict[str, Any]) -> dict[str, NDArray[Any]]:
 
 
 def _place(name: str, entry: Any) -> tuple[int, int, np.dtype[Any], tuple[int, ...]]:
-    """Return the first byte, the byte after the last, dtype and shape of a tensor, checked against each other."""
+    """Return a tensor's begin and end offset, dtype and shape, checked against each other."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{_shown(name)} needs dtype, shape and data_offsets")
     dtype = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None

@@ -96,7 +96,7 @@ def test_a_file_without_preprocessing_has_none(tmp_path: Path) -> None:
 def test_other_preprocessing_is_refused_by_name(old: str, new: str, reason: str, tmp_path: Path) -> None:
     assert old in EXPORT
     path = write(tmp_path, EXPORT.replace(old, new))
-    with pytest.raises(OptionError, match=r"asks for preprocessing that ghostzoo does not do") as error:
+    with pytest.raises(OptionError, match=r"asks for preprocessing that ghostzoo does not support") as error:
         read_exported_preprocessing(path)
     assert reason in str(error.value)
     assert str(path) in str(error.value)

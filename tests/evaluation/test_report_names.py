@@ -69,7 +69,7 @@ def test_names_without_a_font_are_indices(draw: object, tmp_path: Path, font: Pa
 def test_what_is_drawn_by_index_is_said_once(tmp_path: Path, font: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), only_fonts():
         write_report(evaluation(tmp_path, *FLOWERS), tmp_path / "report")
-        assert [message.startswith("The pictures show 2 of the classes") for message in caplog.messages] == [True]
+        assert [message.startswith("2 class names are drawn as indices") for message in caplog.messages] == [True]
     caplog.clear()
     with caplog.at_level(logging.WARNING), only_fonts(font):
         write_report(evaluation(tmp_path, *FLOWERS), tmp_path / "report")

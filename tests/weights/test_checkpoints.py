@@ -101,7 +101,7 @@ def test_the_only_network_is_taken_and_said(
     with caplog.at_level(logging.WARNING, "ghostzoo"):
         assert assert_read(path, A) == prefix
     (message,) = caplog.messages
-    assert f"the weights are those of '{prefix}*'" in message
+    assert f"using the network with the prefix '{prefix}'" in message
     assert str(path) in message
     caplog.clear()
     assert assert_read(path, A, prefix=prefix) == assert_read(path, A, prefix=prefix[:-1]) == prefix
@@ -110,10 +110,10 @@ def test_the_only_network_is_taken_and_said(
 
 def test_what_is_left_out_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert_read(write(tmp_path, {"model": {**A, **NAMES}, "epoch": 7, "lr": 0.1, **NAMES}), A)
-    assert caplog.messages[0].endswith("'model.*'; 2 other entries are left out.")
+    assert caplog.messages[0].endswith("'model.'; 2 other entries are ignored.")
     caplog.clear()
     assert_read(write(tmp_path, {**prefixed("Student.", A), "head.w": np.ones(3, np.float32)}), A)
-    assert caplog.messages[0].endswith("'Student.*'; 1 other entry is left out.")
+    assert caplog.messages[0].endswith("'Student.'; 1 other entry is ignored.")
 
 
 def test_plain_weights_are_taken_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -135,19 +135,19 @@ def test_several_networks_are_listed_and_chosen(
     tmp_path: Path, content: dict[str, Any], networks: dict[str, Arrays]
 ) -> None:
     path = write(tmp_path, content)
-    with pytest.raises(WeightsError, match=r"holds 2 networks, .* choose one with prefix, such as 'ghostzoo") as error:
+    with pytest.raises(WeightsError, match=r"holds 2 networks, .* choose one, for example with 'ghostzoo") as error:
         read_weights(path)
     for prefix, arrays in networks.items():
         assert repr(prefix) in str(error.value)
         assert assert_read(path, arrays, prefix=prefix) == prefix
-    with pytest.raises(WeightsError, match=r"no GhostNet behind the prefix 'other\.'; it has '"):
+    with pytest.raises(WeightsError, match=r"no GhostNet with the prefix 'other\.'; its prefixes: '"):
         read_weights(path, prefix="other.")
 
 
 def test_a_prefix_of_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"no GhostNet behind the prefix 'Student'; it has ''"):
+    with pytest.raises(WeightsError, match=r"no GhostNet with the prefix 'Student'; its prefixes: ''"):
         read_weights(write(tmp_path, A), prefix="Student")
-    with pytest.raises(WeightsError, match="it has none"):
+    with pytest.raises(WeightsError, match="its prefixes: none"):
         read_weights(write(tmp_path, {"epoch": 3}), prefix="Student")
 
 

@@ -104,7 +104,7 @@ def test_another_kind_of_file_is_called_by_its_name(kind: str, name: str, tmp_pa
     path = tmp_path / name
     path.write_bytes(data)
     if name.endswith(".safetensors") and "a text that" in expected:
-        expected = "no readable safetensors file"
+        expected = "not a readable safetensors file"
     with pytest.raises(WeightsError, match=expected) as error:
         read_weights(path)
     assert str(error.value).startswith(str(path))
@@ -119,7 +119,7 @@ def test_no_pickle_is_taken_for_another_kind(content: object, protocol: int, tmp
     path.write_bytes(pickle.dumps(content, protocol))
     with pytest.raises(WeightsError) as error:
         read_weights(path)
-    assert "no weight file: it is" not in str(error.value)
+    assert "not a weight file: it is" not in str(error.value)
 
 
 def test_damage_is_still_damage(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_name_whose_suffix_was_left_out_is_found(suffix: str, tmp_path: Path) 
 
 
 def test_a_folder_is_said_with_the_weights_in_it(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"is a folder, no weight file; name a weight file .* there is none"):
+    with pytest.raises(WeightsError, match=r"is a folder, not a weight file; name a weight file .* there is none"):
         read_weights(tmp_path)
     for name in ("b.pdparams", "a.PDPARAMS", "c.safetensors", "notes.txt"):
         (tmp_path / name).touch()

@@ -128,7 +128,9 @@ def test_what_lies_is_one_cheap_sentence(name: str, tmp_path: Path) -> None:
     assert len(str(error.value)) < 500
     path = tmp_path / "model.safetensors"
     path.write_bytes(data or b"\0")
-    with pytest.raises(WeightsError, match=r"model\.safetensors: it is no readable safetensors file: .* Download it"):
+    with pytest.raises(
+        WeightsError, match=r"model\.safetensors: it is not a readable safetensors file: .* Download it"
+    ):
         read_weights(path)
 
 
