@@ -1,6 +1,6 @@
-"""Labelled images on disk: a folder a class, a tar of one, or a PaddleClas list file. Nothing is extracted.
+"""Labelled images on disk: one folder per class, a tar of such a folder, or a PaddleClas list file.
 
-Opening a dataset lists it; an image's bytes are read when they are asked for, from any thread.
+Opening a dataset lists it; images are read on demand, from any thread. Nothing is extracted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LISTED = 5
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: its name inside the dataset, its class, and where its bytes are."""
+    """One image: its name in the dataset, its class, and where it is stored."""
 
     name: str
     label: int
@@ -34,7 +34,7 @@ class Sample:
     path: Path
     offset: int = 0
     size: int | None = None
-    """Bytes from ``offset``; ``None``: the whole file."""
+    """Number of bytes from ``offset``; ``None`` means the whole file."""
 
     def read(self) -> bytes:
         """Return the encoded image.
@@ -58,15 +58,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """A list of samples and the names of their classes; the index of a name is the class index."""
+    """Samples and class names; a name's position is its class index."""
 
     samples: tuple[Sample, ...]
     classes: tuple[str, ...]
     passed_over: int = 0
-    """Files beside the samples that are no images by their names, and what was not followed: hidden files, links."""
+    """Number of files that are not images by their suffix, or hidden, and of hidden folders."""
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of the samples' names and labels, in their order."""
+        """Return the SHA-256 of the samples' names and labels, in order."""
         digest = hashlib.sha256()
         for sample in self.samples:
             digest.update(f"{sample.label} {sample.name}\n".encode("utf-8", "surrogateescape"))
@@ -76,21 +76,21 @@ class ImageDataset:
 def open_dataset(
     path: str | PathLike[str], *, classes: Sequence[str] | None = None, labelled: bool = True
 ) -> ImageDataset:
-    """List the images of ``path``: a folder with a folder a class, a tar of such a folder, or a ``.txt`` list file.
+    """List the images of ``path``: a folder with one folder per class, a tar of it, or a ``.txt`` list file.
 
-    A list file has a line ``<path> <class index>`` for each image, relative to the file's own folder. Links to folders
-    are followed. Folders above the class folders are skipped as long as there is only one of them, so a tar may hold
+    A list file has one line ``<path> <class index>`` per image; paths are relative to the file's folder. Links to
+    folders are followed. A folder that contains nothing but one other folder is skipped, so a tar may hold
     ``train/cat/``.
 
     Args:
         path: the data.
-        classes: the class names, in the order of the indices, where they are known; ``None``: the folders' names in
-            sorted order, or ``class_<index>`` for a list file.
-        labelled: ``False`` takes every image of a folder or tar, whatever its folder, as unlabelled.
+        classes: the class names in the order of the indices; ``None`` takes the sorted names of the folders, or
+            ``class_<index>`` for a list file.
+        labelled: ``False`` takes all images as unlabelled, whatever folders they are in.
 
     Raises:
         InputError: the data are missing, empty, of another kind, or do not fit ``classes``, a class folder has no
-            images, or a link leads back to a folder that holds it.
+            images, or a link forms a loop.
     """
     path = Path(path)
     passed_over: list[object] = []
@@ -163,7 +163,7 @@ def _by_folder(path: Path, found: list[Sample], classes: Sequence[str] | None) -
 
 
 def _check_folders(path: Path, dataset: ImageDataset) -> None:
-    """Refuse class folders without images: the class would vanish without a word."""
+    """Refuse class folders without images: these classes would disappear silently."""
     first = dataset.samples[0]
     parts = PurePosixPath(first.name).parts
     depth = parts.index(dataset.classes[first.label])

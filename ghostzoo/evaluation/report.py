@@ -1,4 +1,4 @@
-"""An evaluation as files: JSON, classes as CSV, the confusion matrix and the worst mistakes as pictures."""
+"""An evaluation as files: JSON, a CSV of the classes, and pictures of the confusion matrix and the worst mistakes."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _CAPTION_POINTS = 7.5
 _CAPTION_COLUMNS = 23
 _TICK_COLUMNS = 40
 _NAMED_CLASSES = 40
-"""More classes than this have no legible names beside the matrix."""
+"""With more classes than this, names beside the matrix would be illegible."""
 
 _log = logging.getLogger("ghostzoo")
 
 
 def check_folder(folder: Path) -> None:
-    """Find out before the images are classified whether the report can be written; the folder is made.
+    """Create the folder and check that a report can be written to it, before any image is classified.
 
     Raises:
-        InputError: the folder cannot be written, or the library for the pictures is missing.
+        InputError: the folder cannot be written, or matplotlib is not installed.
     """
     require_matplotlib()
     try:
@@ -55,7 +55,7 @@ def check_folder(folder: Path) -> None:
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Write all files of the report into ``folder`` (made if need be, older reports replaced); return their paths.
+    """Write the report to ``folder``, which is created if needed; older reports are replaced. Return the paths.
 
     Raises:
         InputError: the folder cannot be written.
@@ -80,7 +80,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
 
 
 def confusion_picture(evaluation: Evaluation) -> bytes:
-    """Draw the confusion matrix, each row as shares of its class; a PNG."""
+    """Draw the confusion matrix, normalised by row, as a PNG."""
     figure_module = require_matplotlib()
     seen = _seen(evaluation)
     counts = evaluation.confusion[np.ix_(seen, seen)]
@@ -104,7 +104,7 @@ def confusion_picture(evaluation: Evaluation) -> bytes:
 
 
 def mistakes_picture(evaluation: Evaluation) -> bytes:
-    """Lay out the most confident mistakes, each above what it is and what it was taken for; a PNG."""
+    """Draw the most confident mistakes, each with its true and its predicted class, as a PNG."""
     figure_module = require_matplotlib()
     rows = -(-len(evaluation.mistakes) // _COLUMNS)
     height, width = rows * (_TILE + _CAPTION), _COLUMNS * _TILE
@@ -153,7 +153,7 @@ def _tell_of_indices(evaluation: Evaluation) -> None:
 
 
 def _seen(evaluation: Evaluation) -> NDArray[np.int64]:
-    """Classes with images or answers."""
+    """Return the classes that have images or predictions."""
     return np.flatnonzero(evaluation.confusion.sum(axis=0) + evaluation.confusion.sum(axis=1))
 
 
@@ -168,11 +168,11 @@ def _png(figure: Any, dpi: int) -> bytes:
 
 
 def _thumbnail(mistake: Mistake) -> NDArray[np.uint8]:
-    """The image, fitted into a grey square."""
+    """Return the image, fitted into a grey square."""
     tile = np.full((_TILE, _TILE, 3), 224, np.uint8)
     try:
         rgb = read_image(mistake.sample.read())
-    except ImageError:  # it was readable when it was classified; the grey square says that it is gone
+    except ImageError:  # it was readable when it was classified, and is gone now: the square stays empty
         return tile
     scale = (_TILE - 4) / max(rgb.shape[:2])
     width, height = (max(1, round(side * scale)) for side in (rgb.shape[1], rgb.shape[0]))

@@ -113,7 +113,7 @@ def test_text_of_four_bytes_a_letter_is_counted_as_such() -> None:
         load_pickle_data(b"\x80\x02" + machine_readable + b".")
 
 
-def test_a_file_that_takes_more_memory_than_there_is_is_said_in_one_sentence(tmp_path: Path) -> None:
+def test_too_little_memory_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "weights.pdparams"
     path.write_bytes(pickle.dumps({"fc_1.weight": np.ones((50_000_000,), np.float16)}, 4))
     ended = run_limited(READ, path, memory_mb=400, seconds=60)

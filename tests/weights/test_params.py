@@ -54,7 +54,7 @@ def test_numpy_1_files_read_the_same(tmp_path: Path, protocol: int) -> None:
     assert all(np.array_equal(read[key], array) for key, array in arrays.items())
 
 
-def test_pairs_of_name_and_array_and_an_ordered_dict_read_the_same(tmp_path: Path) -> None:
+def test_named_arrays_and_ordered_dicts_read_the_same(tmp_path: Path) -> None:
     arrays = tiny_arrays()
     path = tmp_path / "weights.pdparams"
     path.write_bytes(pickle.dumps(OrderedDict((key, (f"p_{key}", array)) for key, array in arrays.items()), 2))
