@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from .errors import LabelsError
 
 MAX_LABEL_FILE_BYTES = 16 * 2**20
 """Larger label files are refused; ImageNet-21k's list has less than 1 MB."""
+MAX_LABEL_LINES = 1_000_000
 
 _NUMBERED = re.compile(r"([0-9]+)[ \t]\s*(\S.*)", re.DOTALL)
 _MULTI_LABEL = "MultiLabelThreshOutput"
@@ -62,7 +64,9 @@ def read_labels(path: str | PathLike[str], num_classes: int | None = None) -> tu
     if is_export_config(path):
         names = _exported_names(path)
     else:
-        lines = [line.strip() for line in io.StringIO(_read_text(path), newline=None)]
+        lines = [line.strip() for line in islice(io.StringIO(_read_text(path), newline=None), MAX_LABEL_LINES + 1)]
+        if len(lines) > MAX_LABEL_LINES:
+            raise LabelsError(f"{path} has more than {MAX_LABEL_LINES} lines; is it a label file?")
         if any(map(_NUMBERED.fullmatch, lines)):
             return _numbered(path, lines, num_classes)
         names = _names_alone(path, lines)

@@ -211,6 +211,8 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         file.truncate(MAX_LABEL_FILE_BYTES + 1)
     with pytest.raises(LabelsError, match="is it a label file"):
         read_labels(tmp_path / "huge.txt", 3)
+    with pytest.raises(LabelsError, match="has more than 1000000 lines; is it a label file"):
+        read_labels(write(tmp_path / "lines.txt", b"a\n" * 2_000_000), 3)
 
 
 def test_labels_are_resolved_from_what_the_caller_has(tmp_path: Path) -> None:

@@ -91,9 +91,13 @@ def read_weights(
         count = network.left_out
         others = f"; {count} other {'entry is' if count == 1 else 'entries are'} ignored" if count else ""
         _log.warning("%s: using the network with the prefix %s%s.", path, ascii(network.prefix), others)
-    file_name = path.name.encode("utf-8", "backslashreplace").decode()  # POSIX names need not be UTF-8, documents must
     sha256 = hashlib.sha256(data).hexdigest()
-    return Weights(arrays, architecture, file_name, sha256, len(data), network.prefix)
+    return Weights(arrays, architecture, _encodable(path.name), sha256, len(data), _encodable(network.prefix))
+
+
+def _encodable(name: str) -> str:
+    """Escape lone surrogates: POSIX file names and keys in a file need not be UTF-8, documents must be."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_safetensors(path: Path, data: bytes) -> bool:

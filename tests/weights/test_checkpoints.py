@@ -144,6 +144,12 @@ def test_several_networks_are_listed_and_chosen(
         read_weights(path, prefix="other.")
 
 
+def test_a_prefix_can_stand_in_a_document(tmp_path: Path) -> None:
+    prefix = assert_read(write(tmp_path, prefixed("\ud800.", A)), A)
+    assert prefix == r"\ud800."
+    assert prefix.encode()
+
+
 def test_a_prefix_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"no GhostNet with the prefix 'Student'; its prefixes: ''"):
         read_weights(write(tmp_path, A), prefix="Student")
