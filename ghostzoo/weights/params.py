@@ -102,9 +102,11 @@ def _encodable(name: str) -> str:
 
 def _is_safetensors(path: Path, data: bytes) -> bool:
     head = data[:HEAD_BYTES]
+    if looks_like_safetensors(head):
+        return True
     if (foreign := describe_foreign(head)) is not None:
         raise WeightsError(f"{path} is not a weight file: it is {foreign}.")
-    return path.suffix.lower() == ".safetensors" or looks_like_safetensors(head)
+    return path.suffix.lower() == ".safetensors"
 
 
 def _load(path: Path, data: bytes, is_safetensors: bool) -> Any:

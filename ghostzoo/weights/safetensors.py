@@ -33,9 +33,10 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 
 
 def looks_like_safetensors(head: bytes) -> bool:
-    """Whether a file starts like one: a length, then a JSON object."""
+    """Whether a file starts like one: a plausible length, then a JSON object."""
     start = head[_LENGTH_BYTES : _LENGTH_BYTES + 2]
-    return start[:1] == b"{" and start[1:] in (b'"', b"}", b" ", b"\n") and head[:1] != b"\x80"
+    length = int.from_bytes(head[:_LENGTH_BYTES], "little")
+    return length <= MAX_HEADER_BYTES and start[:1] == b"{" and start[1:] in (b'"', b"}", b" ", b"\n")
 
 
 def load_safetensors(data: bytes) -> dict[str, NDArray[Any]]:

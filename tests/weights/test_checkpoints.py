@@ -237,6 +237,18 @@ def test_safetensors_are_read_whatever_their_name(tmp_path: Path, name: str) -> 
     assert assert_read(path, A) == "Student."
 
 
+@pytest.mark.parametrize("start", [b"\x1f\x8b\1\0", b'{"\1\0', b"[[\1\0"])
+def test_no_length_of_a_header_is_taken_for_a_kind(start: bytes, tmp_path: Path) -> None:
+    data = safetensors(A)
+    length = int.from_bytes(start, "little")
+    header = data[8 : 8 + int.from_bytes(data[:8], "little")].rstrip()
+    path = tmp_path / "model"
+    body = data[8 + int.from_bytes(data[:8], "little") :]
+    path.write_bytes(length.to_bytes(8, "little") + header.ljust(length) + body)
+    assert len(header) <= length
+    assert_read(path, A)
+
+
 def test_integers_of_safetensors_are_no_bfloat16(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(safetensors({**A, "fc_1.bias": np.ones(3, np.uint16)}))
