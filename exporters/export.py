@@ -75,6 +75,7 @@ def export_model(
     archive: str | PathLike[str] | None = None,
     model: str | None = None,
     name: str | None = None,
+    prefix: str | None = None,
     labels: str | PathLike[str] | Sequence[str] | None = None,
     overwrite: bool = False,
     on_step: Callable[[str], object] = lambda _: None,
@@ -86,7 +87,7 @@ def export_model(
     with Paddle's forward pass on the weights that were found in it.
 
     Args:
-        out, model, name, labels, overwrite: as for ``ghostzoo.convert``.
+        out, model, name, prefix, labels, overwrite: as for ``ghostzoo.convert``.
         images: photographs, as a folder, a pattern or several; at least one.
         weights: a ``.pdparams`` file.
         archive: an official inference archive, instead of ``weights``.
@@ -111,7 +112,7 @@ def export_model(
     if archive is not None:
         subject = _from_archive(Path(archive), record)
     else:
-        subject = _from_weights(Path(weights or ""), record, preprocessing.crop_size)
+        subject = _from_weights(Path(weights or ""), record, prefix, preprocessing.crop_size)
     tensors = subject.weights
     classes = resolve_labels(labels, tensors.architecture.num_classes)
 
@@ -155,8 +156,8 @@ def export_model(
     return Export(bundle, comparison, counts)
 
 
-def _from_weights(path: Path, record: CatalogModel | None, image_size: int) -> _Subject:
-    weights = read_weights(path, width=record.width if record else None)
+def _from_weights(path: Path, record: CatalogModel | None, prefix: str | None, image_size: int) -> _Subject:
+    weights = read_weights(path, width=record.width if record else None, prefix=prefix)
     network = build_network(weights.arrays, weights.architecture)
     raw = export_with_paddle2onnx(network, image_size)
     return _Subject(weights, network, PADDLE, {PADDLE: _paddle_route(network), PADDLE2ONNX: onnx_route(raw)})

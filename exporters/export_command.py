@@ -24,11 +24,12 @@ _EXAMPLES = Path(__file__).parents[1] / "examples"
 @click.option("--model", help="Catalog model.  [e.g. GhostNet_x1_0]")
 @click.option("--name", help="Name of your own model; its width is taken from the weights.")
 @click.option("--weights", type=ANY_PATH, help="A .pdparams file.")
+@click.option("--prefix", help="Take the network whose keys begin so, of several in the file.  [e.g. Student.]")
 @click.option("--archive", type=ANY_PATH, help="An inference archive (.tar) instead of weights.")
 @click.option("--all", "every", is_flag=True, help="All models of the catalog, from --weights-dir.")
 @click.option("--weights-dir", type=ANY_PATH, help="Folder with <model>_pretrained.pdparams files, for --all.")
 @click.option("--out", required=True, type=ANY_PATH, help="The bundle folder to make; with --all, their parent.")
-@click.option("--labels", type=ANY_PATH, help="File with one '<id> <name>' per line.  [default: ImageNet's]")
+@click.option("--labels", type=ANY_PATH, help="Class names: a text or an inference.yml.  [default: ImageNet's]")
 @click.option("--images", type=ANY_PATH, help="Folder of photographs to compare on.  [default: examples/]")
 @click.option("--overwrite", is_flag=True, help="Replace existing bundles.")
 def export(

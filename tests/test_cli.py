@@ -153,7 +153,7 @@ def test_convert_says_which_network_it_takes(tmp_path: Path) -> None:
     weights = write_weights(tmp_path / "both.pdparams", both)
     refused = run("convert", *options, "--weights", weights, "--out", tmp_path / "out")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "'Teacher.', 'Student.'; choose one, for example with 'ghostzoo convert --prefix Student.'" in refused.stderr
+    assert "'Teacher.', 'Student.'; choose one, as in 'ghostzoo convert --prefix Student.'" in refused.stderr
     result = run("convert", *options, "--weights", weights, "--prefix", "Student.", "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     assert "read as GB18030" in result.stderr

@@ -79,7 +79,7 @@ def find_network(content: Any, prefix: str | None = None) -> Network:
     elif len(places) > 1:
         example = next(place.prefix for place in reversed(places) if place.prefix)
         raise WeightsError(
-            f"it holds {len(places)} networks, with the prefixes {_listed(places)}; choose one, for example with "
+            f"it holds {len(places)} networks, with the prefixes {_listed(places)}; choose one, as in "
             f"'ghostzoo convert --prefix {_shown(example)[1:-1]}'."
         )
     else:

@@ -135,7 +135,7 @@ def test_several_networks_are_listed_and_chosen(
     tmp_path: Path, content: dict[str, Any], networks: dict[str, Arrays]
 ) -> None:
     path = write(tmp_path, content)
-    with pytest.raises(WeightsError, match=r"holds 2 networks, .* choose one, for example with 'ghostzoo") as error:
+    with pytest.raises(WeightsError, match=r"holds 2 networks, .* choose one, as in 'ghostzoo") as error:
         read_weights(path)
     for prefix, arrays in networks.items():
         assert repr(prefix) in str(error.value)
