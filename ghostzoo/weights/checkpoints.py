@@ -16,6 +16,8 @@ _NAME_TABLE = "StructuredToParameterName@@"
 """An extra entry of paddle.save: a dict of parameter names, not a tensor."""
 _LAST_LAYER = "fc_1.weight"
 """Every network has this key; whatever precedes it is the prefix."""
+_OPTIMIZER_KEYS = ("_velocity_0", "_moment_0", "_moment1_0", "_pow_acc_0", "_mean_square_0")
+"""How Paddle's optimizers name what they keep of a parameter."""
 _MAX_DEPTH = 4
 _MAX_DICTS = 64
 _MAX_PREFIX = 200
@@ -68,6 +70,8 @@ def find_network(content: Any, prefix: str | None = None) -> Network:
     if not isinstance(content, dict):
         hint = " It may be an optimizer's state (.pdopt)." if isinstance(content, list) else ""
         raise WeightsError(f"a weight file holds a dict of tensors, this one holds a {type(content).__name__}.{hint}")
+    if any(key.endswith(_OPTIMIZER_KEYS) for key in content):
+        raise WeightsError("it is an optimizer's state (.pdopt); the weights are in the .pdparams file beside it.")
     places = _places(content)
     if prefix is not None:
         wanted = prefix if prefix == "" or prefix.endswith(".") else f"{prefix}."

@@ -165,7 +165,8 @@ def test_what_belongs_to_the_network_must_fit(tmp_path: Path) -> None:
 
 
 def test_the_state_of_an_optimizer_is_called_so(tmp_path: Path) -> None:
-    for content in ([{"w_velocity_0": np.ones(3, np.float32)}], {"w_0": np.ones(3, np.float32), "LR_Scheduler": {}}):
+    moments = {"linear_0.w_0_moment1_0": np.ones(3, np.float32), "linear_0.w_0_beta1_pow_acc_0": np.ones(1, np.float32)}
+    for content in ([moments], moments, {"w_0": np.ones(3, np.float32), "LR_Scheduler": {}}):
         with pytest.raises(WeightsError, match=r"optimizer's state"):
             read_weights(write(tmp_path, content))
 
