@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -86,13 +87,24 @@ def _system_fonts() -> list[tuple[str, str]]:
     from matplotlib import font_manager
 
     own = mpl.get_data_path()
-    fonts = {
-        entry.name: entry.fname
-        for entry in font_manager.fontManager.ttflist
-        if (entry.style, entry.weight) in (("normal", 400), ("normal", "normal"))
-        and not entry.fname.startswith(own)
-        and "emoji" not in entry.name.lower()
-    }
-    return sorted(fonts.items(), key=lambda font: (not any(word in font[0].lower() for word in _LIKELY), font))[
-        :_MAX_FONTS
-    ]
+    _add_new_fonts()
+    fonts: dict[str, tuple[bool, bool, str, str]] = {}
+    for entry in font_manager.fontManager.ttflist:
+        weight = 400 if isinstance(entry.weight, str) else entry.weight
+        if entry.style != "normal" or not 300 <= weight <= 500 or entry.fname.startswith(own):
+            continue
+        lower = entry.name.lower()
+        if "emoji" not in lower:  # coloured bitmaps, which matplotlib does not draw
+            rank = (weight != 400, not any(word in lower for word in _LIKELY), entry.name, entry.fname)
+            fonts[entry.name] = min(rank, fonts.get(entry.name, rank))
+    return [(name, path) for *_, name, path in sorted(fonts.values())[:_MAX_FONTS]]
+
+
+def _add_new_fonts() -> None:
+    """Add fonts that were installed after matplotlib last listed them."""
+    from matplotlib import font_manager
+
+    known = {entry.fname for entry in font_manager.fontManager.ttflist}
+    for path in sorted(set(font_manager.findSystemFonts()) - known):
+        with suppress(Exception):  # a damaged font raises errors of many kinds
+            font_manager.fontManager.addfont(path)

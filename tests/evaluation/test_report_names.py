@@ -101,6 +101,13 @@ def test_names_with_dollars_are_no_formulas(tmp_path: Path) -> None:
     assert confusion_picture(evaluation(tmp_path, "$a$", "b")) != confusion_picture(evaluation(tmp_path, "a", "b"))
 
 
+def test_a_damaged_font_is_passed_over(tmp_path: Path, font: Path) -> None:
+    damaged = tmp_path / "damaged.ttf"
+    damaged.write_bytes(font.read_bytes()[:200])
+    with only_fonts(damaged, tmp_path / "missing.ttf", font):
+        assert lettering(FLOWERS).can_write("雏菊")
+
+
 def test_long_names_are_cut_by_their_width() -> None:
     assert shortened("tulip", 5) == "tulip"
     assert shortened("tulips", 5) == "tuli…"
