@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path, PurePosixPath
@@ -74,7 +74,11 @@ class ImageDataset:
 
 
 def open_dataset(
-    path: str | PathLike[str], *, classes: Sequence[str] | None = None, labelled: bool = True
+    path: str | PathLike[str],
+    *,
+    classes: Sequence[str] | None = None,
+    labelled: bool = True,
+    is_class: Callable[[str], bool] = lambda _: False,
 ) -> ImageDataset:
     """List the images of ``path``: a folder with one folder per class, a tar of it, or a ``.txt`` list file.
 
@@ -87,6 +91,8 @@ def open_dataset(
         classes: the class names in the order of the indices; ``None`` takes the sorted names of the folders, or
             ``class_<index>`` for a list file.
         labelled: ``False`` takes all images as unlabelled, whatever folders they are in.
+        is_class: whether a folder's name is one of a class; decides which of several nested folders is the class folder
+            of data with one class.
 
     Raises:
         InputError: the data are missing, empty, of another kind, or do not fit ``classes``, a class folder has no
@@ -112,7 +118,7 @@ def open_dataset(
         raise InputError(f"{path} holds no image files ({', '.join(sorted(IMAGE_SUFFIXES))}); check the path.")
     if not labelled:
         return ImageDataset(tuple(found), tuple(classes or ()), len(passed_over))
-    dataset = replace(_by_folder(path, found, classes), passed_over=len(passed_over))
+    dataset = replace(_by_folder(path, found, classes, is_class), passed_over=len(passed_over))
     if path.is_dir():
         _check_folders(path, dataset)
     return dataset
@@ -136,11 +142,15 @@ def _tar_members(path: Path, passed_over: list[object]) -> list[Sample]:
     return sorted(samples, key=lambda sample: sample.name)
 
 
-def _by_folder(path: Path, found: list[Sample], classes: Sequence[str] | None) -> ImageDataset:
+def _by_folder(
+    path: Path, found: list[Sample], classes: Sequence[str] | None, is_class: Callable[[str], bool]
+) -> ImageDataset:
     parts = [PurePosixPath(sample.name).parts for sample in found]
     depth = 0
     while all(len(each) > depth + 2 and each[depth] == parts[0][depth] for each in parts):
         depth += 1
+    if not all(map(is_class, {each[depth] for each in parts})):
+        depth = next((above for above in reversed(range(depth)) if is_class(parts[0][above])), depth)
     outside = [sample.name for sample, each in zip(found, parts, strict=True) if len(each) < depth + 2]
     if outside:
         raise InputError(

@@ -214,7 +214,8 @@ def open_labelled(path: str | PathLike[str], labels: Sequence[ClassLabel]) -> Im
     """
     if Path(path).is_file() and Path(path).suffix.lower() == ".txt":  # a list file has the model's indices
         return open_dataset(path, classes=[label.label for label in labels])
-    return with_model_classes(open_dataset(path), labels)
+    by_name = _classes_by_name(labels)
+    return with_model_classes(open_dataset(path, is_class=lambda name: len(by_name(name)) == 1), labels)
 
 
 def with_model_classes(dataset: ImageDataset, labels: Sequence[ClassLabel]) -> ImageDataset:
@@ -226,11 +227,7 @@ def with_model_classes(dataset: ImageDataset, labels: Sequence[ClassLabel]) -> I
     Raises:
         InputError: a name matches no class, or several.
     """
-    by_name: dict[str, set[int]] = {}
-    for index, label in enumerate(labels):
-        for name in {label.wnid or "", _key(label.label), _key(label.label.split(",")[0]), str(index)}:
-            by_name.setdefault(name, set()).add(index)
-    matches = [by_name.get(name) or by_name.get(_key(name)) or set() for name in dataset.classes]
+    matches = list(map(_classes_by_name(labels), dataset.classes))
     strange = [name for name, match in zip(dataset.classes, matches, strict=True) if len(match) != 1]
     if strange:
         raise InputError(
@@ -240,6 +237,14 @@ def with_model_classes(dataset: ImageDataset, labels: Sequence[ClassLabel]) -> I
     indices = [next(iter(match)) for match in matches]
     samples = tuple(replace(sample, label=indices[sample.label]) for sample in dataset.samples)
     return replace(dataset, samples=samples, classes=tuple(label.label for label in labels))
+
+
+def _classes_by_name(labels: Sequence[ClassLabel]) -> Callable[[str], set[int]]:
+    by_name: dict[str, set[int]] = {}
+    for index, label in enumerate(labels):
+        for name in {label.wnid or "", _key(label.label), _key(label.label.split(",")[0]), str(index)}:
+            by_name.setdefault(name, set()).add(index)
+    return lambda name: by_name.get(name) or by_name.get(_key(name)) or set()
 
 
 def take_evenly(dataset: ImageDataset, limit: int | None) -> ImageDataset:

@@ -176,6 +176,20 @@ def test_the_images_of_one_class_are_measured(data: Path, classifier: Classifier
         assert (result.top1.total, result.class_recall(3).total) == (4, 4)
 
 
+def test_the_only_class_folder_may_have_folders(data: Path, classifier: Classifier, tmp_path: Path) -> None:
+    for session in ("monday", "tuesday"):
+        shutil.copytree(data / "class-3", tmp_path / "sessions" / "val" / "class-3" / session)
+    dataset = open_labelled(tmp_path / "sessions", classifier.bundle.labels)
+    assert Counter(sample.label for sample in dataset.samples) == {3: 8}
+    # A folder above whose name is one of a class, too, is none where those below it are.
+    shutil.copytree(data, tmp_path / "above" / "class-5")
+    dataset = open_labelled(tmp_path / "above", classifier.bundle.labels)
+    assert Counter(sample.label for sample in dataset.samples) == {0: 4, 3: 4, 6: 4}
+    shutil.copytree(data / "class-3", tmp_path / "strange" / "a" / "b")
+    with pytest.raises(InputError, match="1 of 1 class names fit no single class of the model: b"):
+        open_labelled(tmp_path / "strange", classifier.bundle.labels)
+
+
 def test_links_to_class_folders_are_followed(data: Path, classifier: Classifier, tmp_path: Path) -> None:
     shutil.copytree(data / "class-0", tmp_path / "linked" / "class-0")
     (tmp_path / "linked" / "class-3").symlink_to(data / "class-3")
