@@ -21,7 +21,7 @@ from ghostzoo.bundle.folder import Bundle, check_target
 from ghostzoo.bundle.golden import Golden
 from ghostzoo.bundle.manifest import check_model_name
 from ghostzoo.catalog import CatalogModel, get_official_model
-from ghostzoo.converter import write_model_bundle
+from ghostzoo.converter import default_preprocessing, write_model_bundle
 from ghostzoo.errors import OptionError, WeightsError
 from ghostzoo.images.decode import describe, read_image
 from ghostzoo.images.inputs import expand
@@ -77,6 +77,7 @@ def export_model(
     archive: str | PathLike[str] | None = None,
     model: str | None = None,
     name: str | None = None,
+    prefix: str | None = None,
     labels: str | PathLike[str] | Sequence[str] | None = None,
     multi_label: bool = False,
     overwrite: bool = False,
@@ -89,8 +90,8 @@ def export_model(
     with Paddle's forward pass on the weights that were found in it.
 
     Args:
-        out, model, name, labels, multi_label, overwrite: as for ``ghostzoo.convert``. An archive whose program ends in
-            a sigmoid is a multi-label model anyway.
+        out, model, name, prefix, labels, multi_label, overwrite: as for ``ghostzoo.convert``. An archive whose program
+            ends in a sigmoid is a multi-label model anyway.
         images: photographs, as a folder, a pattern or several; at least one.
         weights: a ``.pdparams`` file.
         archive: an official inference archive, instead of ``weights``.
@@ -106,7 +107,7 @@ def export_model(
         raise OptionError("Pass either weights or an archive.")
     record = get_official_model(model) if model is not None else None
     model_name = name or (record.name if record else "")
-    preprocessing = record.preprocessing if record else Preprocessing()
+    preprocessing = default_preprocessing(model, labels)
     check_model_name(model_name)
     check_target(Path(out), overwrite)
     sources = list(expand(images))
@@ -115,7 +116,7 @@ def export_model(
     if archive is not None:
         subject = _from_archive(Path(archive), record)
     else:
-        subject = _from_weights(Path(weights or ""), record, preprocessing.crop_size)
+        subject = _from_weights(Path(weights or ""), record, prefix, preprocessing.crop_size)
     if multi_label and subject.activation == "softmax":
         raise OptionError(f"The program of {archive} ends in a softmax: it is no multi-label model; leave that out.")
     multi_label = multi_label or subject.activation == "sigmoid"
@@ -163,8 +164,8 @@ def export_model(
     return Export(bundle, comparison, counts)
 
 
-def _from_weights(path: Path, record: CatalogModel | None, image_size: int) -> _Subject:
-    weights = read_weights(path, width=record.width if record else None)
+def _from_weights(path: Path, record: CatalogModel | None, prefix: str | None, image_size: int) -> _Subject:
+    weights = read_weights(path, width=record.width if record else None, prefix=prefix)
     network = build_network(weights.arrays, weights.architecture)
     raw = export_with_paddle2onnx(network, image_size)
     return _Subject(weights, network, PADDLE, {PADDLE: _paddle_route(network), PADDLE2ONNX: onnx_route(raw)})

@@ -12,6 +12,7 @@ import numpy as np
 
 from ._version import __version__
 from .bundle.card import write_card
+from .bundle.export_config import read_exported_preprocessing
 from .bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle, check_target, write_bundle
 from .bundle.golden import Golden, synthetic_images
 from .bundle.hub_configs import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_to_json
@@ -22,7 +23,7 @@ from .engines.onnxruntime import OnnxRuntimeEngine
 from .errors import OptionError, ParityError
 from .images.preprocessing import Preprocessing
 from .images.transform import preprocess
-from .labels import ClassLabel, resolve_labels
+from .labels import ClassLabel, is_export_config, resolve_labels
 from .network.graph import build_graph
 from .network.reference import reference_forward
 from .parity import EXACT_TOLERANCE, compare_logits
@@ -38,21 +39,24 @@ def convert(
     *,
     model: str | None = None,
     name: str | None = None,
+    prefix: str | None = None,
     labels: str | PathLike[str] | Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     multi_label: bool = False,
     overwrite: bool = False,
 ) -> Bundle:
-    """Turn a ``.pdparams`` file in the official format into a bundle.
+    """Turn weights under the official keys into a bundle.
 
     Args:
-        weights: the file; nothing in it is executed.
+        weights: a ``.pdparams`` or ``.safetensors`` file; nothing in it is executed.
         out: the bundle's folder; it must not exist unless ``overwrite``.
         model: the catalog model that the weights belong to; width and preprocessing are checked against and taken from
             it. ``None`` for a network of your own, whose width the weights tell.
         name: the bundle's name; the model's by default.
-        labels: a file with a line ``<id> <name>`` a class, or the names; ImageNet's by default.
-        preprocessing: the model's (the original's deployment) by default.
+        prefix: the key prefix of the network to convert, such as ``Student.``; by default the only one in the file.
+        labels: a file with one line ``<id> <name>`` per class, an export's ``inference.yml``, or the names themselves;
+            ImageNet's by default.
+        preprocessing: ``default_preprocessing`` by default.
         multi_label: the network was trained to find any number of classes in an image (sigmoid and binary
             cross-entropy, as PaddleClas's ``MultiLabelLoss``), and not just one.
         overwrite: replace an existing bundle.
@@ -66,7 +70,7 @@ def convert(
     if model is None and name is None:
         raise OptionError("Say which catalog model the weights belong to, or give the new model a name.")
     record = get_official_model(model) if model is not None else None
-    tensors = read_weights(weights, width=record.width if record else None)
+    tensors = read_weights(weights, width=record.width if record else None, prefix=prefix)
     is_official = (
         record is not None
         and name in (None, record.name)
@@ -79,11 +83,29 @@ def convert(
         out,
         model_name=name or (record.name if record else ""),
         labels=resolve_labels(labels, tensors.architecture.num_classes),
-        preprocessing=preprocessing or (record.preprocessing if record else Preprocessing()),
+        preprocessing=preprocessing or default_preprocessing(model, labels),
         record=record if is_official else None,
         multi_label=multi_label,
         overwrite=overwrite,
     )
+
+
+def default_preprocessing(
+    model: str | None = None, labels: str | PathLike[str] | Sequence[str] | None = None
+) -> Preprocessing:
+    """Return the default preprocessing: the ``inference.yml``'s, or else the catalog model's.
+
+    Args:
+        model, labels: as for ``convert``.
+
+    Raises:
+        GhostZooError: the model is not in the catalog, or the preprocessing in the file is not supported.
+    """
+    if isinstance(labels, str | PathLike) and is_export_config(labels):
+        exported = read_exported_preprocessing(labels)
+        if exported is not None:
+            return exported
+    return get_official_model(model).preprocessing if model is not None else Preprocessing()
 
 
 def write_model_bundle(
@@ -135,6 +157,8 @@ def write_model_bundle(
         report["golden_source"] = "float64 reference forward pass on synthetic pictures"
     report["golden_check"] = _check_graph(graph, golden, model_name)
     identity: dict[str, Any] = {"file_name": weights.file_name, "sha256": weights.sha256, "size": weights.size}
+    if weights.prefix:
+        identity["prefix"] = weights.prefix
     source_url = source_url or (record.weights_url if record is not None else None)
     if record is not None and source_url is not None:
         identity["source_url"] = source_url

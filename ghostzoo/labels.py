@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import io
+import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
+from ._utils.texts import CHINESE, decode
+from ._utils.yaml_files import load_yaml
 from .errors import LabelsError
 
 MAX_LABEL_FILE_BYTES = 16 * 2**20
 """Larger label files are refused; ImageNet-21k's list has less than 1 MB."""
+MAX_LABEL_LINES = 1_000_000
+
+_NUMBERED = re.compile(r"([0-9]+)[ \t]\s*(\S.*)", re.DOTALL)
+_MULTI_LABEL = "MultiLabelThreshOutput"
+_log = logging.getLogger("ghostzoo")
 
 
 @dataclass(frozen=True)
 class ClassLabel:
-    """Name of one class; its index is its place in the sequence."""
+    """Name of one class; its index is its position in the sequence."""
 
     label: str
     wnid: str | None = None
@@ -34,25 +45,99 @@ def imagenet_labels() -> tuple[ClassLabel, ...]:
     return tuple(ClassLabel(label, wnid) for _, wnid, label in rows)
 
 
-def read_labels(path: str | PathLike[str], num_classes: int) -> tuple[ClassLabel, ...]:
-    """Read a label file in the original's format: a line ``<id><space><name>`` for each class, in any order.
+def read_labels(path: str | PathLike[str], num_classes: int | None = None) -> tuple[ClassLabel, ...]:
+    """Read a label file.
+
+    A text file has one line per class: ``<id> <name>`` in any order, separated by a space or a tab, or the names alone
+    in class order. UTF-8, UTF-16 with a byte order mark, and GB18030 (logged as a warning) are read. A ``.yml`` file is
+    the ``inference.yml`` that PaddleX and PaddleClas export.
 
     Args:
-        path: the file, UTF-8.
-        num_classes: how many classes it has to name.
+        path: the file.
+        num_classes: number of classes it must name; ``None`` accepts any.
 
     Raises:
-        LabelsError: the file cannot be read, a line is malformed, or an id is missing, repeated or out of range.
+        LabelsError: the file cannot be read, a line is malformed, an id is missing, repeated or out of range, or the
+            number of names is not that of the classes.
     """
     path = Path(path)
+    if is_export_config(path):
+        names = _exported_names(path)
+    else:
+        lines = [line.strip() for line in islice(io.StringIO(_read_text(path), newline=None), MAX_LABEL_LINES + 1)]
+        if len(lines) > MAX_LABEL_LINES:
+            raise LabelsError(f"{path} has more than {MAX_LABEL_LINES} lines; is it a label file?")
+        if any(map(_NUMBERED.fullmatch, lines)):
+            return _numbered(path, lines, num_classes)
+        names = _names_alone(path, lines)
+    if num_classes is not None and len(names) != num_classes:
+        raise LabelsError(
+            f"{path} names {len(names)} classes, the model has {num_classes}; is this the label file of another model?"
+        )
+    return tuple(map(ClassLabel, names))
+
+
+def is_export_config(path: str | PathLike[str]) -> bool:
+    """Whether ``path`` is an ``inference.yml`` with labels and preprocessing, judging by its suffix."""
+    return Path(path).suffix.lower() in (".yml", ".yaml")
+
+
+def read_export_config(path: str | PathLike[str]) -> dict[str, Any]:
+    """Read an ``inference.yml`` of PaddleX or PaddleClas as plain strings, lists and dicts.
+
+    Raises:
+        LabelsError: it cannot be read.
+    """
+    try:
+        content = load_yaml(Path(path))
+    except OSError as error:
+        raise LabelsError(f"Cannot read {path}: {error.strerror or error}; check the path.") from error
+    except ValueError as error:
+        raise LabelsError(f"{path} is no readable YAML: {error}. Pass the inference.yml of an export.") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _exported_names(path: Path) -> list[str]:
+    steps = read_export_config(path).get("PostProcess")
+    steps = steps if isinstance(steps, dict) else {}
+    kind = _MULTI_LABEL if _MULTI_LABEL in steps else "Topk"
+    step = steps.get(kind)
+    step = step if isinstance(step, dict) else {}
+    names = step.get("label_list")
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        if kind == _MULTI_LABEL:
+            _log.warning("%s describes a multi-label model; here softmax scores its classes, one per image.", path)
+        return names
+    if isinstance(file := step.get("class_id_map_file"), str):
+        raise LabelsError(f"{path} names its classes in another file, {file[:80]!r}; pass that file as labels.")
+    raise LabelsError(
+        f"{path} has no label_list under PostProcess; pass the inference.yml of an exported classifier, or a text file "
+        "with a name on each line."
+    )
+
+
+def _names_alone(path: Path, lines: list[str]) -> list[str]:
+    while lines and not lines[-1]:
+        lines.pop()
+    if "" in lines:
+        raise LabelsError(
+            f"{path}, line {lines.index('') + 1} is empty, but without ids every line is a class; remove the line, or "
+            "number the others, such as '0 cat'."
+        )
+    return lines
+
+
+def _numbered(path: Path, lines: list[str], num_classes: int | None) -> tuple[ClassLabel, ...]:
+    if num_classes is None:
+        num_classes = sum(map(bool, lines))
     names: dict[int, str] = {}
-    for number, line in enumerate(io.StringIO(_read_text(path), newline=None), start=1):
-        line = line.strip()
+    for number, line in enumerate(lines, start=1):
         if not line:
             continue
-        identifier, _, name = line.partition(" ")
-        if not (identifier.isascii() and identifier.isdecimal() and name.strip()):
+        match = _NUMBERED.fullmatch(line)
+        if match is None:
             raise LabelsError(f"{path}, line {number}: expected '<id> <name>' such as '0 cat', found {line[:80]!r}.")
+        identifier, name = match.groups()
         index = int(identifier.lstrip("0")[:10] or "0")
         if index >= num_classes:
             raise LabelsError(
@@ -61,7 +146,7 @@ def read_labels(path: str | PathLike[str], num_classes: int) -> tuple[ClassLabel
             )
         if index in names:
             raise LabelsError(f"{path}, line {number}: class id {index} is named twice; keep one of the lines.")
-        names[index] = name.strip()
+        names[index] = name
     missing = [index for index in range(num_classes) if index not in names]
     if missing:
         shown = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
@@ -70,7 +155,7 @@ def read_labels(path: str | PathLike[str], num_classes: int) -> tuple[ClassLabel
 
 
 def resolve_labels(labels: str | PathLike[str] | Sequence[str] | None, num_classes: int) -> tuple[ClassLabel, ...]:
-    """Return a class list from what a caller passed: a label file, the names themselves, or ``None`` for ImageNet's.
+    """Return the class list for what a caller passed: a label file, the names themselves, or ``None`` for ImageNet's.
 
     Raises:
         LabelsError: the labels do not fit ``num_classes``.
@@ -79,7 +164,7 @@ def resolve_labels(labels: str | PathLike[str] | Sequence[str] | None, num_class
         if num_classes != len(imagenet_labels()):
             raise LabelsError(
                 f"The weights have {num_classes} classes, so ImageNet's {len(imagenet_labels())} labels do not fit; "
-                "pass labels: a file with a line '<id> <name>' for each class."
+                "pass labels: a file with a line '<id> <name>' for each class, or an export's inference.yml."
             )
         return imagenet_labels()
     if isinstance(labels, str | PathLike):
@@ -93,11 +178,16 @@ def _read_text(path: Path) -> str:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_LABEL_FILE_BYTES + 1)
+    except IsADirectoryError as error:
+        raise LabelsError(f"{path} is a folder; pass the label file or the inference.yml in it.") from error
     except OSError as error:
         raise LabelsError(f"Cannot read the label file {path}: {error.strerror or error}; check the path.") from error
     if len(data) > MAX_LABEL_FILE_BYTES:
         raise LabelsError(f"{path} is larger than {MAX_LABEL_FILE_BYTES} bytes; is it a label file?")
     try:
-        return data.decode("utf-8-sig")
+        text, encoding = decode(data)
     except UnicodeDecodeError as error:
-        raise LabelsError(f"{path} is no UTF-8 text (byte {error.start}); save it as UTF-8.") from error
+        raise LabelsError(f"{path} is neither UTF-8 (byte {error.start}) nor GB18030; save it as UTF-8.") from error
+    if encoding == CHINESE:
+        _log.warning("%s is not UTF-8 and was read as GB18030; if the names look wrong, save it as UTF-8.", path)
+    return text

@@ -143,6 +143,25 @@ def test_convert_makes_a_bundle_that_predicts(tmp_path: Path, photos: Path) -> N
     assert {p["label"] for p in rows["predictions"]} == {"cat", "dog, hound", "bird"}
 
 
+def test_convert_says_which_network_it_takes(tmp_path: Path) -> None:
+    arrays = random_arrays(Architecture.of(0.1, 2))
+    both = {f"{network}.{key}": array for network in ("Teacher", "Student") for key, array in arrays.items()}
+    labels = tmp_path / "labels.txt"
+    labels.write_text("猫\r\n狗\r\n", encoding="gbk")
+    options = ["--name", "mine", "--labels", labels, "--resize-short", 32, "--crop-size", 32]
+    weights = write_weights(tmp_path / "both.pdparams", both)
+    refused = run("convert", *options, "--weights", weights, "--out", tmp_path / "out")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "'Teacher.', 'Student.'; choose one, as in 'ghostzoo convert --prefix Student.'" in refused.stderr
+    result = run("convert", *options, "--weights", weights, "--prefix", "Student.", "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert "read as GB18030" in result.stderr
+    assert [label.label for label in Bundle.open(tmp_path / "out").labels] == ["猫", "狗"]
+    one = write_weights(tmp_path / "one.pdparams", {f"module.{key}": array for key, array in arrays.items()})
+    result = run("convert", *options, "--weights", one, "--out", tmp_path / "one")
+    assert f"{one}: using the network with the prefix 'module.'" in result.stderr
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_names_cannot_steer_the_terminal(encoding: str, tmp_path: Path) -> None:

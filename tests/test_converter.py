@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ghostzoo.errors import BundleError, LabelsError, OptionError, ParityError, 
 from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.parity import ENGINE_TOLERANCE, EXACT_TOLERANCE, compare_logits
+from tests.fixtures.checkpoints import safetensors
 from tests.fixtures.networks import random_arrays, write_weights
 
 SMALL = Preprocessing(resize_short=72, crop_size=64)
@@ -118,6 +120,53 @@ def test_names_and_labels_are_any_unicode(weights: Path, tmp_path: Path) -> None
     assert convert_small(bytes_name, tmp_path / "bytes").manifest.weights["file_name"] == r"odd\udcff.pdparams"
 
 
+def test_one_network_of_a_checkpoint_is_converted(weights: Path, tmp_path: Path) -> None:
+    arrays, teacher = random_arrays(Architecture.of(0.25, 3)), random_arrays(Architecture.of(0.25, 3), seed=1)
+    both = {f"Teacher.{key}": array for key, array in teacher.items()}
+    both |= {f"Student.{key}": array for key, array in arrays.items()}
+    path = write_weights(tmp_path / "both.pdparams", both)
+    with pytest.raises(WeightsError, match=r"--prefix"):
+        convert_small(path, tmp_path / "student")
+    student = convert_small(path, tmp_path / "student", prefix="Student.")
+    assert student.manifest.weights["prefix"] == "Student."
+    plain = convert_small(weights, tmp_path / "plain")
+    assert "prefix" not in plain.manifest.weights
+    assert student.golden().to_bytes() == plain.golden().to_bytes()
+
+
+def test_safetensors_give_the_same_graph(weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(safetensors(random_arrays(Architecture.of(0.25, 3))))
+    bundle = convert_small(path, tmp_path / "mine")
+    assert bundle.manifest.weights["file_name"] == "mine.safetensors"
+    assert bundle.golden().to_bytes() == convert_small(weights, tmp_path / "plain").golden().to_bytes()
+
+
+def test_an_export_gives_labels_and_preprocessing(weights: Path, tmp_path: Path) -> None:
+    export = tmp_path / "inference.yml"
+    export.write_text(
+        """
+PreProcess:
+  transform_ops:
+  - ResizeImage: {resize_short: 72}
+  - CropImage: {size: 64}
+  - NormalizeImage: {mean: [0.5, 0.5, 0.5], std: [0.2, 0.2, 0.2], scale: 1.0/255.0}
+  - ToCHWImage:
+PostProcess: {Topk: {topk: 1, label_list: [雏菊, 玫瑰, tulip]}}
+""",
+        encoding="utf-8",
+    )
+    bundle = convert(weights, tmp_path / "mine", name="mine", labels=export)
+    assert [label.label for label in bundle.labels] == ["雏菊", "玫瑰", "tulip"]
+    exported = Preprocessing(72, 64, 1 / 255, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    assert bundle.preprocessing == exported
+    assert convert_small(weights, tmp_path / "small", labels=export).preprocessing == SMALL
+    options = ["--name", "mine", "--weights", weights, "--labels", export, "--crop-size", "32"]
+    command = [sys.executable, "-m", "ghostzoo", "convert", *options, "--out", tmp_path / "cropped"]
+    subprocess.run(command, check=True)
+    assert Bundle.open(tmp_path / "cropped").preprocessing == replace(exported, crop_size=32)
+
+
 def assert_nothing_written(out: Path, error: type[Exception], match: str, **call: Any) -> None:
     before = sorted(out.parent.iterdir())
     with pytest.raises(error, match=match) as caught:
@@ -161,7 +210,7 @@ def test_damaged_and_hostile_weights_are_refused(weights: Path, tmp_path: Path) 
     for data, match in (
         (weights.read_bytes()[:-1000], "no readable"),
         (f"cos\nsystem\n(S'touch {tmp_path}/ran'\ntR.".encode(), r"os\.system"),
-        (b"", "no readable"),
+        (b"", "is empty"),
     ):
         bad.write_bytes(data)
         assert_nothing_written(tmp_path / "mine", WeightsError, match, weights=bad)

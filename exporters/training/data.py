@@ -17,7 +17,7 @@ from exporters.training.distributed import Process
 from exporters.training.recipe import Recipe
 from ghostzoo._utils.files import write_atomically
 from ghostzoo.cli.bars import progress
-from ghostzoo.errors import ImageError, InputError, LabelsError, OptionError
+from ghostzoo.errors import ImageError, InputError, OptionError
 from ghostzoo.evaluation.datasets import ImageDataset, Sample, open_dataset
 from ghostzoo.images.decode import read_image
 from ghostzoo.images.preprocessing import Preprocessing
@@ -150,6 +150,8 @@ def split_sources(sources: DataSources, seed: int) -> tuple[ImageDataset, ImageD
     """
     names = None if sources.labels is None else _class_names(sources.labels, sources.data)
     training = _sorted_by_name(open_dataset(sources.data, classes=names))
+    if len(training.classes) < 2:
+        raise InputError(f"{sources.data} has {len(training.classes)} class; a classifier needs at least two to train.")
     validation = unlabelled = None
     if sources.validation is not None:
         validation = open_dataset(sources.validation, classes=training.classes)
@@ -261,12 +263,7 @@ def evaluation_batches(
 def _class_names(labels: Path, data: Path) -> tuple[str, ...]:
     if data.suffix.lower() != ".txt":
         raise OptionError(f"--labels names the classes of a list file; those of {data} are named by its folders.")
-    try:
-        lines = labels.read_bytes().splitlines()
-    except OSError as error:
-        raise LabelsError(f"Cannot read the label file {labels}: {error.strerror or error}; check the path.") from error
-    count = sum(1 for line in lines if line.strip())
-    return tuple(label.label for label in read_labels(labels, count))
+    return tuple(label.label for label in read_labels(labels))
 
 
 def _sorted_by_name(dataset: ImageDataset) -> ImageDataset:

@@ -1,1 +1,1 @@
-"""A model folder: its files, its manifest, reading, verifying and writing it."""
+"""Bundles (model folders): their files and manifest; reading, verifying and writing them."""

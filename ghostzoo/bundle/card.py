@@ -1,6 +1,6 @@
-"""The model card that a freshly converted bundle carries: what it is, where it comes from, how to load it.
+"""The model card of a newly converted bundle: what it is, where it comes from, how to load it.
 
-Publishing builds the full card on it: it replaces the metadata and the section ``Use`` and keeps the others.
+Publishing extends it to the full card: it replaces the metadata and the section ``Use`` and keeps the others.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def write_card(
     multi_label: bool = False,
     notes: str = "",
 ) -> str:
-    """Return the Markdown text of the card; ``record`` is the catalog's when these are its weights."""
+    """Return the card in Markdown; ``record`` is the catalog's if these are its weights."""
     metadata = ["library_name: ghostzoo", "pipeline_tag: image-classification", "tags: [ghostnet, onnx]"]
     origin = "of custom weights"
     if record is not None:
@@ -141,11 +141,11 @@ _PRECISIONS_START, _PRECISIONS_END = "<!-- precisions -->", "<!-- /precisions --
 
 
 def replace_precisions(card: str, precisions: Mapping[str, Mapping[str, Any]]) -> str:
-    """Write the section on the smaller graphs into a card, in place of an older one or at the end.
+    """Insert the section on the smaller graphs into a card, replacing an older one.
 
     Args:
-        card: the card's Markdown.
-        precisions: what was measured, as the manifest has it under ``validation.precisions``.
+        card: the card in Markdown.
+        precisions: the measurements, as in the manifest's ``validation.precisions``.
     """
     rows = [
         "| precision | size, of float32 | top-1 as float32's | top-1 | float32's top-1 | images | what it is |",

@@ -1,4 +1,4 @@
-"""Files added to a bundle that is there already; a process that is killed half-way leaves a valid bundle."""
+"""Adds files to an existing bundle; if the process is killed half-way, the bundle stays valid."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def add_files(
     section: str,
     facts: Mapping[str, Any],
 ) -> Bundle:
-    """Add files to the bundle in the folder ``path``, or replace them, one process at a time.
+    """Add or replace files in the bundle at ``path``; only one process at a time may do so.
 
     Args:
-        path: the bundle's folder. One with links in it, as the Hub's cache makes them, is left alone.
-        contents: file content by path relative to the folder; of files that a bundle need not have.
-        created_by: versions, added to the manifest's.
-        section: of the manifest's validation report.
-        facts: added to the section, or taking the place of those of the same name.
+        path: the bundle's folder. A folder with symbolic links, such as one in the Hub's cache, is refused.
+        contents: the content of optional files, by path relative to the folder.
+        created_by: versions to add to the manifest's.
+        section: the section of the manifest's validation report to extend.
+        facts: entries to add to the section; they replace those of the same name.
 
     Returns:
-        The bundle, read and verified anew.
+        The bundle, read and verified again.
 
     Raises:
-        BundleError: it is no bundle, or cannot be written; it is then as it was, or lacks the files to be replaced.
+        BundleError: it is not a bundle, or cannot be written; it is then unchanged, or lacks the files to be replaced.
     """
     with locked(f"locks/{cache_key(str(path.resolve()))}"):
         old = Bundle.open(path).manifest
@@ -55,9 +55,9 @@ def add_files(
             validation={**old.validation, section: {**old.validation.get(section, {}), **facts}},
         )
         manifest = new.to_json()
-        Manifest.from_json(manifest)  # refuses a path that leads out before anything is written to it
+        Manifest.from_json(manifest)  # refuses paths outside the folder before anything is written
         try:
-            if len(kept) < len(old.files):  # while files change, the manifest does not speak of them
+            if len(kept) < len(old.files):  # the manifest does not list files while they change
                 write_atomically(path / MANIFEST_FILE, replace(old, files=kept).to_json())
             for name, data in contents.items():
                 (path / name).parent.mkdir(parents=True, exist_ok=True)

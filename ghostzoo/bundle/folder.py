@@ -1,8 +1,8 @@
-"""A model folder on disk: read it, verify it, write it.
+"""Bundles on disk: reading, verifying and writing them.
 
-Every file but the manifest is listed in the manifest with its size and SHA-256. Opening a bundle reads each of them
-once and checks it; what is handed out are the very bytes that were checked. Nothing in a bundle is executed or
-unpickled, and no engine sees a graph that is not a GhostNet's in operators, shapes and cost.
+The manifest lists every other file with its size and SHA-256. Opening a bundle reads and checks each file once and
+returns exactly the bytes that were checked. Nothing in a bundle is executed or unpickled, and no engine sees a graph
+whose operators, shapes and cost are not those of a GhostNet.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ MODEL_FILES = {
     "fp16": "onnx/model_fp16.onnx",
     "int8": "onnx/model_quantized.onnx",
 }
-"""Precision -> graph. Every bundle has the first."""
+"""Graph file by precision. Every bundle has the first."""
 CONVERTED_FILES = {
     "paddle": ("paddle/inference.json", "paddle/inference.pdiparams"),
     "ncnn": ("ncnn/model.param", "ncnn/model.bin"),
     "mnn": ("mnn/model.mnn",),
 }
-"""Engine that reads no ONNX -> the same network in its own format. A bundle has those that were asked for."""
+"""Files in their own format by engine, for engines that do not read ONNX. All are optional."""
 
 _REQUIRED_FILES = (CARD_FILE, CONFIG_FILE, PREPROCESSOR_FILE, GOLDEN_FILE, MODEL_FILES["fp32"])
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified model folder."""
+    """A verified bundle."""
 
     path: Path
     origin: str
@@ -55,7 +55,7 @@ class Bundle:
     preprocessing: Preprocessing
     _contents: dict[str, bytes] = field(repr=False, compare=False)
     _admitted: set[str] = field(default_factory=set, repr=False, compare=False)
-    """Graphs that were checked; what is read again has the same hash."""
+    """Precisions whose graph has been checked; a graph that is read again has the same hash."""
 
     @classmethod
     def open(cls, path: str | PathLike[str], *, origin: str = "folder", manifest_sha256: str | None = None) -> Bundle:
@@ -64,11 +64,11 @@ class Bundle:
         Args:
             path: the folder.
             origin: where it was found.
-            manifest_sha256: what the manifest's own SHA-256 must be, where it is known.
+            manifest_sha256: the expected SHA-256 of the manifest itself, if known.
 
         Raises:
             BundleVersionError: it was written in a newer format.
-            BundleError: it is no bundle, a file is missing, changed or unreadable, or a path leads out of the folder.
+            BundleError: it is not a bundle, a file is missing, changed or unreadable, or a path leaves the folder.
         """
         path = Path(path)
         restore(path)
@@ -119,7 +119,7 @@ class Bundle:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """The precisions that this bundle has a graph for."""
+        """The precisions for which this bundle has a graph."""
         return tuple(precision for precision, name in MODEL_FILES.items() if name in self.manifest.files)
 
     def read(self, name: str) -> bytes:
@@ -137,7 +137,7 @@ class Bundle:
 
         Raises:
             OptionError: the bundle has no such graph.
-            BundleError: the graph has what a GhostNet does not need, or does not fit the bundle.
+            BundleError: the graph contains something a GhostNet does not need, or does not fit the bundle.
         """
         name = self._model_file(precision)
         data = self.read(name)
@@ -161,11 +161,11 @@ class Bundle:
         write_cached(passed, b"")
 
     def model_hash(self, precision: str = "fp32") -> str:
-        """Return the SHA-256 of the graph of ``precision``, in hexadecimal; raises as ``model`` does."""
+        """Return the SHA-256 of the graph of ``precision``, in hexadecimal; raises the errors of ``model``."""
         return self.manifest.files[self._model_file(precision)].sha256
 
     def converted(self, engine: str) -> dict[str, bytes]:
-        """Return the verified files of an engine that reads no ONNX, by their paths in the manifest.
+        """Return the verified files of an engine that does not read ONNX, by their paths in the manifest.
 
         Raises:
             EngineUnavailableError: the bundle lacks them.
@@ -173,10 +173,10 @@ class Bundle:
         return {name: self.read(name) for name in self.converted_files(engine)}
 
     def converted_files(self, engine: str) -> tuple[str, ...]:
-        """Return the paths of an engine's own files; none for one that reads ONNX. Raises as ``converted`` does."""
+        """Return the paths of an engine's own files; none if it reads ONNX. Raises the errors of ``converted``."""
         names = CONVERTED_FILES.get(engine, ())
         if not all(name in self.manifest.files for name in names):
-            # A folder that is not the user's own, such as the Hub's cache, is copied and not added to.
+            # A folder that is not the user's own, such as the Hub's cache, is copied rather than extended.
             place = (
                 f"{self.path} --to {engine}" if self.origin == "folder" else f"{self.name} --to {engine} --out FOLDER"
             )
@@ -203,7 +203,7 @@ class Bundle:
         return MODEL_FILES[precision]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the bundle says of itself, as JSON types."""
+        """Return the facts about the bundle as JSON types."""
         return {
             "name": self.name,
             "path": str(self.path),
@@ -219,7 +219,7 @@ class Bundle:
         }
 
     def release(self) -> None:
-        """Let go of the files' contents; a later ``read`` reads and verifies again."""
+        """Free the files' contents; a later ``read`` reads and verifies them again."""
         self._contents.clear()
 
 
@@ -233,15 +233,15 @@ def write_bundle(
     validation: Mapping[str, Any],
     overwrite: bool = False,
 ) -> Bundle:
-    """Write a bundle to a temporary folder beside ``out``, verify it there, and rename it into place.
+    """Write a bundle to a temporary folder next to ``out``, verify it there, and move it into place.
 
     Args:
-        out: the folder to make. It must not exist, or be empty, unless ``overwrite``.
+        out: the folder to create. It must not exist or be empty, unless ``overwrite``.
         name: the model's name.
-        contents: file content by path relative to the folder; all of a bundle but the manifest. Whether it is a
-            multi-label model is taken from ``config.json``.
+        contents: the content of all files but the manifest, by path relative to the folder. Whether it is a multi-label
+            model is taken from ``config.json``.
         weights, created_by, validation: as in the manifest.
-        overwrite: replace an existing bundle (and nothing else).
+        overwrite: replace an existing bundle, but no other folder.
 
     Raises:
         BundleError: ``out`` exists, or cannot be written.
@@ -266,10 +266,10 @@ def write_bundle(
 
 
 def check_target(out: Path, overwrite: bool) -> None:
-    """Check that a bundle may be written to ``out``, after what killed writers left beside it is cleared away.
+    """Check that a bundle may be written to ``out``, after removing what killed writers left next to it.
 
     Raises:
-        BundleError: something is there already that may not be replaced, or this is the working folder or one above.
+        BundleError: ``out`` exists and may not be replaced, or is the working directory or a parent of it.
     """
     if out.name in ("", ".."):
         raise BundleError(f"{str(out)!r} is no name for a new folder; name the folder that is to be made.")
@@ -314,7 +314,7 @@ def _read_file(root: Path, name: str, max_bytes: int) -> bytes:
         if not resolved.is_file():
             raise BundleError(f"{name} is no regular file; download or convert the model again.")
         with resolved.open("rb") as stream:
-            # read() allocates what it is asked for, so never what the manifest says alone.
+            # read() allocates what it is asked for, so the manifest's size is not used unchecked.
             data = stream.read(min(max_bytes, resolved.stat().st_size) + 1)
     except FileNotFoundError:
         if name == MANIFEST_FILE:

@@ -1,4 +1,4 @@
-"""``golden.npz``: a few inputs with the original's outputs, by which any engine on any machine is checked."""
+"""``golden.npz``: a few inputs with the original's outputs, to check any engine on any machine."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class Golden:
     def check(
         self, run: Callable[[NDArray[np.float32]], NDArray[np.float32]], tolerance: float = ENGINE_TOLERANCE
     ) -> Agreement:
-        """Run the inputs through ``run`` (pixel values -> logits) and compare its answer with the reference."""
+        """Compare the logits that ``run`` computes from the inputs with the reference."""
         return compare_logits(self.logits, run(self.pixel_values), tolerance)
 
     def require(
         self, run: Callable[[NDArray[np.float32]], NDArray[np.float32]], precision: str, name: str
     ) -> Agreement:
-        """Hold an engine's answers in ``precision`` against the reference; ``name`` is what messages call it.
+        """Compare an engine's outputs in ``precision`` with the reference; ``name`` is its name in messages.
 
         Raises:
-            EngineError: they are others than the original's.
+            EngineError: they differ from the original's.
         """
         tolerance = engine_tolerance(precision)
         agreement = self.check(run, tolerance)
@@ -64,7 +64,7 @@ class Golden:
         """Read what ``to_bytes`` wrote. Shapes are checked before anything is allocated; nothing is unpickled.
 
         Raises:
-            BundleError: the data is no archive of the three arrays in the shapes that the model needs.
+            BundleError: it is not an archive of the three arrays with the model's shapes.
         """
         import zipfile
 
@@ -73,7 +73,7 @@ class Golden:
                 pixels = _read_array(archive, "pixel_values", (3, image_size, image_size))
                 logits = _read_array(archive, "logits", (num_classes,))
                 embedding = _read_array(archive, "embedding", (EMBEDDING_SIZE,))
-        except Exception as error:  # zipfile and numpy's header parser raise errors of many kinds on damaged data
+        except Exception as error:  # zipfile and numpy's header parser raise many kinds of errors on damaged data
             raise BundleError(f"golden.npz is damaged ({str(error)[:200]!a}); download the model again.") from error
         if not len(pixels) == len(logits) == len(embedding):
             raise BundleError("golden.npz is damaged: its arrays differ in length; download the model again.")
@@ -85,7 +85,7 @@ def _read_array(archive: zipfile.ZipFile, name: str, row_shape: tuple[int, ...])
 
     limit = 4 * MAX_IMAGES * int(np.prod(row_shape)) + _MAX_NPY_HEADER_BYTES
     if archive.getinfo(f"{name}.npy").compress_type != ZIP_STORED:
-        raise ValueError(f"{name} is compressed")  # as np.savez never does: what it expands to would be unbounded
+        raise ValueError(f"{name} is compressed")  # np.savez never does; its size would be unbounded
     with archive.open(f"{name}.npy") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
@@ -104,9 +104,9 @@ def _read_array(archive: zipfile.ZipFile, name: str, row_shape: tuple[int, ...])
 
 
 def synthetic_images(count: int, size: int) -> NDArray[np.uint8]:
-    """Make ``count`` RGB pictures (count, size, size, 3) of waves and grain, the same on every machine.
+    """Return ``count`` RGB pictures (count, size, size, 3) of waves and noise, identical on every machine.
 
-    Integer arithmetic only: a triangle wave for each channel, with a multiplicative hash of the place as grain.
+    Integer arithmetic only: a triangle wave for each channel, plus a multiplicative hash of the position as noise.
     """
     y, x, channel = np.ogrid[:size, :size, :3]
     pictures = []
@@ -115,6 +115,6 @@ def synthetic_images(count: int, size: int) -> NDArray[np.uint8]:
         phase = (x * across + y * down + 61 * channel) * 256 // size
         wave = np.abs(phase % 512 - 256) * 200 // 256
         place = ((y * size + x) * 3 + channel + index * 7919).astype(np.uint32)
-        grain = (place * np.uint32(2654435761)) >> np.uint32(26)  # Knuth's multiplier, the upper 6 bits: 0 to 63
+        grain = (place * np.uint32(2654435761)) >> np.uint32(26)  # Knuth's hash, its upper 6 bits
         pictures.append(np.clip(wave + grain - 4, 0, 255).astype(np.uint8))
     return np.stack(pictures)

@@ -1,4 +1,4 @@
-"""``config.json`` and ``preprocessor_config.json``: what the model is, in the words of the Hugging Face Hub's peers."""
+"""``config.json`` and ``preprocessor_config.json``: the model and its preprocessing in the Hub's conventions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PREPROCESSOR_FILE = "preprocessor_config.json"
 
 MAX_CLASSES = 1_000_000
 _MULTI_LABEL = "multi_label_classification"
-_BILINEAR = 2  # PIL's number for it, which the Hub's processors use
+_BILINEAR = 2  # PIL's constant, as the Hub's image processors use it
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What ``config.json`` says."""
+    """The content of ``config.json``."""
 
     width: float
     image_size: int
@@ -34,7 +34,7 @@ class ModelConfig:
 
     def to_json(self) -> bytes:
         content: dict[str, Any] = {
-            # An honest type: peers that do not know GhostNet fail loudly instead of building another network.
+            # A type of its own: libraries that do not know GhostNet fail instead of building another network.
             "model_type": "ghostnet",
             "architectures": ["GhostNetForImageClassification"],
             "width": self.width,
@@ -55,7 +55,7 @@ class ModelConfig:
         """Parse and check ``config.json``.
 
         Raises:
-            BundleError: a field is missing or has an impossible value.
+            BundleError: a field is missing or has an invalid value.
         """
         content = parse_json_object(data, CONFIG_FILE)
         if content.get("model_type") != "ghostnet":
@@ -104,7 +104,7 @@ def preprocessing_from_json(data: bytes) -> Preprocessing:
     """Parse and check ``preprocessor_config.json``.
 
     Raises:
-        BundleError: a field is missing, has an impossible value, or asks for a step that ghostzoo does not have.
+        BundleError: a field is missing, has an invalid value, or asks for a step that ghostzoo does not support.
     """
     name = PREPROCESSOR_FILE
     content = parse_json_object(data, name)

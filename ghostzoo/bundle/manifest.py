@@ -1,4 +1,4 @@
-"""``ghostzoo.json``: what a bundle is, where its weights come from, and the size and SHA-256 of its every file."""
+"""``ghostzoo.json``: what a bundle is, where its weights come from, and the size and SHA-256 of every file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ FORMAT_VERSION = 2
 Format 2 has ``multi_label``."""
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_JSON_BYTES = 64 * 2**20
-"""A million classes fit; parsed, JSON takes up to twenty times its size."""
+"""Enough for a million classes; parsed, JSON takes up to twenty times its size."""
 MAX_BUNDLE_BYTES = 512 * 2**20
-"""All files of a bundle together; the largest of the catalog has some 30 MB for each precision."""
+"""All files of a bundle together; the largest catalog model has about 30 MB per precision."""
 MAX_FILES = 256
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -29,7 +29,7 @@ _MAX_PATH = 240
 
 @dataclass(frozen=True)
 class FileRecord:
-    """Identity of one file."""
+    """Size and hash of one file."""
 
     sha256: str
     size: int
@@ -44,11 +44,11 @@ class Manifest:
     weights: Mapping[str, Any]
     """``file_name``, ``sha256``, ``size`` of the weight file and, for catalog models, its official ``source_url``."""
     files: Mapping[str, FileRecord] = field(repr=False)
-    """Every file of the bundle but the manifest, by its path relative to the folder, with forward slashes."""
+    """All files but the manifest, by path relative to the folder, with forward slashes."""
     created_by: Mapping[str, str]
     """Versions of ghostzoo and of the libraries that wrote the bundle."""
     validation: Mapping[str, Any] = field(repr=False)
-    """What was compared with what, and with which result."""
+    """What was compared, and the results."""
     multi_label: bool = False
     """Whether scores are sigmoids and a threshold decides, instead of a softmax. ``config.json`` says so, too; here it
     keeps versions of ghostzoo away that know softmax only."""
@@ -72,7 +72,7 @@ class Manifest:
 
         Raises:
             BundleVersionError: it was written in a newer format.
-            BundleError: it is damaged, or names a file that may not be in a bundle.
+            BundleError: it is damaged, or lists a file that a bundle may not contain.
         """
         content = parse_json_object(data, MANIFEST_FILE)
         version = content.get("format_version")
@@ -104,10 +104,10 @@ class Manifest:
 
 
 def check_model_name(name: str) -> None:
-    """Check a model's name: it becomes a folder and a repository name.
+    """Check a model's name, which is used for folders and repositories.
 
     Raises:
-        BundleError: it has characters other than letters, digits, dot, dash and underscore, or is too long.
+        BundleError: it has characters other than letters, digits, dots, dashes and underscores, or is too long.
     """
     if not _NAME.fullmatch(name):
         raise BundleError(
@@ -120,7 +120,7 @@ def parse_json_object(data: bytes, name: str) -> dict[str, Any]:
     """Parse a JSON object.
 
     Raises:
-        BundleError: ``name`` is no JSON object.
+        BundleError: it is not a JSON object; ``name`` is the file's name in the message.
     """
     try:
         if len(data) > MAX_JSON_BYTES:
@@ -176,7 +176,7 @@ def _check_path(name: str) -> None:
     if (
         any(part in ("", ".", "..") for part in parts)
         or any(c in name for c in "\\:")
-        or not name.isprintable()  # control characters, and lone surrogates, which no file system encodes
+        or not name.isprintable()  # control characters and lone surrogates, which file systems cannot encode
         or len(name) > _MAX_PATH
         or PurePosixPath(name).is_absolute()
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -12,9 +13,10 @@ from .console import ANY_PATH, Command
 @click.command(cls=Command)
 @click.option("--model", help="Catalog model that the weights are of, such as GhostNet_x1_0.")
 @click.option("--name", help="Name for a model of your own; the weights tell its width.")
-@click.option("--weights", required=True, type=ANY_PATH, help="A .pdparams file; nothing in it is executed.")
+@click.option("--weights", required=True, type=ANY_PATH, help="A .pdparams or .safetensors file; nothing is executed.")
+@click.option("--prefix", help="Take the network whose keys begin so, where the file holds several.")
 @click.option("--out", required=True, type=ANY_PATH, help="Bundle folder to make.")
-@click.option("--labels", type=ANY_PATH, help="File with a line '<id> <name>' per class.  [default: ImageNet's]")
+@click.option("--labels", type=ANY_PATH, help="Class names: a text or an inference.yml.  [default: ImageNet's]")
 @click.option(
     "--resize-short",
     type=click.IntRange(min=1),
@@ -28,6 +30,9 @@ from .console import ANY_PATH, Command
 def convert(resize_short: int | None, crop_size: int | None, out: str, **options: Any) -> None:
     """Turn official weights into an ONNX bundle. Needs no Paddle.
 
+    Labels are a text with a line '<id> <name>' for each class, or names alone in their order, or the inference.yml of
+    PaddleX and PaddleClas, of which the preprocessing is taken too.
+
     \b
     Examples:
       ghostzoo convert --model GhostNet_x1_0 --out GhostNet_x1_0 \\
@@ -36,13 +41,16 @@ def convert(resize_short: int | None, crop_size: int | None, out: str, **options
           --weights flowers.pdparams --labels flowers.txt
       ghostzoo convert --name tags --out tags --multi-label \\
           --weights tags.pdparams --labels tags.txt
+      ghostzoo convert --name flowers --out flowers \\
+          --weights best_model.pdparams --labels inference/inference.yml
     """
     from ..converter import convert as convert_weights
-    from ..images.preprocessing import Preprocessing
+    from ..converter import default_preprocessing
 
     if options["model"] is None and options["name"] is None:
         raise click.UsageError("Give --model (a catalog model) or --name (a model of your own).")
     sizes = {"resize_short": resize_short, "crop_size": crop_size}
     given: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
-    bundle = convert_weights(out=out, preprocessing=Preprocessing(**given) if given else None, **options)
+    preprocessing = replace(default_preprocessing(options["model"], options["labels"]), **given)
+    bundle = convert_weights(out=out, preprocessing=preprocessing, **options)
     click.echo(f"{bundle.name}: {bundle.num_classes:,} classes, wrote {bundle.path}", err=True)

@@ -1,6 +1,6 @@
-"""Labelled images on disk: a folder a class, a tar of one, or a PaddleClas list file. Nothing is extracted.
+"""Labelled images on disk: one folder per class, a tar of such a folder, or a PaddleClas list file.
 
-Opening a dataset lists it; an image's bytes are read when they are asked for, from any thread.
+Opening a dataset lists it; images are read on demand, from any thread. Nothing is extracted.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path, PurePosixPath
@@ -16,12 +16,9 @@ from pathlib import Path, PurePosixPath
 from .._utils.tars import read_headers
 from ..errors import ImageError, InputError
 from ..images.inputs import IMAGE_SUFFIXES, walk
+from .list_files import MAX_IMAGES, read_list
 
 MAX_IMAGE_BYTES = 256 * 2**20
-MAX_IMAGES = 50_000_000
-MAX_CLASSES = 1_000_000
-MAX_LIST_BYTES = 4 * 2**30
-MAX_LINE_LENGTH = 64 * 2**10
 
 UNLABELLED = -1
 _LISTED = 5
@@ -29,7 +26,7 @@ _LISTED = 5
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: its name inside the dataset, its class, and where its bytes are."""
+    """One image: its name in the dataset, its class, and where it is stored."""
 
     name: str
     label: int
@@ -37,7 +34,7 @@ class Sample:
     path: Path
     offset: int = 0
     size: int | None = None
-    """Bytes from ``offset``; ``None``: the whole file."""
+    """Number of bytes from ``offset``; ``None`` means the whole file."""
     shown: tuple[int, ...] = ()
     """Class indices that the image shows, in data for multi-label models; ``label`` is ``UNLABELLED`` there."""
 
@@ -63,15 +60,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """A list of samples and the names of their classes; the index of a name is the class index."""
+    """Samples and class names; a name's position is its class index."""
 
     samples: tuple[Sample, ...]
     classes: tuple[str, ...]
     passed_over: int = 0
-    """Files beside the samples that are no images by their names, and what was not followed: hidden files, links."""
+    """Number of files that are not images by their suffix, or hidden, and of hidden folders."""
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of the samples' names and labels, in their order."""
+        """Return the SHA-256 of the samples' names and labels, in order."""
         digest = hashlib.sha256()
         for sample in self.samples:
             digest.update(f"{sample.label} {sample.name}\n".encode("utf-8", "surrogateescape"))
@@ -79,27 +76,34 @@ class ImageDataset:
 
 
 def open_dataset(
-    path: str | PathLike[str], *, classes: Sequence[str] | None = None, labelled: bool = True
+    path: str | PathLike[str],
+    *,
+    classes: Sequence[str] | None = None,
+    labelled: bool = True,
+    is_class: Callable[[str], bool] = lambda _: False,
 ) -> ImageDataset:
-    """List the images of ``path``: a folder with a folder a class, a tar of such a folder, or a ``.txt`` list file.
+    """List the images of ``path``: a folder with one folder per class, a tar of it, or a ``.txt`` list file.
 
-    A list file has a line ``<relative path><space><class index>`` for each image, relative to the file's own folder.
-    Folders above the class folders are skipped as long as there is only one of them, so a tar may hold ``train/cat/``.
+    A list file has one line ``<path> <class index>`` per image; paths are relative to the file's folder. Links to
+    folders are followed. A folder that contains nothing but one other folder is skipped, so a tar may hold
+    ``train/cat/``.
 
     Args:
         path: the data.
-        classes: the class names, in the order of the indices, where they are known; ``None``: the folders' names in
-            sorted order, or ``class_<index>`` for a list file.
-        labelled: ``False`` takes every image of a folder or tar, whatever its folder, as unlabelled.
+        classes: the class names in the order of the indices; ``None`` takes the sorted names of the folders, or
+            ``class_<index>`` for a list file.
+        labelled: ``False`` takes all images as unlabelled, whatever folders they are in.
+        is_class: whether a folder's name is one of a class; decides which of several nested folders is the class folder
+            of data with one class.
 
     Raises:
-        InputError: the data are missing, empty, of another kind, or do not fit ``classes``, or a class folder has no
-            images.
+        InputError: the data are missing, empty, of another kind, or do not fit ``classes``, a class folder has no
+            images, or a link forms a loop.
     """
     path = Path(path)
     passed_over: list[object] = []
     if path.is_dir():
-        files = walk(path, passed_over.append)
+        files = walk(path, passed_over.append, follow_links=True)
         found = [Sample(str(file.relative_to(path).as_posix()), UNLABELLED, file) for file in files]
     elif path.suffix.lower() == ".tar":
         found = _tar_members(path, passed_over)
@@ -116,7 +120,7 @@ def open_dataset(
         raise InputError(f"{path} holds no image files ({', '.join(sorted(IMAGE_SUFFIXES))}); check the path.")
     if not labelled:
         return ImageDataset(tuple(found), tuple(classes or ()), len(passed_over))
-    dataset = replace(_by_folder(path, found, classes), passed_over=len(passed_over))
+    dataset = replace(_by_folder(path, found, classes, is_class), passed_over=len(passed_over))
     if path.is_dir():
         _check_folders(path, dataset)
     return dataset
@@ -140,11 +144,15 @@ def _tar_members(path: Path, passed_over: list[object]) -> list[Sample]:
     return sorted(samples, key=lambda sample: sample.name)
 
 
-def _by_folder(path: Path, found: list[Sample], classes: Sequence[str] | None) -> ImageDataset:
+def _by_folder(
+    path: Path, found: list[Sample], classes: Sequence[str] | None, is_class: Callable[[str], bool]
+) -> ImageDataset:
     parts = [PurePosixPath(sample.name).parts for sample in found]
     depth = 0
     while all(len(each) > depth + 2 and each[depth] == parts[0][depth] for each in parts):
         depth += 1
+    if not all(map(is_class, {each[depth] for each in parts})):
+        depth = next((above for above in reversed(range(depth)) if is_class(parts[0][above])), depth)
     outside = [sample.name for sample, each in zip(found, parts, strict=True) if len(each) < depth + 2]
     if outside:
         raise InputError(
@@ -163,11 +171,11 @@ def _by_folder(path: Path, found: list[Sample], classes: Sequence[str] | None) -
         Sample(sample.name, index[each[depth]], sample.path, sample.offset, sample.size)
         for sample, each in zip(found, parts, strict=True)
     )
-    return _checked(path, samples, names)
+    return ImageDataset(samples, names)
 
 
 def _check_folders(path: Path, dataset: ImageDataset) -> None:
-    """Refuse class folders without images, or behind links: the class would vanish without a word."""
+    """Refuse class folders without images: these classes would disappear silently."""
     first = dataset.samples[0]
     parts = PurePosixPath(first.name).parts
     depth = parts.index(dataset.classes[first.label])
@@ -176,50 +184,16 @@ def _check_folders(path: Path, dataset: ImageDataset) -> None:
     empty = sorted(folders - {PurePosixPath(sample.name).parts[depth] for sample in dataset.samples})
     if empty:
         shown = ", ".join(empty[:_LISTED]) + (" ..." if len(empty) > _LISTED else "")
-        raise InputError(
-            f"{root}: {len(empty)} class folder(s) hold no images (links are not followed): {shown}; add images or "
-            "remove them."
-        )
+        raise InputError(f"{root}: {len(empty)} class folder(s) hold no images: {shown}; add images or remove them.")
 
 
 def _from_list(path: Path, classes: Sequence[str] | None, labelled: bool) -> ImageDataset:
-    samples: list[Sample] = []
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        name, _, index = line.strip().rpartition(" ")
-        if not labelled:
-            name, index = (name, index) if name and index.isdecimal() else (line.strip(), "0")
-        if not name or not (index.isascii() and index.isdecimal()) or int(index[:9]) >= MAX_CLASSES:
-            raise InputError(f"{path}, line {number}: expected '<path> <class index>', found {line[:80]!r}.")
-        samples.append(Sample(name, int(index[:9]) if labelled else UNLABELLED, path.parent / name))
-        if len(samples) > MAX_IMAGES:
-            raise InputError(f"{path} lists more than {MAX_IMAGES} images; split it.")
-    if not samples:
-        raise InputError(f"{path} lists no images.")
+    entries = read_list(path, labelled=labelled)
+    samples = tuple(Sample(name, index if labelled else UNLABELLED, path.parent / name) for name, index in entries)
     if not labelled:
-        return ImageDataset(tuple(samples), tuple(classes or ()))
+        return ImageDataset(samples, tuple(classes or ()))
     highest = max(sample.label for sample in samples)
     names = tuple(classes) if classes is not None else tuple(f"class_{index}" for index in range(highest + 1))
     if highest >= len(names):
         raise InputError(f"{path} has class index {highest}, but the model has {len(names)} classes.")
-    return _checked(path, tuple(samples), names)
-
-
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        if path.stat().st_size > MAX_LIST_BYTES:
-            raise InputError(f"{path} is larger than {MAX_LIST_BYTES} bytes; is it a list file?")
-        with path.open(encoding="utf-8-sig") as file:
-            while line := file.readline(MAX_LINE_LENGTH + 1):
-                if len(line) > MAX_LINE_LENGTH:
-                    raise InputError(f"{path} has a line of more than {MAX_LINE_LENGTH} letters; is it a list file?")
-                yield line
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a list file: {error}.") from error
-
-
-def _checked(path: Path, samples: tuple[Sample, ...], names: tuple[str, ...]) -> ImageDataset:
-    if len(names) < 2:
-        raise InputError(f"{path} has {len(names)} class; a classifier needs at least two.")
     return ImageDataset(samples, names)

@@ -1,4 +1,4 @@
-"""Accuracy of a loaded model on labelled images: top-1, top-5, each class, confusion, the most confident mistakes."""
+"""Accuracy of a loaded model on labelled images: top-1, top-5, per class, confusion matrix, most confident mistakes."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _TOP = 5
 
 @dataclass(frozen=True)
 class Proportion:
-    """A share of right answers, with its 95 % confidence interval."""
+    """A proportion of correct answers, with its 95 % confidence interval."""
 
     right: int
     total: int
 
     @property
     def value(self) -> float:
-        """``nan`` where there is nothing to count."""
+        """``nan`` if there are no images."""
         return self.right / self.total if self.total else float("nan")
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's score interval (E. B. Wilson, 1927), which also holds for few images and shares near 0 or 1."""
+        """Wilson's score interval (E. B. Wilson, 1927), valid also for few images and proportions near 0 or 1."""
         if not self.total:
             return 0.0, 1.0
         z = NormalDist().inv_cdf((1 + _CONFIDENCE) / 2)
@@ -59,10 +59,10 @@ class Proportion:
 
 @dataclass(frozen=True, order=True)
 class Mistake:
-    """An image that the model got wrong."""
+    """A misclassified image."""
 
     score: float
-    """Probability that the model gave the wrong class."""
+    """The probability that the model assigned to the wrong class."""
     name: str
     expected: int
     predicted: int
@@ -79,31 +79,31 @@ class Evaluation:
     top1: Proportion
     top5: Proportion
     confusion: NDArray[np.int64] = field(repr=False)
-    """(classes, classes): images of the class of the row that were taken for the class of the column."""
+    """(classes, classes): the number of images of the row's class that were predicted as the column's class."""
     mistakes: tuple[Mistake, ...] = field(repr=False)
-    """The most confident ones, the worst first."""
+    """The most confident ones, in descending order."""
     unreadable: tuple[ImageError, ...] = field(repr=False)
-    """Images that are in no other figure."""
+    """Images that could not be read; no other figure counts them."""
     seconds: float
     published: PublishedFigures | None = None
-    """Those of the catalog, if these are the weights that it describes."""
+    """The catalog's figures, if these are its weights."""
     data: str = ""
-    """What the images are called."""
+    """The name of the images."""
 
     @property
     def images_per_second(self) -> float:
         return self.top1.total / self.seconds if self.seconds else float("nan")
 
     def class_recall(self, index: int) -> Proportion:
-        """Share of the images of class ``index`` that were recognised."""
+        """The proportion of images of class ``index`` that were classified correctly."""
         return Proportion(int(self.confusion[index, index]), int(self.confusion[index].sum()))
 
     def class_precision(self, index: int) -> Proportion:
-        """Share of right answers where the model said ``index``."""
+        """The proportion of predictions of class ``index`` that are correct."""
         return Proportion(int(self.confusion[index, index]), int(self.confusion[:, index].sum()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all figures as JSON types; classes without images or answers are left out of the table."""
+        """Return all figures as JSON types; classes without images or predictions are omitted."""
         seen = np.flatnonzero(self.confusion.sum(axis=0) + self.confusion.sum(axis=1))
         report: dict[str, Any] = {
             "model": self.model,
@@ -154,15 +154,15 @@ def evaluate(
     max_mistakes: int = 48,
     on_image: Callable[[], object] = lambda: None,
 ) -> Evaluation:
-    """Classify every image of ``dataset`` and count.
+    """Classify all images of ``dataset`` and compute the figures.
 
     Args:
         classifier: the loaded model.
-        dataset: labelled images; its labels are the model's class indices (see ``with_model_classes``).
-        data: what to call the images in the report.
-        published: figures to hold the result against.
-        batch_size: images a call of the engine.
-        max_mistakes: how many of the most confident mistakes are kept.
+        dataset: labelled images whose labels are the model's class indices (see ``with_model_classes``).
+        data: the name of the images in the report.
+        published: figures to compare the result with.
+        batch_size: images per call of the engine.
+        max_mistakes: the number of most confident mistakes to keep.
         on_image: called after each image, for a progress bar.
 
     Raises:
@@ -207,30 +207,27 @@ def evaluate(
 
 
 def open_labelled(path: str | PathLike[str], labels: Sequence[ClassLabel]) -> ImageDataset:
-    """Open labelled images (a folder a class, a tar of one, or a list file) with the model's class indices.
+    """Open labelled images (as ``open_dataset``) with the model's class indices.
 
     Raises:
-        InputError: there are no such data, or their classes are not the model's.
+        InputError: the data cannot be read, or their classes are not the model's.
     """
-    if Path(path).is_file() and Path(path).suffix.lower() == ".txt":  # its indices are the model's already
+    if Path(path).is_file() and Path(path).suffix.lower() == ".txt":  # a list file has the model's indices
         return open_dataset(path, classes=[label.label for label in labels])
-    return with_model_classes(open_dataset(path), labels)
+    by_name = _classes_by_name(labels)
+    return with_model_classes(open_dataset(path, is_class=lambda name: len(by_name(name)) == 1), labels)
 
 
 def with_model_classes(dataset: ImageDataset, labels: Sequence[ClassLabel]) -> ImageDataset:
-    """Replace the dataset's class indices by the model's, by the name of each class.
+    """Replace the dataset's class indices by the model's, matching classes by name.
 
-    A class may be named by its WordNet id, by its label, by the first of a label's comma-separated synonyms (spaces or
-    underscores, any case), or by its index.
+    A class may be named by its WordNet id, its label, the first of the label's comma-separated synonyms (with spaces or
+    underscores, in any case), or its index.
 
     Raises:
-        InputError: a name is none of these, or fits several classes.
+        InputError: a name matches no class, or several.
     """
-    by_name: dict[str, set[int]] = {}
-    for index, label in enumerate(labels):
-        for name in {label.wnid or "", _key(label.label), _key(label.label.split(",")[0]), str(index)}:
-            by_name.setdefault(name, set()).add(index)
-    matches = [by_name.get(name) or by_name.get(_key(name)) or set() for name in dataset.classes]
+    matches = list(map(_classes_by_name(labels), dataset.classes))
     strange = [name for name, match in zip(dataset.classes, matches, strict=True) if len(match) != 1]
     if strange:
         raise InputError(
@@ -242,8 +239,16 @@ def with_model_classes(dataset: ImageDataset, labels: Sequence[ClassLabel]) -> I
     return replace(dataset, samples=samples, classes=tuple(label.label for label in labels))
 
 
+def _classes_by_name(labels: Sequence[ClassLabel]) -> Callable[[str], set[int]]:
+    by_name: dict[str, set[int]] = {}
+    for index, label in enumerate(labels):
+        for name in {label.wnid or "", _key(label.label), _key(label.label.split(",")[0]), str(index)}:
+            by_name.setdefault(name, set()).add(index)
+    return lambda name: by_name.get(name) or by_name.get(_key(name)) or set()
+
+
 def take_evenly(dataset: ImageDataset, limit: int | None) -> ImageDataset:
-    """Return at most ``limit`` samples, spread evenly over the list, so that every class keeps its share."""
+    """Return at most ``limit`` samples, evenly spaced over the list, so that every class keeps its proportion."""
     count = len(dataset.samples)
     if limit is None or limit >= count:
         return dataset
@@ -251,7 +256,7 @@ def take_evenly(dataset: ImageDataset, limit: int | None) -> ImageDataset:
 
 
 def _sources(samples: Sequence[Sample], failed: dict[str, ImageError]) -> Iterator[Path | bytes]:
-    """What to predict on for each sample: nothing where its bytes cannot be had, and then why is in ``failed``."""
+    """Yield what to classify for each sample; empty bytes if it cannot be read, with the error in ``failed``."""
     for sample in samples:
         try:
             yield sample.path if sample.size is None else sample.read()

@@ -1,1 +1,1 @@
-"""From a model's name to a bundle folder: the order of places, the Hub, PaddleClas's weights, and what is kept."""
+"""From a model's name to a bundle: where it is looked for, the Hub, PaddleClas's weights, and the cache."""

@@ -1,4 +1,4 @@
-"""A URL -> a file: resumed where the server allows, tried again where that may help, whole or not at all."""
+"""Downloads a URL to a file: resumed if the server allows, retried where that may help, complete or not at all."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .._utils.http import DownloadError, follow, open_session, reason_of
 from .retry import TRANSIENT_STATUSES, TransientError, parse_retry_after, retry
 
 TIMEOUT_VARIABLE = "HF_HUB_DOWNLOAD_TIMEOUT"
-"""Environment variable of the Hub's client, which holds for other downloads too."""
+"""Environment variable of the Hub's client, which applies to other downloads too."""
 DEFAULT_TIMEOUT = 20.0
-"""Seconds for a connection, and for each piece of the body."""
+"""Seconds for connecting, and for each chunk of the body."""
 
 _CHUNK = 256 * 1024
 _MAX_REDIRECTS = 5
 _SLOWEST = 1024
-"""Bytes a second; a server that sends less for the whole timeout counts as stuck."""
+"""Bytes per second; a server that sends less for the whole timeout is considered stuck."""
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 Report = Callable[[int, int | None], None]
@@ -33,19 +33,19 @@ Report = Callable[[int, int | None], None]
 def download_file(
     url: str, target: Path, *, max_bytes: int, title: str, report: Report = lambda done, total: None
 ) -> None:
-    """Download ``url`` to ``target``, which appears when it is whole; what a broken download left is gone on with.
+    """Download ``url`` to ``target``, which appears once it is complete; an interrupted download is resumed.
 
     Args:
         url: ``http`` or ``https``.
         target: the file.
         max_bytes: a larger file is an error.
-        title: what the download is called in messages.
-        report: told the bytes so far, and those in all where the server says; at the end they are equal.
+        title: the download's name in messages.
+        report: called with the bytes so far, and the total if the server gives it.
 
-    Only one process may do this for one ``target`` at a time. Proxies and certificates are those of the environment.
+    Only one process at a time may download to a ``target``. Proxies and certificates are taken from the environment.
 
     Raises:
-        DownloadError: any failure of the network or the server; the message does not name the URL.
+        DownloadError: the network or the server failed; the message does not contain the URL.
         OSError: the file cannot be written.
     """
     part = _Part(target.with_name(f"{target.name}.part"))
@@ -61,7 +61,7 @@ def download_file(
 
 @dataclass
 class _Part:
-    """A file that is not whole yet, and a note beside it of what it is a part of."""
+    """An incomplete file, and a note next to it of what it is part of."""
 
     path: Path
 
@@ -70,19 +70,19 @@ class _Part:
         return self.path.with_name(f"{self.path.name}.json")
 
     def begin(self, url: str, validator: str | None, total: int | None) -> None:
-        """Note what the next bytes are a part of; without a validator nobody could tell, so there is no note."""
+        """Note what the next bytes are part of; without a validator that is unknown, and no note is written."""
         self.discard()
         if validator:
             self.note.write_text(json.dumps({"url": url, "validator": validator, "total": total}))
 
     def resume_from(self, url: str) -> tuple[int, str, int | None]:
-        """Return how many bytes are there, of what, and of how many; zero if nothing can be gone on with."""
+        """Return the number of bytes there are, of what, and of how many; zero if there is nothing to resume."""
         try:
             note = json.loads(self.note.read_bytes())
             size = self.path.stat().st_size
             if note["url"] == url and isinstance(note["validator"], str):
                 return size, note["validator"], note["total"]
-        except (OSError, ValueError, KeyError, TypeError):  # no note, or one that a kill left unfinished
+        except (OSError, ValueError, KeyError, TypeError):  # no note, or one left incomplete by a killed process
             pass
         return 0, "", None
 
@@ -118,7 +118,7 @@ def _attempt(session: requests.Session, url: str, part: _Part, max_bytes: int, t
         raise TransientError(f"the server did not answer within {timeout:g} s") from error
     except (requests.exceptions.ConnectionError, urllib3.exceptions.HTTPError) as error:
         raise TransientError(f"the connection failed ({reason_of(error)})") from error
-    except ValueError as error:  # the libraries' message shows the whole URL, the password in it included
+    except ValueError as error:  # the libraries' message contains the URL, with a password if it has one
         raise DownloadError("it is no valid URL, or leads to none; check its spelling") from error
     except requests.exceptions.RequestException as error:
         raise DownloadError(f"it cannot be downloaded ({reason_of(error)})") from error
@@ -138,7 +138,7 @@ def _check_status(response: requests.Response, part: _Part) -> None:
 
 
 def _check_range(response: requests.Response, part: _Part, start: int, total: int | None) -> int | None:
-    """Check that what comes is what was asked for, and return the size of the whole."""
+    """Check that the response is what was requested; return the size of the complete file."""
     match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
     said = int(match[2]) if match and match[2] != "*" else None
     if not match or int(match[1]) != start or (None not in (said, total) and said != total):
@@ -181,7 +181,7 @@ def _content_length(response: requests.Response) -> int | None:
 
 
 def _validator(response: requests.Response) -> str | None:
-    """Return what tells this very content from any other at the same URL, if the server says it."""
+    """Return what identifies this version of the content, if the server gives it."""
     etag = response.headers.get("etag", "")
     return etag if etag.startswith('"') else response.headers.get("last-modified")
 

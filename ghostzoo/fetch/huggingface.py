@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: a repository at a revision -> a verified bundle in the store."""
+"""The Hugging Face Hub: from a repository at a revision to a verified bundle in the store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parse_reference(text: str, options: FetchOptions) -> HubModel | None:
     """Read ``hf://owner/name[@revision]`` or ``owner/name[@revision]``; ``None`` if it is neither.
 
     Raises:
-        OptionError: it begins with ``hf://`` and goes on as no repository, or two revisions are asked for.
+        OptionError: ``hf://`` is not followed by a repository, or two revisions are given.
     """
     match = _REFERENCE.fullmatch(text.removeprefix(HUB_SCHEME))
     if match is None or any("--" in part or ".." in part for part in match.group(1, 2)):
@@ -38,10 +38,10 @@ def parse_reference(text: str, options: FetchOptions) -> HubModel | None:
 
 
 def published_as(name: str, options: FetchOptions) -> HubModel | None:
-    """Return where the model ``name`` is on the Hub: in ``GHOSTZOO_HUB_NAMESPACE``, or where the lock file says.
+    """Return where the model ``name`` is on the Hub: in ``GHOSTZOO_HUB_NAMESPACE``, or as given by the lock file.
 
     Raises:
-        OptionError: ``GHOSTZOO_HUB_NAMESPACE`` cannot name a user or an organisation.
+        OptionError: ``GHOSTZOO_HUB_NAMESPACE`` is not a valid name of a user or an organisation.
     """
     pin = find_pin(name)
     namespace = hub_namespace()
@@ -54,7 +54,7 @@ def published_as(name: str, options: FetchOptions) -> HubModel | None:
 
 
 def open_kept(model: HubModel, store: Store, options: FetchOptions) -> Bundle | None:
-    """Return the store's bundle or ``None``, without asking whether a branch or tag has moved on."""
+    """Return the store's bundle or ``None``, without checking whether a branch or tag has moved."""
     commit = model.revision
     if not COMMIT.fullmatch(commit):
         commit = store.known_commit(model.repo, options.hub_endpoint, commit) or ""
@@ -62,20 +62,20 @@ def open_kept(model: HubModel, store: Store, options: FetchOptions) -> Bundle | 
 
 
 def fetch_from_hub(model: HubModel, store: Store, options: FetchOptions, *, refresh: bool = False) -> Bundle:
-    """Return the bundle, from the store if it has this very commit, else from the Hub.
+    """Return the bundle, from the store if it has this commit, otherwise from the Hub.
 
-    A pinned commit that is kept costs no request, a branch or tag costs one. If the Hub cannot be reached, what the
-    branch was the last time is taken, and a warning says so.
+    A pinned commit in the store costs no request, a branch or tag costs one. If the Hub cannot be reached, the commit
+    that the branch had last time is used, with a warning.
 
     Args:
         model: what to fetch.
-        store: where it is kept.
+        store: where bundles are kept.
         options: endpoint, token, offline.
-        refresh: download again what is kept already.
+        refresh: download it again even if the store has it.
 
     Raises:
-        FetchError: the Hub does not give it.
-        BundleError: what the Hub gives is refused.
+        FetchError: the Hub does not deliver it.
+        BundleError: the downloaded bundle is refused.
     """
     pinned = bool(COMMIT.fullmatch(model.revision))
     if (pinned or options.is_offline) and not refresh and (kept := open_kept(model, store, options)):
@@ -118,6 +118,6 @@ def _download(hub: Hub, commit: str, path: Path, store: Store) -> Bundle:
             ) from error
         except OSError as error:
             raise store.unwritable(error) from error
-        shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's notes
+        shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's metadata
         store.install(folder, path)
     return replace(bundle, path=path)

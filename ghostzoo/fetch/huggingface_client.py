@@ -1,7 +1,7 @@
-"""One repository, asked through ``huggingface_hub``, 1.x or 2.x; each failure becomes one sentence.
+"""Access to one repository through ``huggingface_hub``, 1.x or 2.x; each failure becomes one sentence.
 
-The client checks no hash of what it downloads, so each file is checked here: against the manifest, and the manifest
-against the lock file where the commit is pinned. The client is imported when the Hub is really asked.
+The client does not check the hashes of downloads, so each file is checked here against the manifest, and the manifest
+against the lock file if the commit is pinned. The client is imported only when a request is made.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .options import HUB_SCHEME, OFFLINE_VARIABLE, FetchOptions
 from .retry import TRANSIENT_STATUSES, TransientError, parse_retry_after, retry
 
 _TIMEOUT = 10.0
-"""Seconds for an answer without a body, as in the Hub's client."""
+"""Seconds for a response without a body, as in the Hub's client."""
 _ATTEMPTS = 4
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class HubModel:
-    """A repository and what to take of it."""
+    """A repository and its revision."""
 
     repo: str
     """``owner/name``."""
@@ -43,11 +43,11 @@ class HubModel:
 
 
 class UnreachableError(FetchError):
-    """The Hub did not answer, or not sensibly; what it answered the last time may still hold."""
+    """The Hub did not respond, or not usefully; its last response may still be valid."""
 
 
 class Hub:
-    """One repository, asked through ``huggingface_hub``."""
+    """One repository, accessed through ``huggingface_hub``."""
 
     def __init__(self, model: HubModel, options: FetchOptions) -> None:
         self.model = model
@@ -57,7 +57,7 @@ class Hub:
         return f"{self.model} at {self.options.hub_endpoint}"
 
     def commit(self) -> str:
-        """Ask which commit the revision is."""
+        """Request the commit of the revision."""
         from huggingface_hub import HfApi, hf_hub_download
 
         if self.options.is_offline:
@@ -70,12 +70,12 @@ class Hub:
         return str(info.sha)
 
     def save(self, folder: Path, commit: str, manifest_sha256: str | None) -> None:
-        """Download the manifest and all files that it lists to ``folder``; each file's size and hash are checked.
+        """Download the manifest and all files that it lists to ``folder``, and check each file's size and hash.
 
         Raises:
-            BundleError: the manifest is not the pinned one or names a path outside the folder, or a file is not as it
-                says.
-            FetchError: the Hub does not give a file.
+            BundleError: the manifest is not the pinned one or lists a path outside the folder, or a file does not match
+                it.
+            FetchError: the Hub does not deliver a file.
             OSError: the folder cannot be written.
         """
         folder.mkdir()
@@ -110,7 +110,7 @@ class Hub:
             lambda: hf_hub_download(
                 **self._file(name, commit),
                 local_dir=folder,
-                cache_dir=folder / ".cache",  # not the client's own cache: nobody has checked what is in it
+                cache_dir=folder / ".cache",  # not the client's own cache: its contents are unchecked
                 tqdm_class=_silent_bar(advance),
             )
         )
@@ -129,12 +129,12 @@ class Hub:
         }
 
     def _ask(self, request: Callable[[], _T]) -> _T:
-        """Return what the client returns; its errors become one sentence each, and what may pass is tried again."""
+        """Return what the client returns; its errors become one sentence each, and transient ones are retried."""
 
         def attempt() -> _T:
             try:
                 return request()
-            except Exception as error:  # the client's HTTP libraries raise their own, which are not ours to import
+            except Exception as error:  # the client's HTTP libraries raise their own, which cannot be imported here
                 raise self._explain(error) from error
 
         try:
@@ -176,7 +176,7 @@ class Hub:
             return self._explain_status(response)
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
             return error
-        import ssl  # loaded by now; not for models that are here already
+        import ssl  # loaded by now; not imported for local models
 
         cause = innermost(error)
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -197,7 +197,7 @@ class Hub:
 
 
 def _silent_bar(advance: Callable[[int], None]) -> Any:
-    """Return a progress bar class for the Hub's client that shows nothing and tells ``advance`` the bytes so far."""
+    """Return a progress bar class for the Hub's client that only calls ``advance`` with the bytes so far."""
 
     class Bar:
         def __init__(self, *_: Any, initial: int = 0, total: int | None = None, **__: Any) -> None:
@@ -208,7 +208,7 @@ def _silent_bar(advance: Callable[[int], None]) -> Any:
             advance(self.n)
 
         def close(self) -> None:
-            """There is nothing to close."""
+            """Do nothing."""
 
         def __enter__(self) -> Bar:
             return self
@@ -217,7 +217,7 @@ def _silent_bar(advance: Callable[[int], None]) -> Any:
             self.close()
 
         def __getattr__(self, name: str) -> Callable[..., None]:
-            return lambda *_, **__: None  # whatever else the client tells a bar is for the eye
+            return lambda *_, **__: None  # everything else that the client calls is for display
 
     return Bar
 
@@ -227,7 +227,7 @@ def _advance(report: Callable[[int, int | None], None], before: int, total: int,
 
 
 def _with_response(error: BaseException | None) -> BaseException | None:
-    """Return the error in the chain that carries the server's answer, if there is one."""
+    """Return the error in the chain that has the server's response, if any."""
     while error is not None and getattr(error, "response", None) is None:
         error = error.__cause__ or error.__context__
     return error

@@ -1,7 +1,7 @@
-"""``data/hub.lock.json``: which commit of which Hub repository holds a catalog model, and the hash of its manifest.
+"""``data/hub.lock.json``: the Hub repository and commit of each catalog model, and the hash of its manifest.
 
-Publishing writes it. The manifest in turn holds the hash of every file, so a repository, a mirror or a proxy that
-changes one byte is found out.
+It is written by publishing. The manifest contains the hash of every file, so any change by a repository, mirror or
+proxy is detected.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class Pin:
-    """Where a model was published, and as what."""
+    """Where a model was published, and the hash of its manifest."""
 
     repo: str
     """``owner/name``."""
     commit: str
     """40 hexadecimal digits."""
     manifest_sha256: str
-    """Of the file ``ghostzoo.json``; 64 hexadecimal digits."""
+    """The hash of ``ghostzoo.json``; 64 hexadecimal digits."""
 
     def __post_init__(self) -> None:
         for pattern, value in ((_REPOSITORY, self.repo), (COMMIT, self.commit), (SHA256, self.manifest_sha256)):
@@ -40,7 +40,7 @@ class Pin:
 
 
 def read_lock(path: Path | None = None) -> dict[str, Pin]:
-    """Return the pins by model name; ``path`` is the package's own lock file by default.
+    """Return the pins by model name; ``path`` defaults to the package's lock file.
 
     Raises:
         BundleError: the file is damaged.
@@ -54,7 +54,7 @@ def read_lock(path: Path | None = None) -> dict[str, Pin]:
 
 
 def write_lock(pins: Mapping[str, Pin], path: Path | None = None) -> None:
-    """Write the pins, sorted by name; raises ``OSError`` where the file cannot be written."""
+    """Write the pins, sorted by name; raises ``OSError`` if the file cannot be written."""
     content = {name: asdict(pins[name]) for name in sorted(pins)}
     write_atomically(path or LOCK_FILE, (json.dumps(content, indent=2) + "\n").encode())
 
@@ -65,5 +65,5 @@ def find_pin(name: str) -> Pin | None:
 
 
 def find_published(repo: str, commit: str) -> Pin | None:
-    """Return the pin of this very commit of this repository, if it is one that was published."""
+    """Return the pin of this commit of this repository, if it was published."""
     return next((pin for pin in read_lock().values() if (pin.repo, pin.commit) == (repo, commit)), None)

@@ -1,4 +1,4 @@
-"""What a caller or the environment says about where models come from."""
+"""Options and environment variables that say where models come from."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from .._utils.urls import is_url
 from ..errors import OptionError
 
 MODELS_VARIABLE = "GHOSTZOO_MODELS"
-"""Environment variable: folders that hold bundles by name, separated as in ``PATH``."""
+"""Environment variable: folders with bundles by name, separated as in ``PATH``."""
 NAMESPACE_VARIABLE = "GHOSTZOO_HUB_NAMESPACE"
-"""Environment variable: the Hub's user or organisation whose repositories are asked for models by name."""
+"""Environment variable: the Hub user or organisation in whose repositories models are looked for by name."""
 WEIGHTS_VARIABLE = "GHOSTZOO_WEIGHTS_URL"
-"""Environment variable: a mirror of the official weights, as URL template with ``{name}``, URL folder or folder."""
+"""Environment variable: a mirror of the official weights: a URL template with ``{name}``, a URL prefix or a folder."""
 ENDPOINT_VARIABLE = "HF_ENDPOINT"
 OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
 
 HUB_SCHEME = "hf://"
-"""Before ``owner/name``: a repository of the Hub, whatever folder of this name is here."""
+"""Prefix of ``owner/name``: a Hub repository, even if there is a folder of this name."""
 CATALOG_SCHEME = "zoo://"
-"""Before a name: the catalog's model, whatever folder of this name is here."""
+"""Prefix of a name: the catalog's model, even if there is a folder of this name."""
 
 Progress = Callable[[str, int, int | None], object]
-"""Told of a download: its title, the bytes so far, and the bytes in all where the server says."""
+"""Called with a download's title, the bytes so far, and the total if the server gives it."""
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 _TRUE = ("1", "on", "yes", "true")
@@ -36,21 +36,21 @@ _TRUE = ("1", "on", "yes", "true")
 
 @dataclass(frozen=True)
 class FetchOptions:
-    """Options of ``ghostzoo.load`` that say where a model comes from; ``None`` asks the environment."""
+    """Options of ``ghostzoo.load`` that say where a model comes from; ``None`` means the environment's setting."""
 
     revision: str | None = None
     """Branch, tag or commit of the Hub repository."""
     cache_dir: str | PathLike[str] | None = None
-    """Folder that keeps fetched models; by default ``models`` in ghostzoo's cache folder."""
+    """Folder for fetched models; by default ``models`` in ghostzoo's cache folder."""
     offline: bool | None = None
-    """Make no request; by default as ``HF_HUB_OFFLINE`` says."""
+    """Make no requests; ``HF_HUB_OFFLINE`` by default."""
     endpoint: str | None = None
     """Address of the Hub; by default ``HF_ENDPOINT`` or https://huggingface.co."""
     token: str | bool | None = field(default=None, repr=False)
-    """The Hub's token; ``None`` takes the one of ``HF_TOKEN`` or ``hf auth login``, ``False`` none."""
+    """The Hub token; ``None`` uses that of ``HF_TOKEN`` or ``hf auth login``, ``False`` none."""
 
     progress: Progress | None = field(default=None, repr=False, compare=False)
-    """Told of downloads as they go; it is not pickled."""
+    """Called with the progress of downloads; not pickled."""
 
     def __post_init__(self) -> None:
         if self.revision is not None and not self.revision.strip():
@@ -65,40 +65,40 @@ class FetchOptions:
         return {**vars(self), "progress": None}
 
     def report(self, title: str, done: int, total: int | None) -> None:
-        """Tell ``progress``, if there is one."""
+        """Call ``progress``, if there is one."""
         if self.progress is not None:
             self.progress(title, done, total)
 
     def refuse_revision(self, model: str | PathLike[str]) -> None:
-        """Raise ``OptionError`` if a revision is asked for, since ``model`` is on no Hub."""
+        """Raise ``OptionError`` if a revision is given, since ``model`` is not from the Hub."""
         if self.revision:
             raise OptionError(f"revision={self.revision!r} is for a repository of the Hub, and {model} is none.")
 
     @property
     def is_offline(self) -> bool:
-        """Whether no request may be made."""
+        """Whether requests are forbidden."""
         if self.offline is not None:
             return self.offline
         return os.environ.get(OFFLINE_VARIABLE, "").strip().lower() in _TRUE
 
     @property
     def hub_endpoint(self) -> str:
-        """The Hub's address, without a slash at its end."""
+        """The Hub's address, without a trailing slash."""
         return (self.endpoint or os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT).rstrip("/")
 
     @property
     def models_cache(self) -> Path:
-        """The folder that keeps fetched models; it may not exist yet."""
+        """The folder for fetched models, which may not exist yet."""
         return Path(self.cache_dir).expanduser() if self.cache_dir is not None else cache_folder() / "models"
 
 
 def hub_namespace() -> str | None:
-    """Return the namespace of ``GHOSTZOO_HUB_NAMESPACE``, if there is one."""
+    """Return the namespace in ``GHOSTZOO_HUB_NAMESPACE``, if it is set."""
     return os.environ.get(NAMESPACE_VARIABLE, "").strip().strip("/") or None
 
 
 def model_folders() -> Iterator[Path]:
-    """Yield the folders of ``GHOSTZOO_MODELS``, in their order."""
+    """Yield the folders in ``GHOSTZOO_MODELS``, in order."""
     for entry in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep):
         if entry.strip():
             yield Path(entry.strip()).expanduser()

@@ -1,7 +1,7 @@
-"""The official weights: downloaded from PaddleClas or a mirror, and made into a bundle on the spot.
+"""The official weights: downloaded from PaddleClas or a mirror, and converted to a bundle.
 
-They carry no published checksum. So the hash of the first download is kept, a later download that differs is refused
-until the user says that the new one is right, and the weights must fit the architecture to the last shape.
+There are no published checksums. Therefore the hash of the first download is kept, and a later download that differs is
+refused until the user accepts it; and the weights must match the architecture in every shape.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _log = logging.getLogger("ghostzoo")
 
 @dataclass(frozen=True)
 class WeightsPlace:
-    """Where the weights of one model are: a URL, or a file on this machine."""
+    """Where one model's weights are: a URL, or a local file."""
 
     text: str
 
@@ -40,12 +40,12 @@ class WeightsPlace:
         return None if is_url(self.text) else Path(self.text).expanduser()
 
     def __str__(self) -> str:
-        """The place without password and query."""
+        """The URL or path without password and query."""
         return without_secrets(self.text) if is_url(self.text) else self.text
 
 
 def weights_place(record: CatalogModel) -> WeightsPlace:
-    """Return where to get the weights: ``GHOSTZOO_WEIGHTS_URL``, or else PaddleClas's own address.
+    """Return where to get the weights: ``GHOSTZOO_WEIGHTS_URL``, or PaddleClas's own address.
 
     Raises:
         OptionError: the template in ``GHOSTZOO_WEIGHTS_URL`` has a placeholder other than ``{name}``.
@@ -72,18 +72,18 @@ def build_from_official(
     refresh: bool = False,
     accept: str | None = None,
 ) -> Bundle:
-    """Download the official weights of ``record`` and make a bundle of them in the store.
+    """Download the official weights of ``record`` and build a bundle of them in the store.
 
     Args:
         record: the catalog's record.
-        store: where the bundle is kept.
-        options: whether requests may be made.
-        refresh: build it anew even if another process has built it meanwhile, or it is there already.
-        accept: SHA-256 of weights that replace those of the first download.
+        store: where bundles are kept.
+        options: whether requests are allowed.
+        refresh: build it again even if it exists, or another process has built it meanwhile.
+        accept: SHA-256 of weights that may replace those of the first download.
 
     Raises:
-        FetchError: the weights cannot be had, or the store cannot be written.
-        WeightsError: they differ from the first download's, or do not fit the architecture.
+        FetchError: the weights are not available, or the store cannot be written.
+        WeightsError: they differ from the first download, or do not fit the architecture.
     """
     if accept is not None and not SHA256.fullmatch(accept):
         raise OptionError(f"A SHA-256 has 64 hexadecimal digits; {accept!r} cannot be accepted.")
@@ -153,7 +153,7 @@ def _build(
 def _check_first_download(
     record: CatalogModel, place: WeightsPlace, note: Path, sha256: str, accept: str | None
 ) -> None:
-    """Refuse weights that are others than those of the first download, unless their very hash is accepted."""
+    """Refuse weights that differ from the first download, unless their hash was accepted."""
     first = _read_record(note)
     if accept is not None and accept != sha256:
         raise WeightsError(f"{place} gives weights with SHA-256 {sha256}, not {accept}; nothing was changed.")
@@ -184,7 +184,7 @@ def _read_record(note: Path) -> dict[str, str] | None:
 
 def _record_first_download(note: Path, place: WeightsPlace, sha256: str, size: int) -> None:
     first = _read_record(note)
-    if first is None or first["sha256"] != sha256:  # others get here only when they were accepted
+    if first is None or first["sha256"] != sha256:  # they are the first ones, or were accepted
         now = datetime.now(UTC).isoformat(timespec="seconds")
         content = {"url": str(place), "sha256": sha256, "size": size, "date": now}
         write_atomically(note, json.dumps(content, indent=2).encode())

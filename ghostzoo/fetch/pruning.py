@@ -1,4 +1,4 @@
-"""What can be done with the kept models: check them, and clear away what is of no use or not wanted."""
+"""Maintenance of the cached models: checking them, and removing unused or unwanted ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .store import Entry, Store, folder_size
 
 @dataclass(frozen=True)
 class Removal:
-    """Something that may go."""
+    """Something that may be removed."""
 
     path: Path
     reason: str
@@ -28,7 +28,7 @@ class Removal:
         return folder_size(self.path)
 
     def carry_out(self, store: Store) -> None:
-        """Remove it; a bundle is renamed first, so that no process takes a half-removed one for a whole one.
+        """Remove it; a bundle is renamed first, so that no process sees a partly removed one.
 
         Raises:
             FetchError: it cannot be removed.
@@ -44,7 +44,7 @@ class Removal:
 
 
 def damage(entry: Entry) -> str | None:
-    """Read and check every file of a bundle; return what is wrong with it, or ``None``."""
+    """Read and check all files of a bundle; return what is wrong, or ``None``."""
     repo, _, commit = entry.name.partition("@")
     pin = find_published(repo, commit)
     try:
@@ -55,10 +55,10 @@ def damage(entry: Entry) -> str | None:
 
 
 def choose(store: Store, names: Sequence[str]) -> list[Entry]:
-    """Return the bundles of these names (a repository's name stands for all its commits), or all without names.
+    """Return the bundles with these names (a repository's name means all its commits), or all if there are none.
 
     Raises:
-        UnknownModelError: there is none of a name.
+        UnknownModelError: no bundle has one of the names.
     """
     entries = list(store.entries())
     chosen = [entry for entry in entries if not names or entry.name in names or entry.name.split("@")[0] in names]
@@ -70,7 +70,7 @@ def choose(store: Store, names: Sequence[str]) -> list[Entry]:
 
 
 def useless(store: Store) -> Iterator[Removal]:
-    """Yield what no run will use: what killed processes left, damaged bundles, and what a branch has moved on from."""
+    """Yield what will not be used again: leftovers of killed processes, damaged bundles, old commits of branches."""
     for folder in store.folders():
         with ExitStack() as stack:
             if all(stack.enter_context(store.idle(lock)) for lock in sorted(folder.glob(".*.lock"))):
@@ -87,7 +87,7 @@ def useless(store: Store) -> Iterator[Removal]:
 
 
 def prepared_models() -> Iterator[Removal]:
-    """Yield the folders in ghostzoo's cache folder that hold what engines prepared; they are made anew when needed."""
+    """Yield the cache folders with what engines have prepared; they are recreated when needed."""
     root = cache_folder()
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
         if folder.is_dir() and folder.name != "models":
@@ -95,5 +95,5 @@ def prepared_models() -> Iterator[Removal]:
 
 
 def remove_prepared(removal: Removal) -> None:
-    """Remove such a folder; whatever another process is writing there may stay."""
+    """Remove such a folder; files that another process is writing may remain."""
     shutil.rmtree(removal.path, ignore_errors=True)

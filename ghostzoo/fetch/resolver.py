@@ -1,4 +1,4 @@
-"""A model's name -> a verified bundle: the only place that decides where it is looked for, and in which order."""
+"""From a model's name to a verified bundle: the only place that decides where to look, and in which order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .options import (
 from .store import Store, StoreError, is_bundle_folder
 
 BUNDLED_FOLDER = Path(__file__).parents[1] / "models"
-"""The bundles that come with the package, each in a folder of its name."""
+"""The bundles in the package, each in a folder of its name."""
 
 _log = logging.getLogger("ghostzoo")
 
@@ -41,21 +41,21 @@ def fetch(
     """Open a bundle; ``Bundle.origin`` tells where it was found.
 
     Args:
-        model: a folder; a repository of the Hub as ``hf://owner/name[@revision]`` or ``owner/name[@revision]``; or a
-            name, which is looked for in the package, in the folders of ``GHOSTZOO_MODELS``, in the cache, on the Hub,
-            and at last among the official weights, of which the bundle is then built. A folder that has the name of a
-            catalog model is taken, and a warning says so; ``./name`` is always the folder, ``zoo://name`` the model.
-            ``None`` is the default model of the package, whatever folders there are.
+        model: a folder; a Hub repository as ``hf://owner/name[@revision]`` or ``owner/name[@revision]``; or a name,
+            which is looked up in the package, in the folders of ``GHOSTZOO_MODELS``, in the cache, on the Hub, and
+            finally among the official weights, from which the bundle is then built. If a folder has the name of a
+            catalog model, the folder is used, with a warning; ``./name`` always means the folder, ``zoo://name`` the
+            model. ``None`` is the package's default model.
         options: where models are fetched from and kept.
-        refresh: pass by the cache and fetch anew.
+        refresh: ignore the cache and fetch again.
         accept: SHA-256 of official weights that may replace those of the first download.
 
     Raises:
         UnknownModelError: there is no such model.
-        BundleError: the bundle that was found is damaged, or was changed on its way.
-        WeightsError: the official weights are others than those of the first download, or fit no such model.
-        FetchError: the model could not be had; the message says what was tried.
-        OptionError: an option cannot be honoured.
+        BundleError: the bundle is damaged, or was changed on its way.
+        WeightsError: the official weights differ from the first download, or do not fit the model.
+        FetchError: the model is not available; the message says what was tried.
+        OptionError: an option does not apply.
     """
     options = options or FetchOptions()
     if model is None:
@@ -91,7 +91,7 @@ def fetch(
 
 
 def open_bundled(name: str) -> Bundle:
-    """Open and verify the bundle ``name`` that comes with the package."""
+    """Open and verify the package's bundle ``name``."""
     return Bundle.open(BUNDLED_FOLDER / name, origin="embedded")
 
 
@@ -125,12 +125,12 @@ class _Search:
         self.tried: list[str] = []
 
     def run(self) -> Bundle:
-        """Return the first bundle that is found.
+        """Return the first bundle found.
 
         Raises:
-            UnknownModelError: the name is in no place and in no list.
-            FetchError: it is known but cannot be had.
-            OptionError: a revision is asked for, and the model is on no Hub.
+            UnknownModelError: the name is unknown.
+            FetchError: it is known but not available.
+            OptionError: a revision is given, and the model is not from the Hub.
         """
         places: tuple[Callable[[], Bundle | None], ...] = (
             self._bundled,

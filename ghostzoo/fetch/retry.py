@@ -1,4 +1,4 @@
-"""Trying again what may work the next time, and waiting as long as the server asks."""
+"""Retries after transient failures, waiting as long as the server asks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TypeVar
 
 ATTEMPTS = 5
 FIRST_WAIT = 0.5
-"""Seconds; each further wait is twice as long, give or take a half, so that many clients do not come back at once."""
+"""Seconds; each further wait doubles, with random jitter, so that many clients do not retry at once."""
 LONGEST_WAIT = 120.0
-"""Seconds; a server that asks for more is not waited for."""
+"""Seconds; if a server asks for more, there is no retry."""
 TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 _log = logging.getLogger("ghostzoo")
@@ -20,19 +20,19 @@ _T = TypeVar("_T")
 
 
 class TransientError(Exception):
-    """It failed, and may work the next time."""
+    """A failure that may not occur again."""
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
-        """Seconds that the server asks to wait."""
+        """Seconds to wait, as the server asks."""
 
 
 def retry(attempt: Callable[[], _T], title: str, attempts: int | None = None) -> _T:
-    """Return what ``attempt`` returns, trying again while it raises ``TransientError``.
+    """Return what ``attempt`` returns, retrying while it raises ``TransientError``.
 
     Raises:
-        TransientError: the last one, or one whose server asks for a longer wait than is reasonable.
+        TransientError: the last one, or one whose server asks for too long a wait.
     """
     attempts = attempts or ATTEMPTS
     for number in range(1, attempts + 1):
@@ -53,7 +53,7 @@ def retry(attempt: Callable[[], _T], title: str, attempts: int | None = None) ->
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Return the seconds of a ``Retry-After`` header: a number or a date; ``None`` if it is neither."""
+    """Return the seconds in a ``Retry-After`` header, a number or a date; ``None`` if it is neither."""
     from urllib3.exceptions import InvalidHeader
     from urllib3.util import Retry
 

@@ -1,13 +1,13 @@
-"""The folder that keeps fetched models: each a plain bundle, which appears whole or not at all.
+"""The folder for fetched models: each is a plain bundle, which appears complete or not at all.
 
 ::
 
     hub/<owner>--<name>/<commit>/       a bundle
-    hub/<owner>--<name>/branches.json   which commit a branch or tag was, when it was asked for last
-    official/<name>/bundle/             a bundle that was built from the official weights
-    official/<name>/first-download.json the hash of the weights that were downloaded first
+    hub/<owner>--<name>/branches.json   the commits of branches and tags, as of the last request
+    official/<name>/bundle/             a bundle built from the official weights
+    official/<name>/first-download.json the hash of the weights first downloaded
 
-Whatever begins with a dot is unfinished or a lock.
+Names that begin with a dot are locks or incomplete.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _OFFICIAL = "official"
 _BRANCHES_FILE = "branches.json"
 _SUPERSEDED = "superseded"
 _OLD = "replaced"
-"""In a scratch folder: what was there until the new bundle took its place."""
+"""In a scratch folder: the old bundle, while the new one replaces it."""
 _PATIENCE = 2.0
-"""Seconds that another process is waited for without a word."""
+"""Seconds of waiting for another process before a message is logged."""
 
 _log = logging.getLogger("ghostzoo")
 
 
 class StoreError(FetchError):
-    """Nothing can be written to the folder, so it is of no use to look elsewhere."""
+    """The folder cannot be written, so looking elsewhere is pointless."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One bundle in the folder."""
+    """One bundle in the store."""
 
     name: str
     """A model's name, or ``owner/name@commit``."""
@@ -53,7 +53,7 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes of all its files."""
+        """Size of all its files in bytes."""
         return folder_size(self.path)
 
 
@@ -64,15 +64,15 @@ class Store:
         self.root = root
 
     def hub_path(self, repo: str, commit: str) -> Path:
-        """Return where the bundle of ``commit`` of the repository ``repo`` is or would be."""
+        """Return the path, existing or not, of the bundle of ``commit`` of the repository ``repo``."""
         return self._repository(repo) / commit
 
     def official_path(self, name: str) -> Path:
-        """Return where the bundle built from the official weights of ``name`` is or would be."""
+        """Return the path, existing or not, of the bundle built from the official weights of ``name``."""
         return self.root / _OFFICIAL / name / "bundle"
 
     def entries(self) -> Iterator[Entry]:
-        """Yield the bundles, damaged ones included."""
+        """Yield all bundles, including damaged ones."""
         for path in sorted(self.root.glob(f"{_OFFICIAL}/[!.]*/bundle")):
             yield Entry(path.parent.name, path)
         for path in sorted(self.root.glob(f"{_HUB}/[!.]*/[!.]*")):
@@ -80,7 +80,7 @@ class Store:
                 yield Entry(f"{path.parent.name.replace('--', '/', 1)}@{path.name}", path)
 
     def open(self, path: Path, *, manifest_sha256: str | None = None) -> Bundle | None:
-        """Open the bundle at ``path``, or return ``None`` if there is none or a damaged one, which is said."""
+        """Open the bundle at ``path``; return ``None`` if there is none, or a damaged one, which is logged."""
         if not path.is_dir() and not self._put_back(path):
             return None
         try:
@@ -90,11 +90,11 @@ class Store:
             return None
 
     def known_commit(self, repo: str, endpoint: str, revision: str) -> str | None:
-        """Return which commit ``revision`` was when this Hub was asked last."""
+        """Return the commit of ``revision`` as of the last request to this Hub."""
         return self._branches(repo).get(f"{endpoint} {revision}")
 
     def remember_commit(self, repo: str, endpoint: str, revision: str, commit: str) -> None:
-        """Note which commit ``revision`` is, if the folder can be written."""
+        """Record the commit of ``revision``, if the folder can be written."""
         key = f"{endpoint} {revision}"
         if self._branches(repo).get(key) == commit:
             return
@@ -109,16 +109,16 @@ class Store:
             _log.info("That %s is %s now is not noted: %s", key, commit, error)
 
     def superseded_commits(self, repo: str) -> set[str]:
-        """Return the commits that a branch or tag has moved on from."""
+        """Return the commits that branches and tags no longer point to."""
         return set(self._branches(repo).get(_SUPERSEDED, "").split())
 
     def folders(self) -> Iterator[Path]:
-        """Yield the folders that hold bundles, and what a killed process left."""
+        """Yield the folders that contain bundles and leftovers of killed processes."""
         yield from sorted((*self.root.glob(f"{_HUB}/[!.]*"), *self.root.glob(f"{_OFFICIAL}/[!.]*")))
 
     @contextmanager
     def idle(self, lock_file: Path) -> Iterator[bool]:
-        """Yield whether no process holds this lock; nobody can take it meanwhile."""
+        """Yield whether the lock was free; if so, it is held meanwhile."""
         from filelock import FileLock, Timeout
 
         lock = FileLock(lock_file)
@@ -134,7 +134,7 @@ class Store:
 
     @contextmanager
     def exclusive(self, path: Path) -> Iterator[Path]:
-        """Let only one process at a time make ``path``; its folder is made, what a killed one left is cleared away.
+        """Let only one process at a time create ``path``; leftovers of killed processes are removed first.
 
         Raises:
             StoreError: the folder cannot be written or locked.
@@ -161,7 +161,7 @@ class Store:
 
     @contextmanager
     def scratch(self, path: Path) -> Iterator[Path]:
-        """Yield an empty folder beside ``path`` that is gone afterwards.
+        """Yield an empty folder next to ``path``, which is removed afterwards.
 
         Raises:
             StoreError: the folder cannot be written.
@@ -176,7 +176,7 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def install(self, folder: Path, path: Path) -> None:
-        """Rename the finished bundle ``folder``, which lies in a scratch folder, to ``path``; replaces what is there.
+        """Move the finished bundle ``folder`` from its scratch folder to ``path``, replacing an old one.
 
         Raises:
             StoreError: the folder cannot be written.
@@ -189,28 +189,28 @@ class Store:
             raise self.unwritable(error) from error
 
     def _put_back(self, path: Path) -> bool:
-        """Put back a bundle that a writer was killed while it replaced; return whether there is one now."""
+        """Restore a bundle whose replacement was interrupted; return whether there is a bundle now."""
         lock_file = path.with_name(f".{path.name}.lock")
         if not any(path.parent.glob(f".{path.name}-*.tmp/{_OLD}")):
             return False
-        with self.idle(lock_file) as idle:  # a living writer is about to put the new one there
+        with self.idle(lock_file) as idle:  # another process is about to put the new one there
             if idle:
                 self._restore(path)
         return path.is_dir()
 
     def restore_all(self, folder: Path) -> None:
-        """Put back in ``folder`` what killed writers were replacing; no living one may be there."""
+        """Restore the bundles in ``folder`` whose replacement was interrupted; no process may be writing there."""
         for old in folder.glob(f".*-*.tmp/{_OLD}"):
             self._restore(folder / old.parent.name[1:].rpartition("-")[0])
 
     def _restore(self, path: Path) -> None:
         for old in path.parent.glob(f".{path.name}-*.tmp/{_OLD}"):
             if not path.exists():
-                with suppress(OSError):  # it is fetched again
+                with suppress(OSError):  # it will be fetched again
                     old.rename(path)
 
     def unwritable(self, error: Exception) -> StoreError:
-        """Return the error that says that nothing can be kept here, and what to do."""
+        """Return the error for a folder that cannot be written, which says what to do."""
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         return StoreError(
             f"{self.root} cannot be written ({reason}); free some space there, or name another folder with cache_dir= "
@@ -218,23 +218,23 @@ class Store:
         )
 
     def _repository(self, repo: str) -> Path:
-        return self.root / _HUB / repo.replace("/", "--")  # the Hub allows no '--' in names
+        return self.root / _HUB / repo.replace("/", "--")  # the Hub does not allow '--' in names
 
     def _branches(self, repo: str) -> dict[str, str]:
         try:
             content = json.loads((self._repository(repo) / _BRANCHES_FILE).read_bytes())
-        except (OSError, ValueError):  # it only saves asking the Hub again
+        except (OSError, ValueError):  # it only saves a request to the Hub
             return {}
         return {key: str(value) for key, value in content.items()} if isinstance(content, dict) else {}
 
 
 def is_bundle_folder(path: Path) -> bool:
-    """Whether ``path`` holds a manifest."""
+    """Whether ``path`` contains a manifest."""
     return (path / MANIFEST_FILE).is_file()
 
 
 def folder_size(path: Path) -> int:
-    """Return the bytes of all files in ``path``, or of the file itself."""
+    """Return the size in bytes of all files in ``path``, or of the file itself."""
     if path.is_file():
         return path.stat().st_size
     return sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())

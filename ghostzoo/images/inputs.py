@@ -131,18 +131,28 @@ def _literal_start(pattern: str) -> str:
     return str(Path(glob.escape(str(start)), *reversed(rest)))
 
 
-def walk(folder: Path, on_skip: Callable[[Path], object] | None = None) -> Iterator[Path]:
-    """Yield the image files in ``folder`` and below, in the order of their names; ``on_skip`` is that of ``expand``.
+def walk(
+    folder: Path, on_skip: Callable[[Path], object] | None = None, *, follow_links: bool = False
+) -> Iterator[Path]:
+    """Yield the image files in ``folder`` and below, in the order of their names.
+
+    Args:
+        folder: where to look.
+        on_skip: that of ``expand``.
+        follow_links: descend into linked folders too.
 
     Raises:
-        InputError: a folder cannot be read.
+        InputError: a folder cannot be read, or a followed link forms a loop.
     """
 
     def fail(error: OSError) -> None:
         raise InputError(f"The folder {error.filename} cannot be read: {error.strerror}.") from error
 
-    for parent, folders, names in os.walk(folder, onerror=fail):
-        passed_over = [name for name in folders if name.startswith(".") or Path(parent, name).is_symlink()]
+    for parent, folders, names in os.walk(folder, onerror=fail, followlinks=follow_links):
+        links = {name for name in folders if Path(parent, name).is_symlink()}
+        passed_over = [name for name in folders if name.startswith(".") or (name in links and not follow_links)]
+        for name in links.difference(passed_over):
+            _check_link(folder, Path(parent, name))
         folders[:] = sorted(set(folders) - set(passed_over))
         for name in sorted(passed_over + names):
             path = Path(parent, name)
@@ -150,3 +160,11 @@ def walk(folder: Path, on_skip: Callable[[Path], object] | None = None) -> Itera
                 yield path
             elif on_skip is not None:
                 on_skip(path)
+
+
+def _check_link(folder: Path, link: Path) -> None:
+    """Refuse a link to a folder that contains it, or that was passed on the way from ``folder``."""
+    target = link.resolve()
+    way = [link.parent, *link.parent.parents][: len(link.parent.parts) - len(folder.parts) + 1]
+    if any(step.resolve().is_relative_to(target) for step in way):
+        raise InputError(f"The link {link} forms a loop: it leads back to {target}; remove the link.")

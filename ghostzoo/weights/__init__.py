@@ -1,1 +1,1 @@
-"""Files that Paddle wrote, read as data: weights as pickles, and programs."""
+"""Weight and program files, read as data."""

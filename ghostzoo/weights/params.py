@@ -1,8 +1,9 @@
-"""Official PaddleClas weights: read a ``.pdparams`` file without executing anything in it, and check that it fits."""
+"""Weights with PaddleClas's keys: read without executing anything, and checked against the architecture."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,22 +17,26 @@ from numpy.typing import NDArray
 
 from ..errors import WeightsError
 from ..network.architecture import Architecture
+from .bfloat16 import BFLOAT16, to_float32
+from .checkpoints import find_network, tensor
+from .file_kinds import HEAD_BYTES, describe_folder, describe_foreign, describe_missing, describe_text
 from .pickle_data import DamagedPickleError, UnsafePickleError, load_pickle_data
+from .safetensors import load_safetensors, looks_like_safetensors
 
 MAX_WEIGHTS_BYTES = 512 * 2**20
 """Largest weight file that is read; the largest official one has 30 MB."""
 
-# Written beside the tensors by paddle.save: a dict from structured to parameter names. Not a tensor.
-_NAME_TABLE = "StructuredToParameterName@@"
-# Candidates in 1.0: thousandths first; two channel counts may change within one of them, but not within the finer step.
+# Steps of candidate widths per 1.0: thousandths first, then finer ones, within which one channel count changes at most.
 _WIDTH_STEPS = (1_000, 100_000)
 _MAX_LISTED_KEYS = 10
 _MAX_KEY_SHOWN = 160
 
+_log = logging.getLogger("ghostzoo")
+
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors of one weight file, float32 under the official keys, and the file's identity."""
+    """The float32 tensors of one weight file under the official keys, and the file's identity."""
 
     arrays: Mapping[str, NDArray[np.float32]]
     architecture: Architecture
@@ -39,6 +44,8 @@ class Weights:
     sha256: str
     size: int
     """Bytes of the file."""
+    prefix: str = ""
+    """What preceded the official keys in the file."""
 
 
 def read_weights(
@@ -46,50 +53,85 @@ def read_weights(
     *,
     width: float | None = None,
     num_classes: int | None = None,
+    prefix: str | None = None,
     max_bytes: int = MAX_WEIGHTS_BYTES,
 ) -> Weights:
-    """Read an official ``.pdparams`` file, as Paddle 2.x and 3.x write it, and check it against the architecture.
+    """Read a ``.pdparams`` file of Paddle 1.x to 3.x, or a safetensors file, and check it against the architecture.
+
+    float64, float16 and bfloat16 (stored by Paddle as uint16) are converted to float32.
 
     Args:
-        path: the file.
-        width: the expected width; ``None`` accepts the one that the shapes show.
-        num_classes: the expected class count; ``None`` accepts the one that the shapes show.
-        max_bytes: a larger file is refused before it is read.
+        path: the file; its format is detected from its content.
+        width: the expected width; ``None`` infers it from the shapes.
+        num_classes: the expected number of classes; ``None`` infers it from the shapes.
+        prefix: the key prefix of the network to read, such as ``Student.``; ``None`` reads the only network there is
+            and logs its prefix.
+        max_bytes: larger files are refused without being read.
 
     Raises:
-        WeightsError: the file is missing, too large, damaged, unsafe, or does not fit the architecture or the memory.
+        WeightsError: the file is missing, too large, damaged, unsafe, of another kind, holds several networks, does not
+            fit the architecture, or needs more memory than there is.
     """
     path = Path(path)
     try:
-        return _read_weights(path, width, num_classes, max_bytes)
+        data = _read_file(path, max_bytes)
+        is_safetensors = _is_safetensors(path, data)
+        content = _load(path, data, is_safetensors)
+        try:
+            network = find_network(content, prefix)
+            arrays = _named_arrays(network.entries, len(data), of_paddle=not is_safetensors)
+            architecture = infer_architecture(arrays)
+            _check_expected(architecture, width, num_classes)
+            check_weights(arrays, architecture)
+        except WeightsError as error:
+            raise WeightsError(f"{path}: {error}") from error
     except MemoryError:
         raise WeightsError(f"{path} takes more memory than there is; is it a GhostNet weight file?") from None
+    if network.prefix and prefix is None:
+        count = network.left_out
+        others = f"; {count} other {'entry is' if count == 1 else 'entries are'} ignored" if count else ""
+        _log.warning("%s: using the network with the prefix %s%s.", path, ascii(network.prefix), others)
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Weights(arrays, architecture, _encodable(path.name), sha256, len(data), _encodable(network.prefix))
 
 
-def _read_weights(path: Path, width: float | None, num_classes: int | None, max_bytes: int) -> Weights:
-    data = _read_file(path, max_bytes)
+def _encodable(name: str) -> str:
+    """Escape lone surrogates: POSIX file names and keys in a file need not be UTF-8, documents must be."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _is_safetensors(path: Path, data: bytes) -> bool:
+    head = data[:HEAD_BYTES]
+    if looks_like_safetensors(head):
+        return True
+    if (foreign := describe_foreign(head)) is not None:
+        raise WeightsError(f"{path} is not a weight file: it is {foreign}.")
+    return path.suffix.lower() == ".safetensors"
+
+
+def _load(path: Path, data: bytes, is_safetensors: bool) -> Any:
+    if is_safetensors:
+        try:
+            return load_safetensors(data)
+        except WeightsError as error:
+            raise WeightsError(f"{path}: {error}") from error
     try:
-        arrays = _named_arrays(load_pickle_data(data), len(data))
-        architecture = infer_architecture(arrays)
-        _check_expected(architecture, width, num_classes)
-        check_weights(arrays, architecture)
+        return load_pickle_data(data)
     except UnsafePickleError as error:
         raise WeightsError(
             f"{path} is refused as weights: {error}. Nothing in it was executed; get the file from a source you trust."
         ) from error
     except DamagedPickleError as error:
+        if (text := describe_text(data[:HEAD_BYTES])) is not None:
+            raise WeightsError(f"{path} is not a weight file: it is {text}.") from error
         raise WeightsError(f"{path} is no readable .pdparams file: {error}. Download it again.") from error
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from error
-    file_name = path.name.encode("utf-8", "backslashreplace").decode()  # POSIX names need not be UTF-8, documents must
-    return Weights(arrays, architecture, file_name, hashlib.sha256(data).hexdigest(), len(data))
 
 
 def infer_architecture(arrays: Mapping[str, NDArray[np.float32]]) -> Architecture:
-    """Find width and class count from the shapes of the stem and of the last layers.
+    """Infer the width and the number of classes from the shapes of the blocks and of the last layers.
 
     Raises:
-        WeightsError: a tensor that decides is missing, or no width has these shapes.
+        WeightsError: a tensor needed for this is missing, or no width has these shapes.
     """
     weight, last = arrays.get("fc_1.weight"), arrays.get("conv_last._conv.weight")
     if weight is None or last is None or weight.ndim != 2 or last.ndim != 4:
@@ -105,13 +147,12 @@ def infer_architecture(arrays: Mapping[str, NDArray[np.float32]]) -> Architectur
     for width in chain.from_iterable(_candidate_widths(last.shape[0], steps) for steps in _WIDTH_STEPS):
         architecture = Architecture.of(width, num_classes)
         if all(
-            shapes.get(f"{block.key}.ghost_module_2.cheap_operation._conv.weight", (0,))[0] == block.out_channels // 2
-            and shapes.get(f"{block.key}.ghost_module_1.cheap_operation._conv.weight", (0,))[0]
-            == block.hidden_channels // 2
+            shapes.get(f"{block.key}.{module}.cheap_operation._conv.weight", ())[:1] == (channels // 2,)
             for block in architecture.blocks
+            for module, channels in (("ghost_module_2", block.out_channels), ("ghost_module_1", block.hidden_channels))
         ):
             return architecture
-    # No width fits every block: take the one that fits the last layer, so that the check names all misfits at once.
+    # No width fits every block: take one that fits the last layer, so that the check reports all misfits at once.
     return Architecture.of(candidates[0], num_classes)
 
 
@@ -125,10 +166,10 @@ def _candidate_widths(last_channels: int, steps: int) -> tuple[float, ...]:
 
 
 def check_weights(arrays: Mapping[str, NDArray[np.float32]], architecture: Architecture) -> None:
-    """Check that the tensors are exactly those of ``architecture`` and finite.
+    """Check that the tensors are exactly those of ``architecture``, and finite.
 
     Raises:
-        WeightsError: names all missing, unexpected, mis-shaped and non-finite tensors at once.
+        WeightsError: lists all missing, unexpected, mis-shaped and non-finite tensors.
     """
     expected = architecture.state_shapes()
     missing = [key for key in expected if key not in arrays]
@@ -169,15 +210,17 @@ def _check_expected(architecture: Architecture, width: float | None, num_classes
 
 def _read_file(path: Path, max_bytes: int) -> bytes:
     try:
+        if path.is_dir():
+            raise WeightsError(f"{path} is a folder, not a weight file; {describe_folder(path)}")
         if not path.is_file():
-            raise WeightsError(f"There is no weight file {path}; check the path.")
+            raise WeightsError(f"There is no weight file {path}; {describe_missing(path)}")
         size = path.stat().st_size
         if size > max_bytes:
             raise WeightsError(
                 f"{path} has {size} bytes, more than the {max_bytes} that are read; is it a GhostNet weight file?"
             )
         with path.open("rb") as file:
-            data = file.read(size + 1)  # read() allocates what it is asked for, so never the limit itself
+            data = file.read(size + 1)  # read() allocates what it is asked for, so not the limit
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}; check its permissions.") from error
     if len(data) > size:
@@ -185,35 +228,30 @@ def _read_file(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-def _named_arrays(content: Any, file_size: int) -> dict[str, NDArray[np.float32]]:
-    if not isinstance(content, dict):
-        raise WeightsError(
-            f"a weight file holds a dict of tensors, this one a {type(content).__name__}; is it another kind of file?"
-        )
+def _named_arrays(entries: Mapping[str, Any], file_size: int, *, of_paddle: bool) -> dict[str, NDArray[np.float32]]:
     arrays: dict[str, NDArray[np.float32]] = {}
     strange: list[str] = []
     unused = file_size
-    for key, value in content.items():
-        if key == _NAME_TABLE:
-            continue
-        # Some Paddle versions save each tensor as (parameter name, array).
-        if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
-            value = value[1]
-        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-            # Many keys may name one array, and converting would copy it for each of them.
-            unused -= value.nbytes
+    for key, value in entries.items():
+        array = tensor(value)
+        if of_paddle and array is not None and (array.dtype.kind, array.dtype.itemsize) == ("u", 2):
+            array = array.astype("<u2", copy=False).view(BFLOAT16)  # how Paddle stores bfloat16
+        if array is not None and (array.dtype.kind == "f" or array.dtype == BFLOAT16):
+            # Many keys may share one array, and conversion would copy it for each.
+            unused -= array.nbytes
             if unused < 0:
                 raise WeightsError(
                     "its tensors share their contents, so together they are larger than the file; "
                     "get it from a source you trust."
                 )
-            arrays[key] = np.ascontiguousarray(value, dtype=np.float32)
+            arrays[key] = to_float32(array)
         else:
-            strange.append(f"{key[:_MAX_KEY_SHOWN]} ({getattr(value, 'dtype', type(value).__name__)})")
+            kind = type(value).__name__ if array is None else array.dtype
+            strange.append(f"{key[:_MAX_KEY_SHOWN]} ({kind})")
     if strange:
         raise WeightsError(
-            f"{len(strange)} of its {len(content)} entries are no floating-point tensors: {_shorten(strange)}. Is it "
-            "an optimiser's state? The weights are in the .pdparams file."
+            f"{len(strange)} of its {len(entries)} entries are no floating-point tensors: {_shorten(strange)}. Is it "
+            "an optimizer's state? The weights are in the .pdparams file."
         )
     return arrays
 
@@ -224,6 +262,6 @@ def _shorten(items: list[str]) -> str:
 
 
 def _shown(item: str) -> str:
-    """Keys come from the file: no terminal codes, no lone surrogates, no megabytes in a message."""
+    """Make a key from the file safe to print: no control codes, no lone surrogates, not too long."""
     item = item if len(item) <= _MAX_KEY_SHOWN else f"{item[:_MAX_KEY_SHOWN]}..."
     return item if item.isprintable() else ascii(item)

@@ -1,9 +1,10 @@
-"""What a pickled numpy array calls, done on inert tokens: no name is imported, no header decides an allocation."""
+"""The calls in a pickled numpy array, made on inert tokens: nothing is imported, no header sizes an allocation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from sys import getsizeof
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ from numpy.typing import NDArray
 
 
 class UnsafePickleError(ValueError):
-    """The pickle asks for something that plain data does not need; the message names it."""
+    """The pickle does something that plain data does not need; the message names it."""
 
 
 class DamagedPickleError(ValueError):
-    """The pickle is truncated, or its parts do not fit together."""
+    """The pickle is truncated or inconsistent."""
 
 
 _DTYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
@@ -23,9 +24,9 @@ _MAX_DIMENSIONS = 8
 _MAX_SHOWN = 100
 
 ARRAY_BYTES = 512
-"""An array without its contents: a view, the array that it is a view of, dtype and shape. No token takes more."""
+"""An array without its contents: a view, its base, dtype and shape. No token is larger."""
 _ENTRY_BYTES = 104
-"""The most that an entry of a dict takes, right after the dict has grown."""
+"""The largest size of a dict entry, right after the dict has grown."""
 _POINTER_BYTES = 8
 
 # (module, name) -> the role it plays; numpy 2 renamed numpy.core to numpy._core.
@@ -38,7 +39,7 @@ _GLOBALS = {
     ("numpy", "dtype"): "dtype",
     ("_codecs", "encode"): "encode",
     ("collections", "OrderedDict"): "dict",
-    # Protocol 2 spells empty bytes as a call of bytes, and some Paddle versions save tuples through the builtin.
+    # Protocol 2 writes empty bytes as a call of bytes; some Paddle versions call tuple.
     ("__builtin__", "bytes"): "bytes",
     ("builtins", "bytes"): "bytes",
     ("__builtin__", "tuple"): "tuple",
@@ -51,7 +52,7 @@ _Spend = Callable[[int], None]
 
 
 class Global:
-    """Stands for an admitted global name; it can only be compared."""
+    """Stands for an allowed global name; it has a role and does nothing."""
 
     __slots__ = ("role",)
 
@@ -60,7 +61,7 @@ class Global:
 
 
 class DType:
-    """A dtype being rebuilt: numpy pickles the kind in a call and the byte order in a later state."""
+    """A dtype being rebuilt: numpy pickles its kind in a call, and its byte order later as state."""
 
     __slots__ = ("_order", "_spec")
 
@@ -80,7 +81,7 @@ class DType:
 
 
 class PendingArray:
-    """An array whose shape and bytes come later, once, and the places in the memo where it is to be put then."""
+    """An array whose shape and bytes come later, once, and the memo slots that it will fill."""
 
     __slots__ = ("_is_filled", "places")
 
@@ -97,7 +98,7 @@ class PendingArray:
 
 
 def shown(value: object) -> str:
-    """Return a short text for a message. Containers go by their type: a repr of shared ones grows without bound."""
+    """Return a short text for a message. Containers are named by type: the repr of nested ones may be unbounded."""
     if isinstance(value, str | bytes):
         return ascii(value[:_MAX_SHOWN])
     return ascii(value)[:_MAX_SHOWN] if isinstance(value, int | float | None) else f"a {type(value).__name__}"
@@ -107,7 +108,7 @@ def admit(module: Any, name: Any) -> Global:
     """Return the token of a global name.
 
     Raises:
-        UnsafePickleError: weights do not need it; the message names it.
+        UnsafePickleError: weights do not need this name; the message gives it.
     """
     named = isinstance(module, str) and isinstance(name, str)
     role = _GLOBALS.get((module, name)) if named else None
@@ -118,7 +119,7 @@ def admit(module: Any, name: Any) -> Global:
 
 
 def call(function: Any, arguments: Any, spend: _Spend) -> Any:
-    """Do what the admitted ``function`` does for plain data; ``spend`` is told the bytes of memory before it does."""
+    """Do what an allowed function does with plain data; the memory is charged to ``spend`` first."""
     if not isinstance(function, Global) or not isinstance(arguments, tuple):
         raise UnsafePickleError("it calls something that is not an admitted function")
     spend(ARRAY_BYTES)
@@ -126,7 +127,7 @@ def call(function: Any, arguments: Any, spend: _Spend) -> Any:
 
 
 def _call_reconstruct(arguments: tuple[Any, ...], spend: _Spend) -> PendingArray:
-    # The call's own shape is a placeholder; the real one comes with the state. Taking it would allocate.
+    # The shape in the call is a placeholder, and using it would allocate; the real one comes with the state.
     if not isinstance(arguments[0], Global) or arguments[0].role != "ndarray":
         raise UnsafePickleError("it rebuilds something that is no numpy array")
     return PendingArray()
@@ -155,7 +156,7 @@ def _call_encode(arguments: tuple[Any, ...], spend: _Spend) -> bytes:
 
 
 def _call_bytes(arguments: tuple[Any, ...], spend: _Spend) -> bytes:
-    # bytes(n) would allocate n bytes, so only the empty call is admitted.
+    # bytes(n) would allocate n bytes, so only the empty call is allowed.
     if arguments:
         raise UnsafePickleError("it calls bytes with an argument")
     return b""
@@ -179,10 +180,22 @@ def _call_dict(arguments: tuple[Any, ...], spend: _Spend) -> dict[str, Any]:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise DamagedPickleError("a dict is made of something that is no list of pairs")
         key, value = pair
-        if not isinstance(key, str):
-            raise DamagedPickleError(f"a key of a dict is no string but {type(key).__name__}")
-        result[key] = value
+        result[text_key(key, spend)] = value
     return result
+
+
+def text_key(key: Any, spend: _Spend) -> str:
+    """Return a dict key as text: Python 2 wrote bytes, which Paddle decodes as latin-1.
+
+    Raises:
+        DamagedPickleError: the key is neither text nor bytes.
+    """
+    if isinstance(key, bytes):
+        spend(getsizeof(key))
+        return key.decode("latin-1")
+    if not isinstance(key, str):
+        raise DamagedPickleError(f"a key of a dict is no string but {type(key).__name__}")
+    return key
 
 
 def _refuse_ndarray(arguments: tuple[Any, ...], spend: _Spend) -> Any:

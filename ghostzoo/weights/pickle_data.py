@@ -1,11 +1,12 @@
 """Read a pickle of numpy arrays and plain containers as data: nothing in it is imported, called or executed.
 
-A pickle is a program for a small stack machine. This module runs that machine with the few instructions that plain data
-needs, and represents the few global names that a numpy array needs by inert tokens; any other instruction or name is an
-error. Python's own ``pickle`` is not used: even with a restricted ``find_class`` it allocates from unchecked headers.
+A pickle is a program for a small stack machine. This module is such a machine with only the instructions that plain
+data needs; the few global names in a pickled numpy array are represented by inert tokens, and any other instruction or
+name is an error. Python's own ``pickle`` is not used: even with a restricted ``find_class`` it allocates from unchecked
+headers.
 
-What a hostile file can cost is bounded too: the number of instructions, and the bytes of memory of all that they make,
-which are charged against a budget in proportion to the file's size.
+The cost of a hostile file is bounded as well: the number of instructions is limited, and all memory they use is charged
+against a budget proportional to the file's size.
 """
 
 from __future__ import annotations
@@ -15,7 +16,17 @@ from collections.abc import Callable
 from sys import getsizeof
 from typing import Any
 
-from .pickle_calls import ARRAY_BYTES, DamagedPickleError, DType, PendingArray, UnsafePickleError, admit, call, shown
+from .pickle_calls import (
+    ARRAY_BYTES,
+    DamagedPickleError,
+    DType,
+    PendingArray,
+    UnsafePickleError,
+    admit,
+    call,
+    shown,
+    text_key,
+)
 
 __all__ = ["MAX_INSTRUCTIONS", "DamagedPickleError", "UnsafePickleError", "load_pickle_data"]
 
@@ -23,11 +34,11 @@ MAX_INSTRUCTIONS = 1_000_000
 """A weight file of the catalog has some 20,000."""
 
 _BUDGET_BYTES = 16 * 2**20
-"""For objects, whatever the file's size; those of a weight file of the catalog take 1 MB."""
+"""For objects, whatever the file's size; a catalog model's weights need 1 MB."""
 _BUDGET_FACTOR = 2
-"""Bytes besides for each byte of the file: protocol 2 holds an array's bytes as text, which is encoded."""
+"""Additional bytes per byte of the file: protocol 2 stores arrays as text, which has to be encoded."""
 _SLOT_BYTES = 9
-"""A place on the stack: a pointer, and the eighth by which a list grows ahead."""
+"""A stack slot: a pointer, plus the eighth by which lists overallocate."""
 
 
 class _Mark:
@@ -38,12 +49,12 @@ _MARK = _Mark()
 
 
 def load_pickle_data(data: bytes) -> Any:
-    """Return the object that the pickle ``data`` describes: dicts with string keys, lists, tuples, scalars, arrays.
+    """Return the object in the pickle ``data``: dicts with string keys, lists, tuples, scalars and arrays.
 
-    Arrays are read-only. All that is made takes at most twice the memory of ``data`` and 16 MiB.
+    Arrays are read-only. Everything together takes at most twice the size of ``data`` plus 16 MiB.
 
     Raises:
-        UnsafePickleError: an instruction or global name outside plain data, or more work than plain data needs.
+        UnsafePickleError: an instruction or global name that plain data does not need, or too much work.
         DamagedPickleError: truncated or inconsistent data.
     """
     machine = _Machine(_BUDGET_BYTES + _BUDGET_FACTOR * len(data))
@@ -77,7 +88,7 @@ class _Machine:
         self._budget = budget
 
     def spend(self, size: int) -> None:
-        """Charge ``size`` bytes of memory. What is let go of is not given back: honest data makes each part once."""
+        """Charge ``size`` bytes of memory. Freed memory is not credited: honest data creates each part once."""
         self._budget -= size
         if self._budget < 0:
             raise UnsafePickleError("it makes far more of its contents than the file holds")
@@ -111,7 +122,7 @@ def _push_new(factory: Callable[[], Any]) -> Callable[[_Machine, Any], None]:
 
 
 def _put(machine: _Machine, argument: Any) -> None:
-    # Writers count from 0. Numbers chosen freely could all have one hash, and each would be compared with all others.
+    # Writers count from 0. Arbitrary numbers could all have the same hash, which makes lookups slow.
     if not 0 <= argument <= MAX_INSTRUCTIONS:
         raise DamagedPickleError("the pickle is damaged (a number in its memo is out of range)")
     before = getsizeof(machine.memo)
@@ -130,7 +141,7 @@ def _get(machine: _Machine, argument: Any) -> None:
 
 
 def _push_bytes(machine: _Machine, argument: Any) -> None:
-    # Protocol 1 and 2 strings of Python 2 come as str; they are bytes by nature.
+    # pickletools gives strings of Python 2 as str; they are bytes.
     machine.push(argument.encode("latin-1") if isinstance(argument, str) else bytes(argument))
 
 
@@ -175,9 +186,7 @@ def _update(machine: _Machine, items: list[Any]) -> None:
         raise DamagedPickleError("the pickle is damaged (items for something that is no dict)")
     before = getsizeof(target)
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(key, str):
-            raise DamagedPickleError(f"a key of a dict is no string but {type(key).__name__}")
-        target[key] = value
+        target[text_key(key, machine.spend)] = value
     machine.spend(getsizeof(target) - before)
 
 

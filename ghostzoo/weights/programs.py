@@ -1,7 +1,7 @@
-"""Paddle's program and weight files as data: what they hold is checked before Paddle reads them.
+"""Checks Paddle's program and weight files as data, before Paddle reads them.
 
-A program may have any of Paddle's operators, some of which read and write files or call back into Python. A GhostNet
-needs a few that compute, and a program with any other is refused.
+A program may contain any Paddle operator, and some read and write files or call back into Python. A GhostNet needs only
+a few that compute; a program with any other is refused.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 from ..errors import WeightsError
 
 MAX_PROGRAM_BYTES = 4 * 2**20
-"""The program of a GhostNet has less than 1 MB; parsed, it takes up to fifty times its size."""
+"""A GhostNet's program is smaller than 1 MB; parsed, it takes up to fifty times that."""
 MAX_OPERATORS = 10_000
-"""Of a program; that of a GhostNet has some 600."""
+"""Limit for one program; a GhostNet has about 600."""
 
 _COMPUTING = frozenset(
     {
@@ -29,21 +29,21 @@ _COMPUTING = frozenset(
         *("p", "feed", "data", "fetch", "builtin"),
     }
 )
-"""Names of operators in old and new programs; ``p`` is a parameter, ``combine`` a list of tensors, in new ones."""
+"""Operator names in old and new programs; in new ones ``p`` is a parameter and ``combine`` a list of tensors."""
 _MAX_SHOWN = 60
-# Version, number of LoD levels, version of the tensor, bytes of its description; then the description, then the data.
+# Version, number of LoD levels, tensor version, size of the description; the description and the data follow.
 _TENSOR_HEADER = struct.Struct("<IQIi")
 _MAX_TENSORS = 10_000
 _MAX_DIMENSIONS = 8
 _MAX_DESCRIPTION_BYTES = 128
-"""A kind, and a side of up to 10 bytes for each dimension."""
+"""A data type, and up to 10 bytes for each dimension."""
 
 
 def check_operators(names: Iterable[str]) -> None:
     """Check the operators of a program.
 
     Raises:
-        WeightsError: there is one that a GhostNet does not need.
+        WeightsError: a GhostNet does not need one of them.
     """
     strange = sorted(set(names) - _COMPUTING)
     if strange:
@@ -55,7 +55,7 @@ def check_count(operators: int) -> None:
     """Check the number of a program's operators.
 
     Raises:
-        WeightsError: there are more than any GhostNet has.
+        WeightsError: no GhostNet has so many.
     """
     if operators > MAX_OPERATORS:
         raise WeightsError(f"its program has {operators} operators, more than the {MAX_OPERATORS} that are read.")
@@ -65,14 +65,14 @@ def json_operators(content: Any) -> list[Any]:
     """Return the operators of a parsed program of Paddle 3, checked.
 
     Raises:
-        WeightsError: there are operators that a GhostNet does not need.
-        Exception: of any kind, from a damaged program.
+        WeightsError: a GhostNet does not need some of them.
+        Exception: of any kind, if the program is damaged.
     """
     (region,) = content["program"]["regions"]
     (block,) = region["blocks"]
     operators: list[Any] = block["ops"]
     check_count(len(operators))
-    # An operator's name follows the number of its dialect: "1.conv2d". Those with regions are control flow.
+    # Operator names come after a dialect's number, as in "1.conv2d". Those with regions are control flow.
     check_operators(name.partition(".")[2] or name for name in (operator["#"] for operator in operators))
     if any("regions" in operator for operator in operators):
         raise WeightsError("its program has branches or loops, which a GhostNet does not need.")
@@ -80,7 +80,7 @@ def json_operators(content: Any) -> list[Any]:
 
 
 def check_json_program(data: bytes) -> bytes:
-    """Check a program of Paddle 3; return it as it was read, so that no other reader can see something else in it.
+    """Check a program of Paddle 3 and return it re-serialised, so that Paddle cannot parse it differently.
 
     Raises:
         WeightsError: the program is damaged, or has operators that a GhostNet does not need.
@@ -92,7 +92,7 @@ def check_json_program(data: bytes) -> bytes:
         json_operators(content)
     except WeightsError:
         raise
-    except Exception as error:  # json raises errors of several kinds, and a damaged program more
+    except Exception as error:  # json raises several kinds of errors, a damaged program many more
         raise WeightsError(f"its program is damaged ({shorten(error)}).") from error
     return json.dumps(content).encode()
 
@@ -100,10 +100,10 @@ def check_json_program(data: bytes) -> bytes:
 def check_params(data: bytes) -> None:
     """Check that a ``.pdiparams`` file, of Paddle 2 or 3, is a sequence of float32 tensors that fills it exactly.
 
-    Paddle itself would take sizes and offsets as they come.
+    Paddle itself does not check sizes and offsets.
 
     Raises:
-        WeightsError: it is something else.
+        WeightsError: it is not.
     """
     from paddle.base.proto import framework_pb2
 

@@ -14,6 +14,8 @@ import exporters.export as exporting
 import ghostzoo
 from ghostzoo.catalog import list_official_models
 from ghostzoo.errors import GhostZooError, ParityError
+from ghostzoo.images.preprocessing import Preprocessing
+from ghostzoo.network.architecture import Architecture
 from ghostzoo.parity import compare_logits
 from tests.fixtures.networks import random_arrays, write_weights
 
@@ -149,8 +151,6 @@ def test_nothing_is_written_when_the_routes_disagree(
 
 
 def test_custom_classes_and_labels(images: Path, tmp_path: Path) -> None:
-    from ghostzoo.network.architecture import Architecture
-
     weights = write_weights(tmp_path / "mine.pdparams", random_arrays(Architecture.of(0.35, 3)))
     labels = tmp_path / "labels.txt"
     labels.write_text("0 cat\n1 dog\n2 bird\n")
@@ -158,6 +158,23 @@ def test_custom_classes_and_labels(images: Path, tmp_path: Path) -> None:
     bundle = ghostzoo.Bundle.open(tmp_path / "mine")
     assert [label.label for label in bundle.labels] == ["cat", "dog", "bird"]
     assert "source_url" not in bundle.manifest.weights
+
+
+def test_a_student_with_the_preprocessing_of_its_export(images: Path, tmp_path: Path) -> None:
+    arrays = random_arrays(Architecture.of(0.35, 3))
+    both = {f"{network}.{key}": array for network in ("Teacher", "Student") for key, array in arrays.items()}
+    weights = write_weights(tmp_path / "both.pdparams", both)
+    config = tmp_path / "inference.yml"
+    config.write_text(
+        "PreProcess: {transform_ops: [{ResizeImage: {resize_short: 72}}, {CropImage: {size: 64}}, NormalizeImage]}\n"
+        "PostProcess: {Topk: {label_list: [cat, dog, bird]}}\n"
+    )
+    bundle = exporting.export_model(
+        tmp_path / "mine", images, weights=weights, name="mine", prefix="Student.", labels=config
+    ).bundle
+    assert bundle.manifest.weights["prefix"] == "Student."
+    assert bundle.preprocessing == Preprocessing(72, 64, 1 / 255)
+    assert [label.label for label in bundle.labels] == ["cat", "dog", "bird"]
 
 
 @pytest.mark.parametrize(

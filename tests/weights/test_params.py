@@ -276,7 +276,7 @@ def test_one_array_under_many_keys_takes_no_memory(tmp_path: Path, value: Any) -
 def test_what_is_no_file_is_named_and_never_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in (".", "missing.pdparams", "pipe", "nul\0l"):
-        with pytest.raises(WeightsError, match="no weight file"):
+        with pytest.raises(WeightsError, match=r"no weight file|not a weight file"):
             read_weights(tmp_path / name)
 
 
