@@ -23,7 +23,7 @@ from .engines.onnxruntime import OnnxRuntimeEngine
 from .errors import OptionError, ParityError
 from .images.preprocessing import Preprocessing
 from .images.transform import preprocess
-from .labels import ClassLabel, is_export_config, resolve_labels
+from .labels import ClassLabel, is_export_config, is_multi_label_export, resolve_labels
 from .network.graph import build_graph
 from .network.reference import reference_forward
 from .parity import EXACT_TOLERANCE, compare_logits
@@ -69,6 +69,11 @@ def convert(
     """
     if model is None and name is None:
         raise OptionError("Say which catalog model the weights belong to, or give the new model a name.")
+    if not multi_label and isinstance(labels, str | PathLike) and is_multi_label_export(labels):
+        raise OptionError(
+            f"{labels} is of a multi-label model, whose scores are sigmoids; convert it with --multi-label "
+            "(multi_label=True)."
+        )
     record = get_official_model(model) if model is not None else None
     tensors = read_weights(weights, width=record.width if record else None, prefix=prefix)
     is_official = (

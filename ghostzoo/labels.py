@@ -97,6 +97,14 @@ def read_export_config(path: str | PathLike[str]) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def is_multi_label_export(path: str | PathLike[str]) -> bool:
+    """Whether a file is the ``inference.yml`` of a model that finds any number of classes in an image."""
+    if not is_export_config(path):
+        return False
+    steps = read_export_config(Path(path)).get("PostProcess")
+    return isinstance(steps, dict) and _MULTI_LABEL in steps
+
+
 def _exported_names(path: Path) -> list[str]:
     steps = read_export_config(path).get("PostProcess")
     steps = steps if isinstance(steps, dict) else {}
@@ -105,8 +113,6 @@ def _exported_names(path: Path) -> list[str]:
     step = step if isinstance(step, dict) else {}
     names = step.get("label_list")
     if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
-        if kind == _MULTI_LABEL:
-            _log.warning("%s describes a multi-label model; here softmax scores its classes, one per image.", path)
         return names
     if isinstance(file := step.get("class_id_map_file"), str):
         raise LabelsError(f"{path} names its classes in another file, {file[:80]!r}; pass that file as labels.")

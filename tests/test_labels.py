@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ghostzoo.errors import LabelsError
+from ghostzoo.converter import convert
+from ghostzoo.errors import GhostZooError, LabelsError, OptionError
 from ghostzoo.labels import MAX_LABEL_FILE_BYTES, ClassLabel, imagenet_labels, read_labels, resolve_labels
 
 
@@ -108,10 +109,13 @@ def test_labels_of_an_export_are_read_as_written(name: str, tmp_path: Path) -> N
         read_labels(path, 4)
 
 
-def test_labels_of_a_multi_label_export_are_read_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_multi_label_export_needs_the_option(tmp_path: Path) -> None:
     path = write(tmp_path / "inference.yml", "PostProcess: {MultiLabelThreshOutput: {label_list: [cat, dog]}}")
-    assert names(read_labels(path, 2)) == ["cat", "dog"]
-    assert "describes a multi-label model" in caplog.text
+    assert [label.label for label in read_labels(path, 2)] == ["cat", "dog"]
+    with pytest.raises(OptionError, match="multi-label model, whose scores are sigmoids"):
+        convert(tmp_path / "absent.pdparams", tmp_path / "out", name="tags", labels=path)
+    with pytest.raises(GhostZooError, match="absent.pdparams"):
+        convert(tmp_path / "absent.pdparams", tmp_path / "out", name="tags", labels=path, multi_label=True)
 
 
 @pytest.mark.parametrize(
