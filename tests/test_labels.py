@@ -114,7 +114,7 @@ def test_a_multi_label_export_needs_the_option(tmp_path: Path) -> None:
     assert [label.label for label in read_labels(path, 2)] == ["cat", "dog"]
     with pytest.raises(OptionError, match="multi-label model, whose scores are sigmoids"):
         convert(tmp_path / "absent.pdparams", tmp_path / "out", name="tags", labels=path)
-    with pytest.raises(GhostZooError, match="absent.pdparams"):
+    with pytest.raises(GhostZooError, match="absent"):
         convert(tmp_path / "absent.pdparams", tmp_path / "out", name="tags", labels=path, multi_label=True)
 
 
