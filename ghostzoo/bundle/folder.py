@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .._utils.folders import recover, replaced, restore
-from ..errors import BundleError, EngineUnavailableError, OptionError
+from ..errors import BundleError, EngineUnavailableError, OptionError, nearest
 from ..images.preprocessing import Preprocessing
 from ..labels import ClassLabel
 from ..network.graph_check import check_graph
@@ -31,6 +31,12 @@ MODEL_FILES = {
     "int8": "onnx/model_quantized.onnx",
 }
 """Precision -> graph. Every bundle has the first."""
+_PRECISIONS = {
+    **dict.fromkeys(("float32", "float", "f32", "single", "full"), "fp32"),
+    **dict.fromkeys(("float16", "half", "f16"), "fp16"),
+    **dict.fromkeys(("uint8", "i8", "quantized"), "int8"),
+}
+"""What other libraries call them."""
 CONVERTED_FILES = {
     "paddle": ("paddle/inference.json", "paddle/inference.pdiparams"),
     "ncnn": ("ncnn/model.param", "ncnn/model.bin"),
@@ -150,13 +156,10 @@ class Bundle:
         """Return the paths of an engine's own files; none for one that reads ONNX. Raises as ``converted`` does."""
         names = CONVERTED_FILES.get(engine, ())
         if not all(name in self.manifest.files for name in names):
-            # A folder that is not the user's own, such as the Hub's cache, is copied and not added to.
-            place = (
-                f"{self.path} --to {engine}" if self.origin == "folder" else f"{self.name} --to {engine} --out FOLDER"
-            )
+            others = [other for other, files in CONVERTED_FILES.items() if set(files) <= self.manifest.files.keys()]
             raise EngineUnavailableError(
-                f"{self.name} has no files for {engine}; 'python -m exporters export-edge {place}' in a checkout of "
-                "ghostzoo adds them."
+                f"{self.name} has no files for {engine}, only for {' and '.join(['engines that read ONNX', *others])}; "
+                f"take onnxruntime or another of these, or ask the model's publisher for {engine} files."
             )
         return names
 
@@ -170,11 +173,16 @@ class Bundle:
 
     def _model_file(self, precision: str) -> str:
         if precision not in self.precisions:
-            raise OptionError(
-                f"{self.name} has no graph in precision {precision!r}; it has {', '.join(self.precisions)}. "
-                "From a checkout, 'python -m exporters quantize BUNDLE --to fp16' (or int8) adds one."
-            )
+            raise self.missing_precision(precision)
         return MODEL_FILES[precision]
+
+    def missing_precision(self, precision: str) -> OptionError:
+        """Return the error for a precision that this bundle has no graph for."""
+        check_precision(precision)
+        return OptionError(
+            f"{self.name} has no {precision} graph, only {' and '.join(self.precisions)}; take "
+            f"{' or '.join(self.precisions)}, or ask the model's publisher for {precision}."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the bundle says of itself, as JSON types."""
@@ -194,6 +202,16 @@ class Bundle:
     def release(self) -> None:
         """Let go of the files' contents; a later ``read`` reads and verifies again."""
         self._contents.clear()
+
+
+def check_precision(precision: str) -> None:
+    """Check the name of a precision.
+
+    Raises:
+        OptionError: there is no such precision; the message names the nearest one.
+    """
+    if precision not in tuple(MODEL_FILES):
+        raise OptionError(f"There is no precision {precision!r}. {nearest(precision, MODEL_FILES, _PRECISIONS)}")
 
 
 def write_bundle(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.hardware import usable_cpus
+from ..bundle.folder import check_precision
 from ..errors import EngineError, EngineUnavailableError, GhostZooError, OptionError
 from ..network.architecture import EMBEDDING_SIZE
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from ..bundle.folder import Bundle
 
 Output = Literal["logits", "embedding"]
+MOST_THREADS_PER_CPU = 16
+"""More threads than this for each CPU of the machine are taken for a mistake."""
 OUTPUTS: tuple[Output, ...] = ("logits", "embedding")
 
 
@@ -44,6 +47,15 @@ class EngineOptions:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        most = MOST_THREADS_PER_CPU * (os.cpu_count() or 1)
+        if self.threads is not None and self.threads > most:
+            raise OptionError(
+                f"{self.threads} threads are too many for {os.cpu_count()} CPUs; at most {most} are started, and more "
+                f"than {usable_cpus()} are no faster here."
+            )
+        check_precision(self.precision)
+        if not isinstance(self.engine_options, Mapping):
+            raise OptionError(f"engine_options must be a dict, not {self.engine_options!r}.")
         if self.device is not None and (not isinstance(self.device, str) or not self.device):
             raise OptionError(f"device must be a name such as 'cpu', not {self.device!r}.")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ..bundle.folder import Bundle
+from ..bundle.folder import CONVERTED_FILES, Bundle
 from ..errors import EngineUnavailableError, GhostZooError
 from . import EngineRecord
 from .base import EngineOptions
@@ -109,7 +109,9 @@ def keep_installed(
         if versions[record.name]:
             kept.append(record)
         else:
-            discarded.append(Discarded(record.name, None, f"not installed (install it with: {record.install})."))
+            reason, command = record.why_missing()
+            install = f" (install it with: {command})" if command else ""
+            discarded.append(Discarded(record.name, None, f"{reason}{install}."))
     return kept, discarded
 
 
@@ -137,6 +139,21 @@ def keep_checked(records: Iterable[EngineRecord]) -> tuple[list[EngineRecord], l
             discarded.append(Discarded(record.name, None, reason))
         else:
             kept.append(record)
+    return kept, discarded
+
+
+def keep_precise(
+    records: Iterable[EngineRecord], bundle: Bundle, precision: str
+) -> tuple[list[EngineRecord], list[Discarded]]:
+    """Keep the engines that can run ``bundle`` in ``precision``: from a graph that it has, or that they make."""
+    kept, discarded = [], []
+    for record in records:
+        if record.name in CONVERTED_FILES and precision != "fp32":
+            discarded.append(Discarded(record.name, None, f"it has fp32 alone, not {precision}."))
+        elif precision in bundle.precisions or (precision == "fp16" and record.makes_fp16):
+            kept.append(record)
+        else:
+            discarded.append(Discarded(record.name, None, f"{bundle.name} has no {precision} graph."))
     return kept, discarded
 
 

@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
+from ..errors import EngineError, OptionError, nearest
+from . import import_failure
 from .base import OUTPUTS, Output
 from .edge_formats import ConvertedEngine
 from .pool import Pool
@@ -47,9 +48,7 @@ try:
         import MNN
         from MNN import expr, nn
 except ImportError as error:
-    raise EngineUnavailableError(
-        f"MNN cannot be imported ({error}); install it with: pip install 'ghostzoo[mnn]'"
-    ) from error
+    raise import_failure("mnn", error) from error
 
 _MODES = {"precision_mode": "PrecisionMode", "memory_mode": "MemoryMode", "power_mode": "PowerMode"}
 

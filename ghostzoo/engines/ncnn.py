@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError, EngineError, EngineUnavailableError, OptionError, nearest
+from ..errors import BundleError, EngineError, OptionError, nearest
 from ..network.ncnn_param import check_ncnn
 from ..network.wire import RefusedGraphError
+from . import import_failure
 from .base import Output
 from .edge_formats import ConvertedEngine
 
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
 try:
     import ncnn
 except ImportError as error:
-    raise EngineUnavailableError(
-        f"ncnn cannot be imported ({error}); install it with: pip install 'ghostzoo[ncnn]'"
-    ) from error
+    raise import_failure("ncnn", error) from error
 
 # pnnx gives a network's inputs and outputs these names, in the order of the graph's.
 _INPUT = "in0"

@@ -27,6 +27,7 @@ from .._utils.cache import CHECKSUM_BYTES
 from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
 from . import installation_conflict
 from .base import Engine, EngineOptions, Output
+from .devices import missing_device
 from .model_cache import prepare
 
 if TYPE_CHECKING:
@@ -61,14 +62,6 @@ _NUMBERED = ("cuda", "dml", "migraphx", "rocm", "tensorrt")
 _FROM_PACKAGES = ("cuda", "tensorrt")
 _REMOTE = ("AzureExecutionProvider",)  # sends the input to a service
 _NO_FALLBACK = "fallback to CPU EP has been explicitly disabled"
-_WHEELS = {
-    "cuda": "onnxruntime-gpu",
-    "tensorrt": "onnxruntime-gpu",
-    "dml": "onnxruntime-directml",
-    "openvino": "onnxruntime-openvino",
-    "migraphx": "onnxruntime-migraphx",
-    "qnn": "onnxruntime-qnn",
-}
 
 
 class OnnxRuntimeEngine(Engine):
@@ -263,20 +256,10 @@ def _provider(device: str) -> tuple[str, dict[str, Any]]:
         )
     provider = known[kind]
     if provider not in ort.get_available_providers():
-        raise EngineUnavailableError(
-            f"This onnxruntime {ort.__version__} has no {provider}. {_how_to_get(kind)} Or use device='cpu'."
-        )
+        raise missing_device(device, [name for name in known if known[name] in ort.get_available_providers()])
     if kind in _FROM_PACKAGES and hasattr(ort, "preload_dlls"):  # since 1.21
         ort.preload_dlls()  # finds CUDA and cuDNN where they were installed as Python packages
     return provider, {"device_id": int(index or 0)} if kind in _NUMBERED else {}
-
-
-def _how_to_get(kind: str) -> str:
-    wheel = _WHEELS.get(kind)
-    conflict = installation_conflict()
-    if conflict or wheel is None:
-        return conflict or "It takes a build of ONNX Runtime that has it."
-    return f"Run 'pip uninstall onnxruntime' and then 'pip install {wheel}'."
 
 
 def _session_options(options: EngineOptions, provider: str, extra: dict[str, Any]) -> Any:

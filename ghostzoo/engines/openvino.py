@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from .._utils.cache import CHECKSUM_BYTES
 from .._utils.hardware import usable_cpus
 from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
+from . import import_failure
 from .base import Engine, EngineOptions, Output
 from .model_cache import prepare, writable_folder
 from .pool import Pool
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
 try:
     import openvino as ov
 except ImportError as error:
-    raise EngineUnavailableError(
-        f"openvino cannot be imported ({error}); install it with: pip install 'ghostzoo[openvino]'"
-    ) from error
+    raise import_failure("openvino", error) from error
 
 _CACHE = "openvino"
 _DEVICE_KINDS = ("CPU", "GPU", "NPU", "AUTO")

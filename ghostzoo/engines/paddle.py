@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError, EngineUnavailableError, OptionError, WeightsError, nearest
 from ..weights.programs import check_json_program, check_params
+from . import import_failure
 from .base import OUTPUTS, Output
 from .edge_formats import ConvertedEngine
 from .pool import Pool
@@ -22,9 +23,7 @@ try:
     import paddle
     from paddle import inference
 except ImportError as error:
-    raise EngineUnavailableError(
-        f"paddle cannot be imported ({error}); install it with: pip install 'ghostzoo[paddle]'"
-    ) from error
+    raise import_failure("paddle", error) from error
 
 _PROGRAM, _PARAMS = "inference.json", "inference.pdiparams"
 _SWITCHES = ("enable_", "disable_", "set_", "switch_")
