@@ -210,10 +210,9 @@ def get_model(name: str) -> CatalogModel:
     Raises:
         UnknownModelError: no such model; the message names the nearest ones.
     """
-    try:
-        return _BY_NAME[name]
-    except KeyError:
-        raise UnknownModelError(f"There is no model named {name!r}. {nearest(name, _BY_NAME)}") from None
+    if not isinstance(name, str) or name not in _BY_NAME:
+        raise UnknownModelError(f"There is no model named {name!r}. {nearest(name, _BY_NAME)}")
+    return _BY_NAME[name]
 
 
 def get_official_model(name: str) -> CatalogModel:

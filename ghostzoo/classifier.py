@@ -19,11 +19,11 @@ from .engines.base import Engine, EngineOptions, Output
 from .engines.candidates import Selection
 from .engines.selection import check_engine_name, open_engine
 from .engines.sessions import OpenedEngines
-from .errors import BundleError, ImageError, InputError, OptionError
+from .errors import BundleError, ImageError, OptionError
 from .fetch.options import FetchOptions
 from .fetch.resolver import fetch
 from .images.decode import ImageLimits, read_image
-from .images.inputs import count_at_hand, expand, is_single
+from .images.inputs import check_single, count_at_hand, expand
 from .images.transform import preprocess
 from .network.architecture import EMBEDDING_SIZE
 from .parity import Agreement, engine_tolerance
@@ -95,8 +95,7 @@ class Classifier:
             InputError: this is no single image.
         """
         _check_count("top_k", top_k)
-        if not is_single(image):
-            raise InputError("A call takes one image; use predict() for several, a folder or a pattern.")
+        check_single(image)
         return self._top(self.engine.run(self._read(image)[np.newaxis]), top_k)[0]
 
     async def apredict(self, image: Any, top_k: int = 5) -> list[Prediction]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from .._utils.hardware import has_nvidia_gpu
-from ..errors import EngineUnavailableError, UnknownEngineError, nearest
+from .._utils.interrupts import interrupts_wait
+from ..errors import EngineUnavailableError, GhostZooError, UnknownEngineError, nearest
 from .base import Engine
 
 
@@ -47,7 +48,14 @@ class EngineRecord:
         Raises:
             EngineUnavailableError: its library cannot be imported here.
         """
-        engine: type[Engine] = getattr(import_module(f".{self.module}", __package__), self.class_name)
+        try:
+            with interrupts_wait():
+                module = import_module(f".{self.module}", __package__)
+        except GhostZooError:
+            raise
+        except Exception as error:  # not installed, half installed, or at odds with this machine
+            raise import_failure(self, error) from error
+        engine: type[Engine] = getattr(module, self.class_name)
         return engine
 
 
@@ -140,16 +148,18 @@ def engine_class(name: str) -> type[Engine]:
     return engine_record(name).load_class()
 
 
-def import_failure(name: str, error: Exception) -> EngineUnavailableError:
+def import_failure(record: EngineRecord, error: Exception) -> EngineUnavailableError:
     """Return the error for an engine whose library cannot be imported: it is not installed, or broken."""
-    record = engine_record(name)
     versions = record.versions()
-    if versions:
-        repair = f"pip install --force-reinstall {' '.join(versions)}"
-        return EngineUnavailableError(f"{name} is installed and cannot be imported ({error}); run '{repair}'.")
     reason, command = record.why_missing()
+    if versions:
+        reason = f"installed and cannot be imported ({type(error).__name__}: {' '.join(str(error).split())})"
+        if isinstance(error, ImportError) and not isinstance(error, ModuleNotFoundError):
+            command = f"pip install --force-reinstall {' '.join(versions)}"
+        elif not isinstance(error, ImportError):
+            command = None
     advice = f'run "{command}"' if command else "take another engine, such as onnxruntime"
-    return EngineUnavailableError(f"The engine {name} is {reason}; {advice}.")
+    return EngineUnavailableError(f"The engine {record.name} is {reason}; {advice}.")
 
 
 def installation_conflict() -> str | None:

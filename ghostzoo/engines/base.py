@@ -56,6 +56,7 @@ class EngineOptions:
         check_precision(self.precision)
         if not isinstance(self.engine_options, Mapping):
             raise OptionError(f"engine_options must be a dict, not {self.engine_options!r}.")
+        object.__setattr__(self, "engine_options", dict(self.engine_options))
         if self.device is not None and (not isinstance(self.device, str) or not self.device):
             raise OptionError(f"device must be a name such as 'cpu', not {self.device!r}.")
 

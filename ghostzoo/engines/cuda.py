@@ -17,11 +17,7 @@ from . import engine_record, import_failure
 try:
     from cuda.bindings import runtime as cudart
 except ImportError as error:
-    if not engine_record("tensorrt").versions():
-        raise import_failure("tensorrt", error) from error
-    raise EngineUnavailableError(
-        f"cuda-bindings, which TensorRT needs, cannot be imported ({error}); run \"pip install 'ghostzoo[tensorrt]'\"."
-    ) from error
+    raise import_failure(engine_record("tensorrt"), error) from error
 
 _FLOAT_BYTES = 4
 

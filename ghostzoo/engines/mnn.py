@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError, OptionError, nearest
-from . import import_failure
 from .base import OUTPUTS, Output
 from .edge_formats import ConvertedEngine
 from .pool import Pool
@@ -43,12 +42,9 @@ def _stdout_to_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-try:
-    with _stdout_to_stderr():
-        import MNN
-        from MNN import expr, nn
-except ImportError as error:
-    raise import_failure("mnn", error) from error
+with _stdout_to_stderr():
+    import MNN
+    from MNN import expr, nn
 
 _MODES = {"precision_mode": "PrecisionMode", "memory_mode": "MemoryMode", "power_mode": "PowerMode"}
 

@@ -10,23 +10,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import ncnn
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, EngineError, OptionError, nearest
 from ..network.ncnn_param import check_ncnn
 from ..network.wire import RefusedGraphError
-from . import import_failure
 from .base import Output
 from .edge_formats import ConvertedEngine
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
-
-try:
-    import ncnn
-except ImportError as error:
-    raise import_failure("ncnn", error) from error
 
 # pnnx gives a network's inputs and outputs these names, in the order of the graph's.
 _INPUT = "in0"

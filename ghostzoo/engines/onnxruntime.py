@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.cache import CHECKSUM_BYTES
+from .._utils.interrupts import interrupts_wait
 from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
 from . import installation_conflict
 from .base import Engine, EngineOptions, Output
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 try:
-    import onnxruntime as ort
+    with interrupts_wait():
+        import onnxruntime as ort
 
     ort.InferenceSession  # noqa: B018 - gone where uninstalling one of two wheels took files of the other
 except (ImportError, AttributeError) as error:

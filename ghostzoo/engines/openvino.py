@@ -14,12 +14,12 @@ import re
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+import openvino as ov
 from numpy.typing import NDArray
 
 from .._utils.cache import CHECKSUM_BYTES
 from .._utils.hardware import usable_cpus
 from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
-from . import import_failure
 from .base import Engine, EngineOptions, Output
 from .model_cache import prepare, writable_folder
 from .pool import Pool
@@ -27,10 +27,6 @@ from .pool import Pool
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
 
-try:
-    import openvino as ov
-except ImportError as error:
-    raise import_failure("openvino", error) from error
 
 _CACHE = "openvino"
 _DEVICE_KINDS = ("CPU", "GPU", "NPU", "AUTO")

@@ -10,20 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
 from numpy.typing import NDArray
+from paddle import inference
 
 from ..errors import EngineError, EngineUnavailableError, OptionError, WeightsError, nearest
 from ..weights.programs import check_json_program, check_params
-from . import import_failure
 from .base import OUTPUTS, Output
 from .edge_formats import ConvertedEngine
 from .pool import Pool
-
-try:
-    import paddle
-    from paddle import inference
-except ImportError as error:
-    raise import_failure("paddle", error) from error
 
 _PROGRAM, _PARAMS = "inference.json", "inference.pdiparams"
 _SWITCHES = ("enable_", "disable_", "set_", "switch_")

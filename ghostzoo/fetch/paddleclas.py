@@ -37,7 +37,7 @@ class WeightsPlace:
     @property
     def file(self) -> Path | None:
         """The local file, or ``None`` for a URL."""
-        return None if is_url(self.text) else Path(self.text).expanduser()
+        return None if is_url(self.text) else Path(os.path.expanduser(self.text))  # noqa: PTH111
 
     def __str__(self) -> str:
         """The place without password and query."""

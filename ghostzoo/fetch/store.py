@@ -12,8 +12,10 @@ Whatever begins with a dot is unfinished or a lock.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,8 +23,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .._utils.cache import CACHE_VARIABLE
+from .._utils.cache import CACHE_VARIABLE, NO_CACHE
 from .._utils.files import write_atomically
+from .._utils.locks import LockHeldError, acquire
 from ..bundle.folder import Bundle
 from ..bundle.manifest import MANIFEST_FILE
 from ..errors import BundleError, FetchError
@@ -33,6 +36,7 @@ _BRANCHES_FILE = "branches.json"
 _SUPERSEDED = "superseded"
 _OLD = "replaced"
 """In a scratch folder: what was there until the new bundle took its place."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PATIENCE = 2.0
 """Seconds that another process is waited for without a word."""
 
@@ -119,12 +123,9 @@ class Store:
     @contextmanager
     def idle(self, lock_file: Path) -> Iterator[bool]:
         """Yield whether no process holds this lock; nobody can take it meanwhile."""
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(lock_file)
         try:
-            lock.acquire(timeout=0)
-        except (Timeout, OSError, NotImplementedError):
+            lock = acquire(lock_file, seconds=0)
+        except (LockHeldError, OSError):
             yield False
             return
         try:
@@ -139,17 +140,15 @@ class Store:
         Raises:
             StoreError: the folder cannot be written or locked.
         """
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        lock_file = path.with_name(f".{path.name}.lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                lock.acquire(timeout=_PATIENCE)
-            except Timeout:
+                lock = acquire(lock_file, _PATIENCE)
+            except LockHeldError:
                 _log.warning("Another process is fetching %s; waiting for it.", path)
-                lock.acquire()
-        except (OSError, NotImplementedError) as error:
+                lock = acquire(lock_file)
+        except OSError as error:
             raise self.unwritable(error) from error
         try:
             self._restore(path)
@@ -211,11 +210,16 @@ class Store:
 
     def unwritable(self, error: Exception) -> StoreError:
         """Return the error that says that nothing can be kept here, and what to do."""
+        another = f"name another folder with cache_dir or {CACHE_VARIABLE}"
+        if self.root.is_relative_to(NO_CACHE):
+            return StoreError(f"There is no home folder to keep models in; {another.replace('another', 'a')}.")
+        file = next((place for place in (self.root, *self.root.parents) if place.is_file()), None)
+        if file is not None:
+            return StoreError(f"{file} is a file, so no models can be kept in it; {another}.")
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        return StoreError(
-            f"{self.root} cannot be written ({reason}); free some space there, or name another folder with cache_dir= "
-            f"or {CACHE_VARIABLE}."
-        )
+        if getattr(error, "errno", None) in _FULL:
+            another = f"free some space there, or {another}"
+        return StoreError(f"{self.root} cannot be written ({reason}); {another}.")
 
     def _repository(self, repo: str) -> Path:
         return self.root / _HUB / repo.replace("/", "--")  # the Hub allows no '--' in names
@@ -230,7 +234,7 @@ class Store:
 
 def is_bundle_folder(path: Path) -> bool:
     """Whether ``path`` holds a manifest."""
-    return (path / MANIFEST_FILE).is_file()
+    return os.path.isfile(path / MANIFEST_FILE)  # noqa: PTH113  # unlike Path's, it raises nothing
 
 
 def folder_size(path: Path) -> int:
