@@ -190,6 +190,8 @@ _BY_NAME = {model.name: model for model in _MODELS}
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the catalog's models that match the wildcard ``pattern`` (``*``, ``?``, ``[...]``), ignoring case."""
+    if not isinstance(pattern, str):
+        raise OptionError(f"pattern must be a string with wildcards, not {pattern!r}.")
     return [name for name in _BY_NAME if fnmatchcase(name.lower(), pattern.lower())]
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ._utils.parallel import map_batches
 from .bundle.folder import Bundle
-from .engines.base import Engine, EngineOptions, Output
+from .engines.base import Engine, EngineOptions, Output, check_thread_count
 from .engines.candidates import Selection
 from .engines.selection import check_engine_name, open_engine
 from .engines.sessions import OpenedEngines
@@ -152,6 +152,7 @@ class Classifier:
         _check_count("top_k", top_k)
         if workers is not None:
             _check_count("workers", workers)
+            check_thread_count("workers", workers)
         size = self._batch_size(batch_size)
         if on_error not in ("raise", "return"):
             raise OptionError(f"on_error must be 'raise' or 'return', not {on_error!r}.")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ._utils.files import as_path
 from ._version import __version__
 from .bundle.card import write_card
 from .bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle, check_target, write_bundle
@@ -62,6 +63,7 @@ def convert(
     """
     if model is None and name is None:
         raise OptionError("Say which catalog model the weights belong to, or give the new model a name.")
+    weights, out = as_path(weights, "weights"), as_path(out, "out")
     record = get_official_model(model) if model is not None else None
     tensors = read_weights(weights, width=record.width if record else None)
     is_official = (

@@ -14,6 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from .._utils.files import as_path
 from .._utils.folders import recover, replaced, restore
 from ..errors import BundleError, EngineUnavailableError, OptionError, nearest
 from ..images.preprocessing import Preprocessing
@@ -74,7 +75,7 @@ class Bundle:
             BundleVersionError: it was written in a newer format.
             BundleError: it is no bundle, a file is missing, changed or unreadable, or a path leads out of the folder.
         """
-        path = Path(path)
+        path = as_path(path, "A bundle")
         restore(path)
         try:
             listing = _read_file(path, MANIFEST_FILE, MAX_MANIFEST_BYTES)

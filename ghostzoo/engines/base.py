@@ -47,12 +47,8 @@ class EngineOptions:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}.")
-        most = MOST_THREADS_PER_CPU * (os.cpu_count() or 1)
-        if self.threads is not None and self.threads > most:
-            raise OptionError(
-                f"{self.threads} threads are too many for {os.cpu_count()} CPUs; at most {most} are started, and more "
-                f"than {usable_cpus()} are no faster here."
-            )
+        if self.threads is not None:
+            check_thread_count("threads", self.threads)
         check_precision(self.precision)
         if not isinstance(self.engine_options, Mapping):
             raise OptionError(f"engine_options must be a dict, not {self.engine_options!r}.")
@@ -63,6 +59,20 @@ class EngineOptions:
     @property
     def thread_count(self) -> int:
         return self.threads if self.threads is not None else usable_cpus()
+
+
+def check_thread_count(name: str, count: int) -> None:
+    """Refuse more threads than anybody can want on this machine.
+
+    Raises:
+        OptionError: there are; the message tells the option's ``name``.
+    """
+    cpus = os.cpu_count() or 1
+    if count > MOST_THREADS_PER_CPU * cpus:
+        raise OptionError(
+            f"{name}={count} is too many for {cpus} CPUs; at most {MOST_THREADS_PER_CPU * cpus} threads are started, "
+            f"and more than {usable_cpus()} are no faster here."
+        )
 
 
 class Engine(ABC):

@@ -64,6 +64,8 @@ class FetchOptions:
             value = getattr(self, name)
             if value is not None and not isinstance(value, kinds):
                 raise OptionError(f"{name} must be {' or '.join(kind.__name__ for kind in kinds)}, not {value!r}.")
+        if self.progress is not None and not callable(self.progress):
+            raise OptionError(f"progress must be a function, not {self.progress!r}.")
         if self.cache_dir is not None:
             _check_folder(self.cache_dir)
         if self.revision is not None and not self.revision.strip():
