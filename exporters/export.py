@@ -21,7 +21,7 @@ from ghostzoo.bundle.folder import Bundle, check_target
 from ghostzoo.bundle.golden import Golden
 from ghostzoo.bundle.manifest import check_model_name
 from ghostzoo.catalog import CatalogModel, get_official_model
-from ghostzoo.converter import write_model_bundle
+from ghostzoo.converter import Provenance, write_model_bundle
 from ghostzoo.errors import OptionError, WeightsError
 from ghostzoo.images.decode import describe, read_image
 from ghostzoo.images.inputs import expand
@@ -140,16 +140,18 @@ def export_model(
         model_name=model_name,
         labels=classes,
         preprocessing=preprocessing,
-        record=record if fits_record and name in (None, model) and labels is None else None,
-        source_url=source_url,
-        golden=golden,
-        validation={
-            "paddle_comparison": comparison.to_report(),
-            "golden_source": f"{subject.reference} on the first {len(pixel_values)} images",
-            **subject.facts(),
-            "counts": counts.to_report(record.published if record and fits_record else None),
-        },
-        tools={library: version(library) for library in _LIBRARIES},
+        provenance=Provenance(
+            record if fits_record and name in (None, model) and labels is None else None,
+            source_url=source_url,
+            golden=golden,
+            validation={
+                "paddle_comparison": comparison.to_report(),
+                "golden_source": f"{subject.reference} on the first {len(pixel_values)} images",
+                **subject.facts(),
+                "counts": counts.to_report(record.published if record and fits_record else None),
+            },
+            tools={library: version(library) for library in _LIBRARIES},
+        ),
         overwrite=overwrite,
     )
     return Export(bundle, comparison, counts)

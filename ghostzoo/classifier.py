@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ._utils.parallel import map_batches
 from .bundle.folder import Bundle
-from .engines.base import Engine, EngineOptions, Output, check_thread_count
+from .engines.base import Engine, EngineOptions, Output, check_count, check_thread_count
 from .engines.candidates import Selection
 from .engines.selection import check_engine_name, open_engine
 from .engines.sessions import OpenedEngines
@@ -78,7 +78,7 @@ class Classifier:
         if bundle.model_hash(request.options.precision) != model_hash:
             classifier.close()
             raise BundleError(
-                f"Bundle {bundle.path}: its model is another one than when the classifier was pickled; pickle it again."
+                f"Bundle {bundle.path}: its model has changed since the classifier was pickled; pickle it again."
             )
         return classifier
 
@@ -94,7 +94,7 @@ class Classifier:
             ImageError: the image cannot be read.
             InputError: this is no single image.
         """
-        _check_count("top_k", top_k)
+        check_count("top_k", top_k)
         check_single(image)
         return self._top(self.engine.run(self._read(image)[np.newaxis]), top_k)[0]
 
@@ -149,9 +149,9 @@ class Classifier:
         Raises:
             InputError: ``images`` is of a kind that is not accepted, or an empty folder or pattern.
         """
-        _check_count("top_k", top_k)
+        check_count("top_k", top_k)
         if workers is not None:
-            _check_count("workers", workers)
+            check_count("workers", workers)
             check_thread_count("workers", workers)
         size = self._batch_size(batch_size)
         if on_error not in ("raise", "return"):
@@ -185,7 +185,7 @@ class Classifier:
             batch_size: images in that call; by default the fixed batch size, or 1.
         """
         count = self.engine.options.batch_size or 1 if batch_size is None else batch_size
-        _check_count("batch_size", count)
+        check_count("batch_size", count)
         side = self.bundle.config.image_size
         self.engine.run(np.zeros((count, 3, side, side), np.float32))
 
@@ -256,7 +256,7 @@ class Classifier:
     def _batch_size(self, batch_size: int | None) -> int:
         if batch_size is None:
             return self.engine.options.batch_size or _DEFAULT_BATCH_SIZE
-        _check_count("batch_size", batch_size)
+        check_count("batch_size", batch_size)
         return batch_size
 
 
@@ -304,8 +304,3 @@ def _run_batch(
     if tensors:
         done.rows = engine.run(np.stack(tensors), output)
     return done
-
-
-def _check_count(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -31,6 +32,24 @@ from .weights.params import Weights, read_weights
 
 _GOLDEN_IMAGES = 2
 _LIBRARIES = ("numpy", "onnx")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model's weights come from, and what shows that its graph computes what they say."""
+
+    record: CatalogModel | None = None
+    """The catalog's when these are the weights that it describes; it gives source and licence."""
+    source_url: str | None = None
+    """Where they were published; the record's ``weights_url`` by default."""
+    golden: Golden | None = None
+    """Inputs with the original's outputs; computed with ``reference_forward`` when ``None``."""
+    validation: Mapping[str, Any] = field(default_factory=lambda: {"paddle_comparison": "not run"})
+    """A report of comparisons with the original."""
+    tools: Mapping[str, str] = field(default_factory=dict)
+    """Versions of further libraries that took part."""
+    card_notes: str = ""
+    """Markdown for the end of the model card, such as how the weights were trained."""
 
 
 def convert(
@@ -78,7 +97,7 @@ def convert(
         model_name=name or (record.name if record else ""),
         labels=resolve_labels(labels, tensors.architecture.num_classes),
         preprocessing=preprocessing or (record.preprocessing if record else Preprocessing()),
-        record=record if is_official else None,
+        provenance=Provenance(record if is_official else None),
         overwrite=overwrite,
     )
 
@@ -90,12 +109,7 @@ def write_model_bundle(
     model_name: str,
     labels: Sequence[ClassLabel],
     preprocessing: Preprocessing,
-    record: CatalogModel | None = None,
-    source_url: str | None = None,
-    golden: Golden | None = None,
-    validation: Mapping[str, Any] | None = None,
-    tools: Mapping[str, str] | None = None,
-    card_notes: str = "",
+    provenance: Provenance | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Build the graph of ``weights``, check it against golden vectors in ONNX Runtime, and write the bundle.
@@ -106,12 +120,7 @@ def write_model_bundle(
         model_name: the bundle's name.
         labels: one for each class.
         preprocessing: ``crop_size`` is the side of the graph's input.
-        record: the catalog's when these are the weights that it describes; it gives source and licence.
-        source_url: where they were published; the record's ``weights_url`` by default.
-        golden: inputs with the original's outputs; computed with ``reference_forward`` when ``None``.
-        validation: a report of comparisons with the original; ``None`` says that there was none.
-        tools: versions of further libraries that took part.
-        card_notes: Markdown for the end of the model card, such as how the weights were trained.
+        provenance: where the weights come from; unknown by default.
         overwrite: replace an existing bundle.
 
     Raises:
@@ -120,17 +129,19 @@ def write_model_bundle(
     """
     check_model_name(model_name)
     check_target(Path(out), overwrite)
+    provenance = provenance or Provenance()
+    record, golden = provenance.record, provenance.golden
     size = preprocessing.crop_size
     graph = build_graph(
         weights.arrays, weights.architecture, model_name=model_name, weights_sha256=weights.sha256, image_size=size
     )
-    report = dict(validation or {"paddle_comparison": "not run"})
+    report = dict(provenance.validation)
     if golden is None:
         golden = reference_golden(weights, preprocessing)
         report["golden_source"] = "float64 reference forward pass on synthetic pictures"
     report["golden_check"] = _check_graph(graph, golden, model_name)
     identity: dict[str, Any] = {"file_name": weights.file_name, "sha256": weights.sha256, "size": weights.size}
-    source_url = source_url or (record.weights_url if record is not None else None)
+    source_url = provenance.source_url or (record.weights_url if record is not None else None)
     if record is not None and source_url is not None:
         identity["source_url"] = source_url
     card = write_card(
@@ -140,7 +151,7 @@ def write_model_bundle(
         record=record,
         weights=identity,
         validation=report,
-        notes=card_notes,
+        notes=provenance.card_notes,
     )
     contents = {
         CARD_FILE: card.encode(),
@@ -154,7 +165,7 @@ def write_model_bundle(
         name=model_name,
         contents=contents,
         weights=identity,
-        created_by={"ghostzoo": __version__, **{name: version(name) for name in _LIBRARIES}, **(tools or {})},
+        created_by={"ghostzoo": __version__, **{name: version(name) for name in _LIBRARIES}, **provenance.tools},
         validation=report,
         overwrite=overwrite,
     )
@@ -176,8 +187,8 @@ def _check_graph(graph: bytes, golden: Golden, model_name: str) -> dict[str, Any
             agreement = compare_logits(getattr(golden, output), engine.run(golden.pixel_values, output))
             if not agreement.within(EXACT_TOLERANCE):
                 raise ParityError(
-                    f"The graph of {model_name} differs from its weights' own forward pass: {output} {agreement}. "
-                    "Nothing was written; please report this with the versions that 'pip list' shows."
+                    f"The graph of {model_name} differs from the reference forward pass of its weights: {output} "
+                    f"{agreement}. Nothing was written; please report this with the versions that 'pip list' shows."
                 )
             report[output] = agreement.to_dict()
     return report

@@ -202,7 +202,7 @@ def test_a_wrong_graph_is_never_written(weights: Path, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(module, "build_graph", build_wrongly)
     assert_nothing_written(
-        tmp_path / "mine", ParityError, "differs from its weights' own forward pass", weights=weights
+        tmp_path / "mine", ParityError, "differs from the reference forward pass of its weights", weights=weights
     )
 
 

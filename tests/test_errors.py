@@ -91,7 +91,7 @@ def test_what_was_meant_is_found(name: str, known: list[str], sentence: str) -> 
         (["predict", PHOTO, "--json", "--csv"], "--json and --csv exclude each other; give one of them."),
         (["predict", PHOTO, "--top-k", "1", "--top-k", "5"], "--top-k is given 2 times; give it once."),
         (["serve", "--page", "--no-page"], "--page and --no-page exclude each other; give one of them."),
-        (["serve", "--url-port", "8080"], "--url-port is of use with --allow-urls alone; give both, or none."),
+        (["serve", "--url-port", "8080"], "--url-port needs --allow-urls; give both, or neither."),
         (["preditc", PHOTO], "There is no command 'preditc'. Did you mean predict?"),
         (["cache", "lst"], "There is no command 'lst'. Did you mean list?"),
         (

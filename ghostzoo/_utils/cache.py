@@ -79,7 +79,7 @@ def find_cached(name: str) -> Path | None:
     except ValueError:  # an empty file
         is_whole = False
     if not is_whole:
-        _log.warning("The cache file %s is damaged and is made anew.", path)
+        _log.warning("The cache file %s is damaged and will be rebuilt.", path)
         return None
     return path
 

@@ -262,7 +262,7 @@ def check_target(out: Path, overwrite: bool) -> None:
         BundleError: something is there already that may not be replaced, or this is the working folder or one above.
     """
     if out.name in ("", ".."):
-        raise BundleError(f"{str(out)!r} is no name for a new folder; name the folder that is to be made.")
+        raise BundleError(f"{str(out)!r} cannot name a new folder; name the folder to create.")
     recover(out.parent)
     _check_free(out, overwrite)
 
@@ -275,7 +275,7 @@ def _check_free(out: Path, overwrite: bool) -> None:
     except OSError as error:
         raise BundleError(f"Cannot write {out}: {error.strerror or error}; choose another folder.") from error
     if not is_bundle:
-        raise BundleError(f"{out} exists and is no bundle; choose another folder.")
+        raise BundleError(f"{out} exists and is not a bundle; choose another folder.")
     if not overwrite:
         raise BundleError(f"{out} exists; choose another folder, or ask to overwrite it.")
 
@@ -302,13 +302,13 @@ def _read_file(root: Path, name: str, max_bytes: int) -> bytes:
         if not resolved.is_relative_to(root.resolve(strict=True)):
             raise BundleError(f"{name} is a link out of the folder; do not use this bundle.")
         if not resolved.is_file():
-            raise BundleError(f"{name} is no regular file; download or convert the model again.")
+            raise BundleError(f"{name} is not a regular file; download or convert the model again.")
         with resolved.open("rb") as stream:
             # read() allocates what it is asked for, so never what the manifest says alone.
             data = stream.read(min(max_bytes, resolved.stat().st_size) + 1)
     except FileNotFoundError:
         if name == MANIFEST_FILE:
-            raise BundleError(f"it holds no {MANIFEST_FILE}, so it is no ghostzoo model; check the path.") from None
+            raise BundleError(f"it holds no {MANIFEST_FILE}, so it is not a ghostzoo model; check the path.") from None
         raise BundleError(f"{name} is missing; download or convert the model again.") from None
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error

@@ -158,7 +158,7 @@ def import_failure(record: EngineRecord, error: Exception) -> EngineUnavailableE
             command = f"pip install --force-reinstall {' '.join(versions)}"
         elif not isinstance(error, ImportError):
             command = None
-    advice = f'run "{command}"' if command else "take another engine, such as onnxruntime"
+    advice = f'run "{command}"' if command else "use another engine, such as onnxruntime"
     return EngineUnavailableError(f"The engine {record.name} is {reason}; {advice}.")
 
 

@@ -42,7 +42,8 @@ def cuda_gpus() -> list[Gpu]:
     if status != cudart.cudaError_t.cudaSuccess or not count:
         if not has_nvidia_gpu():
             raise EngineUnavailableError(
-                "TensorRT needs an NVIDIA GPU, and none was found on this machine; onnxruntime and others do without."
+                "TensorRT needs an NVIDIA GPU, and none was found on this machine; use another engine, such as "
+                "onnxruntime."
             )
         raise EngineUnavailableError(
             f"CUDA cannot be used here: {_reason(status)}; install or update NVIDIA's driver until 'nvidia-smi' lists "

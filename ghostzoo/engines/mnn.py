@@ -94,7 +94,7 @@ class MnnEngine(ConvertedEngine):
     def _compute(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
         modules = self._modules
         if modules is None:
-            raise EngineError(f"The {self.name} engine was closed; load the model again.")
+            raise self._was_closed()
         try:
             with modules.lend() as module:
                 outputs = module.forward([expr.const(batch, list(batch.shape), expr.NCHW)])

@@ -79,7 +79,7 @@ class NcnnEngine(ConvertedEngine):
     def _compute(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
         net = self._net
         if net is None:
-            raise EngineError(f"The {self.name} engine was closed; load the model again.")
+            raise self._was_closed()
         rows = []
         for image in batch:
             extractor = net.create_extractor()

@@ -83,7 +83,7 @@ class OnnxRuntimeEngine(Engine):
             raise OptionError(f"The CPU takes no provider_options; leave {', '.join(wanted)} out.")
         self._provider_options |= wanted
         if options.threads is not None and "intra_op_num_threads" in extra:
-            raise OptionError("threads and intra_op_num_threads say the same thing; give one of them.")
+            raise OptionError("threads and intra_op_num_threads mean the same; give one of them.")
         self._piece: int | None = None
         self._open_other: Callable[[int | None], Any] | None = None
         self._others: dict[int | None, Any] = {}
@@ -167,7 +167,7 @@ class OnnxRuntimeEngine(Engine):
     def _elsewhere(self, running: str) -> EngineUnavailableError:
         return EngineUnavailableError(
             f"For device {self.device!r} ONNX Runtime would run all or part of the model on {running} instead of "
-            f"{self._provider}; check the driver and the libraries that it needs, or use device='cpu'."
+            f"{self._provider}; check its driver and libraries, or use device 'cpu'."
         )
 
     def _infer(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
@@ -191,7 +191,7 @@ class OnnxRuntimeEngine(Engine):
         """The session for a piece: fixed to one image or to a whole piece, or else the one for any size."""
         open_other, first = self._open_other, self._session  # in the order opposite to that of closing
         if first is None:
-            raise EngineError(f"The {self.name} engine was closed; load the model again.")
+            raise self._was_closed()
         if open_other is None or images == 1:
             return first
         size = images if images == self._piece else None

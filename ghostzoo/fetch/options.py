@@ -87,7 +87,7 @@ class FetchOptions:
     def refuse_revision(self, model: str | PathLike[str]) -> None:
         """Raise ``OptionError`` if a revision is asked for, since ``model`` is on no Hub."""
         if self.revision:
-            raise OptionError(f"revision={self.revision!r} is for a repository of the Hub, and {model} is none.")
+            raise OptionError(f"revision={self.revision!r} is for a repository of the Hub, and {model} is not one.")
 
     @property
     def is_offline(self) -> bool:

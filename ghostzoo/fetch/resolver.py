@@ -77,7 +77,7 @@ def fetch(
         options.refuse_revision(model)
         if model in list_models():
             _log.warning(
-                "%s is a folder here and a model of the catalog: the folder is taken. Write ./%s to say so, or %s%s "
+                "%s is a folder here and a model of the catalog; the folder is used. Write ./%s to say so, or %s%s "
                 "for the catalog's.",
                 *(model, model, CATALOG_SCHEME, model),
             )
@@ -247,9 +247,11 @@ class _Search:
                 f"There is no model {self.name!r}: no folder here has that name, and nothing in the catalog. "
                 f"{nearest(self.name, list_models())}"
             )
-        steps = "; ".join(f"({number}) {step.rstrip('.')}" for number, step in enumerate(self.tried, start=1))
+        *before, last = (step.rstrip(".") for step in self.tried)
+        steps = "; ".join(f"({number}) {step}" for number, step in enumerate(before, start=1))
         if self.options.is_offline:
             advice = f"Run 'ghostzoo pull {self.name}' while online"
         else:
             advice = f"Check the network and try again, or name a mirror in HF_ENDPOINT or {WEIGHTS_VARIABLE}"
-        return FetchError(f"{self.name} was not found. Tried, in this order: {steps}. {advice}.")
+        tried = f" Tried before, in this order: {steps}." if before else ""
+        return FetchError(f"{self.name} was not found. {last[0].upper()}{last[1:]}. {advice}.{tried}")

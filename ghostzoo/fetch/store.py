@@ -90,7 +90,7 @@ class Store:
         try:
             return Bundle.open(path, origin="cache", manifest_sha256=manifest_sha256)
         except BundleError as error:
-            _log.warning("What the cache holds is not used: %s", error)
+            _log.warning("The cached model is not used: %s", error)
             return None
 
     def known_commit(self, repo: str, endpoint: str, revision: str) -> str | None:
@@ -110,7 +110,7 @@ class Store:
                 branches[_SUPERSEDED] = " ".join(sorted(superseded - set(branches.values())))
                 write_atomically(path, json.dumps(branches, indent=2).encode())
         except (StoreError, OSError) as error:
-            _log.info("That %s is %s now is not noted: %s", key, commit, error)
+            _log.info("Could not note that %s is now %s: %s", key, commit, error)
 
     def superseded_commits(self, repo: str) -> set[str]:
         """Return the commits that a branch or tag has moved on from."""
