@@ -490,7 +490,7 @@ def test_the_working_folder_and_those_above_are_no_target(
 def test_the_check_before_the_work_says_the_same(tmp_path: Path) -> None:
     check_target(tmp_path / "new", False)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(BundleError, match="no bundle"):
+    with pytest.raises(BundleError, match="not a bundle"):
         check_target(tmp_path / "file", True)
     with pytest.raises(BundleError, match="Cannot write"):
         check_target(tmp_path / ("x" * 300), False)
