@@ -46,8 +46,8 @@ def plan_cells(
     return [
         Cell(model, engine, precision, count, size)
         for model in models
-        for precision in precisions
-        for engine in engines
+        for precision in dict.fromkeys(precisions)
+        for engine in dict.fromkeys(engines)
         for count, size in dict.fromkeys(settings)
     ]
 

@@ -48,7 +48,7 @@ _PIPE_WIDTH = 1000
 class Command(click.Command):
     """A command whose deliberate errors are one line on stderr and exit status 1, unless ``--debug`` is given.
 
-    What is said twice counts once, and options that contradict each other are refused.
+    What is named twice counts once, and options that contradict each other are refused.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -71,9 +71,9 @@ class Command(click.Command):
         if not ctx.resilient_parsing:
             _refuse_contradictions(self.make_parser(ctx).parse_args(list(args))[2], args)
         rest = super().parse_args(ctx, args)
-        for name, value in ctx.params.items():
-            if isinstance(value, tuple):
-                ctx.params[name] = tuple(dict.fromkeys(value))
+        for argument in self.params:
+            if isinstance(argument, click.Argument) and argument.nargs == -1:
+                ctx.params[str(argument.name)] = tuple(dict.fromkeys(ctx.params[str(argument.name)]))
         return rest
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -230,7 +230,14 @@ def test_a_missing_server_is_named_with_all_that_was_tried(
     with pytest.raises(ghostzoo.FetchError) as caught:
         fetch(NAME, options)
     message = str(caught.value)
-    for word in ("(1) cache", "(2) Hub", "was not found. Official weights: ", f"http://127.0.0.1:1{FILE}", "refused", "mirror"):
+    for word in (
+        "(1) cache",
+        "(2) Hub",
+        "was not found. Official weights: ",
+        f"http://127.0.0.1:1{FILE}",
+        "refused",
+        "mirror",
+    ):
         assert word in message
     assert "secret" not in message
     result = run("pull", NAME, "--offline", GHOSTZOO_WEIGHTS_URL="http://127.0.0.1:1")
