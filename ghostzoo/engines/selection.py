@@ -23,7 +23,7 @@ from .._utils.hardware import usable_cpus
 from .._utils.timing import median_ms, time_in_turn
 from .._version import __version__
 from ..bundle.folder import Bundle
-from ..errors import EngineUnavailableError, GhostZooError, OptionError
+from ..errors import EngineUnavailableError, GhostZooError, OptionError, UnknownEngineError
 from . import EngineRecord, engine_class, engine_names, engine_record
 from .base import Engine, EngineOptions
 from .candidates import (
@@ -83,7 +83,10 @@ def open_engine(bundle: Bundle, engine: str, options: EngineOptions) -> tuple[En
     if engine == AUTO and named:
         engine, origin = named, "environment"
     if engine != AUTO:
-        engine_record(engine)
+        try:
+            engine_record(engine)
+        except UnknownEngineError as error:
+            raise UnknownEngineError(f"{ENGINE_VARIABLE}: {error}" if origin == "environment" else str(error)) from None
         bundle.converted_files(engine)  # before the library is imported, which may not be worth installing
         loaded = engine_class(engine).load(bundle, options)
         reason = f"{ENGINE_VARIABLE} names it" if origin == "environment" else "the caller named it"

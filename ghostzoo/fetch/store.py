@@ -210,7 +210,7 @@ class Store:
 
     def unwritable(self, error: Exception) -> StoreError:
         """Return the error that says that nothing can be kept here, and what to do."""
-        another = f"name another folder with cache_dir or {CACHE_VARIABLE}"
+        another = f"name another folder with --cache-dir, cache_dir= or {CACHE_VARIABLE}"
         if self.root.is_relative_to(NO_CACHE):
             return StoreError(f"There is no home folder to keep models in; {another.replace('another', 'a')}.")
         file = next((place for place in (self.root, *self.root.parents) if place.is_file()), None)
