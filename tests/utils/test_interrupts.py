@@ -16,7 +16,8 @@ def test_an_interrupt_comes_when_the_block_is_left() -> None:
             signal.raise_signal(signal.SIGINT)
             done.append("block")
 
-    pytest.raises(KeyboardInterrupt, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert done == ["block"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
