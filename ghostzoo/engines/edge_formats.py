@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ConvertedEngine(Engine):
-    """An engine whose network ``python -m exporters export-edge`` has converted, always in float32.
+    """An engine whose network the bundle holds in a format of its own, always in float32.
 
     The libraries take an image of any size and answer with nonsense, so sizes are checked here.
     """

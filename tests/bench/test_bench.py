@@ -21,6 +21,7 @@ from ghostzoo.bench.tables import result_tables, to_markdown
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import get_model
 from ghostzoo.errors import InputError, UnknownModelError
+from ghostzoo.fetch.options import FetchOptions
 
 pytestmark = pytest.mark.slow
 
@@ -74,6 +75,12 @@ def test_another_file_is_one_error(content: str, tmp_path: Path) -> None:
         Results.read(path)
     with pytest.raises(InputError, match="cannot be read"):
         Results.read(tmp_path / "none.json")
+
+
+def test_a_process_is_probed_although_downloads_are_drawn(tiny_bundle: Bundle) -> None:
+    cells = plan_cells([str(tiny_bundle.path)], ["onnxruntime"], ["fp32"], [1], [1])
+    (measurement,) = run_bench(cells, seconds=0, fetching=FetchOptions(progress=lambda *_: None)).measurements
+    assert measurement.load_seconds is not None
 
 
 def test_nothing_to_measure_is_an_error(tiny_bundle: Bundle) -> None:
