@@ -23,6 +23,8 @@ from ghostzoo.engines.base import MOST_THREADS_PER_CPU
 from ghostzoo.errors import GhostZooError, InputError, OptionError, nearest
 from ghostzoo.fetch.store import Store
 
+pytestmark = pytest.mark.slow
+
 PHOTO = Path(__file__).parents[1] / "examples" / "chelsea.png"
 TOO_MANY = MOST_THREADS_PER_CPU * (os.cpu_count() or 1) + 1
 
