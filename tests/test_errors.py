@@ -18,7 +18,7 @@ import pytest
 import ghostzoo
 from ghostzoo._utils.hardware import has_nvidia_gpu
 from ghostzoo.catalog import list_models
-from ghostzoo.engines import engine_names
+from ghostzoo.engines import EngineRecord, devices, engine_names
 from ghostzoo.engines.base import MOST_THREADS_PER_CPU
 from ghostzoo.errors import GhostZooError, InputError, OptionError, nearest
 from ghostzoo.fetch.store import Store
@@ -71,6 +71,23 @@ def test_what_cannot_be_given_has_one_cause(options: list[object], sentence: str
 def test_a_missing_gpu_is_named(options: list[str]) -> None:
     error = error_of("predict", PHOTO, *options)
     assert error == "Device 'cuda:0' cannot be used: no NVIDIA GPU was found on this machine. Use cpu."
+
+
+@pytest.mark.parametrize(
+    ("device", "found", "sentence"),
+    [
+        ("cuda:7", ["cpu", "cuda:0"], "There is no device 'cuda:7' on this machine; use cpu or cuda:0."),
+        ("cuda", ["cpu"], "Run 'pip uninstall onnxruntime' and then 'pip install onnxruntime-gpu'. Or use cpu."),
+        ("AUTO", ["cpu"], "It is for the engine openvino; name that too. Or use cpu."),
+    ],
+)
+def test_a_device_that_is_not_found_says_what_helps(
+    device: str, found: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "has_nvidia_gpu", lambda: True)
+    monkeypatch.setattr(devices, "installation_conflict", lambda: None)
+    monkeypatch.setattr(EngineRecord, "versions", lambda self: {"onnxruntime": "1"})
+    assert str(devices.missing_device(device, found)).endswith(sentence)
 
 
 @pytest.mark.parametrize(

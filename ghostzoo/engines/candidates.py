@@ -11,6 +11,7 @@ from ..bundle.folder import CONVERTED_FILES, Bundle
 from ..errors import EngineUnavailableError, GhostZooError
 from . import EngineRecord
 from .base import EngineOptions
+from .devices import is_same_device
 
 Origin = Literal["asked for", "environment", "measured", "cached"]
 
@@ -162,7 +163,7 @@ def keep_devices(candidates: Iterable[Candidate], options: EngineOptions) -> tup
     kept, discarded = [], []
     for candidate in candidates:
         device = candidate.device.lower()
-        if options.device is not None and device != options.device.lower():
+        if options.device is not None and not is_same_device(device, options.device):
             discarded.append(candidate.discard(f"device {options.device!r} was asked for."))
         elif options.threads is not None and device != "cpu":
             discarded.append(candidate.discard("threads were asked for, which only a CPU has."))

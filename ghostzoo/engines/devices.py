@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from .._utils.hardware import find_gpus, has_nvidia_gpu
 from ..errors import EngineUnavailableError, OptionError, nearest
@@ -25,6 +25,12 @@ _WHEELS = {
 }
 
 
+def is_same_device(name: str, other: str) -> bool:
+    """Whether two names are of one device: case does not count, and without a number it is the first."""
+    plain, plain_other = (re.sub("[:.]0$", "", text.lower()) for text in (name, other))
+    return plain == plain_other
+
+
 def check_device_kind(device: str) -> None:
     """Check that some engine calls a device so.
 
@@ -36,7 +42,7 @@ def check_device_kind(device: str) -> None:
         raise OptionError(f"There is no device {device!r}. {nearest(kind, _KINDS, _SYNONYMS)}")
 
 
-def missing_device(device: str, found: Iterable[str]) -> EngineUnavailableError:
+def missing_device(device: str, found: Sequence[str]) -> EngineUnavailableError:
     """Return the error for a device that cannot be had here.
 
     Args:
@@ -45,6 +51,8 @@ def missing_device(device: str, found: Iterable[str]) -> EngineUnavailableError:
     """
     kind = _kind(device)
     here = " or ".join(dict.fromkeys(map(str.lower, found))) or "cpu"
+    if kind in map(_kind, found):
+        return EngineUnavailableError(f"There is no device {device!r} on this machine; use {here}.")
     why = _why_useless(kind)
     if why is not None:
         return EngineUnavailableError(f"Device {device!r} cannot be used: {why}. Use {here}.")
@@ -62,6 +70,8 @@ def _how_to_get(kind: str) -> str:
     conflict = installation_conflict()
     if conflict is not None:
         return conflict
+    if kind == "auto":
+        return "It is for the engine openvino; name that too."
     if kind == "gpu" and has_nvidia_gpu():
         return f"NVIDIA's GPUs are called cuda. {_how_to_get('cuda')}"
     if kind in ("gpu", "npu"):
@@ -69,6 +79,8 @@ def _how_to_get(kind: str) -> str:
         return "Check its driver." if openvino.versions() else f'Run "{openvino.install}", which knows such devices.'
     if kind not in _WHEELS:
         return "It takes a build of ONNX Runtime that has it."
+    if _WHEELS[kind] in engine_record("onnxruntime").versions():
+        return "Check its driver."
     return f"Run 'pip uninstall onnxruntime' and then 'pip install {_WHEELS[kind]}'."
 
 

@@ -40,7 +40,7 @@ from .candidates import (
     keep_with_files,
     reason_of,
 )
-from .devices import check_device_kind, missing_device
+from .devices import check_device_kind, is_same_device, missing_device
 from .model_cache import cpu_facts
 
 AUTO = "auto"
@@ -229,7 +229,7 @@ def _failure(bundle: Bundle, options: EngineOptions, tried: _Tried) -> GhostZooE
     device = options.device
     if options.precision not in bundle.precisions:
         return bundle.missing_precision(options.precision)
-    if device is not None and device.lower() not in map(str.lower, tried.devices):
+    if device is not None and not any(is_same_device(device, found) for found in tried.devices):
         return missing_device(device, tried.devices)
     if device is not None and device.lower() != "cpu" and options.threads is not None:
         return OptionError(f"Only a CPU has threads, not {device}; leave threads out.")
