@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .._utils.cache import cache_folder, cache_key, cached, read_cached, write_cached
 from .._utils.files import write_atomically
+from .._utils.hardware import has_nvidia_gpu
 from ..errors import EngineUnavailableError, OptionError, nearest
 from .base import EngineOptions, check_count
 from .tensorrt_build import RECIPE, BatchRange, Library, build, check_targets, find_library
@@ -180,8 +181,9 @@ def _use_gpu(options: EngineOptions) -> Gpu:
     try:
         gpu = find_gpu(options.device or DEFAULT_DEVICE)
     except EngineUnavailableError as error:
+        cause = str(error) if has_nvidia_gpu() else "No NVIDIA GPU was found on this machine to build for."
         raise EngineUnavailableError(
-            f"{error} To build for a GPU that is elsewhere, name its architecture and a file, as in "
+            f"{cause} To build for a GPU that is elsewhere, name its architecture and a file, as in "
             "'ghostzoo build-engine --target SM86 --out FILE'."
         ) from error
     use_gpu(gpu.index)
