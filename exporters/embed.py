@@ -15,7 +15,7 @@ from exporters.training.reporting import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE, 
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import DEFAULT_MODEL, CatalogModel, get_model
 from ghostzoo.cli.console import Command
-from ghostzoo.converter import write_model_bundle
+from ghostzoo.converter import Provenance, write_model_bundle
 from ghostzoo.errors import InputError
 from ghostzoo.fetch.resolver import BUNDLED_FOLDER
 from ghostzoo.weights.params import read_weights
@@ -78,11 +78,13 @@ def embed_run(run: Path, models: Path, examples: Path, record: CatalogModel, *, 
         model_name=record.name,
         labels=trained.labels,
         preprocessing=record.preprocessing,
-        record=record,
-        golden=trained.golden(),
-        validation=_validation(trained, record),
-        tools={name: text for name, text in trained.manifest.created_by.items() if name == "torch"},
-        card_notes=notes,
+        provenance=Provenance(
+            record,
+            golden=trained.golden(),
+            validation=_validation(trained, record),
+            tools={name: text for name, text in trained.manifest.created_by.items() if name == "torch"},
+            card_notes=notes,
+        ),
         overwrite=True,
     )
 

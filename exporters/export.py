@@ -21,7 +21,7 @@ from ghostzoo.bundle.folder import Bundle, check_target
 from ghostzoo.bundle.golden import Golden
 from ghostzoo.bundle.manifest import check_model_name
 from ghostzoo.catalog import CatalogModel, get_official_model
-from ghostzoo.converter import default_preprocessing, write_model_bundle
+from ghostzoo.converter import Provenance, default_preprocessing, write_model_bundle
 from ghostzoo.errors import OptionError, WeightsError
 from ghostzoo.images.decode import describe, read_image
 from ghostzoo.images.inputs import expand
@@ -148,17 +148,19 @@ def export_model(
         model_name=model_name,
         labels=classes,
         preprocessing=preprocessing,
-        record=record if fits_record and name in (None, model) and labels is None and not multi_label else None,
         multi_label=multi_label,
-        source_url=source_url,
-        golden=golden,
-        validation={
-            "paddle_comparison": comparison.to_report(),
-            "golden_source": f"{subject.reference} on the first {len(pixel_values)} images",
-            **subject.facts(),
-            "counts": counts.to_report(record.published if record and fits_record else None),
-        },
-        tools={library: version(library) for library in _LIBRARIES},
+        provenance=Provenance(
+            record if fits_record and name in (None, model) and labels is None and not multi_label else None,
+            source_url=source_url,
+            golden=golden,
+            validation={
+                "paddle_comparison": comparison.to_report(),
+                "golden_source": f"{subject.reference} on the first {len(pixel_values)} images",
+                **subject.facts(),
+                "counts": counts.to_report(record.published if record and fits_record else None),
+            },
+            tools={library: version(library) for library in _LIBRARIES},
+        ),
         overwrite=overwrite,
     )
     return Export(bundle, comparison, counts)

@@ -215,6 +215,8 @@ _BY_NAME = {model.name: model for model in _MODELS}
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the catalog's models that match the wildcard ``pattern`` (``*``, ``?``, ``[...]``), ignoring case."""
+    if not isinstance(pattern, str):
+        raise OptionError(f"pattern must be a string with wildcards, not {pattern!r}.")
     return [name for name in _BY_NAME if fnmatchcase(name.lower(), pattern.lower())]
 
 
@@ -235,10 +237,9 @@ def get_model(name: str) -> CatalogModel:
     Raises:
         UnknownModelError: no such model; the message names the nearest ones.
     """
-    try:
-        return _BY_NAME[name]
-    except KeyError:
-        raise UnknownModelError(f"There is no model named {name!r}. {nearest(name, _BY_NAME)}") from None
+    if not isinstance(name, str) or name not in _BY_NAME:
+        raise UnknownModelError(f"There is no model named {name!r}. {nearest(name, _BY_NAME)}")
+    return _BY_NAME[name]
 
 
 def get_official_model(name: str) -> CatalogModel:

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from ._utils.parallel import map_batches
 from .bundle.folder import Bundle
-from .engines.base import Engine, EngineOptions, Output
+from .engines.base import Engine, EngineOptions, Output, check_count, check_thread_count
 from .engines.candidates import Selection
 from .engines.selection import check_engine_name, open_engine
 from .engines.sessions import OpenedEngines
-from .errors import BundleError, ImageError, InputError, OptionError
+from .errors import BundleError, ImageError, OptionError
 from .fetch.options import FetchOptions
 from .fetch.resolver import fetch
 from .images.decode import ImageLimits, read_image
-from .images.inputs import count_at_hand, expand, is_single
+from .images.inputs import check_single, count_at_hand, expand
 from .images.transform import preprocess
 from .network.architecture import EMBEDDING_SIZE
 from .parity import Agreement, engine_tolerance
@@ -78,7 +78,7 @@ class Classifier:
         if bundle.model_hash(request.options.precision) != model_hash:
             classifier.close()
             raise BundleError(
-                f"Bundle {bundle.path}: its model is another one than when the classifier was pickled; pickle it again."
+                f"Bundle {bundle.path}: its model has changed since the classifier was pickled; pickle it again."
             )
         return classifier
 
@@ -95,10 +95,9 @@ class Classifier:
             InputError: this is no single image.
         """
         if top_k is not None:
-            _check_count("top_k", top_k)
+            check_count("top_k", top_k)
         check_min_score(min_score)
-        if not is_single(image):
-            raise InputError("A call takes one image; use predict() for several, a folder or a pattern.")
+        check_single(image)
         logits = self.engine.run(self._read(image)[np.newaxis])
         return self.bundle.postprocessing.predictions(logits, top_k, min_score)[0]
 
@@ -162,10 +161,11 @@ class Classifier:
             InputError: ``images`` is of a kind that is not accepted, or an empty folder or pattern.
         """
         if top_k is not None:
-            _check_count("top_k", top_k)
+            check_count("top_k", top_k)
         check_min_score(min_score)
         if workers is not None:
-            _check_count("workers", workers)
+            check_count("workers", workers)
+            check_thread_count("workers", workers)
         size = self._batch_size(batch_size)
         if on_error not in ("raise", "return"):
             raise OptionError(f"on_error must be 'raise' or 'return', not {on_error!r}.")
@@ -202,7 +202,7 @@ class Classifier:
             batch_size: images in that call; by default the fixed batch size, or 1.
         """
         count = self.engine.options.batch_size or 1 if batch_size is None else batch_size
-        _check_count("batch_size", count)
+        check_count("batch_size", count)
         side = self.bundle.config.image_size
         self.engine.run(np.zeros((count, 3, side, side), np.float32))
 
@@ -275,7 +275,7 @@ class Classifier:
     def _batch_size(self, batch_size: int | None) -> int:
         if batch_size is None:
             return self.engine.options.batch_size or _DEFAULT_BATCH_SIZE
-        _check_count("batch_size", batch_size)
+        check_count("batch_size", batch_size)
         return batch_size
 
 
@@ -323,8 +323,3 @@ def _run_batch(
     if tensors:
         done.rows = engine.run(np.stack(tensors), output)
     return done
-
-
-def _check_count(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ._utils.files import as_path
 from ._version import __version__
 from .bundle.card import write_card
 from .bundle.export_config import read_exported_preprocessing
@@ -31,6 +33,24 @@ from .weights.params import Weights, read_weights
 
 _GOLDEN_IMAGES = 2
 _LIBRARIES = ("numpy", "onnx")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model's weights come from, and what shows that its graph computes what they say."""
+
+    record: CatalogModel | None = None
+    """The catalog's when these are the weights that it describes; it gives source and licence."""
+    source_url: str | None = None
+    """Where they were published; the record's ``weights_url`` by default."""
+    golden: Golden | None = None
+    """Inputs with the original's outputs; computed with ``reference_forward`` when ``None``."""
+    validation: Mapping[str, Any] = field(default_factory=lambda: {"paddle_comparison": "not run"})
+    """A report of comparisons with the original."""
+    tools: Mapping[str, str] = field(default_factory=dict)
+    """Versions of further libraries that took part."""
+    card_notes: str = ""
+    """Markdown for the end of the model card, such as how the weights were trained."""
 
 
 def convert(
@@ -69,6 +89,7 @@ def convert(
     """
     if model is None and name is None:
         raise OptionError("Say which catalog model the weights belong to, or give the new model a name.")
+    weights, out = as_path(weights, "weights"), as_path(out, "out")
     if not multi_label and isinstance(labels, str | PathLike) and is_multi_label_export(labels):
         raise OptionError(
             f"{labels} is of a multi-label model, whose scores are sigmoids; convert it with --multi-label "
@@ -89,7 +110,7 @@ def convert(
         model_name=name or (record.name if record else ""),
         labels=resolve_labels(labels, tensors.architecture.num_classes),
         preprocessing=preprocessing or default_preprocessing(model, labels),
-        record=record if is_official else None,
+        provenance=Provenance(record if is_official else None),
         multi_label=multi_label,
         overwrite=overwrite,
     )
@@ -120,12 +141,7 @@ def write_model_bundle(
     model_name: str,
     labels: Sequence[ClassLabel],
     preprocessing: Preprocessing,
-    record: CatalogModel | None = None,
-    source_url: str | None = None,
-    golden: Golden | None = None,
-    validation: Mapping[str, Any] | None = None,
-    tools: Mapping[str, str] | None = None,
-    card_notes: str = "",
+    provenance: Provenance | None = None,
     multi_label: bool = False,
     overwrite: bool = False,
 ) -> Bundle:
@@ -137,12 +153,7 @@ def write_model_bundle(
         model_name: the bundle's name.
         labels: one for each class.
         preprocessing: ``crop_size`` is the side of the graph's input.
-        record: the catalog's when these are the weights that it describes; it gives source and licence.
-        source_url: where they were published; the record's ``weights_url`` by default.
-        golden: inputs with the original's outputs; computed with ``reference_forward`` when ``None``.
-        validation: a report of comparisons with the original; ``None`` says that there was none.
-        tools: versions of further libraries that took part.
-        card_notes: Markdown for the end of the model card, such as how the weights were trained.
+        provenance: where the weights come from; unknown by default.
         multi_label: whether an image shows any number of the classes, and not just one.
         overwrite: replace an existing bundle.
 
@@ -152,11 +163,13 @@ def write_model_bundle(
     """
     check_model_name(model_name)
     check_target(Path(out), overwrite)
+    provenance = provenance or Provenance()
+    record, golden = provenance.record, provenance.golden
     size = preprocessing.crop_size
     graph = build_graph(
         weights.arrays, weights.architecture, model_name=model_name, weights_sha256=weights.sha256, image_size=size
     )
-    report = dict(validation or {"paddle_comparison": "not run"})
+    report = dict(provenance.validation)
     if golden is None:
         golden = reference_golden(weights, preprocessing)
         report["golden_source"] = "float64 reference forward pass on synthetic pictures"
@@ -164,7 +177,7 @@ def write_model_bundle(
     identity: dict[str, Any] = {"file_name": weights.file_name, "sha256": weights.sha256, "size": weights.size}
     if weights.prefix:
         identity["prefix"] = weights.prefix
-    source_url = source_url or (record.weights_url if record is not None else None)
+    source_url = provenance.source_url or (record.weights_url if record is not None else None)
     if record is not None and source_url is not None:
         identity["source_url"] = source_url
     card = write_card(
@@ -175,7 +188,7 @@ def write_model_bundle(
         weights=identity,
         validation=report,
         multi_label=multi_label,
-        notes=card_notes,
+        notes=provenance.card_notes,
     )
     contents = {
         CARD_FILE: card.encode(),
@@ -189,7 +202,7 @@ def write_model_bundle(
         name=model_name,
         contents=contents,
         weights=identity,
-        created_by={"ghostzoo": __version__, **{name: version(name) for name in _LIBRARIES}, **(tools or {})},
+        created_by={"ghostzoo": __version__, **{name: version(name) for name in _LIBRARIES}, **provenance.tools},
         validation=report,
         overwrite=overwrite,
     )
@@ -211,8 +224,8 @@ def _check_graph(graph: bytes, golden: Golden, model_name: str) -> dict[str, Any
             agreement = compare_logits(getattr(golden, output), engine.run(golden.pixel_values, output))
             if not agreement.within(EXACT_TOLERANCE):
                 raise ParityError(
-                    f"The graph of {model_name} differs from its weights' own forward pass: {output} {agreement}. "
-                    "Nothing was written; please report this with the versions that 'pip list' shows."
+                    f"The graph of {model_name} differs from the reference forward pass of its weights: {output} "
+                    f"{agreement}. Nothing was written; please report this with the versions that 'pip list' shows."
                 )
             report[output] = agreement.to_dict()
     return report

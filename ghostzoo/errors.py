@@ -5,7 +5,7 @@ Each message says what happened, to which file or model, and what to do next.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class GhostZooError(Exception):
@@ -84,12 +84,26 @@ def innermost(error: BaseException) -> BaseException:
     return error
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a sentence naming the known names closest to ``name``, or all of them when none is close."""
+_CONFUSED = str.maketrans("oli", "011", "-_. ")
+"""Letters that are typed for digits, and what stands between the parts of a name."""
+
+
+def nearest(name: object, known: Iterable[str], synonyms: Mapping[str, str] | None = None) -> str:
+    """Return a sentence naming the known names closest to ``name``, or all of them when none is close.
+
+    Args:
+        name: what was given instead of a known name.
+        known: the names.
+        synonyms: further spellings in lower case, each with the known name that it means.
+    """
     from difflib import get_close_matches
 
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    close = get_close_matches(str(name).lower(), by_lower, n=3, cutoff=0.6)
-    if close:
-        return "Did you mean " + " or ".join(by_lower[match] for match in close) + "?"
-    return "Known: " + ", ".join(by_lower.values()) + "."
+    text, names = str(name).lower(), list(known)
+    key = text.translate(_CONFUSED)
+    by_key = {candidate.lower().translate(_CONFUSED): candidate for candidate in names}
+    meant = (synonyms or {}).get(text) or by_key.get(key)
+    if meant is not None:
+        return f"Did you mean {meant}?"
+    close = [by_key[match] for match in get_close_matches(key, by_key, n=3, cutoff=0.6)]
+    close = close or [candidate for candidate in names if len(text) > 2 and candidate.lower().startswith(text)]
+    return f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(names)}."

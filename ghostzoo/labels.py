@@ -175,6 +175,8 @@ def resolve_labels(labels: str | PathLike[str] | Sequence[str] | None, num_class
         return imagenet_labels()
     if isinstance(labels, str | PathLike):
         return read_labels(labels, num_classes)
+    if not isinstance(labels, Sequence):
+        raise LabelsError(f"labels must be a label file or a list of names, not {labels!r}.")
     if len(labels) != num_classes:
         raise LabelsError(f"{len(labels)} labels were passed for {num_classes} classes; pass one for each class.")
     return tuple(ClassLabel(str(label)) for label in labels)

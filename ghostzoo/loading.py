@@ -12,6 +12,7 @@ from .catalog import DEFAULT_MODEL, get_model
 from .classifier import Classifier, LoadRequest
 from .engines.base import EngineOptions
 from .engines.selection import AUTO
+from .errors import OptionError
 from .fetch.options import FetchOptions, Progress
 from .images.decode import ImageLimits
 
@@ -61,7 +62,9 @@ def load(
     Raises:
         GhostZooError: the model, the engine or an option cannot be used; the message says why and what to do.
     """
-    options = EngineOptions(threads, device, precision, batch_size, engine_options=dict(engine_options or {}))
+    if limits is not None and not isinstance(limits, ImageLimits):
+        raise OptionError(f"limits must be a ghostzoo.ImageLimits, not {limits!r}.")
+    options = EngineOptions(threads, device, precision, batch_size, {} if engine_options is None else engine_options)
     fetching = FetchOptions(revision, cache_dir, offline, endpoint, token, progress)
     classifier = Classifier.open(LoadRequest(model, engine, options, fetching, limits or ImageLimits()))
     if model is None:

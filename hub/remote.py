@@ -207,7 +207,7 @@ def check_free(remote: Remote, state: State) -> None:
     others = [path for path in state.files if path not in _WELCOME_FILES]
     if others and MANIFEST_FILE not in state.files:
         raise PublishError(
-            f"{remote.repo} on {remote.endpoint} holds something that is no ghostzoo model ({others[0]}); "
+            f"{remote.repo} on {remote.endpoint} holds something that is not a ghostzoo model ({others[0]}); "
             "choose another namespace, or empty the repository."
         )
 

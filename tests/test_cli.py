@@ -230,11 +230,13 @@ def test_eval_measures_and_reports(tiny_bundle: Bundle, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are a POSIX facility")
-def test_many_images_show_a_progress_bar_on_a_terminal_only(tiny_bundle: Bundle, photos: Path) -> None:
+def test_many_images_show_a_progress_bar_on_a_terminal_only(tiny_bundle: Bundle, photos: Path, tmp_path: Path) -> None:
     import pty
 
     command = [sys.executable, "-m", "ghostzoo", "predict", "--model", str(tiny_bundle.path), "--json"]
-    command += [str(photos / "a.jpg")] * 12
+    for number in range(12):
+        (tmp_path / f"{number}.jpg").write_bytes((photos / "a.jpg").read_bytes())
+    command.append(str(tmp_path))
     terminal, child = pty.openpty()
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=child, env={**os.environ, "TERM": "xterm"}

@@ -226,7 +226,7 @@ def test_an_existing_folder_is_refused_before_the_work(
     with monkeypatch.context() as patch:
         patch.setattr(module, "build_graph", lambda *args, **kwargs: pytest.fail("the work was begun"))
         assert_nothing_written(tmp_path / "mine", BundleError, "ask to overwrite", weights=weights)
-        assert_nothing_written(tmp_path / "work", BundleError, "no bundle", weights=weights, overwrite=True)
+        assert_nothing_written(tmp_path / "work", BundleError, "not a bundle", weights=weights, overwrite=True)
     assert files_of(first.path) == before
     assert convert_small(weights, tmp_path / "mine", labels=["a", "b", "c"], overwrite=True).labels[0].label == "a"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "work"]
@@ -251,7 +251,7 @@ def test_a_wrong_graph_is_never_written(weights: Path, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(module, "build_graph", build_wrongly)
     assert_nothing_written(
-        tmp_path / "mine", ParityError, "differs from its weights' own forward pass", weights=weights
+        tmp_path / "mine", ParityError, "differs from the reference forward pass of its weights", weights=weights
     )
 
 

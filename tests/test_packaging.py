@@ -94,7 +94,7 @@ def test_the_command_is_there(wheel: zipfile.ZipFile) -> None:
     entry_points = wheel.read(f"ghostzoo-{__version__}.dist-info/entry_points.txt").decode().split("\n")
     assert [line.strip() for line in entry_points if line.strip()] == [
         "[console_scripts]",
-        "ghostzoo = ghostzoo.cli:main",
+        "ghostzoo = ghostzoo.__main__:main",
     ]
 
 

@@ -26,7 +26,7 @@ from ghostzoo._utils.hardware import usable_cpus
 from ghostzoo.bundle.folder import Bundle, check_target
 from ghostzoo.bundle.golden import Golden, synthetic_images
 from ghostzoo.bundle.manifest import check_model_name
-from ghostzoo.converter import write_model_bundle
+from ghostzoo.converter import Provenance, write_model_bundle
 from ghostzoo.errors import InputError, OptionError
 from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.images.transform import preprocess
@@ -245,10 +245,12 @@ def _write_results(trainer: Trainer, options: RunOptions, facts: Mapping[str, An
         model_name=options.name,
         labels=[ClassLabel(label) for label in trainer.classes],
         preprocessing=preprocessing,
-        golden=_golden(trainer.result, preprocessing),
-        validation={**facts, "golden_source": "the trained PyTorch network in float64 on synthetic pictures"},
-        tools={"torch": torch.__version__},
-        card_notes=training_section((trainer.recipe.to_dict(), options.command)),
+        provenance=Provenance(
+            golden=_golden(trainer.result, preprocessing),
+            validation={**facts, "golden_source": "the trained PyTorch network in float64 on synthetic pictures"},
+            tools={"torch": torch.__version__},
+            card_notes=training_section((trainer.recipe.to_dict(), options.command)),
+        ),
         overwrite=True,
     )
 

@@ -82,7 +82,7 @@ class PinnedAdapter(BoundedAdapter):
         port = host["port"] or {"http": 80, "https": 443}[host["scheme"]]
         if self._ports and port not in self._ports:
             known = ", ".join(map(str, sorted(self._ports)))
-            raise AddressRefusedError(f"its port is {port}, and the only ones connected to are {known} (url_ports)")
+            raise AddressRefusedError(f"its port is {port}, and only {known} are allowed (url_ports)")
         host["host"] = str(resolve(name, port, self._policy))
         if host["scheme"] == "https":
             pool |= {"server_hostname": name, "assert_hostname": name}
@@ -101,8 +101,8 @@ def resolve(name: str, port: int, policy: AddressPolicy) -> Address:
     try:
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise AddressRefusedError(f"its host has no address ({error})") from error
+        raise AddressRefusedError(f"its host cannot be resolved ({error})") from error
     addresses = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
     if not addresses or not all(map(policy, addresses)):
-        raise AddressRefusedError("its host has an address that is not public, and only public ones are connected to")
+        raise AddressRefusedError("its host has an address that is not public, and only public addresses are allowed")
     return min(addresses, key=lambda address: address.version)  # many machines have no route for IPv6

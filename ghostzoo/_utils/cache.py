@@ -18,9 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .files import write_atomically
+from .locks import acquire
 
 CACHE_VARIABLE = "GHOSTZOO_CACHE"
 """Environment variable that names the cache folder."""
+NO_CACHE = Path(os.devnull) / "ghostzoo"
+"""A path that no system lets anybody make."""
 
 _log = logging.getLogger("ghostzoo")
 CHECKSUM_BYTES = 4
@@ -29,13 +32,20 @@ _LAYOUT = 2
 
 
 def cache_folder() -> Path:
-    """Return the cache folder, which may not exist yet: ``GHOSTZOO_CACHE``, or the platform's place for caches."""
-    named = os.environ.get(CACHE_VARIABLE)
-    if named:
-        return Path(named).expanduser()
-    from platformdirs import user_cache_path
+    """Return the cache folder, which may not exist yet: ``GHOSTZOO_CACHE``, or the platform's place for caches.
 
-    return user_cache_path("ghostzoo", appauthor=False)
+    For a user without a home folder it is ``NO_CACHE``, where nothing can be read or written.
+    """
+    named = os.environ.get(CACHE_VARIABLE)
+    try:
+        if named:
+            return Path(named).expanduser()
+        from platformdirs import user_cache_path
+
+        folder = user_cache_path("ghostzoo", appauthor=False)
+    except RuntimeError:  # neither HOME nor an entry among the system's users
+        return NO_CACHE
+    return folder if folder.is_absolute() else NO_CACHE  # older versions leave the ~ where it is
 
 
 def cache_key(*facts: object) -> str:
@@ -69,7 +79,7 @@ def find_cached(name: str) -> Path | None:
     except ValueError:  # an empty file
         is_whole = False
     if not is_whole:
-        _log.warning("The cache file %s is damaged and is made anew.", path)
+        _log.warning("The cache file %s is damaged and will be rebuilt.", path)
         return None
     return path
 
@@ -106,14 +116,11 @@ def cached(name: str, make: Callable[[], bytes]) -> bytes:
 @contextmanager
 def locked(name: str) -> Iterator[bool]:
     """Keep other processes from what bears the same ``name``; yield ``False`` where nothing can be locked."""
-    from filelock import FileLock
-
     path = _path(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{path}.lock")
-        lock.acquire()
-    except (OSError, NotImplementedError) as error:
+        lock = acquire(path.with_name(f"{path.name}.lock"))
+    except OSError as error:
         _log.info("%s cannot be locked (%s); set %s to a folder that can.", path, error, CACHE_VARIABLE)
         yield False
         return

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .locks import LockHeldError, acquire
+
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
@@ -66,8 +68,6 @@ def recover(parent: Path, name: str | None = None) -> None:
     found = [(parent / match[0], match[1]) for match in matches if name in (None, match[1])]
     if not found:
         return
-    from filelock import FileLock  # opening a model that is there should not wait for it
-
     for folder, out in found:
         if not _is_own(folder) or _is_young(folder):
             continue
@@ -75,9 +75,8 @@ def recover(parent: Path, name: str | None = None) -> None:
             if not (folder / _LOCK).is_file():
                 folder.rmdir()  # its writer has not come to lock it
                 continue
-            lock = FileLock(folder / _LOCK)
-            lock.acquire(timeout=0)
-        except (OSError, NotImplementedError):  # held, or nothing can be locked here
+            lock = acquire(folder / _LOCK, seconds=0)
+        except (LockHeldError, OSError):
             continue
         _settle(folder, parent / out, lock)
 
@@ -88,29 +87,26 @@ def restore(folder: Path) -> None:
         recover(folder.parent, folder.name)
 
 
-def _scratch_beside(out: Path) -> tuple[Path, BaseFileLock]:
+def _scratch_beside(out: Path) -> tuple[Path, BaseFileLock | None]:
     import secrets  # opening a model that is there should not wait for it
-
-    from filelock import FileLock, Timeout
 
     for _ in range(_ATTEMPTS):
         scratch = out.with_name(f".{out.name}-{secrets.token_hex(6)}.tmp")
         scratch.mkdir(mode=0o700)
-        lock = FileLock(scratch / _LOCK)
         try:
-            lock.acquire(timeout=0)
-        except (Timeout, FileNotFoundError):  # another process took it for a killed one's
+            lock = acquire(scratch / _LOCK, seconds=0)
+        except (LockHeldError, FileNotFoundError):  # another process took it for a killed one's
             continue
-        except (OSError, NotImplementedError) as error:
+        except OSError as error:
             _log.info("%s cannot be locked (%s), so nobody clears it away if this process is killed.", scratch, error)
-            return scratch, lock
+            return scratch, None
         if (scratch / _LOCK).exists():
             return scratch, lock
         lock.release()
     raise TimeoutError("other processes keep clearing away its scratch folders")
 
 
-def _settle(scratch: Path, out: Path, lock: BaseFileLock) -> None:
+def _settle(scratch: Path, out: Path, lock: BaseFileLock | None) -> None:
     """Put back what was moved aside if nothing took its place, and remove the scratch folder."""
     old = scratch / _OLD
     try:
@@ -119,10 +115,12 @@ def _settle(scratch: Path, out: Path, lock: BaseFileLock) -> None:
             _log.info("%s is back as it was before it was to be replaced.", out)
     except OSError as error:
         _log.warning("%s cannot be put back (%s); it is in %s.", out, error, old)
-        lock.release()
+        if lock is not None:
+            lock.release()
         return
     shutil.rmtree(scratch, ignore_errors=True)
-    lock.release()
+    if lock is not None:
+        lock.release()
     shutil.rmtree(scratch, ignore_errors=True)  # Windows removes no file that is open
 
 

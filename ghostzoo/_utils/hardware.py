@@ -110,6 +110,7 @@ def _read_v1(folder: Path) -> float | None:
         return None
 
 
+_DEVICES = Path("/dev")
 _PCI_DEVICES = Path("/sys/bus/pci/devices")
 _DISPLAY_CONTROLLER = "0x03"
 """PCI base class of display controllers."""
@@ -126,6 +127,15 @@ def find_gpus(pci_devices: Path = _PCI_DEVICES) -> list[str]:
     """
     nvidia = _ask_nvidia()
     return nvidia + [text for vendor, text in _on_pci(pci_devices) if vendor != "NVIDIA" or not nvidia]
+
+
+def has_nvidia_gpu() -> bool:
+    """Whether anything here tells of an NVIDIA GPU: its device file, its driver, or the PCI bus."""
+    return (
+        any(_DEVICES.glob("nvidia[0-9]*"))
+        or any(vendor == "NVIDIA" for vendor, _ in _on_pci(_PCI_DEVICES))
+        or bool(_ask_nvidia())
+    )
 
 
 def _ask_nvidia() -> list[str]:

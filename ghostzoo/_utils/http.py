@@ -172,7 +172,7 @@ class Download:
         except requests.exceptions.Timeout:
             self._error = DownloadError(LATE)
         except ValueError:  # the libraries' message shows the whole URL, the password in it included
-            self._error = DownloadError("it is no valid URL, or leads to none; check its spelling")
+            self._error = DownloadError("it is not a valid URL, or redirects to one that is not; check its spelling")
         except requests.exceptions.RequestException as error:
             self._error = DownloadError(f"it cannot be downloaded ({reason_of(error)})")
         except Exception as error:  # whatever is not caught here would be lost with the thread

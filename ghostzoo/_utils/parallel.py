@@ -88,5 +88,7 @@ def _failing(error: Exception) -> Iterator[Item]:
 
 def _next(pending: deque[Future[Result]], process: int) -> Result:
     if os.getpid() != process:  # the workers are threads of the parent
-        raise EngineError("Results that were begun before a fork come in the parent process only; call predict() anew.")
+        raise EngineError(
+            "Results that were begun before a fork come in the parent process only; call predict() again."
+        )
     return pending.popleft().result()

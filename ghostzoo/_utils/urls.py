@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 
 def is_url(source: Any) -> bool:
     """Whether ``source`` is a string that begins as an ``http`` or ``https`` URL does."""
     return isinstance(source, str) and source[:8].lower().startswith(("http://", "https://"))
+
+
+def scheme_of(source: Any) -> str | None:
+    """Return the scheme of a string that begins as a URL does, in lower case; ``None`` for anything else."""
+    match = _SCHEME.match(source) if isinstance(source, str) else None
+    return match[1].lower() if match else None
+
+
+def why_no_path(text: str, wanted: str = "the path of a file on this machine") -> str | None:
+    """Say why ``text`` cannot be a path (it is empty, or a URL) and to give what is ``wanted``; ``None`` if it can."""
+    if not text:
+        return f"an empty name; give {wanted}"
+    scheme = scheme_of(text)
+    if scheme is None:
+        return None
+    if scheme == "file":
+        return f"a file: URL; give the path alone, {unquote(urlsplit(text).path) or 'without file://'}"
+    return f"a URL that begins with {scheme}://; give {wanted}"
 
 
 def without_secrets(url: str) -> str:

@@ -94,10 +94,9 @@ def examine(bundle: Bundle) -> Report:
 
 
 def _try(record: EngineRecord, bundle: Bundle) -> tuple[list[Opened], list[Finding]]:
-    versions = record.versions()
-    if not versions:
-        return [], [_unusable(record, None, "not installed", record.install)]
     kept, failures = keep_with_files([record], bundle)
+    if kept and not record.versions():
+        return [], [_unusable(record, None, *record.why_missing())]
     candidates, broken = find_devices(record) if kept else ([], [])
     # What mends a library that is installed is in its own words: a command here would only be a guess.
     failed = [_unusable(record, None, item.reason, None) for item in failures + broken]

@@ -47,8 +47,8 @@ def plan_cells(
     return [
         Cell(model, engine, precision, count, size)
         for model in models
-        for precision in precisions
-        for engine in engines
+        for precision in dict.fromkeys(precisions)
+        for engine in dict.fromkeys(engines)
         for count, size in dict.fromkeys(settings)
     ]
 
@@ -72,7 +72,7 @@ def run_bench(
 
     Raises:
         UnknownModelError, FetchError, BundleError: a model cannot be had; found before anything is measured.
-        InputError: no cell could be measured; the message has every reason once.
+        InputError: no cell could be measured; the message has the reason of the first.
     """
     fetching = fetching or FetchOptions()
     for model in dict.fromkeys(cell.model for cell in cells):
@@ -99,8 +99,7 @@ def run_bench(
             on_step(f"{model}: rounds")
             measurements += _measure(classifiers, seconds, picture, fetching)
     if not measurements:
-        reasons = dict.fromkeys(reason for _, reason in left_out)
-        raise InputError(f"Nothing could be measured. {' '.join(reasons)}")
+        raise InputError(f"Nothing could be measured. {left_out[0][1]}")
     return Results(machine, tuple(facts), tuple(measurements), tuple(left_out))
 
 

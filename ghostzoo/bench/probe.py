@@ -24,10 +24,11 @@ _STATUS = Path("/proc/self/status")
 
 def probe(arguments: Mapping[str, Any]) -> tuple[float | None, int | None]:
     """Return seconds and bytes of such a process; ``None`` for what could not be found out."""
+    given = {name: value for name, value in arguments.items() if name != "progress"}  # it draws on this terminal
     try:
         done = subprocess.run(  # noqa: S603  # this interpreter, with fixed arguments
             [sys.executable, "-m", __name__],
-            input=json.dumps(arguments, default=os.fspath),
+            input=json.dumps(given, default=os.fspath),
             capture_output=True,
             text=True,
             timeout=_TIMEOUT_SECONDS,

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from .._utils.cache import cache_key, find_cached, write_cached
+from .._utils.files import as_path
 from .._utils.folders import recover, replaced, restore
 from .._version import __version__
-from ..errors import BundleError, EngineUnavailableError, OptionError
+from ..errors import BundleError, EngineUnavailableError, OptionError, nearest
 from ..images.preprocessing import Preprocessing
 from ..labels import ClassLabel
 from ..predictions import Postprocessing
@@ -33,6 +34,12 @@ MODEL_FILES = {
     "int8": "onnx/model_quantized.onnx",
 }
 """Graph file by precision. Every bundle has the first."""
+_PRECISIONS = {
+    **dict.fromkeys(("float32", "float", "f32", "single", "full"), "fp32"),
+    **dict.fromkeys(("float16", "half", "f16"), "fp16"),
+    **dict.fromkeys(("uint8", "i8", "quantized"), "int8"),
+}
+"""What other libraries call them."""
 CONVERTED_FILES = {
     "paddle": ("paddle/inference.json", "paddle/inference.pdiparams"),
     "ncnn": ("ncnn/model.param", "ncnn/model.bin"),
@@ -70,7 +77,7 @@ class Bundle:
             BundleVersionError: it was written in a newer format.
             BundleError: it is not a bundle, a file is missing, changed or unreadable, or a path leaves the folder.
         """
-        path = Path(path)
+        path = as_path(path, "A bundle")
         restore(path)
         try:
             listing = _read_file(path, MANIFEST_FILE, MAX_MANIFEST_BYTES)
@@ -176,13 +183,10 @@ class Bundle:
         """Return the paths of an engine's own files; none if it reads ONNX. Raises the errors of ``converted``."""
         names = CONVERTED_FILES.get(engine, ())
         if not all(name in self.manifest.files for name in names):
-            # A folder that is not the user's own, such as the Hub's cache, is copied rather than extended.
-            place = (
-                f"{self.path} --to {engine}" if self.origin == "folder" else f"{self.name} --to {engine} --out FOLDER"
-            )
+            others = [other for other, files in CONVERTED_FILES.items() if set(files) <= self.manifest.files.keys()]
             raise EngineUnavailableError(
-                f"{self.name} has no files for {engine}; 'python -m exporters export-edge {place}' in a checkout of "
-                "ghostzoo adds them."
+                f"{self.name} has no files for {engine}, only for {' and '.join(['engines that read ONNX', *others])}; "
+                f"take onnxruntime or another of these, or ask the model's publisher for {engine} files."
             )
         return names
 
@@ -196,11 +200,16 @@ class Bundle:
 
     def _model_file(self, precision: str) -> str:
         if precision not in self.precisions:
-            raise OptionError(
-                f"{self.name} has no graph in precision {precision!r}; it has {', '.join(self.precisions)}. "
-                "From a checkout, 'python -m exporters quantize BUNDLE --to fp16' (or int8) adds one."
-            )
+            raise self.missing_precision(precision)
         return MODEL_FILES[precision]
+
+    def missing_precision(self, precision: str) -> OptionError:
+        """Return the error for a precision that this bundle has no graph for."""
+        check_precision(precision)
+        return OptionError(
+            f"{self.name} has no {precision} graph, only {' and '.join(self.precisions)}; take "
+            f"{' or '.join(self.precisions)}, or ask the model's publisher for {precision}."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts about the bundle as JSON types."""
@@ -221,6 +230,16 @@ class Bundle:
     def release(self) -> None:
         """Free the files' contents; a later ``read`` reads and verifies them again."""
         self._contents.clear()
+
+
+def check_precision(precision: str) -> None:
+    """Check the name of a precision.
+
+    Raises:
+        OptionError: there is no such precision; the message names the nearest one.
+    """
+    if precision not in tuple(MODEL_FILES):
+        raise OptionError(f"There is no precision {precision!r}. {nearest(precision, MODEL_FILES, _PRECISIONS)}")
 
 
 def write_bundle(
@@ -272,7 +291,7 @@ def check_target(out: Path, overwrite: bool) -> None:
         BundleError: ``out`` exists and may not be replaced, or is the working directory or a parent of it.
     """
     if out.name in ("", ".."):
-        raise BundleError(f"{str(out)!r} is no name for a new folder; name the folder that is to be made.")
+        raise BundleError(f"{str(out)!r} cannot name a new folder; name the folder to create.")
     recover(out.parent)
     _check_free(out, overwrite)
 
@@ -285,7 +304,7 @@ def _check_free(out: Path, overwrite: bool) -> None:
     except OSError as error:
         raise BundleError(f"Cannot write {out}: {error.strerror or error}; choose another folder.") from error
     if not is_bundle:
-        raise BundleError(f"{out} exists and is no bundle; choose another folder.")
+        raise BundleError(f"{out} exists and is not a bundle; choose another folder.")
     if not overwrite:
         raise BundleError(f"{out} exists; choose another folder, or ask to overwrite it.")
 
@@ -312,13 +331,13 @@ def _read_file(root: Path, name: str, max_bytes: int) -> bytes:
         if not resolved.is_relative_to(root.resolve(strict=True)):
             raise BundleError(f"{name} is a link out of the folder; do not use this bundle.")
         if not resolved.is_file():
-            raise BundleError(f"{name} is no regular file; download or convert the model again.")
+            raise BundleError(f"{name} is not a regular file; download or convert the model again.")
         with resolved.open("rb") as stream:
             # read() allocates what it is asked for, so the manifest's size is not used unchecked.
             data = stream.read(min(max_bytes, resolved.stat().st_size) + 1)
     except FileNotFoundError:
         if name == MANIFEST_FILE:
-            raise BundleError(f"it holds no {MANIFEST_FILE}, so it is no ghostzoo model; check the path.") from None
+            raise BundleError(f"it holds no {MANIFEST_FILE}, so it is not a ghostzoo model; check the path.") from None
         raise BundleError(f"{name} is missing; download or convert the model again.") from None
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error

@@ -127,21 +127,21 @@ def parse_json_object(data: bytes, name: str) -> dict[str, Any]:
             raise ValueError(f"more than {MAX_JSON_BYTES} bytes")
         content = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{name} is no valid JSON ({error}); download or convert the model again.") from error
+        raise BundleError(f"{name} is not valid JSON ({error}); download or convert the model again.") from error
     if not isinstance(content, dict):
-        raise BundleError(f"{name} holds no JSON object; download or convert the model again.")
+        raise BundleError(f"{name} is not a JSON object; download or convert the model again.")
     return content
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("a key occurs twice in one object")
     return content
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _mapping(content: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -181,5 +181,5 @@ def _check_path(name: str) -> None:
         or PurePosixPath(name).is_absolute()
     ):
         raise BundleError(
-            f"{MANIFEST_FILE} names {name[:80]!a}, which is no path inside the bundle; do not use this bundle."
+            f"{MANIFEST_FILE} names {name[:80]!a}, which is not a path inside the bundle; do not use this bundle."
         )

@@ -99,7 +99,7 @@ def bench(
     models = models or (DEFAULT_MODEL,)
     cells = plan_cells(models, engines or installed_engines(), precisions or ("fp32",), threads, batch_sizes)
     if old is not None and not any(old.find(cell) for cell in cells):
-        raise InputError(f"{compare} has none of the cells that are measured now; name the models as they were then.")
+        raise InputError(f"{compare} has no measurement in common with this run; name the models as they were then.")
     if any(cell.precision == "int8" for cell in cells):
         print_prose(INT8_SPEED, err=True)
     picture = open_picture(Path(image)) if image is not None else None

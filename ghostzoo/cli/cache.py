@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import Command, format_size, print_table
+from .console import Command, Group, format_size, print_table
 from .options import cache_dir_option
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..fetch.store import Store
 
 
-@click.group()
+@click.group(cls=Group)
 def cache() -> None:
     """Manage the models that were fetched.
 
@@ -132,10 +132,14 @@ def show_path(cache_dir: str | None) -> None:
 
 
 def _store(cache_dir: str | None) -> Store:
+    from .._utils.cache import NO_CACHE
     from ..fetch.options import FetchOptions
     from ..fetch.store import Store
 
-    return Store(FetchOptions(cache_dir=cache_dir).models_cache)
+    store = Store(FetchOptions(cache_dir=cache_dir).models_cache)
+    if store.root.is_relative_to(NO_CACHE):
+        raise store.unwritable(OSError())
+    return store
 
 
 def _show(removals: list[Removal], root: Path) -> None:

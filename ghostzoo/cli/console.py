@@ -7,10 +7,11 @@ import io
 import os
 import re
 import shutil
+import signal
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import PurePath
 from typing import Any
@@ -18,18 +19,35 @@ from unicodedata import category
 
 import click
 
-from ..errors import GhostZooError
+from .._utils.urls import why_no_path
+from ..errors import GhostZooError, nearest
 
-ANY_PATH = click.Path(readable=False)
+
+class _LocalPath(click.Path):
+    """A path, and no URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        reason = why_no_path(os.fsdecode(value), "a path on this machine")
+        if reason is not None:
+            self.fail(f"It is {reason}.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+ANY_PATH = _LocalPath(readable=False)
 """A path as an option. What opens it says what is wrong with it; click would call an unreadable file wrong usage."""
 
 _DEBUG = "ghostzoo.debug"
+_INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it: 128 and the signal's number."""
 _NUMBER = re.compile(r"-?|[\d.,]+( ?(%|[kMG]?B|M|ms|s))?")
 """A cell that stands flush right."""
 
 
 class Command(click.Command):
-    """A command whose deliberate errors are one line on stderr and exit status 1, unless ``--debug`` is given."""
+    """A command whose deliberate errors are one line on stderr and exit status 1, unless ``--debug`` is given.
+
+    What is named twice counts once, and options that contradict each other are refused.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -42,6 +60,19 @@ class Command(click.Command):
                 help="Show the traceback of an error.",
             )
         )
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with _one_line_on_a_full_disk():  # --help
+            return super().make_context(*arguments, **options)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            _refuse_contradictions(self.make_parser(ctx).parse_args(list(args))[2], args)
+        rest = super().parse_args(ctx, args)
+        for argument in self.params:
+            if isinstance(argument, click.Argument) and argument.nargs == -1:
+                ctx.params[str(argument.name)] = tuple(dict.fromkeys(ctx.params[str(argument.name)]))
+        return rest
 
     def invoke(self, ctx: click.Context) -> Any:
         os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # what it warns of, the errors say in their one line
@@ -72,14 +103,77 @@ def _give_up_stdout() -> None:
             sys.stdout.close()
 
 
-class LazyGroup(click.Group):
-    """A group of such commands, each imported when it is called.
+@contextmanager
+def _one_line_on_a_full_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise
+        _give_up_stdout()
+        raise click.ClickException(f"The output cannot be written: {error.strerror or error}.") from error
+
+
+def _refuse_contradictions(order: Sequence[click.Parameter], args: Sequence[str]) -> None:
+    """Refuse an option with one value that is given twice, and flags that exclude each other.
+
+    Args:
+        order: the parameters in the order in which they were given.
+        args: what was given.
+
+    Raises:
+        click.UsageError: there is such an option.
+    """
+    single = [item for item in order if isinstance(item, click.Option) and not item.multiple and not item.count]
+    for option in single:
+        same = [item for item in single if item.name == option.name]
+        spellings = {spelling for item in same for spelling in (max(item.opts, key=len), *item.secondary_opts)}
+        given = [spelling for spelling in dict.fromkeys(args) if spelling in spellings]
+        if option.is_flag and len(given) > 1:
+            raise click.UsageError(f"{' and '.join(given)} exclude each other; give one of them.")
+        if not option.is_flag and len(same) > 1:
+            raise click.UsageError(f"{max(option.opts, key=len)} is given {len(same)} times; give it once.")
+
+
+class Group(click.Group):
+    """A group of such commands. A mistyped one is answered with the nearest, and Ctrl-C ends it with status 130."""
+
+    command_class = Command
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:  # closed by the caller; what is written there is for nobody
+                setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115  # until the process ends
+        return super().main(*arguments, **options)
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with _one_line_on_a_full_disk():  # --help and --version
+            return super().make_context(*arguments, **options)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"There is no command {args[0]!r}. {nearest(args[0], known)}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one need not wait for what is still running
+            newline = "\n" if sys.stderr.isatty() else ""  # the terminal shows ^C
+            click.echo(f"{newline}Interrupted.", err=True)
+            ctx.exit(_INTERRUPTED)
+
+
+class LazyGroup(Group):
+    """A group whose commands are each imported when it is called.
 
     Args:
         commands: name -> ``module:attribute``, in the order of the help.
     """
-
-    command_class = Command
 
     def __init__(self, *arguments: Any, commands: Mapping[str, str], **options: Any) -> None:
         options.setdefault("context_settings", {"help_option_names": ["-h", "--help"], "max_content_width": 100})

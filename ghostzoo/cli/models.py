@@ -28,10 +28,11 @@ def list_command(pattern: str, as_json: bool) -> None:
       ghostzoo list "*x1*"
     """
     from ..catalog import get_model, list_models
+    from ..errors import nearest
 
     records = [get_model(name) for name in list_models(pattern)]
     if not records:
-        raise click.ClickException(f"No model matches {pattern!r}. Known: {', '.join(list_models())}.")
+        raise click.ClickException(f"No model matches {pattern!r}. {nearest(pattern, list_models())}")
     if as_json:
         for record in records:
             click.echo(json.dumps(record.to_dict()))

@@ -17,6 +17,8 @@ from .unreadable import report_unreadable
 if TYPE_CHECKING:
     from .results import ResultWriter
 
+_STDIN = ("-", "/dev/stdin")
+
 
 @click.command(cls=Command, short_help="Classify images.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
@@ -43,9 +45,10 @@ def predict(
     output: str | None,
     **options: Any,
 ) -> None:
-    """Classify IMAGEs: files, folders, glob patterns, or http(s) URLs.
+    """Classify IMAGEs: files, folders, glob patterns, http(s) URLs, or - for stdin.
 
-    Unreadable images are named at the end and make the exit status 1; all others are classified.
+    What is named twice is classified once. Unreadable images are named at the end and make the exit status 1; all
+    others are classified.
 
     \b
     Examples:
@@ -53,13 +56,15 @@ def predict(
       ghostzoo predict cat.jpg --model GhostNet_x1_0
       ghostzoo predict photos/ --model GhostNet_x1_0 --json > results.jsonl
       ghostzoo predict "photos/**/*.jpg" --model GhostNet_x1_0 --top-k 1 --csv
+      curl -s https://example.com/cat.jpg | ghostzoo predict -
     """
     from ..images.decode import describe
-    from ..images.inputs import expand
+    from ..images.inputs import distinct, expand
     from ..loading import announce_bundled, load
 
     skipped: list[Any] = []
-    sources = list(expand(images, on_skip=skipped.append))
+    named = [sys.stdin.buffer if image in _STDIN else image for image in images]
+    sources = list(distinct(expand(named, on_skip=skipped.append)))
     failed: list[ImageError] = []
     with load(BUNDLED_MODEL if model is None else model, **options) as classifier:
         writer = _writer(output, sources, top_k)

@@ -86,6 +86,8 @@ def serve(api_key_file: str | None, **given: Any) -> None:
       ghostzoo serve --model ./flowers --model GhostNet_x1_0 --host 0.0.0.0 --api-key-file key.txt
       ghostzoo serve --host 0.0.0.0 --allowed-host zoo.example.com
     """
+    if given["url_ports"] and not given["allow_urls"]:
+        raise click.UsageError("--url-port needs --allow-urls; give both, or neither.")
     missing = [name for name in _LIBRARIES if find_spec(name) is None]
     if missing:
         raise EngineUnavailableError(

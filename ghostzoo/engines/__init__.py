@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 
-from ..errors import UnknownEngineError, nearest
+from .._utils.hardware import has_nvidia_gpu
+from .._utils.interrupts import interrupts_wait
+from ..errors import EngineUnavailableError, GhostZooError, UnknownEngineError, nearest
 from .base import Engine
 
 
@@ -26,10 +28,19 @@ class EngineRecord:
     """Folder in the cache folder for what takes it minutes to build."""
     reads_unchecked: bool = False
     """Whether its library reads a bundle's file that cannot be checked before: it is opened where it is named alone."""
+    needs_nvidia_gpu: bool = False
+    makes_fp16: bool = False
+    """Whether it makes fp16 of a bundle's fp32 graph; all others run the graphs that are there."""
 
     def versions(self) -> dict[str, str]:
         """Return the installed distributions and their versions, from metadata alone."""
         return dict(_installed(self.distributions))
+
+    def why_missing(self) -> tuple[str, str | None]:
+        """Say that its library is not installed, and give the command that installs it, where that would help here."""
+        if self.needs_nvidia_gpu and not has_nvidia_gpu():
+            return "not installed; it needs an NVIDIA GPU, and none was found on this machine", None
+        return "not installed", self.install
 
     def load_class(self) -> type[Engine]:
         """Import the engine.
@@ -37,7 +48,14 @@ class EngineRecord:
         Raises:
             EngineUnavailableError: its library cannot be imported here.
         """
-        engine: type[Engine] = getattr(import_module(f".{self.module}", __package__), self.class_name)
+        try:
+            with interrupts_wait():
+                module = import_module(f".{self.module}", __package__)
+        except GhostZooError:
+            raise
+        except Exception as error:  # not installed, half installed, or at odds with this machine
+            raise import_failure(self, error) from error
+        engine: type[Engine] = getattr(module, self.class_name)
         return engine
 
 
@@ -78,6 +96,8 @@ _ENGINES = {
             ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx"),
             "pip install 'ghostzoo[tensorrt]'",
             builds="tensorrt",
+            needs_nvidia_gpu=True,
+            makes_fp16=True,
         ),
         EngineRecord("ncnn", "ncnn", "NcnnEngine", ("ncnn",), "pip install 'ghostzoo[ncnn]'"),
         EngineRecord(
@@ -99,6 +119,9 @@ _ENGINES = {
 }
 
 
+_SYNONYMS = {"ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt", "paddlepaddle": "paddle"}
+
+
 def engine_names() -> list[str]:
     """Names of all engines, usable on this machine or not."""
     return list(_ENGINES)
@@ -110,8 +133,8 @@ def engine_record(name: str) -> EngineRecord:
     Raises:
         UnknownEngineError: no such engine; the message names the nearest ones.
     """
-    if name not in _ENGINES:
-        raise UnknownEngineError(f"There is no engine named {name!r}. {nearest(name, _ENGINES)}")
+    if not isinstance(name, str) or name not in _ENGINES:
+        raise UnknownEngineError(f"There is no engine named {name!r}. {nearest(name, _ENGINES, _SYNONYMS)}")
     return _ENGINES[name]
 
 
@@ -123,6 +146,20 @@ def engine_class(name: str) -> type[Engine]:
         EngineUnavailableError: its library cannot be imported here.
     """
     return engine_record(name).load_class()
+
+
+def import_failure(record: EngineRecord, error: Exception) -> EngineUnavailableError:
+    """Return the error for an engine whose library cannot be imported: it is not installed, or broken."""
+    versions = record.versions()
+    reason, command = record.why_missing()
+    if versions:
+        reason = f"installed and cannot be imported ({type(error).__name__}: {' '.join(str(error).split())})"
+        if isinstance(error, ImportError) and not isinstance(error, ModuleNotFoundError):
+            command = f"pip install --force-reinstall {' '.join(versions)}"
+        elif not isinstance(error, ImportError):
+            command = None
+    advice = f'run "{command}"' if command else "use another engine, such as onnxruntime"
+    return EngineUnavailableError(f"The engine {record.name} is {reason}; {advice}.")
 
 
 def installation_conflict() -> str | None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.hardware import usable_cpus
+from ..bundle.folder import check_precision
 from ..errors import EngineError, EngineUnavailableError, GhostZooError, OptionError
 from ..network.architecture import EMBEDDING_SIZE
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from ..bundle.folder import Bundle
 
 Output = Literal["logits", "embedding"]
+MOST_THREADS_PER_CPU = 16
+"""More threads than this for each CPU of the machine are taken for a mistake."""
 OUTPUTS: tuple[Output, ...] = ("logits", "embedding")
 
 
@@ -42,14 +45,44 @@ class EngineOptions:
     def __post_init__(self) -> None:
         for name in ("threads", "batch_size"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}.")
+            if value is not None:
+                check_count(name, value)
+        if self.threads is not None:
+            check_thread_count("threads", self.threads)
+        check_precision(self.precision)
+        if not isinstance(self.engine_options, Mapping):
+            raise OptionError(f"engine_options must be a dict, not {self.engine_options!r}.")
+        object.__setattr__(self, "engine_options", dict(self.engine_options))
         if self.device is not None and (not isinstance(self.device, str) or not self.device):
             raise OptionError(f"device must be a name such as 'cpu', not {self.device!r}.")
 
     @property
     def thread_count(self) -> int:
         return self.threads if self.threads is not None else usable_cpus()
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse what is no whole number of at least 1.
+
+    Raises:
+        OptionError: it is none; the message tells the option's ``name``.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}.")
+
+
+def check_thread_count(name: str, count: int) -> None:
+    """Refuse more threads than anybody can want on this machine.
+
+    Raises:
+        OptionError: there are; the message tells the option's ``name``.
+    """
+    cpus = os.cpu_count() or 1
+    if count > MOST_THREADS_PER_CPU * cpus:
+        raise OptionError(
+            f"{name}={count} is too many for {cpus} CPUs; at most {MOST_THREADS_PER_CPU * cpus} threads are started, "
+            f"and more than {usable_cpus()} are no faster here."
+        )
 
 
 class Engine(ABC):
@@ -78,8 +111,8 @@ class Engine(ABC):
         limit = self.max_batch_size
         if limit is not None and options.batch_size is not None and options.batch_size > limit:
             raise OptionError(
-                f"{self.name} cannot be specialised for a batch size above {limit}; leave batch_size out, "
-                "batches of any size are taken all the same."
+                f"{self.name} cannot be specialised for a batch size above {limit}; leave batch_size out; "
+                "batches of any size still work."
             )
         self.options = options
         self.device = options.device if options.device is not None else self.default_device
@@ -88,8 +121,8 @@ class Engine(ABC):
         self._process = os.getpid()
         if _first_processes.setdefault(self.name, self._process) != self._process and not self.opens_after_fork:
             raise EngineUnavailableError(
-                f"{self.name} was used before this process was forked, and cannot be used in a fork after that; start "
-                "processes by 'spawn', or load models in the forked processes alone."
+                f"{self.name} was used before this process was forked, and cannot be used in a fork; start processes "
+                "with 'spawn', or load models only in the forked processes."
             )
         _open_engines.add(self)
 
@@ -132,10 +165,10 @@ class Engine(ABC):
                 something else than was asked for.
         """
         if self._closed:
-            raise EngineError(f"The {self.name} engine was closed; load the model again.")
+            raise self._was_closed()
         if self.is_inherited:
             raise EngineError(
-                f"The {self.name} engine was opened before this process was forked, and its threads stayed behind; "
+                f"The {self.name} engine was opened before this process was forked, and its threads are in the parent; "
                 "load the model in this process."
             )
         if output not in OUTPUTS:
@@ -169,6 +202,15 @@ class Engine(ABC):
                 f"images, not ({len(batch)}, {width}), float32; convert the model again, or take another engine."
             )
         return result
+
+    def _was_closed(self) -> EngineError:
+        return EngineError(f"The {self.name} engine was closed; load the model again.")
+
+    def _check_image_shape(self, batch: NDArray[np.float32], expected: tuple[int, ...]) -> None:
+        """Refuse images of another size, of which some libraries make nonsense."""
+        if batch.shape[1:] != expected:
+            shape = ", ".join(map(str, expected))
+            raise EngineError(f"This network takes batches of shape (N, {shape}), not {batch.shape}.")
 
     @classmethod
     @abstractmethod

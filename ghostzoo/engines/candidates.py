@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ..bundle.folder import Bundle
+from ..bundle.folder import CONVERTED_FILES, Bundle
 from ..errors import EngineUnavailableError, GhostZooError
 from . import EngineRecord
 from .base import EngineOptions
+from .devices import is_same_device
 
 Origin = Literal["asked for", "environment", "measured", "cached"]
 
@@ -109,7 +110,9 @@ def keep_installed(
         if versions[record.name]:
             kept.append(record)
         else:
-            discarded.append(Discarded(record.name, None, f"not installed (install it with: {record.install})."))
+            reason, command = record.why_missing()
+            install = f" (install it with: {command})" if command else ""
+            discarded.append(Discarded(record.name, None, f"{reason}{install}."))
     return kept, discarded
 
 
@@ -140,12 +143,27 @@ def keep_checked(records: Iterable[EngineRecord]) -> tuple[list[EngineRecord], l
     return kept, discarded
 
 
+def keep_precise(
+    records: Iterable[EngineRecord], bundle: Bundle, precision: str
+) -> tuple[list[EngineRecord], list[Discarded]]:
+    """Keep the engines that can run ``bundle`` in ``precision``: from a graph that it has, or that they make."""
+    kept, discarded = [], []
+    for record in records:
+        if record.name in CONVERTED_FILES and precision != "fp32":
+            discarded.append(Discarded(record.name, None, f"it has fp32 alone, not {precision}."))
+        elif precision in bundle.precisions or (precision == "fp16" and record.makes_fp16):
+            kept.append(record)
+        else:
+            discarded.append(Discarded(record.name, None, f"{bundle.name} has no {precision} graph."))
+    return kept, discarded
+
+
 def keep_devices(candidates: Iterable[Candidate], options: EngineOptions) -> tuple[list[Candidate], list[Discarded]]:
     """Keep the candidates on devices that the options leave open: the one named, or CPUs where threads are counted."""
     kept, discarded = [], []
     for candidate in candidates:
         device = candidate.device.lower()
-        if options.device is not None and device != options.device.lower():
+        if options.device is not None and not is_same_device(device, options.device):
             discarded.append(candidate.discard(f"device {options.device!r} was asked for."))
         elif options.threads is not None and device != "cpu":
             discarded.append(candidate.discard("threads were asked for, which only a CPU has."))

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._utils.hardware import has_nvidia_gpu
 from ..errors import EngineError, EngineUnavailableError, OptionError
+from . import engine_record, import_failure
 
 try:
     from cuda.bindings import runtime as cudart
 except ImportError as error:
-    raise EngineUnavailableError(
-        f"cuda-bindings cannot be imported ({error}); install it and TensorRT with: pip install 'ghostzoo[tensorrt]'"
-    ) from error
+    raise import_failure(engine_record("tensorrt"), error) from error
 
 _FLOAT_BYTES = 4
 
@@ -40,6 +40,11 @@ def cuda_gpus() -> list[Gpu]:
     """
     status, count = cudart.cudaGetDeviceCount()
     if status != cudart.cudaError_t.cudaSuccess or not count:
+        if not has_nvidia_gpu():
+            raise EngineUnavailableError(
+                "TensorRT needs an NVIDIA GPU, and none was found on this machine; use another engine, such as "
+                "onnxruntime."
+            )
         raise EngineUnavailableError(
             f"CUDA cannot be used here: {_reason(status)}; install or update NVIDIA's driver until 'nvidia-smi' lists "
             "the GPU."

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError, OptionError
+from ..errors import OptionError
 from .base import Engine, EngineOptions, Output
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ConvertedEngine(Engine):
-    """An engine whose network ``python -m exporters export-edge`` has converted, always in float32.
+    """An engine whose network the bundle holds in a format of its own, always in float32.
 
     The libraries take an image of any size and answer with nonsense, so sizes are checked here.
     """
@@ -46,8 +46,7 @@ class ConvertedEngine(Engine):
         super().__init__(b"", options)
         if options.precision != "fp32":
             raise OptionError(
-                f"{self.name} has no network in precision {options.precision!r}; it has fp32. "
-                "Take precision='fp32' or another engine."
+                f"{self.name} runs in fp32 only, not in {options.precision}; use precision fp32 or another engine."
             )
         self._image_shape = (3, image_size, image_size)
         # The libraries read files alone. These are written anew, so that what is read is what was verified.
@@ -81,9 +80,7 @@ class ConvertedEngine(Engine):
         """Run one batch of the right size; called from many threads."""
 
     def _infer(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
-        if batch.shape[1:] != self._image_shape:
-            expected = ", ".join(map(str, self._image_shape))
-            raise EngineError(f"This network takes batches of shape (N, {expected}), not {batch.shape}.")
+        self._check_image_shape(batch, self._image_shape)
         return self._compute(batch, output)
 
     def _release(self) -> None:

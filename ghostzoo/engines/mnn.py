@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
+from ..errors import EngineError, OptionError, nearest
 from .base import OUTPUTS, Output
 from .edge_formats import ConvertedEngine
 from .pool import Pool
@@ -45,14 +45,9 @@ def _stdout_elsewhere(path: str | None = None) -> Iterator[None]:
         os.close(kept)
 
 
-try:
-    with _stdout_elsewhere(os.devnull):  # it tells which instructions the CPU has
-        import MNN
-        from MNN import expr, nn
-except ImportError as error:
-    raise EngineUnavailableError(
-        f"MNN cannot be imported ({error}); install it with: pip install 'ghostzoo[mnn]'"
-    ) from error
+with _stdout_elsewhere(os.devnull):  # it tells which instructions the CPU has
+    import MNN
+    from MNN import expr, nn
 
 _MODES = {"precision_mode": "PrecisionMode", "memory_mode": "MemoryMode", "power_mode": "PowerMode"}
 
@@ -102,7 +97,7 @@ class MnnEngine(ConvertedEngine):
     def _compute(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
         modules = self._modules
         if modules is None:
-            raise EngineError(f"The {self.name} engine was closed; load the model again.")
+            raise self._was_closed()
         try:
             with modules.lend() as module:
                 outputs = module.forward([expr.const(batch, list(batch.shape), expr.NCHW)])

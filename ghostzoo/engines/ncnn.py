@@ -10,10 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import ncnn
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError, EngineError, EngineUnavailableError, OptionError, nearest
+from ..errors import BundleError, EngineError, OptionError, nearest
 from ..network.ncnn_param import check_ncnn
 from ..network.wire import RefusedGraphError
 from .base import Output
@@ -21,13 +22,6 @@ from .edge_formats import ConvertedEngine
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
-
-try:
-    import ncnn
-except ImportError as error:
-    raise EngineUnavailableError(
-        f"ncnn cannot be imported ({error}); install it with: pip install 'ghostzoo[ncnn]'"
-    ) from error
 
 # pnnx gives a network's inputs and outputs these names, in the order of the graph's.
 _INPUT = "in0"
@@ -85,7 +79,7 @@ class NcnnEngine(ConvertedEngine):
     def _compute(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
         net = self._net
         if net is None:
-            raise EngineError(f"The {self.name} engine was closed; load the model again.")
+            raise self._was_closed()
         rows = []
         for image in batch:
             extractor = net.create_extractor()

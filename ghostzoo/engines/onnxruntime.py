@@ -24,9 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.cache import CHECKSUM_BYTES
+from .._utils.interrupts import interrupts_wait
 from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
 from . import installation_conflict
 from .base import Engine, EngineOptions, Output
+from .devices import missing_device
 from .model_cache import prepare
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 try:
-    import onnxruntime as ort
+    with interrupts_wait():
+        import onnxruntime as ort
 
     ort.InferenceSession  # noqa: B018 - gone where uninstalling one of two wheels took files of the other
 except (ImportError, AttributeError) as error:
@@ -61,14 +64,6 @@ _NUMBERED = ("cuda", "dml", "migraphx", "rocm", "tensorrt")
 _FROM_PACKAGES = ("cuda", "tensorrt")
 _REMOTE = ("AzureExecutionProvider",)  # sends the input to a service
 _NO_FALLBACK = "fallback to CPU EP has been explicitly disabled"
-_WHEELS = {
-    "cuda": "onnxruntime-gpu",
-    "tensorrt": "onnxruntime-gpu",
-    "dml": "onnxruntime-directml",
-    "openvino": "onnxruntime-openvino",
-    "migraphx": "onnxruntime-migraphx",
-    "qnn": "onnxruntime-qnn",
-}
 
 
 class OnnxRuntimeEngine(Engine):
@@ -88,7 +83,7 @@ class OnnxRuntimeEngine(Engine):
             raise OptionError(f"The CPU takes no provider_options; leave {', '.join(wanted)} out.")
         self._provider_options |= wanted
         if options.threads is not None and "intra_op_num_threads" in extra:
-            raise OptionError("threads and intra_op_num_threads say the same thing; give one of them.")
+            raise OptionError("threads and intra_op_num_threads mean the same; give one of them.")
         self._piece: int | None = None
         self._open_other: Callable[[int | None], Any] | None = None
         self._others: dict[int | None, Any] = {}
@@ -172,7 +167,7 @@ class OnnxRuntimeEngine(Engine):
     def _elsewhere(self, running: str) -> EngineUnavailableError:
         return EngineUnavailableError(
             f"For device {self.device!r} ONNX Runtime would run all or part of the model on {running} instead of "
-            f"{self._provider}; check the driver and the libraries that it needs, or use device='cpu'."
+            f"{self._provider}; check its driver and libraries, or use device 'cpu'."
         )
 
     def _infer(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
@@ -196,7 +191,7 @@ class OnnxRuntimeEngine(Engine):
         """The session for a piece: fixed to one image or to a whole piece, or else the one for any size."""
         open_other, first = self._open_other, self._session  # in the order opposite to that of closing
         if first is None:
-            raise EngineError(f"The {self.name} engine was closed; load the model again.")
+            raise self._was_closed()
         if open_other is None or images == 1:
             return first
         size = images if images == self._piece else None
@@ -263,20 +258,10 @@ def _provider(device: str) -> tuple[str, dict[str, Any]]:
         )
     provider = known[kind]
     if provider not in ort.get_available_providers():
-        raise EngineUnavailableError(
-            f"This onnxruntime {ort.__version__} has no {provider}. {_how_to_get(kind)} Or use device='cpu'."
-        )
+        raise missing_device(device, [name for name in known if known[name] in ort.get_available_providers()])
     if kind in _FROM_PACKAGES and hasattr(ort, "preload_dlls"):  # since 1.21
         ort.preload_dlls()  # finds CUDA and cuDNN where they were installed as Python packages
     return provider, {"device_id": int(index or 0)} if kind in _NUMBERED else {}
-
-
-def _how_to_get(kind: str) -> str:
-    wheel = _WHEELS.get(kind)
-    conflict = installation_conflict()
-    if conflict or wheel is None:
-        return conflict or "It takes a build of ONNX Runtime that has it."
-    return f"Run 'pip uninstall onnxruntime' and then 'pip install {wheel}'."
 
 
 def _session_options(options: EngineOptions, provider: str, extra: dict[str, Any]) -> Any:

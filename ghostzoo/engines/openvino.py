@@ -14,6 +14,7 @@ import re
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+import openvino as ov
 from numpy.typing import NDArray
 
 from .._utils.cache import CHECKSUM_BYTES
@@ -26,12 +27,6 @@ from .pool import Pool
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
 
-try:
-    import openvino as ov
-except ImportError as error:
-    raise EngineUnavailableError(
-        f"openvino cannot be imported ({error}); install it with: pip install 'ghostzoo[openvino]'"
-    ) from error
 
 _CACHE = "openvino"
 _DEVICE_KINDS = ("CPU", "GPU", "NPU", "AUTO")
@@ -61,11 +56,11 @@ class OpenVinoEngine(Engine):
         self._is_cpu = self.device.split(".")[0] == "CPU"
         if options.threads is not None and not self._is_cpu:
             raise OptionError(
-                f"OpenVINO counts threads on a CPU only, not on {self.device}; leave threads out or take device='CPU'."
+                f"OpenVINO has threads on a CPU only, not on {self.device}; leave threads out or use device 'CPU'."
             )
         extra = dict(options.engine_options)
         if options.threads is not None and "INFERENCE_NUM_THREADS" in extra:
-            raise OptionError("threads and INFERENCE_NUM_THREADS say the same thing; give one of them.")
+            raise OptionError("threads and INFERENCE_NUM_THREADS mean the same; give one of them.")
         _check_properties(self._core, self.device, extra)
         self._compiled: Any = self._open(model, model_hash, self._properties(extra))
         self._image_shape = tuple(size.get_length() for size in list(self._compiled.inputs[0].partial_shape)[1:])
@@ -150,7 +145,7 @@ class OpenVinoEngine(Engine):
         running = self._threads()
         if self.options.threads is not None and running != self.options.threads:
             raise OptionError(
-                f"OpenVINO runs {running} threads a call here, not {self.options.threads}; ask for fewer threads."
+                f"OpenVINO runs {running} threads per call here, not {self.options.threads}; ask for fewer threads."
             )
 
     def _threads(self) -> int:
@@ -161,11 +156,8 @@ class OpenVinoEngine(Engine):
     def _infer(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
         requests = self._requests
         if requests is None:
-            raise EngineError(f"The {self.name} engine was closed; load the model again.")
-        if batch.shape[1:] != self._image_shape:  # OpenVINO itself takes some smaller images
-            raise EngineError(
-                f"The {self.name} engine takes images of shape {self._image_shape}, not a batch of shape {batch.shape}."
-            )
+            raise self._was_closed()
+        self._check_image_shape(batch, self._image_shape)  # OpenVINO itself takes some smaller images
         try:
             with requests.lend() as request:
                 # The output is memory of the request, which another caller will take.

@@ -10,21 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
 from numpy.typing import NDArray
+from paddle import inference
 
 from ..errors import EngineError, EngineUnavailableError, OptionError, WeightsError, nearest
 from ..weights.programs import check_json_program, check_params
 from .base import OUTPUTS, Output
 from .edge_formats import ConvertedEngine
 from .pool import Pool
-
-try:
-    import paddle
-    from paddle import inference
-except ImportError as error:
-    raise EngineUnavailableError(
-        f"paddle cannot be imported ({error}); install it with: pip install 'ghostzoo[paddle]'"
-    ) from error
 
 _PROGRAM, _PARAMS = "inference.json", "inference.pdiparams"
 _SWITCHES = ("enable_", "disable_", "set_", "switch_")
@@ -64,7 +58,7 @@ class PaddleEngine(ConvertedEngine):
             config.set_cpu_math_library_num_threads(self.options.thread_count)
         elif self.options.threads is not None:
             raise OptionError(
-                f"Paddle counts threads on a CPU only, not on {self.device}; leave threads out or take device='cpu'."
+                f"Paddle has threads on a CPU only, not on {self.device}; leave threads out or use device 'cpu'."
             )
         else:
             config.enable_use_gpu(_GPU_MEMORY_MB, gpu)
@@ -86,7 +80,7 @@ class PaddleEngine(ConvertedEngine):
     def _compute(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
         predictors = self._predictors
         if predictors is None:
-            raise EngineError(f"The {self.name} engine was closed; load the model again.")
+            raise self._was_closed()
         try:
             with predictors.lend() as predictor:
                 image = predictor.get_input_handle(predictor.get_input_names()[0])
@@ -122,10 +116,10 @@ def _gpu_index(device: str) -> int | None:
     if not paddle.is_compiled_with_cuda():
         raise EngineUnavailableError(
             f"This paddlepaddle {paddle.__version__} has no CUDA support; for device {device!r} run "
-            "'pip uninstall paddlepaddle' and then 'pip install paddlepaddle-gpu', or use device='cpu'."
+            "'pip uninstall paddlepaddle' and then 'pip install paddlepaddle-gpu', or use device 'cpu'."
         )
     if int(index or 0) >= _gpu_count():
-        raise EngineUnavailableError(f"Paddle finds {_gpu_count()} GPUs here, not {device!r}; use device='cpu'.")
+        raise EngineUnavailableError(f"Paddle finds {_gpu_count()} GPUs here, not {device!r}; use device 'cpu'.")
     return int(index or 0)
 
 

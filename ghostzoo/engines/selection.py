@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from .._utils.hardware import usable_cpus
 from .._utils.timing import median_ms, time_in_turn
 from .._version import __version__
 from ..bundle.folder import Bundle
-from ..errors import EngineUnavailableError, OptionError
+from ..errors import EngineUnavailableError, GhostZooError, OptionError, UnknownEngineError
 from . import EngineRecord, engine_class, engine_names, engine_record
 from .base import Engine, EngineOptions
 from .candidates import (
@@ -36,9 +36,11 @@ from .candidates import (
     keep_checked,
     keep_devices,
     keep_installed,
+    keep_precise,
     keep_with_files,
     reason_of,
 )
+from .devices import check_device_kind, is_same_device, missing_device
 from .model_cache import cpu_facts
 
 AUTO = "auto"
@@ -81,6 +83,11 @@ def open_engine(bundle: Bundle, engine: str, options: EngineOptions) -> tuple[En
     if engine == AUTO and named:
         engine, origin = named, "environment"
     if engine != AUTO:
+        try:
+            engine_record(engine)
+        except UnknownEngineError as error:
+            raise UnknownEngineError(f"{ENGINE_VARIABLE}: {error}" if origin == "environment" else str(error)) from None
+        bundle.converted_files(engine)  # before the library is imported, which may not be worth installing
         loaded = engine_class(engine).load(bundle, options)
         reason = f"{ENGINE_VARIABLE} names it" if origin == "environment" else "the caller named it"
         return loaded, Selection(engine, loaded.device, origin, reason)
@@ -90,6 +97,8 @@ def open_engine(bundle: Bundle, engine: str, options: EngineOptions) -> tuple[En
 
 
 def _open_fastest(bundle: Bundle, options: EngineOptions) -> tuple[Engine, Selection]:
+    if options.device is not None:
+        check_device_kind(options.device)
     records = [engine_record(name) for name in engine_names()]
     versions = {record.name: record.versions() for record in records}
     name = f"selection/{_decision_key(bundle, options, versions)}"
@@ -142,12 +151,13 @@ def select(
     """Measure ``records`` on this machine; return the best engine, opened, and the report.
 
     Raises:
-        EngineUnavailableError: none can be used; the message has every reason.
+        GhostZooError: none can be used; the message names the cause.
     """
     start = time.perf_counter()
-    opened, discarded = _open_all(bundle, options, records, versions, start + OPENING_SECONDS)
+    tried = _open_all(bundle, options, records, versions, start + OPENING_SECONDS)
+    opened, discarded = tried.opened, [*tried.discarded, *tried.failed]
     if not opened:
-        raise EngineUnavailableError(f"No engine can run {bundle.name}. {' '.join(map(str, discarded))}")
+        raise _failure(bundle, options, tried)
     left = start + MEASURING_SECONDS - time.perf_counter()
     # A single candidate is measured too, for the report, but not for long.
     seconds = min(left, ROUNDS_SECONDS * len(opened)) if len(opened) > 1 else 0.0
@@ -169,34 +179,65 @@ def select(
     )
 
 
+@dataclass
+class _Tried:
+    """What became of the candidates."""
+
+    opened: list[Opened] = field(default_factory=list)
+    discarded: list[Discarded] = field(default_factory=list)
+    """Engines that were not asked to open the model."""
+    failed: list[Discarded] = field(default_factory=list)
+    """Engines that were asked and could not, or whose library is broken."""
+    devices: list[str] = field(default_factory=list)
+    """That the installed engines find."""
+
+
 def _open_all(
     bundle: Bundle,
     options: EngineOptions,
     records: Sequence[EngineRecord],
     versions: Mapping[str, Mapping[str, str]],
     deadline: float,
-) -> tuple[list[Opened], list[Discarded]]:
-    installed, discarded = keep_installed(records, versions)
-    with_files, without_files = keep_with_files(installed, bundle)
-    kept, unchecked = keep_checked(with_files)
-    discarded += without_files + unchecked
-    opened: list[Opened] = []
+) -> _Tried:
+    with_files, without_files = keep_with_files(records, bundle)
+    checked, unchecked = keep_checked(with_files)
+    precise, imprecise = keep_precise(checked, bundle, options.precision)
+    kept, absent = keep_installed(precise, versions)
+    tried = _Tried(discarded=without_files + unchecked + imprecise + absent)
     for record in kept:
-        if opened and time.perf_counter() > deadline:  # not even imported: that may take longest
-            discarded.append(Discarded(record.name, None, _untried()))
+        if tried.opened and time.perf_counter() > deadline:  # not even imported: that may take longest
+            tried.discarded.append(Discarded(record.name, None, _untried()))
             continue
         found, unusable = find_devices(record)
         candidates, unsuitable = keep_devices(found, options)
-        discarded += unusable + unsuitable
+        tried.devices += [candidate.device for candidate in found]
+        tried.discarded += unsuitable
+        tried.failed += unusable
         for candidate in candidates:
-            if opened and time.perf_counter() > deadline:
-                discarded.append(candidate.discard(_untried()))
+            if tried.opened and time.perf_counter() > deadline:
+                tried.discarded.append(candidate.discard(_untried()))
                 continue
             try:
-                opened.append(open_checked(bundle, candidate, options))
+                tried.opened.append(open_checked(bundle, candidate, options))
             except Exception as error:  # a library that is broken or half installed may raise anything
-                discarded.append(candidate.discard(reason_of(error)))
-    return opened, discarded
+                tried.failed.append(candidate.discard(reason_of(error)))
+    return tried
+
+
+def _failure(bundle: Bundle, options: EngineOptions, tried: _Tried) -> GhostZooError:
+    """Return the one cause for which no engine can be used."""
+    device = options.device
+    if options.precision not in bundle.precisions:
+        return bundle.missing_precision(options.precision)
+    if device is not None and not any(is_same_device(device, found) for found in tried.devices):
+        return missing_device(device, tried.devices)
+    if device is not None and device.lower() != "cpu" and options.threads is not None:
+        return OptionError(f"Only a CPU has threads, not {device}; leave threads out.")
+    if tried.failed:
+        return EngineUnavailableError(f"No engine can run {bundle.name}. {' '.join(map(str, tried.failed))}")
+    return EngineUnavailableError(
+        f"No engine is installed that runs {bundle.name} unless it is named; run 'pip install onnxruntime'."
+    )
 
 
 def _untried() -> str:

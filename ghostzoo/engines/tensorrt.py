@@ -81,7 +81,7 @@ class TensorRtEngine(Engine):
     @classmethod
     def _load(cls, bundle: Bundle, options: EngineOptions) -> Self:
         if options.threads is not None:
-            raise OptionError("TensorRT runs on a GPU, which has no CPU threads to count; leave threads out.")
+            raise OptionError("TensorRT runs on a GPU, which has no CPU threads; leave threads out.")
         plan = Plan.of(bundle, options)
         gpu = find_gpu(options.device or cls.default_device)
         use_gpu(gpu.index)
@@ -104,12 +104,10 @@ class TensorRtEngine(Engine):
         )
 
     def _infer(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
-        if batch.shape[1:] != self._image_shape:
-            expected = ", ".join(map(str, self._image_shape))
-            raise EngineError(f"This network takes batches of shape (N, {expected}), not {batch.shape}.")
+        self._check_image_shape(batch, self._image_shape)
         runs = self._runs
         if runs is None:
-            raise EngineError(f"The {self.name} engine was closed; load the model again.")
+            raise self._was_closed()
         with runs.lend() as run:
             parts = [run(batch[start : start + self._largest], output) for start in range(0, len(batch), self._largest)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

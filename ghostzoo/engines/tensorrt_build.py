@@ -92,7 +92,7 @@ def find_library(name: str | None = None) -> Library:
             reasons.append(f"{candidate} fails to load: {error}")
     extra = "tensorrt-rtx" if name == "tensorrt_rtx" else "tensorrt"
     raise EngineUnavailableError(
-        f"TensorRT cannot be imported ({'; '.join(reasons)}); install it with: pip install 'ghostzoo[{extra}]'"
+        f"TensorRT cannot be imported ({'; '.join(reasons)}); run \"pip install 'ghostzoo[{extra}]'\"."
     )
 
 

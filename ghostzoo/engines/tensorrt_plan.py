@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from .._utils.cache import cache_folder, cache_key, cached, read_cached, write_cached
 from .._utils.files import write_atomically
+from .._utils.hardware import has_nvidia_gpu
 from ..errors import EngineUnavailableError, OptionError, nearest
-from .base import EngineOptions
+from .base import EngineOptions, check_count
 from .tensorrt_build import RECIPE, BatchRange, Library, build, check_targets, find_library
 
 if TYPE_CHECKING:
@@ -56,11 +57,10 @@ class Plan:
             if name not in _OPTIONS:
                 raise OptionError(f"TensorRT has no engine option {name!r}. {nearest(str(name), _OPTIONS)}")
         largest = extra.get("max_batch_size", MAX_BATCH_SIZE)
-        if not isinstance(largest, int) or isinstance(largest, bool) or largest < 1:
-            raise OptionError(f"max_batch_size must be a whole number of at least 1, not {largest!r}.")
+        check_count("max_batch_size", largest)
         decided = "engine_file" in extra or options.batch_size is not None
         if decided and "max_batch_size" in extra:
-            raise OptionError("batch_size or engine_file decides how many images a run has; leave max_batch_size out.")
+            raise OptionError("batch_size or engine_file sets the number of images per run; leave max_batch_size out.")
         if options.precision not in PRECISIONS:
             raise OptionError(
                 f"TensorRT has no precision {options.precision!r} for {bundle.name}; it has {', '.join(PRECISIONS)}."
@@ -181,8 +181,9 @@ def _use_gpu(options: EngineOptions) -> Gpu:
     try:
         gpu = find_gpu(options.device or DEFAULT_DEVICE)
     except EngineUnavailableError as error:
+        cause = str(error) if has_nvidia_gpu() else "No NVIDIA GPU was found on this machine to build for."
         raise EngineUnavailableError(
-            f"{error} To build for a GPU that is elsewhere, name its architecture and a file, as in "
+            f"{cause} To build for a GPU that is elsewhere, name its architecture and a file, as in "
             "'ghostzoo build-engine --target SM86 --out FILE'."
         ) from error
     use_gpu(gpu.index)

@@ -118,8 +118,8 @@ def _attempt(session: requests.Session, url: str, part: _Part, max_bytes: int, t
         raise TransientError(f"the server did not answer within {timeout:g} s") from error
     except (requests.exceptions.ConnectionError, urllib3.exceptions.HTTPError) as error:
         raise TransientError(f"the connection failed ({reason_of(error)})") from error
-    except ValueError as error:  # the libraries' message contains the URL, with a password if it has one
-        raise DownloadError("it is no valid URL, or leads to none; check its spelling") from error
+    except ValueError as error:  # the libraries' message shows the whole URL, the password in it included
+        raise DownloadError("it is not a valid URL, or redirects to one that is not; check its spelling") from error
     except requests.exceptions.RequestException as error:
         raise DownloadError(f"it cannot be downloaded ({reason_of(error)})") from error
 
@@ -130,7 +130,7 @@ def _check_status(response: requests.Response, part: _Part) -> None:
         raise TransientError(answer, parse_retry_after(response.headers.get("retry-after")))
     if response.status_code == 416:
         part.discard()
-        raise TransientError("the server could not go on where the last download broke off")
+        raise TransientError("the server could not resume the last download")
     if response.status_code not in (200, 206):
         raise DownloadError(answer)
     if response.headers.get("content-encoding", "identity").lower() != "identity":
@@ -143,7 +143,7 @@ def _check_range(response: requests.Response, part: _Part, start: int, total: in
     said = int(match[2]) if match and match[2] != "*" else None
     if not match or int(match[1]) != start or (None not in (said, total) and said != total):
         part.discard()
-        raise TransientError("the server went on with something else than the file that was begun")
+        raise TransientError("the server resumed with another file")
     return said if said is not None else total
 
 
@@ -167,7 +167,7 @@ def _receive(
             report(done, total)
             if time.monotonic() - since > timeout:
                 if done - before < _SLOWEST * timeout:
-                    raise TransientError(f"only {done - before} bytes came in {timeout:g} s")
+                    raise TransientError(f"only {done - before} bytes arrived in {timeout:g} s")
                 since, before = time.monotonic(), done
     if total is not None and done != total:
         raise TransientError(f"the connection broke after {done} of {total} bytes")

@@ -33,7 +33,7 @@ def parse_reference(text: str, options: FetchOptions) -> HubModel | None:
             raise OptionError(f"{text!r} names no repository of the Hub; write {HUB_SCHEME}owner/name[@revision].")
         return None
     if match[3] and options.revision and match[3] != options.revision:
-        raise OptionError(f"{text!r} names one revision and revision={options.revision!r} another; give one.")
+        raise OptionError(f"{text!r} and revision={options.revision!r} name two revisions; give one.")
     return HubModel(f"{match[1]}/{match[2]}", match[3] or options.revision or "main")
 
 
@@ -87,7 +87,7 @@ def fetch_from_hub(model: HubModel, store: Store, options: FetchOptions, *, refr
         kept = None if refresh else open_kept(model, store, options)
         if kept is None:
             raise
-        _log.warning("%s The bundle of commit %s is used, which it was the last time.", error, kept.path.name)
+        _log.warning("%s The bundle of commit %s is used, as the last time.", error, kept.path.name)
         return kept
     bundle = None if refresh else _open(store, model.repo, commit)
     if bundle is None:

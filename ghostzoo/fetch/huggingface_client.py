@@ -105,7 +105,7 @@ class Hub:
         asked: dict[str, Any] = {"token": self.options.token, "endpoint": self.options.hub_endpoint}
         facts = self._ask(lambda: get_hf_file_metadata(url, timeout=_TIMEOUT, **asked))
         if facts.size is not None and facts.size > max_bytes:
-            raise BundleError(f"{name} has {facts.size} bytes, more than the {max_bytes} that it may have.")
+            raise BundleError(f"{name} has {facts.size} bytes, more than the {max_bytes} expected.")
         self._ask(
             lambda: hf_hub_download(
                 **self._file(name, commit),
@@ -150,7 +150,7 @@ class Hub:
             (errors.OfflineModeIsEnabled, f"cannot be fetched: {OFFLINE_VARIABLE} is set; unset it to allow requests."),
             (
                 errors.LocalEntryNotFoundError,
-                "is not on this machine and no request may be made; fetch it with 'ghostzoo pull' while online.",
+                "is not on this machine and requests are off; fetch it with 'ghostzoo pull' while online.",
             ),
             (
                 errors.GatedRepoError,
@@ -163,9 +163,9 @@ class Hub:
             (errors.RevisionNotFoundError, "has no such revision; check the branch, tag or commit."),
             (
                 errors.EntryNotFoundError,
-                f"is no ghostzoo model, or not a whole one: {_last_line(error)}; name another repository.",
+                f"is not a ghostzoo model, or is incomplete: {_last_line(error)}; name another repository.",
             ),
-            (errors.HFValidationError, f"is no name of a repository: {_last_line(error)}"),
+            (errors.HFValidationError, f"is not the name of a repository: {_last_line(error)}"),
         )
         if self.options.is_offline or not isinstance(error, errors.LocalEntryNotFoundError):
             for kind, answer in answers:

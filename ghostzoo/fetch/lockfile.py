@@ -36,7 +36,7 @@ class Pin:
     def __post_init__(self) -> None:
         for pattern, value in ((_REPOSITORY, self.repo), (COMMIT, self.commit), (SHA256, self.manifest_sha256)):
             if not isinstance(value, str) or not pattern.fullmatch(value):
-                raise BundleError(f"{value!r} cannot stand in {LOCK_FILE.name}; publish the model again.")
+                raise BundleError(f"{value!r} is not valid in {LOCK_FILE.name}; publish the model again.")
 
 
 def read_lock(path: Path | None = None) -> dict[str, Pin]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .._utils.cache import cache_folder
-from .._utils.urls import is_url
+from .._utils.urls import is_url, why_no_path
 from ..errors import OptionError
 
 MODELS_VARIABLE = "GHOSTZOO_MODELS"
@@ -31,6 +31,13 @@ Progress = Callable[[str, int, int | None], object]
 """Called with a download's title, the bytes so far, and the total if the server gives it."""
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
+_KINDS: dict[str, tuple[type, ...]] = {
+    "revision": (str,),
+    "cache_dir": (str, PathLike),
+    "offline": (bool,),
+    "endpoint": (str,),
+    "token": (str, bool),
+}
 _TRUE = ("1", "on", "yes", "true")
 
 
@@ -53,6 +60,14 @@ class FetchOptions:
     """Called with the progress of downloads; not pickled."""
 
     def __post_init__(self) -> None:
+        for name, kinds in _KINDS.items():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kinds):
+                raise OptionError(f"{name} must be {' or '.join(kind.__name__ for kind in kinds)}, not {value!r}.")
+        if self.progress is not None and not callable(self.progress):
+            raise OptionError(f"progress must be a function, not {self.progress!r}.")
+        if self.cache_dir is not None:
+            _check_folder(self.cache_dir)
         if self.revision is not None and not self.revision.strip():
             raise OptionError("revision must name a branch, a tag or a commit of the Hub repository.")
         if not is_url(self.hub_endpoint):
@@ -72,7 +87,7 @@ class FetchOptions:
     def refuse_revision(self, model: str | PathLike[str]) -> None:
         """Raise ``OptionError`` if a revision is given, since ``model`` is not from the Hub."""
         if self.revision:
-            raise OptionError(f"revision={self.revision!r} is for a repository of the Hub, and {model} is none.")
+            raise OptionError(f"revision={self.revision!r} is for a repository of the Hub, and {model} is not one.")
 
     @property
     def is_offline(self) -> bool:
@@ -83,13 +98,29 @@ class FetchOptions:
 
     @property
     def hub_endpoint(self) -> str:
-        """The Hub's address, without a trailing slash."""
-        return (self.endpoint or os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT).rstrip("/")
+        """The Hub's address, without a slash at its end."""
+        if self.endpoint is not None:
+            return self.endpoint.rstrip("/")
+        return (os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT).rstrip("/")
 
     @property
     def models_cache(self) -> Path:
         """The folder for fetched models, which may not exist yet."""
         return Path(self.cache_dir).expanduser() if self.cache_dir is not None else cache_folder() / "models"
+
+
+def _check_folder(cache_dir: str | PathLike[str]) -> None:
+    """Refuse what can be no folder, before anything is looked for in it."""
+    text = os.fspath(cache_dir)
+    reason = why_no_path(text, "the path of a folder on this machine")
+    if reason is not None:
+        raise OptionError(f"cache_dir is {reason}.")
+    try:
+        is_file = os.path.isfile(Path(text).expanduser())  # noqa: PTH113  # whatever else is wrong is found later
+    except RuntimeError as error:
+        raise OptionError(f"cache_dir is {text}, and there is no such home folder; give a path without ~.") from error
+    if is_file:
+        raise OptionError(f"cache_dir must be a folder, and {text} is a file.")
 
 
 def hub_namespace() -> str | None:
@@ -101,4 +132,4 @@ def model_folders() -> Iterator[Path]:
     """Yield the folders in ``GHOSTZOO_MODELS``, in order."""
     for entry in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep):
         if entry.strip():
-            yield Path(entry.strip()).expanduser()
+            yield Path(os.path.expanduser(entry.strip()))  # noqa: PTH111  # where ~ means nothing, it is no error

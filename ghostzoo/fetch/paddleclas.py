@@ -37,7 +37,7 @@ class WeightsPlace:
     @property
     def file(self) -> Path | None:
         """The local file, or ``None`` for a URL."""
-        return None if is_url(self.text) else Path(self.text).expanduser()
+        return None if is_url(self.text) else Path(os.path.expanduser(self.text))  # noqa: PTH111
 
     def __str__(self) -> str:
         """The URL or path without password and query."""
@@ -59,9 +59,7 @@ def weights_place(record: CatalogModel) -> WeightsPlace:
     try:
         return WeightsPlace(mirror.removeprefix("file://").format(name=record.name))
     except (KeyError, IndexError, ValueError, AttributeError) as error:
-        raise OptionError(
-            f"{WEIGHTS_VARIABLE} is {mirror!r}; {{name}} is the only placeholder that it may have."
-        ) from error
+        raise OptionError(f"{WEIGHTS_VARIABLE} is {mirror!r}; {{name}} is the only placeholder allowed.") from error
 
 
 def build_from_official(
@@ -89,7 +87,7 @@ def build_from_official(
         raise OptionError(f"A SHA-256 has 64 hexadecimal digits; {accept!r} cannot be accepted.")
     place = weights_place(record)
     if options.is_offline and place.file is None:
-        raise FetchError(f"{place} was not asked, since no request may be made")
+        raise FetchError(f"{place} was not asked, since requests are off")
     if place.file is not None and not place.file.is_file():
         raise FetchError(f"there is no file {place.file}")
     path = store.official_path(record.name)
@@ -121,7 +119,7 @@ def _download(place: WeightsPlace, folder: Path, record: CatalogModel, options: 
 def _build(
     record: CatalogModel, place: WeightsPlace, file: Path, path: Path, store: Store, accept: str | None
 ) -> Bundle:
-    from ..converter import write_model_bundle
+    from ..converter import Provenance, write_model_bundle
     from ..labels import resolve_labels
     from ..weights.params import read_weights
 
@@ -143,7 +141,7 @@ def _build(
             model_name=record.name,
             labels=resolve_labels(None, record.num_classes),
             preprocessing=record.preprocessing,
-            record=record,
+            provenance=Provenance(record),
         )
         _record_first_download(path.with_name(RECORD_FILE), place, weights.sha256, weights.size)
         store.install(bundle.path, path)
@@ -163,7 +161,7 @@ def _check_first_download(
         _log.warning("%s: new weights are accepted: %s instead of %s.", record.name, sha256, first["sha256"])
         return
     raise WeightsError(
-        f"{place} gives other weights of {record.name} than before and they are refused: SHA-256 {sha256}, but the "
+        f"{place} gives other weights of {record.name} than before, which are refused: SHA-256 {sha256}, but the "
         f"first download, of {first['date']} from {first['url']}, had {first['sha256']}. If you know that the new ones "
         f"are right, accept them with 'ghostzoo pull {record.name} --accept {sha256}'."
     )
@@ -177,8 +175,8 @@ def _read_record(note: Path) -> dict[str, str] | None:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(
-            f"{note} is damaged, so it is not known which weights were downloaded first; delete it to trust the next "
-            "download."
+            f"{note} is damaged, so nothing tells which weights were downloaded first; delete it to trust the "
+            "next download."
         ) from error
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 
 from .._utils.folders import restore
+from .._utils.urls import scheme_of
 from ..bundle.folder import Bundle
 from ..bundle.manifest import MANIFEST_FILE
 from ..catalog import DEFAULT_MODEL, CatalogModel, get_model, list_models
-from ..errors import FetchError, UnknownModelError, nearest
+from ..errors import FetchError, OptionError, UnknownModelError, nearest
 from .huggingface import fetch_from_hub, open_kept, parse_reference, published_as
 from .options import (
     CATALOG_SCHEME,
@@ -27,6 +29,8 @@ from .store import Store, StoreError, is_bundle_folder
 
 BUNDLED_FOLDER = Path(__file__).parents[1] / "models"
 """The bundles in the package, each in a folder of its name."""
+
+_HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)", re.ASCII)
 
 _log = logging.getLogger("ghostzoo")
 
@@ -61,17 +65,18 @@ def fetch(
     if model is None:
         options.refuse_revision(DEFAULT_MODEL)
         return open_bundled(DEFAULT_MODEL)
+    _check_model(model)
     if not isinstance(model, str):
         options.refuse_revision(model)
         return Bundle.open(model)
     if model.startswith(CATALOG_SCHEME):
         return _find(get_model(model.removeprefix(CATALOG_SCHEME)).name, options, refresh, accept)
     restore(Path(model))
-    if Path(model).is_dir():
+    if os.path.isdir(model):  # noqa: PTH112  # unlike Path's, it raises nothing
         options.refuse_revision(model)
         if model in list_models():
             _log.warning(
-                "%s is a folder here and a model of the catalog: the folder is taken. Write ./%s to say so, or %s%s "
+                "%s is a folder here and a model of the catalog; the folder is used. Write ./%s to say so, or %s%s "
                 "for the catalog's.",
                 *(model, model, CATALOG_SCHEME, model),
             )
@@ -88,6 +93,39 @@ def fetch(
         options.refuse_revision(model)
         return Bundle.open(model)
     return _find(model, options, refresh, accept)
+
+
+def _check_model(model: object) -> None:
+    """Refuse what names no model, before anybody is asked for it.
+
+    Raises:
+        OptionError: it is neither a string nor a path, is empty, or is a URL that no model is fetched from.
+        UnknownModelError: it is a file, and not the folder of a bundle.
+    """
+    if not isinstance(model, str | PathLike):
+        raise OptionError(f"A model is named by a string or the path of its folder, not by {model!r}.")
+    text = os.fspath(model)
+    if not text.strip():
+        raise OptionError("The model's name is empty; 'ghostzoo list' shows names.")
+    scheme = scheme_of(text)
+    if scheme is not None and not text.startswith((HUB_SCHEME, CATALOG_SCHEME)):
+        page = _HUB_PAGE.match(text)
+        instead = f"write {HUB_SCHEME}{page[1]}" if page else f"give a name, a folder, or {HUB_SCHEME}owner/name"
+        raise OptionError(f"No model is fetched from a URL that begins with {scheme}://; {instead}.")
+    if text not in list_models() and os.path.isfile(text):  # noqa: PTH113  # unlike Path's, it raises nothing
+        raise UnknownModelError(_explain_file(text))
+
+
+def _explain_file(file: str) -> str:
+    if file.endswith(".pdparams"):
+        return (
+            f"{file} is a weight file, and a model is the folder of a bundle; make one with 'ghostzoo convert "
+            f"--weights {file} --model NAME --out FOLDER', or with --name for a network of your own."
+        )
+    folder = os.path.dirname(file) or "."  # noqa: PTH120
+    if os.path.basename(file) == MANIFEST_FILE:  # noqa: PTH119
+        return f"{file} is one file of a bundle; give its folder, {folder}."
+    return f"{file} is a file, and a model is the folder of a bundle, which holds a {MANIFEST_FILE}; give that folder."
 
 
 def open_bundled(name: str) -> Bundle:
@@ -205,12 +243,14 @@ class _Search:
     def _failure(self) -> Exception:
         if self.record is None and self.published is None:
             return UnknownModelError(
-                f"{self.name!r} is neither a bundle folder (there is no {self.name}{os.sep}{MANIFEST_FILE}) nor a "
-                f"known model. {nearest(self.name, list_models())}"
+                f"There is no model {self.name!r}: no folder here has that name, and nothing in the catalog. "
+                f"{nearest(self.name, list_models())}"
             )
-        steps = "; ".join(f"({number}) {step.rstrip('.')}" for number, step in enumerate(self.tried, start=1))
+        *before, last = (step.rstrip(".") for step in self.tried)
+        steps = "; ".join(f"({number}) {step}" for number, step in enumerate(before, start=1))
         if self.options.is_offline:
             advice = f"Run 'ghostzoo pull {self.name}' while online"
         else:
             advice = f"Check the network and try again, or name a mirror in HF_ENDPOINT or {WEIGHTS_VARIABLE}"
-        return FetchError(f"{self.name} was not found. Tried, in this order: {steps}. {advice}.")
+        tried = f" Tried before, in this order: {steps}." if before else ""
+        return FetchError(f"{self.name} was not found. {last[0].upper()}{last[1:]}. {advice}.{tried}")

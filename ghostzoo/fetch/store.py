@@ -12,8 +12,10 @@ Names that begin with a dot are locks or incomplete.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,8 +23,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .._utils.cache import CACHE_VARIABLE
+from .._utils.cache import CACHE_VARIABLE, NO_CACHE
 from .._utils.files import write_atomically
+from .._utils.locks import LockHeldError, acquire
 from ..bundle.folder import Bundle
 from ..bundle.manifest import MANIFEST_FILE
 from ..errors import BundleError, FetchError
@@ -33,6 +36,7 @@ _BRANCHES_FILE = "branches.json"
 _SUPERSEDED = "superseded"
 _OLD = "replaced"
 """In a scratch folder: the old bundle, while the new one replaces it."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PATIENCE = 2.0
 """Seconds of waiting for another process before a message is logged."""
 
@@ -86,7 +90,7 @@ class Store:
         try:
             return Bundle.open(path, origin="cache", manifest_sha256=manifest_sha256)
         except BundleError as error:
-            _log.warning("What the cache holds is not used: %s", error)
+            _log.warning("The cached model is not used: %s", error)
             return None
 
     def known_commit(self, repo: str, endpoint: str, revision: str) -> str | None:
@@ -106,7 +110,7 @@ class Store:
                 branches[_SUPERSEDED] = " ".join(sorted(superseded - set(branches.values())))
                 write_atomically(path, json.dumps(branches, indent=2).encode())
         except (StoreError, OSError) as error:
-            _log.info("That %s is %s now is not noted: %s", key, commit, error)
+            _log.info("Could not note that %s is now %s: %s", key, commit, error)
 
     def superseded_commits(self, repo: str) -> set[str]:
         """Return the commits that branches and tags no longer point to."""
@@ -118,13 +122,10 @@ class Store:
 
     @contextmanager
     def idle(self, lock_file: Path) -> Iterator[bool]:
-        """Yield whether the lock was free; if so, it is held meanwhile."""
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(lock_file)
+        """Yield whether no process holds this lock; nobody can take it meanwhile."""
         try:
-            lock.acquire(timeout=0)
-        except (Timeout, OSError, NotImplementedError):
+            lock = acquire(lock_file, seconds=0)
+        except (LockHeldError, OSError):
             yield False
             return
         try:
@@ -139,17 +140,15 @@ class Store:
         Raises:
             StoreError: the folder cannot be written or locked.
         """
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        lock_file = path.with_name(f".{path.name}.lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                lock.acquire(timeout=_PATIENCE)
-            except Timeout:
+                lock = acquire(lock_file, _PATIENCE)
+            except LockHeldError:
                 _log.warning("Another process is fetching %s; waiting for it.", path)
-                lock.acquire()
-        except (OSError, NotImplementedError) as error:
+                lock = acquire(lock_file)
+        except OSError as error:
             raise self.unwritable(error) from error
         try:
             self._restore(path)
@@ -210,12 +209,17 @@ class Store:
                     old.rename(path)
 
     def unwritable(self, error: Exception) -> StoreError:
-        """Return the error for a folder that cannot be written, which says what to do."""
+        """Return the error that says that nothing can be kept here, and what to do."""
+        another = f"name another folder with --cache-dir, cache_dir= or {CACHE_VARIABLE}"
+        if self.root.is_relative_to(NO_CACHE):
+            return StoreError(f"There is no home folder to keep models in; {another.replace('another', 'a')}.")
+        file = next((place for place in (self.root, *self.root.parents) if place.is_file()), None)
+        if file is not None:
+            return StoreError(f"{file} is a file, so no models can be kept in it; {another}.")
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        return StoreError(
-            f"{self.root} cannot be written ({reason}); free some space there, or name another folder with cache_dir= "
-            f"or {CACHE_VARIABLE}."
-        )
+        if getattr(error, "errno", None) in _FULL:
+            another = f"free some space there, or {another}"
+        return StoreError(f"{self.root} cannot be written ({reason}); {another}.")
 
     def _repository(self, repo: str) -> Path:
         return self.root / _HUB / repo.replace("/", "--")  # the Hub does not allow '--' in names
@@ -229,8 +233,8 @@ class Store:
 
 
 def is_bundle_folder(path: Path) -> bool:
-    """Whether ``path`` contains a manifest."""
-    return (path / MANIFEST_FILE).is_file()
+    """Whether ``path`` holds a manifest."""
+    return os.path.isfile(path / MANIFEST_FILE)  # noqa: PTH113  # unlike Path's, it raises nothing
 
 
 def folder_size(path: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .._utils.urls import is_url, without_secrets
+from .._utils.urls import is_url, why_no_path, without_secrets
 from ..errors import ImageError, InputError, OptionError
 from .container import HeaderError
 from .header import read_header
 
+_OPEN_FILE = re.compile(r"/dev/stdin|/(dev|proc/self)/fd/\d+")
+"""Files that this process has open already, as shells name them: ``<(curl ...)``."""
 _LARGEST_LIMIT = 2**31
 """The decoder takes neither more bytes nor more pixels, whatever is allowed."""
 
@@ -153,12 +156,15 @@ def _encoded(source: Any, limits: ImageLimits) -> bytes:
 
 
 def _read_path(path: str | PathLike[str], limits: ImageLimits) -> bytes:
+    no_path = why_no_path(os.fsdecode(path), "the path of a file, or an http or https URL")
+    if no_path is not None:
+        raise ImageError(without_secrets(os.fsdecode(path)) or "''", f"it is {no_path}")
     try:
         path = Path(os.fsdecode(path))
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise ImageError(describe(path), "it is a folder; pass it to predict() for all images in it")
-        if not stat.S_ISREG(mode):  # opening a pipe would wait for its other end
+        if not stat.S_ISREG(mode) and not _OPEN_FILE.fullmatch(str(path)):  # a pipe would wait for its other end
             raise ImageError(describe(path), "it is no regular file")
         with path.open("rb") as file:
             return _read_file(file, limits, describe(path))

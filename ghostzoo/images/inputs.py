@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .._utils.urls import is_url
+from .._utils.urls import is_url, scheme_of
 from ..errors import InputError
 from .decode import is_pil_image
 
@@ -46,10 +46,35 @@ _FIXED = (str, PathLike, bytes, np.ndarray)
 def is_single(source: Any) -> bool:
     """Whether ``source`` is one image, rather than a folder, a pattern, or an iterable of images."""
     if isinstance(source, str | PathLike):
-        return is_url(source) or not (os.path.isdir(source) or _is_pattern(source))  # noqa: PTH112
+        return scheme_of(source) is not None or not (os.path.isdir(source) or _is_pattern(source))  # noqa: PTH112
     if isinstance(source, np.ndarray):
         return source.ndim == 0 or (source.ndim < 4 and source.dtype.kind not in "OU")  # an array of paths is several
     return isinstance(source, bytes | bytearray | memoryview) or is_pil_image(source) or hasattr(source, "read")
+
+
+def check_single(source: Any) -> None:
+    """Check that ``source`` is one image.
+
+    Raises:
+        InputError: it is several, or none.
+    """
+    if is_single(source):
+        return
+    if not isinstance(source, str | PathLike | Iterable) or isinstance(source, dict):
+        raise _no_image(source)
+    what = f"{os.fsdecode(source)} is" if isinstance(source, str | PathLike) else f"A {type(source).__name__} holds"
+    raise InputError(f"{what} several images, and a call takes one; use predict() for several.")
+
+
+def distinct(images: Iterable[Any]) -> Iterator[Any]:
+    """Yield each file and URL of ``images`` once, under the name that comes first; links are not followed."""
+    seen: set[Any] = set()
+    for image in images:
+        is_file = isinstance(image, str | PathLike) and not is_url(image)
+        key = os.path.normcase(os.path.abspath(image)) if is_file else image if is_url(image) else id(image)  # noqa: PTH100
+        if key not in seen:
+            seen.add(key)
+            yield image
 
 
 def count_at_hand(images: Any) -> float:
@@ -90,10 +115,14 @@ def expand(images: Any, on_skip: Callable[[Path], object] | None = None) -> Iter
         for image in images:
             yield from expand(image, on_skip)
     else:
-        raise InputError(
-            f"{type(images).__name__} is neither an image nor several; pass a path, a URL, bytes, a binary file, "
-            "a PIL image, a uint8 array, a folder, a pattern, or an iterable of these."
-        )
+        raise _no_image(images)
+
+
+def _no_image(source: Any) -> InputError:
+    return InputError(
+        f"{type(source).__name__} is neither an image nor several; pass a path, a URL, bytes, a binary file, "
+        "a PIL image, a uint8 array, a folder, a pattern, or an iterable of these."
+    )
 
 
 def _is_pattern(source: str | PathLike[str]) -> bool:

@@ -29,6 +29,9 @@ class Preprocessing:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
+        for name in ("resize_short", "crop_size"):
+            if not isinstance(getattr(self, name), int):
+                raise OptionError(f"{name} must be a whole number of pixels, not {getattr(self, name)!r}.")
         if not 1 <= self.crop_size <= self.resize_short <= MAX_IMAGE_SIZE:
             raise OptionError(
                 f"The crop ({self.crop_size} pixels) must not be larger than the resized short side "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from .hosts import check_name
 API_KEY_VARIABLE = "GHOSTZOO_API_KEY"
 """Environment variable with the key that clients must show."""
 
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d+)?")
 _MIN_KEY_LENGTH = 16
 _MOST_BODY_BYTES = 2**31 - 1
 
@@ -108,8 +111,11 @@ class ServeOptions:
         for name in ("deadline", "decode_timeout", "write_timeout"):
             if getattr(self, name) <= 0:
                 raise OptionError(f"{name} must be above zero, not {getattr(self, name)!r}.")
+        _check_host(self.host)
         for name in self.allowed_hosts:
             check_name(name)
+        for origin in self.cors_origins:
+            _check_origin(origin)
         if self.queue_size < self.limits.max_images:
             raise OptionError(
                 f"queue_size ({self.queue_size}) must be at least max_images ({self.limits.max_images}), "
@@ -122,6 +128,26 @@ class ServeOptions:
         if self.threads is None and self.device in (None, "cpu", "CPU"):
             return 1
         return self.threads
+
+
+def _check_host(host: str) -> None:
+    """Refuse what cannot be listened on before any model is loaded."""
+    try:
+        socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise OptionError(
+            f"Cannot listen on {host!r}, which is neither an address nor a name that this machine knows; 127.0.0.1 is "
+            "for this machine alone, 0.0.0.0 for all that reach it."
+        ) from error
+
+
+def _check_origin(origin: str) -> None:
+    """Refuse an origin that no browser sends; they are compared letter by letter."""
+    if origin not in ("*", "null") and _ORIGIN.fullmatch(origin) is None:
+        raise OptionError(
+            f"{origin!r} is no origin; write https://page.example or http://localhost:3000, in lower case and without "
+            "a path or a slash at its end, or * for any."
+        )
 
 
 def find_api_key(file: str | None) -> str | None:

@@ -103,7 +103,7 @@ def test_what_was_written_is_read(folder: Path) -> None:
 
 
 def test_a_precision_that_is_not_there_is_named(folder: Path) -> None:
-    with pytest.raises(OptionError, match=r"'int8'; it has fp32"):
+    with pytest.raises(OptionError, match="no int8 graph, only fp32"):
         Bundle.open(folder).model("int8")
 
 
@@ -185,7 +185,7 @@ def test_paths_out_of_the_folder_are_refused(folder: Path, path: str) -> None:
     (folder.parent / "outside").write_bytes(b"x")
     record = {"sha256": hashlib.sha256(b"x").hexdigest(), "size": 1}
     edit_manifest(folder, lambda content: content["files"].update({path: record}))
-    with pytest.raises(BundleError, match="no path inside the bundle"):
+    with pytest.raises(BundleError, match="not a path inside the bundle"):
         Bundle.open(folder)
 
 
@@ -229,11 +229,11 @@ def test_what_is_no_regular_file_is_refused_without_waiting(folder: Path, name: 
     path = folder / name
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(BundleError, match="no regular file"):
+    with pytest.raises(BundleError, match="not a regular file"):
         Bundle.open(folder)
     path.unlink()
     path.mkdir()
-    with pytest.raises(BundleError, match="no regular file"):
+    with pytest.raises(BundleError, match="not a regular file"):
         Bundle.open(folder)
     path.rmdir()
     path.symlink_to(path)
@@ -248,7 +248,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(folder: Path, name: 
 def test_what_is_no_bundle_is_said(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no such folder"):
         Bundle.open(tmp_path / "missing")
-    with pytest.raises(BundleError, match=r"no ghostzoo\.json, so it is no ghostzoo model"):
+    with pytest.raises(BundleError, match=r"no ghostzoo\.json, so it is not a ghostzoo model"):
         Bundle.open(tmp_path)
     (tmp_path / "file").write_text("x")
     with pytest.raises(BundleError, match="no such folder"):
@@ -350,7 +350,7 @@ def test_what_is_no_bundle_is_never_replaced(tmp_path: Path, overwrite: bool) ->
     os.mkfifo(tmp_path / "pipe")
     before = sorted(path.name for path in tmp_path.iterdir())
     for name in ("work", "file", "dangling", "pipe"):
-        with pytest.raises(BundleError, match="exists and is no bundle"):
+        with pytest.raises(BundleError, match="exists and is not a bundle"):
             write(tmp_path / name, overwrite=overwrite)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert (tmp_path / "work" / "thesis.txt").read_text() == "years"
@@ -368,7 +368,7 @@ def test_overwriting_a_link_keeps_what_it_leads_to(folder: Path) -> None:
 def test_contents_never_land_outside(tmp_path: Path, name: str) -> None:
     name = name.format(folder=tmp_path)
     (tmp_path / "deep").mkdir()
-    with pytest.raises(BundleError, match="no path inside the bundle"):
+    with pytest.raises(BundleError, match="not a path inside the bundle"):
         write(tmp_path / "deep" / "tiny", {**contents(), name: b"x"})
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["deep"]
 
@@ -507,7 +507,7 @@ def test_the_working_folder_and_those_above_are_no_target(
 def test_the_check_before_the_work_says_the_same(tmp_path: Path) -> None:
     check_target(tmp_path / "new", False)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(BundleError, match="no bundle"):
+    with pytest.raises(BundleError, match="not a bundle"):
         check_target(tmp_path / "file", True)
     with pytest.raises(BundleError, match="Cannot write"):
         check_target(tmp_path / ("x" * 300), False)

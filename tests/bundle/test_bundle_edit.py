@@ -86,6 +86,6 @@ def test_a_folder_of_a_cache_is_left_alone(folder: Path, tmp_path: Path) -> None
 
 
 def test_a_path_that_leads_out_is_refused(folder: Path) -> None:
-    with pytest.raises(BundleError, match="no path inside"):
+    with pytest.raises(BundleError, match="not a path inside"):
         add(folder, "../outside.bin", b"one")
     assert not (folder.parent / "outside.bin").exists()

@@ -7,6 +7,7 @@ import onnxruntime as ort
 import pytest
 
 from ghostzoo.bundle.folder import Bundle
+from ghostzoo.engines import devices
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
 from ghostzoo.errors import EngineUnavailableError, OptionError
@@ -30,8 +31,12 @@ def test_a_wrong_type_of_option_is_refused(tiny_bundle: Bundle) -> None:
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="this onnxruntime has CUDA")
-def test_cuda_without_cuda_is_an_error_and_no_fallback(tiny_bundle: Bundle) -> None:
+def test_cuda_without_cuda_is_an_error_and_no_fallback(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "has_nvidia_gpu", lambda: True)
     with pytest.raises(EngineUnavailableError, match="onnxruntime-gpu"):
+        OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(device="cuda:0"))
+    monkeypatch.setattr(devices, "has_nvidia_gpu", lambda: False)
+    with pytest.raises(EngineUnavailableError, match="no NVIDIA GPU was found on this machine"):
         OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(device="cuda:0"))
 
 

@@ -160,10 +160,10 @@ def test_wrong_usage_writes_nothing(
 def test_without_a_driver_one_sentence_says_what_is_missing(tiny_bundle: Bundle, tmp_path: Path) -> None:
     result = command("--model", tiny_bundle.path, "--out", tmp_path / "x.engine")
     assert result.returncode == 1
-    assert "NVIDIA's driver" in result.stderr
+    assert "NVIDIA" in result.stderr
     assert "--target SM86 --out FILE" in result.stderr
     kind = engine_record("tensorrt").load_class()
-    with pytest.raises(EngineUnavailableError, match="'nvidia-smi' lists the GPU"):
+    with pytest.raises(EngineUnavailableError, match=r"none was found on this machine|'nvidia-smi' lists the GPU"):
         kind.load(tiny_bundle, EngineOptions())
     with pytest.raises(OptionError, match="abacus"):
         kind.load(tiny_bundle, EngineOptions(device="abacus"))

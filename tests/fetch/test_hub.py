@@ -133,7 +133,7 @@ def test_offline_makes_no_request(
     hub.requests.clear()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert fetch(REPO, options).origin == "cache"
-    with pytest.raises(ghostzoo.FetchError, match="no request may be made"):
+    with pytest.raises(ghostzoo.FetchError, match="requests are off"):
         fetch("hf://zoo/other", options)
     assert hub.requests == []
 
@@ -158,7 +158,7 @@ def test_offline_finds_what_the_clients_own_cache_holds(
         (gated(), "asks for permission.*hf auth login"),
         (no_repository(), "does not exist or is private"),
         (no_revision(), "no such revision"),
-        (no_entry(), "no ghostzoo model"),
+        (no_entry(), "not a ghostzoo model"),
         (too_many_requests(3600), "429.*asks to wait 3600 s"),
         (unavailable(), "503.*4 times in a row"),
         (dropped, "connection failed.*4 times in a row"),
@@ -243,7 +243,7 @@ def test_a_manifest_that_leads_outside_is_refused(
     manifest = json.loads((tiny_bundle.path / "ghostzoo.json").read_bytes())
     manifest["files"][name] = {"sha256": hashlib.sha256(b"x").hexdigest(), "size": 1}
     hub.add("zoo/escape", changed(tiny_bundle.path, "ghostzoo.json", json.dumps(manifest).encode()))
-    with pytest.raises(ghostzoo.BundleError, match="no path inside the bundle"):
+    with pytest.raises(ghostzoo.BundleError, match="not a path inside the bundle"):
         fetch("zoo/escape", options)
     assert not list(tmp_path.rglob("escape*"))
 
@@ -314,7 +314,7 @@ def test_without_the_hub_the_official_weights_come_next(
 ) -> None:
     monkeypatch.setenv("GHOSTZOO_HUB_NAMESPACE", "zoo")
     with pytest.raises(
-        ghostzoo.FetchError, match=r"\(2\) Hub: hf://zoo/GhostNet_x1_0.*\(3\) official weights: there is"
+        ghostzoo.FetchError, match=r"not found\. Official weights: there is.*\(2\) Hub: hf://zoo/GhostNet_x1_0"
     ):
         fetch("GhostNet_x1_0", options)
     assert "Going on with the official weights" in caplog.text

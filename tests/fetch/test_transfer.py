@@ -214,7 +214,7 @@ def test_a_silent_server_and_one_that_drips_are_given_up(tmp_path: Path, monkeyp
             except OSError:
                 return
 
-    for fault, message in ((silence, "did not answer"), (drip, "did not answer"), (slowly, "only .* bytes came in")):
+    for fault, message in ((silence, "did not answer"), (drip, "did not answer"), (slowly, "only .* bytes arrived in")):
         with served(fault) as url, pytest.raises(DownloadError, match=message):
             download_file(url, tmp_path / "a", max_bytes=1_000_000, title="file")
 

@@ -164,7 +164,7 @@ def test_what_is_public_is_not_taken_for_private(hub: LoopbackHub, target: Targe
 
 def test_what_is_no_ghostzoo_model_is_left_alone(hub: LoopbackHub, target: Target, bundle: Bundle) -> None:
     head = hub.add("zoo/tiny", {"model.safetensors": b"somebody's own"})
-    refused(bundle, target, "no ghostzoo model")
+    refused(bundle, target, "not a ghostzoo model")
     assert hub.repositories["zoo/tiny"].head == head
 
 

@@ -150,7 +150,7 @@ def test_foreign_bundle_folder_is_refused_before_training(pictures: Path, tmp_pa
     (tmp_path / "run" / "bundle").mkdir(parents=True)
     (tmp_path / "run" / "bundle" / "thesis.txt").write_text("mine")
     message = train("--data", pictures, "--out", tmp_path / "run", "--epochs=1").error()
-    assert "exists and is no bundle" in message
+    assert "exists and is not a bundle" in message
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 

@@ -136,14 +136,14 @@ def test_an_allowed_address_is_fetched(server: str, names: dict[str, list[list[s
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "2130706433", "127.1", "[::ffff:127.0.0.1]"])
 def test_no_spelling_of_loopback_passes(server: str, host: str) -> None:
-    with pytest.raises(DownloadError, match=r"not public|no address|no valid URL"):
+    with pytest.raises(DownloadError, match=r"not public|cannot be resolved|not a valid URL"):
         fetch(f"http://{host}:{server.rpartition(':')[2]}/image", is_public)
 
 
 def test_other_ports_are_not_connected_to(server: str) -> None:
     port = int(server.rpartition(":")[2])
     assert fetch(f"{server}/image", ports=(80, port)) == b"an image"
-    with pytest.raises(DownloadError, match=rf"port is {port}, and the only ones.* 80, 443 \(url_ports\)"):
+    with pytest.raises(DownloadError, match=rf"port is {port}, and only 80, 443 are allowed \(url_ports\)"):
         fetch(f"{server}/image", ports=(80, 443))
     with socket.create_server(("127.0.0.1", 0)) as other:
         other.settimeout(0)

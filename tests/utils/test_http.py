@@ -266,7 +266,7 @@ def test_nothing_but_the_web_is_read(url: str) -> None:
         ("/no-content", "answered 204"),
         ("/to-nowhere", "answered 302"),
         ("/bad-gzip", "cannot be downloaded"),
-        ("/to-nonsense", "no valid URL"),
+        ("/to-nonsense", "not a valid URL"),
         ("/reset", "cannot be downloaded"),
         ("/broken-off", "broke|cannot be downloaded"),
     ],
