@@ -25,14 +25,17 @@ class Prediction:
     """Softmax probability, 0 to 1, not rounded."""
     wnid: str | None = None
     """WordNet id of the class, where it has one."""
+    damaged: bool = False
+    """The image is a damaged JPEG that was read leniently: part of it was missing."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON types, the score rounded as the original rounds it."""
+        """Return the fields as JSON types, the score rounded as the original rounds it; ``damaged`` only if it is."""
         return {
             "index": self.index,
             "label": self.label,
             "score": round(self.score, SCORE_DECIMALS),
             "wnid": self.wnid,
+            **({"damaged": True} if self.damaged else {}),
         }
 
 
@@ -44,9 +47,11 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return probabilities
 
 
-def top_predictions(probabilities: NDArray[np.float32], labels: Sequence[ClassLabel], top_k: int) -> list[Prediction]:
+def top_predictions(
+    probabilities: NDArray[np.float32], labels: Sequence[ClassLabel], top_k: int, *, damaged: bool = False
+) -> list[Prediction]:
     """Return the ``top_k`` best classes (all, if there are fewer) of one row of probabilities, best first."""
     count = min(top_k, probabilities.size)
     best = probabilities.argpartition(-count)[-count:]
     order = sorted(zip((-probabilities[best]).tolist(), best.tolist(), strict=True))  # equal ones: lower index first
-    return [Prediction(index, labels[index].label, -negative, labels[index].wnid) for negative, index in order]
+    return [Prediction(index, labels[index].label, -negative, labels[index].wnid, damaged) for negative, index in order]

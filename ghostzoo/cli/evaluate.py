@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import ANY_PATH, Command, print_table, progress
-from .options import engine_options, fetch_options, model_option
-from .unreadable import report_unreadable
+from .options import engine_options, fetch_options, image_options, model_option
+from .unreadable import report_damaged, report_unreadable
 
 if TYPE_CHECKING:
     from ..evaluation.evaluate import Evaluation, Proportion
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @fetch_options
 @engine_options
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Images a call.")
+@image_options
 @click.option("--limit", type=click.IntRange(min=1), help="Take this many images, spread evenly over the data.")
 @click.option("--out", type=ANY_PATH, help="Folder for report.json, classes.csv, confusion.png, mistakes.png.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
@@ -65,6 +66,7 @@ def eval_command(
         _print_evaluation(result)
     if out is not None:
         click.echo(f"Wrote {', '.join(map(str, write_report(result, Path(out))))}", err=True)
+    report_damaged(result.damaged)
     report_unreadable(result.unreadable, len(dataset.samples), dataset.passed_over)
 
 

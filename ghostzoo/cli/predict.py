@@ -9,8 +9,8 @@ import click
 
 from ..errors import ImageError
 from .console import Command, progress
-from .options import engine_options, fetch_options, model_option
-from .unreadable import report_unreadable
+from .options import engine_options, fetch_options, image_options, model_option
+from .unreadable import report_damaged, report_unreadable
 
 if TYPE_CHECKING:
     from .results import ResultWriter
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @engine_options
 @click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Classes for each image.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a call of the engine.  [default: 4]")
+@image_options
 @click.option("--json", "output", flag_value="json", help="JSON lines on stdout.")
 @click.option("--csv", "output", flag_value="csv", help="CSV on stdout; names like formulas get a ' in front.")
 def predict(
@@ -46,6 +47,7 @@ def predict(
     skipped: list[Any] = []
     sources = list(expand(images, on_skip=skipped.append))
     failed: list[ImageError] = []
+    damaged: list[str] = []
     with load(model, **options) as classifier, progress(len(sources), "classifying") as advance:
         writer = _writer(output)
         results = classifier.predict(sources, top_k, batch_size, on_error="return")
@@ -55,7 +57,10 @@ def predict(
                 writer.write_error(result)
             else:
                 writer.write(describe(source), result)
+                if result[0].damaged:
+                    damaged.append(describe(source))
             advance()
+    report_damaged(damaged)
     report_unreadable(failed, len(sources), len(skipped))
 
 

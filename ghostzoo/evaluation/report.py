@@ -15,7 +15,6 @@ from .._utils.files import write_atomically
 from .._utils.plots import require_matplotlib
 from .._utils.spreadsheet import csv_row
 from ..errors import ImageError, InputError
-from ..images.decode import read_image
 from .evaluate import Evaluation, Mistake
 
 REPORT_FILE = "report.json"
@@ -100,7 +99,7 @@ def mistakes_picture(evaluation: Evaluation) -> bytes:
     sheet = np.full((rows * (_TILE + _CAPTION), _COLUMNS * _TILE, 3), 255, np.uint8)
     for place, mistake in enumerate(evaluation.mistakes):
         top, left = place // _COLUMNS * (_TILE + _CAPTION), place % _COLUMNS * _TILE
-        sheet[top : top + _TILE, left : left + _TILE] = _thumbnail(mistake)
+        sheet[top : top + _TILE, left : left + _TILE] = _thumbnail(evaluation, mistake)
         expected, predicted = (
             evaluation.labels[index].label.split(",")[0] for index in (mistake.expected, mistake.predicted)
         )
@@ -110,11 +109,11 @@ def mistakes_picture(evaluation: Evaluation) -> bytes:
     return cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
-def _thumbnail(mistake: Mistake) -> NDArray[np.uint8]:
+def _thumbnail(evaluation: Evaluation, mistake: Mistake) -> NDArray[np.uint8]:
     """The image, fitted into a grey square."""
     tile = np.full((_TILE, _TILE, 3), 224, np.uint8)
     try:
-        rgb = read_image(mistake.sample.read())
+        rgb = evaluation.read_image(mistake.sample.read())
     except ImageError:  # it was readable when it was classified; the grey square says that it is gone
         return tile
     scale = (_TILE - 4) / max(rgb.shape[:2])

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from .container import DAMAGED, Header, HeaderError
+from .container import DAMAGED, Alpha, Header, HeaderError
 
 _EXTENSION, _IMAGE, _END = 0x21, 0x2C, 0x3B
 _MOST_BLOCKS = 1_000_000
@@ -43,7 +43,7 @@ def read_gif(data: bytes) -> Header:
     if not end:
         raise HeaderError(DAMAGED)
     first = data if data[end] == _END else data[:end] + bytes((_END,))
-    return Header(width, height, first, check_data=partial(_check_codes, data, pixels))
+    return Header(width, height, first, check_data=partial(_check_codes, data, pixels), alpha=Alpha.STRAIGHT)
 
 
 def _byte(data: bytes, position: int) -> int:

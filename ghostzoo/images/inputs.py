@@ -14,7 +14,7 @@ import numpy as np
 
 from .._utils.urls import is_url
 from ..errors import InputError
-from .decode import is_pil_image
+from .pil import is_pil_image
 
 IMAGE_SUFFIXES = frozenset(
     {

@@ -1,0 +1,49 @@
+"""Memory for decoded images that is used again once nobody holds the image.
+
+The system hands out large blocks anew each time, page by page as they are first written to, which for a photo of 12
+megapixels takes as long as half of the decoding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LARGEST_KEPT = 64 * 2**20
+"""Bytes of one block: an RGB image of 22 megapixels."""
+_MOST_KEPT = 128 * 2**20
+"""Bytes of all blocks that wait for their next image, whatever the number of threads."""
+
+_free: deque[NDArray[np.uint8]] = deque()
+"""Blocks that wait. There is no lock: a block is given back in whichever thread, and line, its last user ends."""
+
+
+class _Lease:
+    """A block in use. NumPy's arrays and their views hold it, and its end is theirs."""
+
+    def __init__(self, block: NDArray[np.uint8]) -> None:
+        self._block = block
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return self._block.__array_interface__
+
+    def __del__(self, free: deque[NDArray[np.uint8]] = _free) -> None:
+        if self._block.nbytes <= _LARGEST_KEPT and sum(block.nbytes for block in tuple(free)) < _MOST_KEPT:
+            free.append(self._block)
+
+
+def new_image(*shape: int) -> NDArray[np.uint8]:
+    """Return an array of this shape, whatever it holds, in memory that another image had before where there is some."""
+    size = math.prod(shape)
+    try:
+        block = _free.popleft()
+    except IndexError:
+        block = np.empty(size, np.uint8)
+    if not size <= block.nbytes <= 2 * size:  # too small, or too large to be held for as long as the image
+        block = np.empty(size, np.uint8)
+    return np.asarray(_Lease(block))[:size].reshape(shape)

@@ -1,0 +1,152 @@
+"""A checked file -> RGB pixels: what is asked of OpenCV's decoders, and what is left to do after them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .buffers import new_image
+from .container import Alpha, Header, HeaderError
+from .options import Colour, ReadOptions
+
+_REDUCED = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
+"""In OpenCV's flags 'grey' means that 'colour' is not set, which excludes RGB."""
+_RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_LARGE = 4 * 2**20
+"""Bytes of pixels from which on memory is used again; below, the C library does that itself."""
+_STRIPE = 2**18
+"""Bytes of pixels that are composed at once."""
+
+
+def decode_pixels(header: Header, options: ReadOptions) -> NDArray[np.uint8]:
+    """Decode a file whose header was read and whose size is allowed.
+
+    Returns:
+        (H, W, 3) uint8 RGB, contiguous, turned as the file says.
+
+    Raises:
+        HeaderError: it cannot be decoded.
+        cv2.error: likewise.
+    """
+    pixels = _composed(header, options.background) if options.background is not None else None
+    if pixels is None:
+        pixels = _decoded(header, _reduction(header, options.draft_side))
+    return turned(pixels, header.orientation)
+
+
+def turned(pixels: NDArray[np.uint8], orientation: Any) -> NDArray[np.uint8]:
+    """Turn and mirror pixels as EXIF orientation 1 to 8 says; other values mean nothing. Contiguous."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def compose(
+    rgb: NDArray[np.uint8], alpha: NDArray[np.uint8], background: Colour, *, premultiplied: bool = False
+) -> NDArray[np.uint8]:
+    """Lay an image over a colour.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        alpha: (H, W) uint8, 255 where the image is opaque.
+        background: the colour.
+        premultiplied: whether ``rgb`` is multiplied by alpha already.
+
+    Returns:
+        (H, W, 3) uint8, new.
+    """
+    composed = np.empty(rgb.shape, np.uint8)
+    rows = max(1, _STRIPE // max(1, rgb.shape[1] * 3))
+    for start in range(0, len(rgb), rows):
+        stripe = slice(start, start + rows)
+        opacity = alpha[stripe, :, None].astype(np.uint16)
+        light = rgb[stripe].astype(np.uint16)
+        light = np.minimum(light, opacity) * np.uint16(255) if premultiplied else light * opacity
+        light += np.array(background, np.uint16) * (255 - opacity)
+        composed[stripe] = (light + 127) // 255
+    return composed
+
+
+def _reduction(header: Header, side: int | None) -> int:
+    """By how much the decoder is to divide the size; 1 where it cannot, or is not to."""
+    if side is None or not header.reducible:
+        return 1
+    return next((each for each in _REDUCED if min(header.width, header.height) // each >= side), 1)
+
+
+def _decoded(header: Header, reduction: int) -> NDArray[np.uint8]:
+    flags = _RGB | _REDUCED.get(reduction, 0) | (cv2.IMREAD_ANYDEPTH if header.white != 255 else 0)
+    pixels = None
+    if header.reusable:
+        shape = -(-header.height // reduction), -(-header.width // reduction), 3
+        pixels = _decoded_into(shape, header.data, flags)
+    if pixels is None:
+        pixels = _imdecode(header.data, flags)
+    if header.white != 255:
+        levels = np.minimum(np.arange(256 if pixels.dtype == np.uint8 else 65536), header.white)
+        pixels = ((levels * 255 + header.white // 2) // header.white).astype(np.uint8)[pixels]
+    return pixels
+
+
+def _imdecode(data: bytes, flags: int) -> NDArray[Any]:
+    pixels: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if pixels is None:
+        raise HeaderError("it is damaged, or of a kind of its format that cannot be decoded")
+    return pixels
+
+
+def _decoded_into(shape: tuple[int, int, int], data: bytes, flags: int) -> NDArray[np.uint8] | None:
+    """A large image in memory that is used again, or ``None`` where it is small, damaged, or there is no such way.
+
+    OpenCV decodes into given memory from files only, so the data become a file that exists in memory alone.
+    """
+    if np.prod(shape) < _LARGE or not hasattr(os, "memfd_create"):
+        return None
+    try:
+        file = os.memfd_create("image")
+    except OSError:
+        return None
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+        pixels = new_image(*shape)
+        # Where the decoder refuses a header it leaves the memory as it is, and says nothing.
+        mark = np.frombuffer(os.urandom(32), np.uint8)
+        start = pixels.reshape(-1)[: len(mark)]
+        start[:] = mark
+        decoded = cv2.imread(f"/proc/self/fd/{file}", pixels, flags)
+        return None if decoded is None or np.array_equal(start, mark) else pixels
+    except OSError:
+        return None
+    finally:
+        os.close(file)
+
+
+def _composed(header: Header, background: Colour) -> NDArray[np.uint8] | None:
+    """The image over the background, or ``None`` if it is opaque."""
+    if header.alpha is Alpha.LOST:
+        raise HeaderError("the transparency of its kind cannot be decoded; convert it to PNG")
+    if header.alpha is Alpha.NONE:
+        return None
+    pixels = _imdecode(header.data, cv2.IMREAD_UNCHANGED)
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> header.alpha_shift).astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        return None
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        return compose(
+            pixels[:, :, 2::-1], pixels[:, :, 3], background, premultiplied=header.alpha is Alpha.PREMULTIPLIED
+        )
+    if pixels.ndim == 2 and header.transparent_grey is not None:
+        alpha = np.where(pixels == header.transparent_grey, 0, 255).astype(np.uint8)
+        return compose(np.broadcast_to(pixels[:, :, None], (*pixels.shape, 3)), alpha, background)
+    return None
