@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
 TRUNCATED = "it is truncated or damaged; get the file again"
 DAMAGED = "its header is damaged; save it again"
@@ -49,6 +50,8 @@ class Header:
     """The one grey that is transparent, in 8 bits, where the decoder gives no alpha channel for it."""
     damaged: bool = False
     """The end of the file is missing, and what there is of it is to be decoded."""
+    decoder: Literal["", "avif", "heif"] = ""
+    """Whether another way than OpenCV's usual one leads to the pixels."""
     reducible: bool = False
     """The decoder can decode it at a half, a quarter or an eighth of its size."""
     reusable: bool = False

@@ -14,7 +14,7 @@ from .container import HeaderError
 from .header import read_header
 from .limits import ImageLimits, describe
 from .options import ReadOptions
-from .pil import from_pil, is_pil_image
+from .pil import from_heif, from_pil, is_pil_image
 from .pixels import compose, decode_pixels
 from .sources import read_encoded
 
@@ -76,6 +76,8 @@ def _decode(source: Any, data: bytes, limits: ImageLimits, options: ReadOptions)
         limits.check(source, header.width, header.height)
         limits.check_scans(source, header.width * header.height, header.scans)
         header.check_data()
+        if header.decoder == "heif":
+            return Picture(np.ascontiguousarray(from_heif(header.data, source, limits, options)))
         rgb = decode_pixels(header, options)
     except HeaderError as error:
         raise ImageError(describe(source), str(error)) from error

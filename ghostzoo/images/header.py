@@ -14,6 +14,7 @@ from collections.abc import Callable
 from .bitmap import SUN_RASTER, read_bmp, read_sun_raster
 from .container import Header, HeaderError
 from .gif import read_gif
+from .heif import is_heif, read_heif
 from .jpeg import read_jpeg
 from .jpeg2000 import CODE_STREAM, read_jpeg2000
 from .jpeg2000 import SIGNATURE as JPEG2000
@@ -24,7 +25,7 @@ from .tiff import SIGNATURES as TIFF
 from .tiff import read_tiff
 from .webp import read_webp
 
-FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, PNM, PAM, JPEG 2000 or Sun raster"
+FORMATS = "JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP, TIFF, PNM, PAM, JPEG 2000 or Sun raster"
 
 _PNM = re.compile(rb"P[1-6]\s")
 _PAM = (b"P7\n", b"P7\r")
@@ -51,12 +52,12 @@ def read_header(data: bytes, *, lenient: bool = False) -> Header:
                 return reader(data)
         if _PNM.match(data):
             return read_pnm(data)
+        if is_heif(data):
+            return read_heif(data)
     except struct.error as error:
         raise HeaderError("its header is truncated; get the file again") from error
     if _FLOATING_POINT.match(data):
         raise HeaderError("floating-point pixels have no defined range; convert it to PNG")
-    if data[4:8] == b"ftyp":
-        raise HeaderError("AVIF and HEIC are not read; convert it to PNG, or open it with PIL and pass the PIL image")
     raise HeaderError(f"it is no image in a format that is read ({FORMATS})")
 
 

@@ -41,16 +41,18 @@ def read_jpeg(data: bytes, *, lenient: bool = False) -> Header:
         return Header(*size, data, scans, orientation=orientation or 1, damaged=damaged, reducible=True, reusable=True)
 
     for _ in range(_MOST_SEGMENTS):
+        whole = start if position > len(data) else len(data)
         try:
             marker, end = _next_marker(data, position)
             if marker == _END and size:
                 return found()
+            start, whole = end - 2, end - 2
             (length,) = struct.unpack_from(">H", data, end)
         except (HeaderError, struct.error):
-            if lenient and size and scans:
-                return found((data if position <= len(data) else data[:start]) + bytes((0xFF, _END)), damaged=True)
+            if lenient and size and scans:  # what breaks off in a segment ends before it
+                return found(data[:whole] + bytes((0xFF, _END)), damaged=True)
             raise
-        start, position = end - 2, end
+        position = end
         if marker in _FRAMES and size is None:
             height, width, components = struct.unpack_from(">HHB", data, position + 3)
             size, progressive = (width, height), marker in _PROGRESSIVE

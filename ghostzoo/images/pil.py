@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from typing import Any
@@ -40,6 +41,25 @@ def from_pil(image: Any, limits: ImageLimits, options: ReadOptions) -> NDArray[n
     except Exception as error:  # a lazily loaded file may be damaged; PIL raises many kinds of error
         advice = "; pass the file itself to have it read leniently" if options.lenient else ""
         raise ImageError(describe(image), f"PIL cannot read it ({error}){advice}") from error
+
+
+def from_heif(data: bytes, source: Any, limits: ImageLimits, options: ReadOptions) -> NDArray[np.uint8]:
+    """Return the pixels of a HEIC file, whose header was checked, by way of Pillow's plugin; raises as ``from_pil``.
+
+    Raises:
+        ImageError: the plugin is not installed.
+    """
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImageError(
+            describe(source), "HEIC is read by pillow-heif; run 'pip install \"ghostzoo[heif]\"', or convert it to PNG"
+        ) from error
+    try:
+        image = pillow_heif.open_heif(io.BytesIO(data)).to_pillow()
+    except Exception as error:  # the plugin raises many kinds of error
+        raise ImageError(describe(source), f"it is damaged, or of a kind of HEIC that is not read ({error})") from error
+    return from_pil(image, limits, options)
 
 
 def _pixels(image: Any, options: ReadOptions) -> NDArray[np.uint8]:

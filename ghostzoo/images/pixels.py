@@ -16,8 +16,8 @@ from .options import Colour, ReadOptions
 _REDUCED = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
 """In OpenCV's flags 'grey' means that 'colour' is not set, which excludes RGB."""
 _RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-_LARGE = 4 * 2**20
-"""Bytes of pixels from which on memory is used again; below, the C library does that itself."""
+_LARGE = 16 * 2**20
+"""Bytes of pixels from which on memory is used again; below, the C library does that itself as a rule."""
 _STRIPE = 2**18
 """Bytes of pixels that are composed at once."""
 
@@ -83,6 +83,9 @@ def _reduction(header: Header, side: int | None) -> int:
 
 
 def _decoded(header: Header, reduction: int) -> NDArray[np.uint8]:
+    if header.decoder == "avif":  # of transparent ones, OpenCV 5.0 gives blue first whatever is asked for
+        bgr = _imdecode(header.data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        return np.ascontiguousarray(bgr[:, :, ::-1])
     flags = _RGB | _REDUCED.get(reduction, 0) | (cv2.IMREAD_ANYDEPTH if header.white != 255 else 0)
     pixels = None
     if header.reusable:

@@ -110,11 +110,6 @@ def test_another_format_is_an_error_that_names_those_that_are_read(data: bytes) 
         decoded_size(data)
 
 
-def test_avif_and_heic_are_refused_with_a_way_out() -> None:
-    with pytest.raises(HeaderError, match="AVIF and HEIC are not read; convert it to PNG, or open it with PIL"):
-        decoded_size(b"\0\0\0\x20ftypavif" + bytes(64))
-
-
 # Below: files whose size could be read in two ways. Each shows SMALL to a careless reader and LARGE to the decoder.
 
 
