@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_SMALLEST_KEPT = 2**20
+"""Bytes of one block."""
 _LARGEST_KEPT = 64 * 2**20
-"""Bytes of one block: an RGB image of 22 megapixels."""
+"""An RGB image of 22 megapixels."""
 _MOST_KEPT = 128 * 2**20
 """Bytes of all blocks that wait for their next image, whatever the number of threads."""
 
@@ -32,18 +34,31 @@ class _Lease:
     def __array_interface__(self) -> dict[str, Any]:
         return self._block.__array_interface__
 
-    def __del__(self, free: deque[NDArray[np.uint8]] = _free) -> None:
-        if self._block.nbytes <= _LARGEST_KEPT and sum(block.nbytes for block in tuple(free)) < _MOST_KEPT:
+    def __del__(
+        self, free: deque[NDArray[np.uint8]] = _free, largest: int = _LARGEST_KEPT, most: int = _MOST_KEPT
+    ) -> None:
+        size = self._block.nbytes  # the module may be gone by now
+        if size <= largest and size + sum(block.nbytes for block in tuple(free)) <= most:
             free.append(self._block)
 
 
 def new_image(*shape: int) -> NDArray[np.uint8]:
     """Return an array of this shape, whatever it holds, in memory that another image had before where there is some."""
     size = math.prod(shape)
-    try:
-        block = _free.popleft()
-    except IndexError:
-        block = np.empty(size, np.uint8)
-    if not size <= block.nbytes <= 2 * size:  # too small, or too large to be held for as long as the image
-        block = np.empty(size, np.uint8)
-    return np.asarray(_Lease(block))[:size].reshape(shape)
+    if size < _SMALLEST_KEPT:
+        return np.empty(shape, np.uint8)
+    return np.asarray(_Lease(_take(size)))[:size].reshape(shape)
+
+
+def _take(size: int) -> NDArray[np.uint8]:
+    """A block of at least ``size`` bytes. Blocks that are too small are let go, those that are far too large stay."""
+    for _ in range(len(_free)):
+        try:
+            block = _free.popleft()
+        except IndexError:  # another thread was faster
+            break
+        if size <= block.nbytes <= 2 * size:
+            return block
+        if block.nbytes > size:
+            _free.append(block)
+    return np.empty(size, np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -18,6 +19,16 @@ _REDUCED = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4
 _RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _LARGE = 16 * 2**20
 """Bytes of pixels from which on memory is used again; below, the C library does that itself as a rule."""
+_TURNS: dict[int, Callable[[NDArray[np.uint8], NDArray[np.uint8]], object]] = {
+    2: lambda pixels, out: cv2.flip(pixels, 1, out),
+    3: lambda pixels, out: cv2.rotate(pixels, cv2.ROTATE_180, out),
+    4: lambda pixels, out: cv2.flip(pixels, 0, out),
+    5: lambda pixels, out: cv2.transpose(pixels, out),
+    6: lambda pixels, out: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE, out),
+    7: lambda pixels, out: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180, out),
+    8: lambda pixels, out: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE, out),
+}
+"""EXIF orientation -> what writes the upright pixels to ``out``."""
 _STRIPE = 2**18
 """Bytes of pixels that are composed at once."""
 
@@ -40,13 +51,13 @@ def decode_pixels(header: Header, options: ReadOptions) -> NDArray[np.uint8]:
 
 def turned(pixels: NDArray[np.uint8], orientation: Any) -> NDArray[np.uint8]:
     """Turn and mirror pixels as EXIF orientation 1 to 8 says; other values mean nothing. Contiguous."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    if turn is None:
+        return np.ascontiguousarray(pixels)
+    height, width = pixels.shape[:2]
+    out = new_image(width, height, 3) if orientation >= 5 else new_image(height, width, 3)
+    turn(pixels, out)
+    return out
 
 
 def compose(
@@ -85,7 +96,8 @@ def _reduction(header: Header, side: int | None) -> int:
 def _decoded(header: Header, reduction: int) -> NDArray[np.uint8]:
     if header.decoder == "avif":  # of transparent ones, OpenCV 5.0 gives blue first whatever is asked for
         bgr = _imdecode(header.data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        return np.ascontiguousarray(bgr[:, :, ::-1])
+        cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, bgr)
+        return bgr
     flags = _RGB | _REDUCED.get(reduction, 0) | (cv2.IMREAD_ANYDEPTH if header.white != 255 else 0)
     pixels = None
     if header.reusable:
