@@ -57,8 +57,8 @@ def load(
         background: colour to show behind transparent pixels: ``white``, ``black``, ``grey``, ``#rrggbb``, or three
             numbers from 0 to 255. By default transparency is dropped, as the original drops it: transparent pixels show
             the colour that the file has for them, often black, and half-transparent ones their full colour.
-        lenient: classify a JPEG whose end is missing by what there is of it, the rest being grey; its predictions are
-            marked ``damaged``. By default it is an ``ImageError``.
+        lenient: classify a truncated or damaged JPEG by what can be decoded of it, the rest being grey or blurred; its
+            predictions are marked ``damaged``. By default it is an ``ImageError``.
         draft: decode large JPEGs at a half, a quarter or an eighth of their size, but no smaller than twice what the
             network resizes to. Faster and inexact: scores differ a little from those of the original.
         revision: branch, tag or commit of the Hub repository.

@@ -61,7 +61,7 @@ _READ_OPTIONS = (
     click.option(
         "--background", metavar="COLOUR", help="Show behind transparency: white, '#rrggbb'; else it is dropped."
     ),
-    click.option("--lenient", is_flag=True, help="Read what there is of truncated JPEGs; their results say so."),
+    click.option("--lenient", is_flag=True, help="Read what can be decoded of damaged JPEGs; their results say so."),
     click.option("--draft", is_flag=True, help="Decode large JPEGs at a fraction of their size: faster, inexact."),
 )
 

@@ -49,7 +49,9 @@ class Header:
     transparent_grey: int | None = None
     """The one grey that is transparent, in 8 bits, where the decoder gives no alpha channel for it."""
     damaged: bool = False
-    """The end of the file is missing, and what there is of it is to be decoded."""
+    """The end of the file is missing, and the rest of it is to be decoded."""
+    cuts: tuple[int, ...] = ()
+    """Where the file may be cut if the decoder gives up on what comes later, if that is allowed."""
     decoder: Literal["", "avif", "heif"] = ""
     """Whether another way than OpenCV's usual one leads to the pixels."""
     reducible: bool = False

@@ -34,7 +34,7 @@ class Picture:
     rgb: NDArray[np.uint8]
     """(H, W, 3) uint8, contiguous; a view of the caller's array where that is one already."""
     damaged: bool = False
-    """Part of the file is missing, and grey instead."""
+    """Part of the file is missing or cannot be decoded, and is grey or blurred instead."""
 
 
 def read_image(source: Any, limits: ImageLimits | None = None, options: ReadOptions | None = None) -> NDArray[np.uint8]:
@@ -78,13 +78,13 @@ def _decode(source: Any, data: bytes, limits: ImageLimits, options: ReadOptions)
         header.check_data()
         if header.decoder == "heif":
             return Picture(np.ascontiguousarray(from_heif(header.data, source, limits, options)))
-        rgb = decode_pixels(header, options)
+        rgb, damaged = decode_pixels(header, options)
     except HeaderError as error:
         raise ImageError(describe(source), str(error)) from error
     except cv2.error as error:
         raise ImageError(describe(source), f"it cannot be decoded ({error.err or error})") from error
     limits.check(source, rgb.shape[1], rgb.shape[0])
-    return Picture(rgb, header.damaged)
+    return Picture(rgb, damaged)
 
 
 def _from_array(array: NDArray[Any], limits: ImageLimits, options: ReadOptions) -> NDArray[np.uint8]:

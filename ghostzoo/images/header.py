@@ -38,7 +38,7 @@ def read_header(data: bytes, *, lenient: bool = False) -> Header:
 
     Args:
         data: the file.
-        lenient: take a JPEG whose end is missing for as much as there is of it.
+        lenient: accept a JPEG without its end, and say where one may be cut.
 
     Raises:
         HeaderError: the format is not read, its header is damaged, ambiguous or out of proportion, or the file's end

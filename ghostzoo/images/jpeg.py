@@ -14,6 +14,8 @@ it among pixels; elsewhere it refuses reserved codes."""
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _APP1, _SCAN, _END = 0xE1, 0xDA, 0xD9
+END = bytes((0xFF, _END))
+"""How a file ends."""
 _MOST_SEGMENTS = 10_000
 """A file of 100 MiB that is all profile has 1,600; a scan takes up to three."""
 _WINDOW = 2**18
@@ -29,44 +31,69 @@ def read_jpeg(data: bytes, *, lenient: bool = False) -> Header:
         data: the file.
         lenient: give a file without its end one, if some of its picture is there.
     """
-    size: tuple[int, int] | None = None
-    components, progressive, scans = 0, False, 0
-    exif: list[bytes] = []
-    orientation: int | None = None
+    found = _Segments(data, lenient)
     position = start = 2
-
-    def found(data: bytes = data, damaged: bool = False) -> Header:
-        assert size is not None  # noqa: S101
-        check_exif(*exif)
-        return Header(*size, data, scans, orientation=orientation or 1, damaged=damaged, reducible=True, reusable=True)
-
     for _ in range(_MOST_SEGMENTS):
         whole = start if position > len(data) else len(data)
         try:
             marker, end = _next_marker(data, position)
-            if marker == _END and size:
-                return found()
-            start, whole = end - 2, end - 2
+            if marker == _END and found.size:
+                return found.header(data)
+            start = whole = end - 2
             (length,) = struct.unpack_from(">H", data, end)
         except (HeaderError, struct.error):
-            if lenient and size and scans:  # what breaks off in a segment ends before it
-                return found(data[:whole] + bytes((0xFF, _END)), damaged=True)
+            if lenient and found.size and found.scans:  # what breaks off in a segment ends before it
+                return found.header(data[:whole] + END, damaged=True)
             raise
         position = end
-        if marker in _FRAMES and size is None:
-            height, width, components = struct.unpack_from(">HHB", data, position + 3)
-            size, progressive = (width, height), marker in _PROGRESSIVE
-        elif marker == _SCAN:
-            scans += 1
-            one_pass = not progressive and data[position + 2 : position + 3] == bytes((components,))
-            if size and one_pass and data.endswith(bytes((0xFF, _END))):  # as most files end; others are searched
-                return found()
-        elif marker == _APP1 and data.startswith(PREFIX, position + 2):
-            exif.append(data[position + 2 + len(PREFIX) : position + length])
-            if len(exif) == 1 and not scans:
-                orientation = read_orientation(exif[0])
+        found.take(marker, position, length)
+        if found.size and found.one_pass and data.endswith(END):  # as most files end; others are searched
+            return found.header(data)
         position += max(length, 2)
     raise HeaderError(f"it has more than {_MOST_SEGMENTS} segments; save it again")
+
+
+class _Segments:
+    """What the segments of a file tell, as they are come to."""
+
+    def __init__(self, data: bytes, lenient: bool) -> None:
+        self._data, self._lenient = data, lenient
+        self.size: tuple[int, int] | None = None
+        self.scans: list[int] = []
+        """Where each begins."""
+        self.one_pass = False
+        """The scan has all components of an image that is not progressive, so that there is no other."""
+        self._components, self._progressive = 0, False
+        self._exif: list[bytes] = []
+        self._orientation: int | None = None
+
+    def take(self, marker: int, position: int, length: int) -> None:
+        """A segment whose length stands at ``position``."""
+        data = self._data
+        if marker in _FRAMES and self.size is None:
+            height, width, self._components = struct.unpack_from(">HHB", data, position + 3)
+            self.size, self._progressive = (width, height), marker in _PROGRESSIVE
+        elif marker == _SCAN:
+            self.scans.append(position - 2)
+            self.one_pass = not self._progressive and data[position + 2 : position + 3] == bytes((self._components,))
+        elif marker == _APP1 and data.startswith(PREFIX, position + 2):
+            self._exif.append(data[position + 2 + len(PREFIX) : position + length])
+            if len(self._exif) == 1 and not self.scans:
+                self._orientation = read_orientation(self._exif[0])
+
+    def header(self, data: bytes, *, damaged: bool = False) -> Header:
+        assert self.size is not None  # noqa: S101
+        check_exif(*self._exif)
+        return Header(
+            *self.size,
+            data,
+            max(1, len(self.scans)),
+            orientation=self._orientation or 1,
+            damaged=damaged,
+            cuts=tuple(self.scans[1:]) if self._lenient else (),
+            reducible=True,
+            reusable=True,
+        )
 
 
 def _next_marker(data: bytes, position: int) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from .buffers import new_image
 from .container import Alpha, Header, HeaderError
+from .jpeg import END as JPEG_END
 from .options import Colour, ReadOptions
 
 _REDUCED = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
@@ -29,24 +31,33 @@ _TURNS: dict[int, Callable[[NDArray[np.uint8], NDArray[np.uint8]], object]] = {
     8: lambda pixels, out: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE, out),
 }
 """EXIF orientation -> what writes the upright pixels to ``out``."""
+_MOST_CUTS = 4
+"""Each may cost as much as decoding the whole file; for 15 scans they suffice, and writers make about 10."""
 _STRIPE = 2**18
 """Bytes of pixels that are composed at once."""
 
 
-def decode_pixels(header: Header, options: ReadOptions) -> NDArray[np.uint8]:
+def decode_pixels(header: Header, options: ReadOptions) -> tuple[NDArray[np.uint8], bool]:
     """Decode a file whose header was read and whose size is allowed.
 
     Returns:
-        (H, W, 3) uint8 RGB, contiguous, turned as the file says.
+        (H, W, 3) uint8 RGB, contiguous, turned as the file says; and whether the file is damaged.
 
     Raises:
         HeaderError: it cannot be decoded.
         cv2.error: likewise.
     """
     pixels = _composed(header, options.background) if options.background is not None else None
+    damaged = header.damaged
     if pixels is None:
-        pixels = _decoded(header, _reduction(header, options.draft_side))
-    return turned(pixels, header.orientation)
+        reduction = _reduction(header, options.draft_side)
+        try:
+            pixels = _decoded(header, reduction)
+        except HeaderError:
+            pixels, damaged = _salvaged(header, reduction), True
+            if pixels is None:
+                raise
+    return turned(pixels, header.orientation), damaged
 
 
 def turned(pixels: NDArray[np.uint8], orientation: Any) -> NDArray[np.uint8]:
@@ -108,6 +119,22 @@ def _decoded(header: Header, reduction: int) -> NDArray[np.uint8]:
     if header.white != 255:
         levels = np.minimum(np.arange(256 if pixels.dtype == np.uint8 else 65536), header.white)
         pixels = ((levels * 255 + header.white // 2) // header.white).astype(np.uint8)[pixels]
+    return pixels
+
+
+def _salvaged(header: Header, reduction: int) -> NDArray[np.uint8] | None:
+    """What the decoder makes of the file's beginning, as far as it goes: halved until the cut is found."""
+    pixels = None
+    good, bad = 0, len(header.cuts)
+    for _ in range(_MOST_CUTS):
+        if good == bad:
+            break
+        middle = (good + bad) // 2
+        try:
+            pixels = _decoded(replace(header, data=header.data[: header.cuts[middle]] + JPEG_END), reduction)
+            good = middle + 1
+        except HeaderError:
+            bad = middle
     return pixels
 
 

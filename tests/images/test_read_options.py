@@ -199,6 +199,22 @@ def test_nothing_is_made_up_where_no_picture_is_left(kind: str) -> None:
         read_image(whole[:end], options=LENIENT)
 
 
+def test_a_jpeg_that_the_decoder_gives_up_on_is_read_up_to_there() -> None:
+    whole = encoded(PHOTO, "JPEG", progressive=True, quality=95)
+    scans = [start for start in range(len(whole)) if whole.startswith(b"\xff\xda", start)]
+    assert len(scans) > 5
+    sharpness = []
+    for scan in scans[1:]:
+        data = whole[: scan + 5] + b"\x77" * 5 + whole[scan + 10 :]  # of components that there are not
+        with pytest.raises(ImageError, match="it is damaged, or of a kind"):
+            read_image(data)
+        read = read_picture(data, ImageLimits(), LENIENT)
+        assert read.damaged
+        sharpness.append(np.abs(read.rgb.astype(int) - read_image(whole)).mean())
+    assert sharpness == sorted(sharpness, reverse=True), "each scan that is whole makes it sharper"
+    assert sharpness[-1] < sharpness[0] / 2
+
+
 def test_limits_hold_for_damaged_images() -> None:
     data = encoded(PHOTO, "JPEG", progressive=True)[:-2]
     with pytest.raises(ImageError, match="max_pixels"):
