@@ -23,7 +23,7 @@ class ReadOptions:
     background: Colour | None = None
     """Colour behind transparent pixels; ``None`` drops transparency, and whatever colour such pixels have is shown."""
     lenient: bool = False
-    """Read what can be decoded of a truncated or damaged JPEG, instead of raising an error; the rest is grey or blurred."""
+    """Read what can be decoded of a damaged JPEG, instead of raising an error; the rest is grey or blurred."""
     draft_side: int | None = None
     """Decode a JPEG at a half, a quarter or an eighth of its size, the smallest whose shorter side has so many pixels.
     Faster, and inexact: the pixels are others than those of decoding it in full and resizing it then."""
