@@ -102,7 +102,7 @@ def test_a_truncated_avif_is_an_error(name: str, share: float) -> None:
         read_image(data[: int(len(data) * share)])
 
 
-def test_a_small_size_in_the_container_does_not_hide_a_large_image() -> None:
+def test_a_small_container_does_not_hide_a_large_image() -> None:
     large = encoded(picture(3000, 2500), "AVIF", speed=10)
     data = patched(large, b"ispe", 4, struct.pack(">LL", 30, 25))
     with pytest.raises(ImageError, match="its data are out of proportion to its picture"):

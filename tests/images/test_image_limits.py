@@ -72,7 +72,7 @@ def test_a_senseless_limit_is_refused(name: str, value: Any) -> None:
         ImageLimits(**{name: value})
 
 
-def test_numpy_numbers_are_limits_too_and_no_redirect_may_be_allowed() -> None:
+def test_numpy_numbers_are_limits_and_redirects_may_be_zero() -> None:
     limits = ImageLimits(max_pixels=np.int64(10), url_timeout=np.float32(0.5), max_redirects=0)  # type: ignore[arg-type]
     with pytest.raises(ImageError, match="more than the 10 that"):
         read_image(PNG, limits)

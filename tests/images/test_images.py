@@ -65,7 +65,7 @@ def test_a_file_name_that_is_no_text_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(entry), PIXELS)
 
 
-def test_a_file_object_is_read_from_where_it_stands_and_stays_open() -> None:
+def test_a_file_is_read_from_its_position_and_stays_open() -> None:
     file = io.BytesIO(b"header" + PNG)
     file.seek(6)
     np.testing.assert_array_equal(read_image(file), PIXELS)
@@ -149,7 +149,7 @@ MODES: dict[str, tuple[Callable[[], Image.Image], list[str], NDArray[np.uint8] |
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_mode_gives_the_same_sensible_rgb_from_pil_and_from_a_file(mode: str) -> None:
+def test_every_mode_gives_the_same_rgb_from_pil_and_a_file(mode: str) -> None:
     make, kinds, expected = MODES[mode]
     image = make()
     before = (image.mode, image.size, image.tobytes(), dict(image.info))

@@ -95,7 +95,7 @@ def test_nothing_is_taken_before_it_is_asked_for() -> None:
     assert taken == [0, 1, 2]
 
 
-def test_an_error_of_the_callers_own_iterable_comes_through_in_its_place() -> None:
+def test_an_error_of_the_callers_iterable_comes_in_its_place() -> None:
     def failing() -> Iterator[str]:
         yield "a.jpg"
         raise RuntimeError("the camera is gone")
@@ -112,7 +112,7 @@ def test_what_is_no_image_is_refused_with_its_kind(source: Any) -> None:
         list(expand(source))
 
 
-def test_a_folder_gives_its_images_by_name_whatever_the_case_of_the_suffix(tmp_path: Path) -> None:
+def test_a_folder_gives_its_images_by_name_and_any_case_of_suffix(tmp_path: Path) -> None:
     make(tmp_path, "b.JPG", "a b.png", "日本/猫.webp", "ä/ö.tiff", "notes.txt", "no-suffix", "c.jpg.part", "x.avif")
     expected = ["a b.png", "b.JPG", "x.avif", "ä/ö.tiff", "日本/猫.webp"]
     assert names(tmp_path, tmp_path) == expected
@@ -176,7 +176,7 @@ def test_patterns_match_in_order_and_take_files_of_any_suffix(tmp_path: Path) ->
     ]
 
 
-def test_a_pattern_takes_the_images_in_folders_that_it_matches_each_once(tmp_path: Path) -> None:
+def test_a_pattern_takes_images_in_matching_folders_once(tmp_path: Path) -> None:
     make(tmp_path, "cats/1.jpg", "cats/notes.txt", "cats/deep/2.jpg", "dogs/3.jpg")
     assert names(str(tmp_path / "c*"), tmp_path) == ["cats/1.jpg", "cats/deep/2.jpg"]
     skipped: list[Path] = []

@@ -84,7 +84,7 @@ def test_every_kind_of_pixels_stays_as_it_is(colour: int, depth: int, interlaced
 
 
 @pytest.mark.parametrize("name", BESIDES)
-def test_chunks_beside_the_picture_change_nothing_and_are_not_decoded(name: str) -> None:
+def test_chunks_beside_the_picture_are_not_decoded(name: str) -> None:
     for colour, depth in ((0, 16), (2, 8), (3, 4), (6, 8)):
         besides = png_chunk(name.encode(), BESIDES[name])
         data = png(
@@ -99,7 +99,7 @@ def test_a_checksum_of_a_text_may_be_wrong() -> None:
     np.testing.assert_array_equal(read_image(png(2, 8, before=damaged)), plain(png(2, 8)))
 
 
-def test_what_the_decoder_must_understand_is_left_for_it_to_refuse() -> None:
+def test_what_the_decoder_must_understand_is_its_to_refuse() -> None:
     data = png(2, 8, before=png_chunk(b"NEWx", b""))
     assert read_header(data).data is data
     with pytest.raises(ImageError, match="cannot be decoded"):
@@ -112,7 +112,7 @@ def frames(mode: str) -> list[Image.Image]:
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 @pytest.mark.parametrize("default_image", [False, True])
-def test_of_an_animation_the_default_image_is_taken_as_pil_takes_it(mode: str, default_image: bool) -> None:
+def test_an_animation_shows_its_default_image_as_in_pil(mode: str, default_image: bool) -> None:
     first, *others = frames(mode)
     data = encoded(first, "PNG", save_all=True, append_images=others, default_image=default_image)
     assert b"acTL" in data
@@ -125,7 +125,7 @@ def test_of_an_animation_the_default_image_is_taken_as_pil_takes_it(mode: str, d
         np.testing.assert_array_equal(read_image(data), plain(data))
 
 
-def test_a_damaged_second_frame_does_not_matter_but_a_missing_end_does() -> None:
+def test_a_damaged_second_frame_passes_and_a_missing_end_does_not() -> None:
     first, *others = frames("RGB")
     data = encoded(first, "PNG", save_all=True, append_images=others)
     start = data.rindex(b"fdAT") + 12

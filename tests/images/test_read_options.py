@@ -122,7 +122,7 @@ def test_a_background_and_an_orientation_go_together() -> None:
     [encoded(with_alpha("L"), "TIFF"), pam(np.asarray(with_alpha()), 255, "RGB_ALPHA")],
     ids=["grey TIFF", "PAM"],
 )
-def test_transparency_that_cannot_be_decoded_is_an_error_with_a_background(data: bytes) -> None:
+def test_a_background_behind_undecodable_alpha_is_an_error(data: bytes) -> None:
     assert read_image(data).shape == (30, 45, 3)
     with pytest.raises(ImageError, match="the transparency of its kind cannot be decoded; convert it to PNG"):
         read_image(data, options=ReadOptions(background=BLUE))
@@ -173,7 +173,7 @@ def test_what_there_is_of_a_truncated_jpeg_is_read_leniently(options: dict[str, 
     assert not read_picture(whole, ImageLimits(), LENIENT).damaged
 
 
-def test_nothing_of_another_image_shows_where_a_jpeg_is_truncated() -> None:
+def test_nothing_of_another_image_shows_in_a_truncated_jpeg() -> None:
     whole = encoded(Image.new("RGB", (1500, 1500), (90, 90, 90)), "JPEG", subsampling=0)
     for _ in range(3):
         noise = np.random.default_rng(1).integers(0, 256, (1500, 1500, 3), np.uint8)
