@@ -85,7 +85,7 @@ def test_the_exif_data_never_reach_the_decoder() -> None:
     data = encoded(picture(90, 60), "AVIF", exif=exif)
     assert b"Exif" in data
     for given, found in ((data, [cv2.IMAGE_METADATA_EXIF]), (read_header(data).data, [])):
-        kinds = cv2.imdecodeWithMetadata(np.frombuffer(given, np.uint8), cv2.IMREAD_COLOR)[1]
+        kinds = cv2.imdecodeWithMetadata(np.frombuffer(given, np.uint8), flags=cv2.IMREAD_COLOR)[1]
         assert [kind for kind in kinds if kind == cv2.IMAGE_METADATA_EXIF] == found
 
 
