@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .container import Alpha, Header, HeaderError
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BIG = (b"+\0", b"\0+")
 _SIZES = {256: "width", 257: "height", 322: "tile width", 323: "tile height"}
-_INTEGERS = {3: "H", 4: "I", 16: "Q"}
+_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}
+"""Types that the decoder takes for a number of bytes, in TIFF as in BigTIFF; signed ones too."""
 _BITS, _SAMPLES, _EXTRA_SAMPLES = 258, 277, 338
 _PREMULTIPLIED = 1
 """A kind of extra sample: TIFF 6.0, section 18."""
@@ -36,11 +39,18 @@ class _Entry:
     count: int
     start: int
 
-    def values(self, data: bytes, order: str) -> np.ndarray[tuple[int], np.dtype[np.unsignedinteger]]:
+    def values(self, data: bytes, order: str) -> NDArray[np.integer[Any]]:
         """Its integers, as far as the file has them."""
-        size = _VALUE_BYTES[self.kind] if self.kind in _INTEGERS else 1
-        count = min(self.count, max(0, len(data) - self.start) // size) if self.kind in _INTEGERS else 0
-        return np.frombuffer(data, np.dtype(order + _INTEGERS.get(self.kind, "H")), count, self.start if count else 0)
+        if self.kind not in _INTEGERS or self.start >= len(data):
+            return np.empty(0, np.uint8)
+        kind = np.dtype(order + _INTEGERS[self.kind])
+        return np.frombuffer(data, kind, min(self.count, (len(data) - self.start) // kind.itemsize), self.start)
+
+    def total(self, data: bytes, order: str) -> int:
+        """The sum of its integers: how many bytes of pixels are decompressed, be they the same ones or not."""
+        values = self.values(data, order)
+        most = min(len(data), np.iinfo(values.dtype).max)
+        return int(np.clip(values, 0, most).sum(dtype=np.uint64))
 
 
 def read_tiff(data: bytes) -> Header:
@@ -55,8 +65,8 @@ def read_tiff(data: bytes) -> Header:
         fields += min(_VALUE_BYTES.get(entry.kind, 0) * entry.count, len(data))
         if tag in _BYTE_COUNTS and tag not in counted:  # the decoder takes the first too
             counted.add(tag)
-            pixels += int(np.minimum(entry.values(data, order), len(data)).sum(dtype=np.uint64))
-        elif tag in (_BITS, _SAMPLES, _EXTRA_SAMPLES) and len(values := entry.values(data, order)):
+            pixels += entry.total(data, order)
+        elif tag in (_BITS, _SAMPLES, _EXTRA_SAMPLES) and (values := entry.values(data, order)).size:
             others.setdefault(tag, int(values[0]))
         elif tag in _SIZES:
             if tag in sizes or entry.kind not in valid or entry.count != 1:

@@ -17,6 +17,7 @@ from ghostzoo.images.container import HeaderError
 from ghostzoo.images.decode import ImageLimits, read_image
 from ghostzoo.images.header import read_header
 from tests.fixtures.formats import bigtiff, os2_bmp, pnm, sun_raster
+from tests.fixtures.hostile_images import tiff
 from tests.fixtures.pictures import FORMATS, encoded, picture
 
 LARGE, SMALL = (300, 200), (50, 40)
@@ -311,3 +312,26 @@ def test_a_bomb_is_refused_before_it_is_decoded(data: bytes, monkeypatch: pytest
     monkeypatch.setattr(cv2, "imdecode", decode)
     with pytest.raises(ImageError, match=r"\d+ x \d+ pixels are more than the 100000000 that are decoded"):
         read_image(data)
+
+
+def strips_of_tiff(kind: int, counted: int = 40_000) -> bytes:
+    """Grey, 400 x 300, in three strips, whose sizes have this type."""
+    pixels = np.asarray(picture(400, 300).convert("L")).tobytes()
+    counts = struct.pack({3: "<3H", 4: "<3L", 9: "<3l"}[kind], *[counted] * 3)
+    offsets = struct.pack("<3L", *(8 + 40_000 * strip for strip in range(3)))
+    entries = [(256, 3, 1, 400), (257, 3, 1, 300), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1)]
+    entries += [(278, 3, 1, 100), (273, 4, 3, 8 + len(pixels)), (279, kind, 3, 8 + len(pixels) + len(offsets))]
+    return tiff(entries, pixels + offsets + counts)
+
+
+def test_a_large_tiff_may_count_its_bytes_in_16_bits() -> None:
+    expected = np.asarray(picture(400, 300).convert("L"))
+    for kind in (3, 4):
+        np.testing.assert_array_equal(read_image(strips_of_tiff(kind))[:, :, 0], expected)
+
+
+@pytest.mark.parametrize("kind", [4, 9])
+def test_signed_counts_are_counted_too(kind: int) -> None:
+    data = strips_of_tiff(kind, counted=2**30)
+    with pytest.raises(HeaderError, match="its header has the same data read many times"):
+        decoded_size(data + bytes(2 * 10**6))
