@@ -1,6 +1,6 @@
-"""AV1: how many pixels a decoder works on, whatever size the file around it gives.
+"""AV1: how many pixels the decoder allocates, whatever size the container declares.
 
-Sections of the AV1 bitstream specification are named below.
+Section numbers are those of the AV1 bitstream specification.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _leb128(data: bytes, position: int) -> tuple[int, int]:
-    """A number in groups of 7 bits, and where it ends: 4.10.5."""
+    """A number in LEB128, and where it ends: 4.10.5."""
     value = 0
     for index, byte in enumerate(data[position : position + 8]):
         value |= (byte & 127) << 7 * index
@@ -62,7 +62,7 @@ def _leb128(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _frame_pixels(bits: Bits) -> int:
-    """The largest frame after this sequence header, 5.5.1: frames of a still picture have its size, others may not."""
+    """Pixels of the largest frame that this sequence header (5.5.1) allows; a still picture has exactly its size."""
     bits.read(4)  # profile, and whether it is a still picture
     still = bits.read()
     if still:

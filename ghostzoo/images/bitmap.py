@@ -10,11 +10,11 @@ SUN_RASTER = b"\x59\xa6\x6a\x95"
 _OS2 = 12
 """Bytes of the header of OS/2 1.x, BITMAPCOREHEADER, whose sides have 16 bits."""
 _WINDOWS = 36
-"""Bytes from which on a header has sides of 32 bits: that of OS/2 2.x, and those of Windows from 40 on."""
+"""Headers of at least this many bytes, those of OS/2 2.x and Windows, have sides of 32 bits."""
 
 
 def read_bmp(data: bytes) -> Header:
-    """A negative height means that the first row is the upper one."""
+    """A negative height means that rows are stored from top to bottom."""
     (size,) = struct.unpack_from("<l", data, 14)
     if size == _OS2:
         width, height = struct.unpack_from("<HH", data, 18)

@@ -1,4 +1,4 @@
-"""Bits of a video codec's header, the first one highest."""
+"""A bit reader for the headers of video codecs, most significant bit first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 
 
 class Bits:
-    """Reads numbers of any length; beyond the end it raises ``struct.error``, as reading whole numbers does."""
+    """Reads numbers of any number of bits; raises ``struct.error`` beyond the end, as ``struct`` does."""
 
     def __init__(self, data: bytes) -> None:
         self._value = int.from_bytes(data)

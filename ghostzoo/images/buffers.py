@@ -1,7 +1,7 @@
-"""Memory for decoded images that is used again once nobody holds the image.
+"""A pool of memory for decoded images: a block is reused once nothing refers to its image.
 
-The system hands out large blocks anew each time, page by page as they are first written to, which for a photo of 12
-megapixels takes as long as half of the decoding.
+The C library returns large blocks to the system, and a new one costs a page fault for every page written: for a photo
+of 12 megapixels, almost half of the decoding time.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SMALLEST_KEPT = 2**20
-"""Bytes of one block."""
+"""Smaller blocks are left to the C library."""
 _LARGEST_KEPT = 64 * 2**20
 """An RGB image of 22 megapixels."""
 _MOST_KEPT = 128 * 2**20
-"""Bytes of all blocks that wait for their next image, whatever the number of threads."""
+"""Bytes of all idle blocks, whatever the number of threads."""
 
 _free: deque[NDArray[np.uint8]] = deque()
-"""Blocks that wait. There is no lock: a block is given back in whichever thread, and line, its last user ends."""
+"""Idle blocks. There is no lock, because a finaliser may return a block at any point of any thread."""
 
 
 class _Lease:
-    """A block in use. NumPy's arrays and their views hold it, and its end is theirs."""
+    """A block in use: an array and all its views keep it alive, and it returns the block when the last one is gone."""
 
     def __init__(self, block: NDArray[np.uint8]) -> None:
         self._block = block
@@ -43,7 +43,7 @@ class _Lease:
 
 
 def new_image(*shape: int) -> NDArray[np.uint8]:
-    """Return an array of this shape, whatever it holds, in memory that another image had before where there is some."""
+    """Return an uninitialised array of this shape, in reused memory if there is some."""
     size = math.prod(shape)
     if size < _SMALLEST_KEPT:
         return np.empty(shape, np.uint8)
@@ -51,7 +51,7 @@ def new_image(*shape: int) -> NDArray[np.uint8]:
 
 
 def _take(size: int) -> NDArray[np.uint8]:
-    """A block of at least ``size`` bytes. Blocks that are too small are let go, those that are far too large stay."""
+    """A block of at least ``size`` bytes. Blocks that are too small are freed; those that are far too large stay."""
     for _ in range(len(_free)):
         try:
             block = _free.popleft()

@@ -1,4 +1,4 @@
-"""What is told of an encoded image before it is decoded."""
+"""What is known of an encoded image before it is decoded."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class HeaderError(ValueError):
 
 
 class Alpha(Enum):
-    """Whether an image may be transparent, and how the decoder gives that."""
+    """Whether an image may be transparent, and how the decoder returns its transparency."""
 
     NONE = "opaque"
     STRAIGHT = "a fourth channel, if the picture has one"
-    PREMULTIPLIED = "a fourth channel, by which the colours are multiplied already"
+    PREMULTIPLIED = "a fourth channel, with premultiplied colours"
     LOST = "not at all"
 
 
@@ -36,27 +36,27 @@ class Header:
     """Pixels, before EXIF orientation."""
     height: int
     data: bytes
-    """The file, without what the picture does not need where that would cost the decoder time or its life."""
+    """The file, without the parts that the picture does not need and that are costly or dangerous to decode."""
     scans: int = 1
-    """How many times the decoder goes over all pixels."""
+    """Passes of the decoder over all pixels."""
     check_data: Callable[[], None] = _nothing
     """Raises ``HeaderError`` if the data are out of proportion; takes time, so the size has to be allowed first."""
     orientation: int = 1
-    """EXIF's, 1 to 8, where the decoder leaves it to us."""
+    """As in EXIF, 1 to 8; 1 where the decoder applies it itself."""
     white: int = 255
-    """The value of white where the decoder gives samples as they are in the file."""
+    """The largest sample value, where the decoder does not scale it to 255."""
     alpha: Alpha = Alpha.NONE
     transparent_grey: int | None = None
-    """The one grey that is transparent, in 8 bits, where the decoder gives no alpha channel for it."""
+    """The grey level, in 8 bits, that is transparent, where the decoder returns no alpha channel for it."""
     damaged: bool = False
-    """The end of the file is missing, and the rest of it is to be decoded."""
+    """The end of the file is missing."""
     cuts: tuple[int, ...] = ()
-    """Where the file may be cut if the decoder gives up on what comes later, if that is allowed."""
+    """Where the file may be cut off if it cannot be decoded whole; none unless damaged files are accepted."""
     decoder: Literal["", "avif", "heif"] = ""
-    """Whether another way than OpenCV's usual one leads to the pixels."""
+    """What decodes it, if not a plain call of OpenCV."""
     reducible: bool = False
     """The decoder can decode it at a half, a quarter or an eighth of its size."""
     reusable: bool = False
-    """It is decoded into memory that is used again, if it is large; the formats of photos."""
+    """If large, it is decoded into reused memory: for the formats of photos."""
     alpha_shift: int = 8
-    """Bits by which samples of more than 8 bits are shifted where the decoder gives them as they are in the file."""
+    """Bits to shift samples by to get 8 bits, where the decoder returns them unscaled."""

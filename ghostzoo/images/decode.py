@@ -24,7 +24,7 @@ __all__ = ["ImageLimits", "Picture", "ReadOptions", "describe", "is_pil_image", 
 _DEFAULT_LIMITS = ImageLimits(
     option_names=dict.fromkeys(("max_bytes", "max_pixels", "max_aspect_ratio", "max_scans"), "")
 )
-"""Of callers that let nobody choose others."""
+"""For callers without an option to change them, so messages name none."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def read_image(source: Any, limits: ImageLimits | None = None, options: ReadOpti
 
 
 def read_picture(source: Any, limits: ImageLimits, options: ReadOptions) -> Picture:
-    """As ``read_image``, and tell whether the file is damaged; raises as it does."""
+    """As ``read_image``, but also say whether the file is damaged."""
     if isinstance(source, np.ndarray):
         return Picture(_from_array(source, limits, options))
     if is_pil_image(source):

@@ -1,6 +1,6 @@
-"""EXIF data: the orientation, and whether they are in proportion.
+"""EXIF data: the orientation, and a bound on their cost.
 
-Each decoder reads them by rules of its own, or not at all; here they are read by one rule for all formats.
+Decoders differ in which EXIF data they honour; this module applies one rule to all formats.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import struct
 from .container import HeaderError
 
 PREFIX = b"Exif\0\0"
-"""Belongs to JPEG; some writers put it into other formats too, as Pillow did into WebP before version 9.3."""
+"""Part of JPEG's segment; some writers use it in other formats too, as Pillow did in WebP before version 9.3."""
 ORIENTATION = 0x0112
 _INTEGERS = {3: "H", 4: "L"}
 """Types of integers: SHORT, which the standard asks for, and LONG."""

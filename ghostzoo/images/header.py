@@ -34,11 +34,11 @@ _FLOATING_POINT = re.compile(rb"P[Ff]\s|#\?RGBE|#\?RADIANCE")
 
 
 def read_header(data: bytes, *, lenient: bool = False) -> Header:
-    """Return the size of the encoded image ``data``, and what is to be decoded.
+    """Return the size of the encoded image ``data``, and what to decode.
 
     Args:
         data: the file.
-        lenient: accept a JPEG without its end, and say where one may be cut.
+        lenient: accept a JPEG whose end is missing, and find where it may be cut.
 
     Raises:
         HeaderError: the format is not read, its header is damaged, ambiguous or out of proportion, or the file's end
@@ -71,4 +71,4 @@ _READERS: tuple[tuple[bytes | tuple[bytes, ...], Callable[[bytes], Header]], ...
     (_PAM, read_pam),
     (SUN_RASTER, read_sun_raster),
 )
-"""How a format's files begin, and what reads their header."""
+"""Signatures of a format, and the function that reads its header."""

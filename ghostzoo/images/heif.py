@@ -1,8 +1,8 @@
-"""AVIF and HEIC: the size, the orientation, and whether the items are in proportion to the picture.
+"""AVIF and HEIC: the size, the orientation, and a bound on what the items decode to.
 
-Both keep coded images as items of one kind of container (ISO/IEC 14496-12 and 23008-12). The size that the container
-gives is not the one that the codec's decoder allocates, so that is looked up too, and so is how many images there are.
-Tracks and EXIF data are hidden from the decoder: of a sequence the still image is shown, which is its first frame.
+Both store coded images as items of the same container (ISO/IEC 14496-12 and 23008-12). A codec's decoder allocates the
+size in its own headers, not the container's, so those are read too, and the frames of all items are counted. Tracks and
+EXIF data are hidden from the decoder: a sequence is read as its still image, which is the first frame.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from .container import DAMAGED, TRUNCATED, Alpha, Header, HeaderError
 _AVIF = frozenset({b"avif", b"avis"})
 _HEIC = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
 _MOST_BOXES = 1000
-"""On one level."""
+"""In one box, or at the top level."""
 _MOST_ITEMS = 1000
-"""Tiles of a large photo are some dozens. Decoders search the list of items for each of them."""
+"""A large photo has some dozens of tiles. Decoders search the list of items once for each."""
 _MOST_TIMES_READ = 2
-"""How often items may have the file's bytes read."""
+"""Bytes that all items together may name, as a multiple of the file."""
 _MOST_PIXELS_DECODED = 16
-"""Times the picture's: transparency, thumbnails and depth are images of their own, and others' sizes are bounds."""
+"""As a multiple of the picture: alpha, thumbnails and depth are separate images, and some sizes are upper bounds."""
 _SLACK = 2**22
 _ORIENTATIONS = {(0, 0): 4, (0, 1): 2, (1, None): 8, (1, 0): 5, (1, 1): 7, (2, None): 3, (2, 0): 2, (2, 1): 4}
 _ORIENTATIONS |= {(3, None): 6, (3, 0): 7, (3, 1): 5}
-"""Quarter turns against the clock and axis of mirroring -> EXIF orientation."""
+"""Quarter turns anticlockwise, axis of mirroring -> EXIF orientation."""
 
 
 @dataclass
@@ -35,7 +35,7 @@ class _Item:
     kind: bytes = b""
     properties: list[tuple[bytes, bytes]] = field(default_factory=list)
     extents: list[tuple[int, int]] = field(default_factory=list)
-    """Start in the file and length."""
+    """Offset in the file, length."""
 
     def find(self, kind: bytes) -> bytes | None:
         """The one property of this kind."""
@@ -50,10 +50,10 @@ def is_heif(data: bytes) -> bool:
 
 
 def read_heif(data: bytes) -> Header:
-    """The size is that of the item which is shown first."""
+    """The size is that of the primary item."""
     is_avif = bool(_brands(data) & _AVIF)
     plain = bytearray(data)
-    if is_avif:  # no sequence any more
+    if is_avif:  # no longer a sequence
         (end,) = struct.unpack_from(">L", data)
         plain[8:12], plain[16:end] = b"avif", plain[16:end].replace(b"avis", b"avif")
     meta: tuple[int, int] | None = None
@@ -108,7 +108,7 @@ def _boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, i
 
 
 def _read_meta(data: bytes, plain: bytearray, start: int, end: int) -> tuple[dict[int, _Item], int]:
-    """All items by their number, and the number of the one that is shown; EXIF data are hidden in ``plain``."""
+    """All items by their ID, and the ID of the primary one; EXIF data are hidden in ``plain``."""
     boxes: dict[bytes, tuple[int, int]] = {}
     for kind, first, last in _boxes(data, start + 4, end):
         if kind in boxes:
@@ -215,7 +215,7 @@ def _read_properties(data: bytes, items: dict[int, _Item], start: int, end: int)
 
 
 def _check_items(data: bytes, items: dict[int, _Item], pixels: int) -> None:
-    """Raise ``HeaderError`` if the items name more data than there are, or decode to far more than the picture."""
+    """Raise ``HeaderError`` if the items exceed the file, or decode to far more pixels than the picture."""
     left = _MOST_TIMES_READ * len(data)
     decoded = 0
     for item in items.values():

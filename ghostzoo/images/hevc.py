@@ -1,6 +1,6 @@
-"""HEVC: how many pixels a decoder works on, whatever size the file around it gives.
+"""HEVC: how many pixels the decoder allocates, whatever size the container declares.
 
-Sections of ITU-T H.265 are named below.
+Section numbers are those of ITU-T H.265.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .bits import Bits
 
 _SEQUENCE = 33
 _FIRST_OTHER = 32
-"""NAL unit types below are slices of a picture: table 7-1."""
+"""Lower NAL unit types are slices of a picture: table 7-1."""
 _HEADER_BYTES = 256
 """Of a sequence parameter set; its size comes within the first 100."""
 
@@ -22,7 +22,7 @@ def decoded_pixels(configuration: bytes, data: bytes) -> int:
 
     Args:
         configuration: the property ``hvcC``, ISO/IEC 14496-15, 8.3.3.1.
-        data: the item: NAL units, each behind its length.
+        data: the item: NAL units, each after its length.
 
     Raises:
         struct.error: there is no picture, or no size, or the data are damaged.

@@ -19,7 +19,7 @@ END = bytes((0xFF, _END))
 _MOST_SEGMENTS = 10_000
 """A file of 100 MiB that is all profile has 1,600; a scan takes up to three."""
 _WINDOW = 2**18
-"""Bytes that are searched at once: no other thread runs meanwhile."""
+"""Bytes to search at once, for no other thread runs meanwhile."""
 
 
 def read_jpeg(data: bytes, *, lenient: bool = False) -> Header:
@@ -29,7 +29,7 @@ def read_jpeg(data: bytes, *, lenient: bool = False) -> Header:
 
     Args:
         data: the file.
-        lenient: give a file without its end one, if some of its picture is there.
+        lenient: accept a file whose end is missing, if it has at least one scan.
     """
     found = _Segments(data, lenient)
     position = start = 2
@@ -42,33 +42,33 @@ def read_jpeg(data: bytes, *, lenient: bool = False) -> Header:
             start = whole = end - 2
             (length,) = struct.unpack_from(">H", data, end)
         except (HeaderError, struct.error):
-            if lenient and found.size and found.scans:  # what breaks off in a segment ends before it
+            if lenient and found.size and found.scans:  # a segment that breaks off is cut off
                 return found.header(data[:whole] + END, damaged=True)
             raise
         position = end
         found.take(marker, position, length)
-        if found.size and found.one_pass and data.endswith(END):  # as most files end; others are searched
+        if found.size and found.one_pass and data.endswith(END):  # as in most files; the others are searched
             return found.header(data)
         position += max(length, 2)
     raise HeaderError(f"it has more than {_MOST_SEGMENTS} segments; save it again")
 
 
 class _Segments:
-    """What the segments of a file tell, as they are come to."""
+    """What the segments so far say."""
 
     def __init__(self, data: bytes, lenient: bool) -> None:
         self._data, self._lenient = data, lenient
         self.size: tuple[int, int] | None = None
         self.scans: list[int] = []
-        """Where each begins."""
+        """Offset of each."""
         self.one_pass = False
-        """The scan has all components of an image that is not progressive, so that there is no other."""
+        """The image is not progressive and its scan has all components, so there is no other scan."""
         self._components, self._progressive = 0, False
         self._exif: list[bytes] = []
         self._orientation: int | None = None
 
     def take(self, marker: int, position: int, length: int) -> None:
-        """A segment whose length stands at ``position``."""
+        """Read a segment; ``position`` is that of its length."""
         data = self._data
         if marker in _FRAMES and self.size is None:
             height, width, self._components = struct.unpack_from(">HHB", data, position + 3)

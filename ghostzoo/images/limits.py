@@ -1,4 +1,4 @@
-"""What an image may cost, and what it is called in messages."""
+"""Limits on what an image may cost, and how messages name an image."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ImageLimits:
     """Seconds for a whole download, redirects included."""
     max_redirects: int = 5
     option_names: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
-    """What messages call a limit, if not by its field's name: by a command's option, or not at all if it has none."""
+    """Name of each limit in messages, such as a command's option; empty for none. By default the field's name."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -48,7 +48,7 @@ class ImageLimits:
                 raise OptionError(f"{name} must be above zero and at most {_LARGEST_LIMIT}, not {value!r}.")
 
     def name(self, limit: str) -> str:
-        """`` (max_pixels)``, in the caller's own terms, to stand in a message."""
+        """The limit's name in parentheses, for a message: `` (max_pixels)`` or `` (--max-pixels)``."""
         name = self.option_names.get(limit, limit)
         return f" ({name})" if name else ""
 

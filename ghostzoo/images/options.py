@@ -1,4 +1,4 @@
-"""How images are read: what is done with transparency, damage and more pixels than the network needs."""
+"""Options for reading images: transparency, damaged files, reduced decoding."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class ReadOptions:
     """How an image is read; by default as the original reads it."""
 
     background: Colour | None = None
-    """Colour behind transparent pixels; ``None`` drops transparency, and whatever colour such pixels have is shown."""
+    """Colour to compose transparent pixels over; ``None`` drops the alpha channel and keeps their stored colour."""
     lenient: bool = False
     """Read what can be decoded of a damaged JPEG, instead of raising an error; the rest is grey or blurred."""
     draft_side: int | None = None
-    """Decode a JPEG at a half, a quarter or an eighth of its size, the smallest whose shorter side has so many pixels.
-    Faster, and inexact: the pixels are others than those of decoding it in full and resizing it then."""
+    """Decode a JPEG at the smallest of 1/2, 1/4 and 1/8 of its size whose shorter side is at least this many pixels.
+    Faster, but inexact: the pixels differ from those of a full decode that is resized."""
 
 
 def parse_colour(value: str | Sequence[int]) -> Colour:

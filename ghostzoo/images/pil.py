@@ -1,4 +1,4 @@
-"""PIL image -> RGB pixels, as a file of the same pixels would give them."""
+"""PIL image -> RGB pixels, the same as from a file with the same content."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def from_pil(image: Any, limits: ImageLimits, options: ReadOptions) -> NDArray[n
 
 
 def from_heif(data: bytes, source: Any, limits: ImageLimits, options: ReadOptions) -> NDArray[np.uint8]:
-    """Return the pixels of a HEIC file, whose header was checked, by way of Pillow's plugin; raises as ``from_pil``.
+    """Decode a HEIC file whose header was checked, with Pillow's plugin; raises as ``from_pil``.
 
     Raises:
         ImageError: the plugin is not installed.
@@ -78,9 +78,9 @@ def _pixels(image: Any, options: ReadOptions) -> NDArray[np.uint8]:
 
 
 def _orientation(image: Any) -> Any:
-    """EXIF's tag 'Orientation', of the file or set since; damaged EXIF data mean nothing.
+    """EXIF's tag 'Orientation', from the file or set by the caller; damaged EXIF data are ignored.
 
-    PIL takes XMP's where EXIF has none. The decoder of files knows no XMP, and neither do most viewers.
+    PIL falls back on XMP where EXIF has none. OpenCV does not read XMP, and neither do most viewers.
     """
     try:
         value = image.getexif().get(ORIENTATION, 1)
@@ -96,7 +96,7 @@ def _orientation(image: Any) -> Any:
 def _from_deep_grey(image: Any) -> NDArray[np.uint8]:
     """16-bit grey -> 8-bit grey by the upper byte, as the decoder does it for files.
 
-    Mode ``I`` has 32 bits and does not tell how many are meant: 16, or 8 where nothing is larger than that.
+    Mode ``I`` has 32 bits and does not say how many are used: 16 are assumed, or 8 if all values fit.
     """
     values = np.asarray(image)
     largest = values.max() if values.size else 0

@@ -1,4 +1,4 @@
-"""A checked file -> RGB pixels: what is asked of OpenCV's decoders, and what is left to do after them."""
+"""A checked file -> RGB pixels: calls of OpenCV's decoders, and what is done to their results."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .jpeg import END as JPEG_END
 from .options import Colour, ReadOptions
 
 _REDUCED = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
-"""In OpenCV's flags 'grey' means that 'colour' is not set, which excludes RGB."""
+"""The flags for reduced colour include BGR, which excludes RGB."""
 _RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _LARGE = 16 * 2**20
-"""Bytes of pixels from which on memory is used again; below, the C library does that itself as a rule."""
+"""Bytes of pixels from which memory is reused; below, the C library usually does so itself."""
 _TURNS: dict[int, Callable[[NDArray[np.uint8], NDArray[np.uint8]], object]] = {
     2: lambda pixels, out: cv2.flip(pixels, 1, out),
     3: lambda pixels, out: cv2.rotate(pixels, cv2.ROTATE_180, out),
@@ -30,11 +30,11 @@ _TURNS: dict[int, Callable[[NDArray[np.uint8], NDArray[np.uint8]], object]] = {
     7: lambda pixels, out: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180, out),
     8: lambda pixels, out: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE, out),
 }
-"""EXIF orientation -> what writes the upright pixels to ``out``."""
+"""EXIF orientation -> a function that writes the upright pixels to ``out``."""
 _MOST_CUTS = 4
-"""Each may cost as much as decoding the whole file; for 15 scans they suffice, and writers make about 10."""
+"""Each costs up to one decode of the file. Four are enough for 15 scans; most files have about 10."""
 _STRIPE = 2**18
-"""Bytes of pixels that are composed at once."""
+"""Bytes of pixels to compose at once."""
 
 
 def decode_pixels(header: Header, options: ReadOptions) -> tuple[NDArray[np.uint8], bool]:
@@ -74,13 +74,13 @@ def turned(pixels: NDArray[np.uint8], orientation: Any) -> NDArray[np.uint8]:
 def compose(
     rgb: NDArray[np.uint8], alpha: NDArray[np.uint8], background: Colour, *, premultiplied: bool = False
 ) -> NDArray[np.uint8]:
-    """Lay an image over a colour.
+    """Compose an image over a colour.
 
     Args:
         rgb: (H, W, 3) uint8.
         alpha: (H, W) uint8, 255 where the image is opaque.
         background: the colour.
-        premultiplied: whether ``rgb`` is multiplied by alpha already.
+        premultiplied: whether the colours are multiplied by alpha already.
 
     Returns:
         (H, W, 3) uint8, new.
@@ -98,14 +98,14 @@ def compose(
 
 
 def _reduction(header: Header, side: int | None) -> int:
-    """By how much the decoder is to divide the size; 1 where it cannot, or is not to."""
+    """The factor to divide the size by while decoding; 1 for a full decode."""
     if side is None or not header.reducible:
         return 1
     return next((each for each in _REDUCED if min(header.width, header.height) // each >= side), 1)
 
 
 def _decoded(header: Header, reduction: int) -> NDArray[np.uint8]:
-    if header.decoder == "avif":  # of transparent ones, OpenCV 5.0 gives blue first whatever is asked for
+    if header.decoder == "avif":  # OpenCV 5.0 returns BGR for transparent ones even if RGB is asked for
         bgr = _imdecode(header.data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, bgr)
         return bgr
@@ -123,7 +123,7 @@ def _decoded(header: Header, reduction: int) -> NDArray[np.uint8]:
 
 
 def _salvaged(header: Header, reduction: int) -> NDArray[np.uint8] | None:
-    """What the decoder makes of the file's beginning, as far as it goes: halved until the cut is found."""
+    """Decode the longest prefix of whole scans that can be decoded, found by bisection."""
     pixels = None
     good, bad = 0, len(header.cuts)
     for _ in range(_MOST_CUTS):
@@ -146,9 +146,9 @@ def _imdecode(data: bytes, flags: int) -> NDArray[Any]:
 
 
 def _decoded_into(shape: tuple[int, int, int], data: bytes, flags: int) -> NDArray[np.uint8] | None:
-    """A large image in memory that is used again, or ``None`` where it is small, damaged, or there is no such way.
+    """Decode a large image into reused memory; ``None`` if it is small or damaged, or the system has no memory files.
 
-    OpenCV decodes into given memory from files only, so the data become a file that exists in memory alone.
+    OpenCV can decode into existing memory from a file only, so the data are written to a file in memory first.
     """
     if np.prod(shape) < _LARGE or not hasattr(os, "memfd_create"):
         return None
@@ -161,7 +161,7 @@ def _decoded_into(shape: tuple[int, int, int], data: bytes, flags: int) -> NDArr
         while rest:
             rest = rest[os.write(file, rest) :]
         pixels = new_image(*shape)
-        # Where the decoder refuses a header it leaves the memory as it is, and says nothing.
+        # If the decoder refuses the header, imread returns the array unchanged, without an error.
         mark = np.frombuffer(os.urandom(32), np.uint8)
         start = pixels.reshape(-1)[: len(mark)]
         start[:] = mark
@@ -174,7 +174,7 @@ def _decoded_into(shape: tuple[int, int, int], data: bytes, flags: int) -> NDArr
 
 
 def _composed(header: Header, background: Colour) -> NDArray[np.uint8] | None:
-    """The image over the background, or ``None`` if it is opaque."""
+    """The image composed over the background, or ``None`` if it is opaque."""
     if header.alpha is Alpha.LOST:
         raise HeaderError("the transparency of its kind cannot be decoded; convert it to PNG")
     if header.alpha is Alpha.NONE:

@@ -85,7 +85,7 @@ def read_png(data: bytes) -> Header:
 
 
 class _Extras:
-    """What ancillary chunks tell; of a chunk that may be there once only, the first counts."""
+    """What the ancillary chunks say; of repeated ones, the first counts."""
 
     def __init__(self) -> None:
         self.transparency: memoryview | None = None

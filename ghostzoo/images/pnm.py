@@ -1,6 +1,6 @@
-"""PNM and PAM: the size, and the value of white, by which the decoder does not scale.
+"""PNM and PAM: the size, and the largest sample value, which the decoder does not always scale by.
 
-A PAM file becomes the PNM file of the same samples: the decoder reads grey PAM files wrongly.
+A PAM file is converted to PNM: the decoder reads grey PAM files wrongly.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _PAM_FIELD = re.compile(rb"(?:#[^\n]*|[ \t]*(WIDTH|HEIGHT|DEPTH|MAXVAL|TUPLTYPE)
 _PAM_END = re.compile(rb"ENDHDR[ \t]*\n")
 _PAM_LINES = 1000
 _COLOURS = {1: 1, 2: 1, 3: 3, 4: 3}
-"""Samples a pixel -> those of them that are colour; the other one is transparency."""
+"""Samples per pixel -> those that are colour; the other one is alpha."""
 
 
 def read_pnm(data: bytes) -> Header:
-    """White is scaled to 255 where it is neither that nor 65535, whose upper byte the decoder takes."""
+    """White is the largest value, unless the decoder scales it: by itself in text, or 65535 by the upper byte."""
     match = _PNM.match(data, 0, _HEADER)
     if match is None:
         raise HeaderError(DAMAGED)
@@ -40,7 +40,7 @@ def read_pnm(data: bytes) -> Header:
 
 
 def read_pam(data: bytes) -> Header:
-    """Samples of another meaning than grey, colour and transparency are refused."""
+    """Samples other than grey, RGB and alpha are refused."""
     fields: dict[bytes, bytes] = {}
     position = len(b"P7\n")
     for _ in range(_PAM_LINES):

@@ -1,4 +1,4 @@
-"""TIFF and BigTIFF: the first page's size, and whether what its directory says is in proportion to the file."""
+"""TIFF and BigTIFF: the first page's size, and a bound on what its directory makes the decoder read."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Entry:
         return np.frombuffer(data, kind, min(self.count, (len(data) - self.start) // kind.itemsize), self.start)
 
     def total(self, data: bytes, order: str) -> int:
-        """The sum of its integers: how many bytes of pixels are decompressed, be they the same ones or not."""
+        """The sum of its integers: how many bytes are decompressed, counting those that are named twice."""
         values = self.values(data, order)
         most = min(len(data), np.iinfo(values.dtype).max)
         return int(np.clip(values, 0, most).sum(dtype=np.uint64))
@@ -106,7 +106,7 @@ def _directory(data: bytes, order: str) -> list[tuple[int, _Entry]]:
 
 
 def _alpha(fields: dict[int, int]) -> Alpha:
-    """The decoder multiplies 8-bit colours by alpha, unless the file has them so; of grey it gives no alpha."""
+    """The decoder returns 8-bit colours premultiplied, and no alpha for grey."""
     if fields.get(_SAMPLES, 1) == 2:
         return Alpha.LOST
     multiplied = fields.get(_BITS, 8) <= 8 or fields.get(_EXTRA_SAMPLES) == _PREMULTIPLIED

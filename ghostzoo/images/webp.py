@@ -8,15 +8,15 @@ from .container import DAMAGED, TRUNCATED, Alpha, Header, HeaderError
 from .exif import check_exif, read_orientation
 
 _HEADER = 32
-"""Bytes that the decoder wants to have at least."""
+"""The decoder requires at least this many bytes."""
 _MOST_CHUNKS = 100_000
 """Each frame of an animation is one."""
 _HAS_EXIF = 8
-"""A flag; without it the decoder passes over EXIF data."""
+"""A flag of VP8X; without it decoders ignore EXIF data."""
 
 
 def read_webp(data: bytes) -> Header:
-    """The canvas is what counts: the decoder refuses a still picture or frame that does not fit it."""
+    """The canvas counts: the decoder refuses a picture or frame that does not fit it."""
     if len(data) < _HEADER:
         raise HeaderError(TRUNCATED)
     kind = data[12:16]
@@ -36,7 +36,7 @@ def read_webp(data: bytes) -> Header:
 
 
 def _exif(data: bytes) -> list[memoryview]:
-    """The EXIF chunks, whose size is checked; so is the number of all chunks."""
+    """The EXIF chunks; their size and the number of all chunks are checked."""
     view, position = memoryview(data), 12
     found: list[memoryview] = []
     for _ in range(_MOST_CHUNKS):
