@@ -25,7 +25,7 @@ from .pool import Pool
 
 @contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
-    """Send what MNN's C++ code prints to stderr: stdout is for data."""
+    """Redirect what MNN's C++ code prints to stderr, for stdout is for data."""
     try:
         sys.stdout.flush()
         kept = os.dup(1)
@@ -55,7 +55,7 @@ _MODES = {"precision_mode": "PrecisionMode", "memory_mode": "MemoryMode", "power
 
 
 class MnnEngine(ConvertedEngine):
-    """A module of MNN, and a clone of it, with the same weights, for each concurrent caller."""
+    """An MNN module, with a clone that shares its weights for each concurrent caller."""
 
     name = "mnn"
     opens_after_fork: ClassVar[bool] = False  # its threads are the library's, and it would wait for them
