@@ -74,7 +74,7 @@ def image_options(command: _F) -> _F:
         from ..images.decode import ImageLimits
 
         given = {name: options.pop(name) for name in _LIMIT_OPTIONS}
-        names = {name: "--" + name.replace("_", "-") for name in _LIMIT_OPTIONS}
+        names = {name: "--" + name.replace("_", "-") for name in (*_LIMIT_OPTIONS, "lenient")}
         limits = ImageLimits(**{name: value for name, value in given.items() if value is not None}, option_names=names)
         return command(*arguments, limits=limits, **options)
 

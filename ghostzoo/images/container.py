@@ -9,6 +9,7 @@ from typing import Literal
 
 TRUNCATED = "it is truncated or damaged; get the file again"
 DAMAGED = "its header is damaged; save it again"
+UNDECODABLE = "it is damaged, or of a kind of its format that cannot be decoded"
 
 
 class HeaderError(ValueError):

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError
-from .container import HeaderError
+from .container import TRUNCATED, UNDECODABLE, HeaderError
 from .header import read_header
+from .jpeg import SIGNATURE as JPEG
 from .limits import ImageLimits, describe
 from .options import ReadOptions
 from .pil import from_heif, from_pil, is_pil_image
@@ -80,7 +81,10 @@ def _decode(source: Any, data: bytes, limits: ImageLimits, options: ReadOptions)
             return Picture(np.ascontiguousarray(from_heif(header.data, source, limits, options)))
         rgb, damaged = decode_pixels(header, options)
     except HeaderError as error:
-        raise ImageError(describe(source), str(error)) from error
+        option = limits.option_names.get("lenient")
+        salvageable = data.startswith(JPEG) and str(error) in (TRUNCATED, UNDECODABLE) and not options.lenient
+        advice = f", or read it with {option}" if option and salvageable else ""
+        raise ImageError(describe(source), f"{error}{advice}") from error
     except cv2.error as error:
         raise ImageError(describe(source), f"it cannot be decoded ({error.err or error})") from error
     limits.check(source, rgb.shape[1], rgb.shape[0])

@@ -15,6 +15,7 @@ from .bitmap import SUN_RASTER, read_bmp, read_sun_raster
 from .container import Header, HeaderError
 from .gif import read_gif
 from .heif import is_heif, read_heif
+from .jpeg import SIGNATURE as JPEG
 from .jpeg import read_jpeg
 from .jpeg2000 import CODE_STREAM, read_jpeg2000
 from .jpeg2000 import SIGNATURE as JPEG2000
@@ -45,7 +46,7 @@ def read_header(data: bytes, *, lenient: bool = False) -> Header:
             is missing.
     """
     try:
-        if data.startswith(b"\xff\xd8"):
+        if data.startswith(JPEG):
             return read_jpeg(data, lenient=lenient)
         for signatures, reader in _READERS:
             if data.startswith(signatures):

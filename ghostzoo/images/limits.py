@@ -35,7 +35,8 @@ class ImageLimits:
     """Seconds for a whole download, redirects included."""
     max_redirects: int = 5
     option_names: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
-    """Name of each limit in messages, such as a command's option; empty for none. By default the field's name."""
+    """Name of each limit in messages, such as a command's option; empty for none. By default the field's name.
+    ``lenient`` may have one too."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .buffers import new_image
-from .container import Alpha, Header, HeaderError
+from .container import UNDECODABLE, Alpha, Header, HeaderError
 from .jpeg import END as JPEG_END
 from .options import Colour, ReadOptions
 
@@ -141,7 +141,7 @@ def _salvaged(header: Header, reduction: int) -> NDArray[np.uint8] | None:
 def _imdecode(data: bytes, flags: int) -> NDArray[Any]:
     pixels: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if pixels is None:
-        raise HeaderError("it is damaged, or of a kind of its format that cannot be decoded")
+        raise HeaderError(UNDECODABLE)
     return pixels
 
 
