@@ -202,3 +202,72 @@ def test_a_heic_is_bounded_like_an_avif(heif: Any) -> None:
     for share in (0.1, 0.5, 0.9):
         with pytest.raises(ImageError, match=r"truncated|damaged"):
             read_image(data[: int(len(data) * share)])
+
+
+def box(kind: bytes, *parts: bytes) -> bytes:
+    content = b"".join(parts)
+    return struct.pack(">L4s", 8 + len(content), kind) + content
+
+
+def full_box(kind: bytes, *parts: bytes, version: int = 0, flags: int = 0) -> bytes:
+    return box(kind, struct.pack(">L", version << 24 | flags), *parts)
+
+
+def property_of(data: bytes, kind: bytes) -> bytes:
+    """The whole box, size and all."""
+    start = data.index(kind) - 4
+    return data[start : start + int.from_bytes(data[start : start + 4])]
+
+
+def grid_avif(*tiles: bytes, repeated: int = 1) -> bytes:
+    """An AVIF whose picture is a row of these AVIFs' images, as cameras lay out large ones."""
+    contents = []
+    for tile in tiles:
+        (start, length), _ = av1_item(tile)
+        contents.append(tile[start : start + length] * repeated)
+    width, height = struct.unpack(">LL", property_of(tiles[0], b"ispe")[12:])
+    layout = struct.pack(">BBBBHH", 0, 0, 0, len(tiles) - 1, width * len(tiles), height)
+    contents.insert(0, layout)  # OpenCV wants to find it in the first 500 bytes of the file
+    count = len(contents)
+    kinds = [b"grid"] + [b"av01"] * len(tiles)
+    whole = full_box(b"ispe", struct.pack(">LL", width * len(tiles), height))
+    properties = box(b"ipco", *(property_of(tiles[0], kind) for kind in (b"ispe", b"pixi", b"av1C")), whole)
+    used = [b"\4\2"] + [b"\1\2\x83"] * len(tiles)
+    associations = b"".join(struct.pack(">HB", index + 1, len(each)) + each for index, each in enumerate(used))
+    references = struct.pack(f">HH{len(tiles)}H", 1, len(tiles), *range(2, count + 1))
+
+    def meta(place: int) -> bytes:
+        extents = b""
+        for index, content in enumerate(contents):
+            extents += struct.pack(">HHHLL", index + 1, 0, 1, place, len(content))
+            place += len(content)
+        infos = (full_box(b"infe", struct.pack(">HH4sx", i + 1, 0, kind), version=2) for i, kind in enumerate(kinds))
+        return full_box(
+            b"meta",
+            full_box(b"hdlr", bytes(4), b"pict", bytes(13)),
+            full_box(b"pitm", struct.pack(">H", 1)),
+            full_box(b"iloc", b"\x44\0", struct.pack(">H", count), extents),
+            full_box(b"iinf", struct.pack(">H", count), *infos),
+            full_box(b"iref", box(b"dimg", references)),
+            box(b"iprp", properties, full_box(b"ipma", struct.pack(">L", count), associations)),
+        )
+
+    start = box(b"ftyp", b"avif", bytes(4), b"avifmif1miaf")
+    return start + meta(len(start) + len(meta(0)) + 8) + box(b"mdat", *contents)
+
+
+def test_a_grid_is_read_tile_by_tile() -> None:
+    left, right = picture(128, 96), picture(128, 96).rotate(180)
+    data = grid_avif(encoded(left, "AVIF"), encoded(right, "AVIF"))
+    header = read_header(data)
+    assert (header.width, header.height) == (256, 96)
+    expected = np.hstack([read_image(encoded(each, "AVIF")) for each in (left, right)])
+    difference = np.abs(read_image(data).astype(int) - expected)
+    assert np.delete(difference, range(126, 130), axis=1).max() <= 1  # colours are interpolated across the seam
+    np.testing.assert_array_equal(read_image(data), read_image(Image.open(io.BytesIO(data))))
+
+
+def test_the_tiles_of_a_grid_count_together() -> None:
+    tile = encoded(picture(700, 600), "AVIF", speed=10)
+    with pytest.raises(ImageError, match="its data are out of proportion to its picture"):
+        read_image(grid_avif(tile, tile, tile, repeated=30))
