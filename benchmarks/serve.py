@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/serve.py --model GhostNet_x1_0
     python3.11 -m venv .venv-mlserver
-    .venv-mlserver/bin/pip install mlserver onnxruntime opencv-python-headless imagesize
+    .venv-mlserver/bin/pip install mlserver onnxruntime opencv-python-headless
     .venv/bin/python benchmarks/serve.py --model GhostNet_x1_0 --mlserver-python .venv-mlserver/bin/python
 
 All servers run on this machine, and the load comes from a process of its own beside them (``load.py``). In each round

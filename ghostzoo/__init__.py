@@ -3,7 +3,7 @@
 >>> import ghostzoo
 >>> clf = ghostzoo.load("path/to/bundle")
 >>> clf("cat.jpg")  # doctest: +SKIP
-[Prediction(index=281, label='tabby, tabby cat', score=0.71, wnid='n02123045'), ...]
+[Prediction(index=281, label='tabby, tabby cat', score=0.71, wnid='n02123045', damaged=False), ...]
 
 Importing the package imports nothing heavy: each name below is loaded when it is first used.
 """

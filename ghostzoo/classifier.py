@@ -22,8 +22,9 @@ from .engines.sessions import OpenedEngines
 from .errors import BundleError, ImageError, OptionError
 from .fetch.options import FetchOptions
 from .fetch.resolver import fetch
-from .images.decode import ImageLimits, read_image
+from .images.decode import ImageLimits, read_picture
 from .images.inputs import check_single, count_at_hand, expand
+from .images.options import Colour, ReadOptions
 from .images.transform import preprocess
 from .network.architecture import EMBEDDING_SIZE
 from .parity import Agreement, engine_tolerance
@@ -31,6 +32,8 @@ from .predictions import Prediction, check_min_score
 
 _DEFAULT_BATCH_SIZE = 4
 """Images a call of the engine in ``predict``; on CPUs, batches of 2 to 4 give the most images a second."""
+_DRAFT_FACTOR = 2
+"""How many times the size that the network resizes to is left of an image that is decoded in ``draft``."""
 _MANY = 32
 """From this many images on, it pays to open an engine for several threads."""
 
@@ -44,6 +47,9 @@ class LoadRequest:
     options: EngineOptions
     fetching: FetchOptions
     limits: ImageLimits
+    background: Colour | None = None
+    lenient: bool = False
+    draft: bool = False
 
 
 class Classifier:
@@ -59,6 +65,8 @@ class Classifier:
         self.selection = selection
         self.limits = request.limits
         self._request = request
+        draft_side = _DRAFT_FACTOR * bundle.preprocessing.resize_short if request.draft else None
+        self._reading = ReadOptions(request.background, request.lenient, draft_side)
         self._engines = OpenedEngines(bundle, engine)
 
     @classmethod
@@ -98,8 +106,9 @@ class Classifier:
             check_count("top_k", top_k)
         check_min_score(min_score)
         check_single(image)
-        logits = self.engine.run(self._read(image)[np.newaxis])
-        return self.bundle.postprocessing.predictions(logits, top_k, min_score)[0]
+        tensor, damaged = self._read(image)
+        logits = self.engine.run(tensor[np.newaxis])
+        return self.bundle.postprocessing.predictions(logits, top_k, min_score, [damaged])[0]
 
     async def apredict(
         self, image: Any, top_k: int | None = None, *, min_score: float | None = None
@@ -191,6 +200,15 @@ class Classifier:
         """Return the vectors before the last layer, (N, 1280) float32, for all images; raises as ``logits`` does."""
         return self._collect(images, batch_size, "embedding", EMBEDDING_SIZE)
 
+    def read_image(self, image: Any) -> NDArray[np.uint8]:
+        """Return one image as it is read for the network, before it is resized: (H, W, 3) uint8 RGB.
+
+        Raises:
+            ImageError: the image cannot be read.
+            InputError: this is no image.
+        """
+        return read_picture(image, self.limits, self._reading).rgb
+
     def self_check(self) -> Agreement:
         """Run the bundle's golden inputs on this engine and compare the logits with the original's."""
         return self.bundle.golden().check(self.engine.run, engine_tolerance(self.engine.options.precision))
@@ -233,20 +251,22 @@ class Classifier:
     def __repr__(self) -> str:
         return f"<Classifier {self.bundle.name} on {self.engine.name}, {self.bundle.num_classes} classes>"
 
-    def _read(self, image: Any) -> NDArray[np.float32]:
-        return preprocess(read_image(image, self.limits), self.bundle.preprocessing)
+    def _read(self, image: Any) -> tuple[NDArray[np.float32], bool]:
+        """The network's input, and whether the image is damaged."""
+        picture = read_picture(image, self.limits, self._reading)
+        return preprocess(picture.rgb, self.bundle.preprocessing), picture.damaged
 
     def _predict(
         self,
         images: Any,
-        rank: Callable[[NDArray[np.float32]], list[list[Prediction]]],
+        rank: Callable[..., list[list[Prediction]]],
         batch_size: int,
         raise_errors: bool,
         workers: int | None,
     ) -> Iterator[list[Prediction] | ImageError]:
         with closing(self._outputs(images, batch_size, "logits", raise_errors, workers)) as batches:
             for done in batches:
-                results = iter(rank(done.rows) if done.rows is not None else [])
+                results = iter(rank(done.rows, damaged=done.damaged) if done.rows is not None else [])
                 for error in done.errors:
                     yield next(results) if error is None else error
                 if done.failure is not None:
@@ -285,6 +305,8 @@ class _Outputs:
 
     rows: NDArray[np.float32] | None = None
     """(N, width) float32, for the N images that could be read; ``None`` without any."""
+    damaged: list[bool] = field(default_factory=list)
+    """One for each of these."""
     errors: list[ImageError | None] = field(default_factory=list)
     """One for each image, ``None`` where it has a row."""
     failure: Exception | None = None
@@ -293,7 +315,7 @@ class _Outputs:
 
 def _run_batch(
     batch: Iterable[Any],
-    read: Callable[[Any], NDArray[np.float32]],
+    read: Callable[[Any], tuple[NDArray[np.float32], bool]],
     engine: Engine,
     output: Output,
     raise_errors: bool,
@@ -302,7 +324,7 @@ def _run_batch(
 
     Args:
         batch: images, and perhaps an exception of the iterable itself.
-        read: image -> (3, H, W) float32, or ``ImageError``.
+        read: image -> (3, H, W) float32 and whether it is damaged, or ``ImageError``.
         engine: may be shared with other threads.
         output: which of the network's outputs is wanted.
         raise_errors: whether an ``ImageError`` ends the batch.
@@ -312,7 +334,9 @@ def _run_batch(
     try:
         for source in batch:
             try:
-                tensors.append(read(source))
+                tensor, damaged = read(source)
+                tensors.append(tensor)
+                done.damaged.append(damaged)
                 done.errors.append(None)
             except ImageError as error:
                 if raise_errors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from os import PathLike
 from typing import Any
@@ -15,6 +15,7 @@ from .engines.selection import AUTO
 from .errors import OptionError
 from .fetch.options import FetchOptions, Progress
 from .images.decode import ImageLimits
+from .images.options import parse_colour
 
 _log = logging.getLogger("ghostzoo")
 
@@ -29,6 +30,9 @@ def load(
     batch_size: int | None = None,
     engine_options: Mapping[str, Any] | None = None,
     limits: ImageLimits | None = None,
+    background: str | Sequence[int] | None = None,
+    lenient: bool = False,
+    draft: bool = False,
     revision: str | None = None,
     cache_dir: str | PathLike[str] | None = None,
     offline: bool | None = None,
@@ -52,6 +56,13 @@ def load(
         batch_size: specialise the model for this number of images a call; any number is still accepted.
         engine_options: passed on to the engine in its own terms.
         limits: what images may cost at most.
+        background: colour to show behind transparent pixels: ``white``, ``black``, ``grey``, ``#rrggbb``, or three
+            numbers from 0 to 255. By default transparency is dropped, as the original drops it: transparent pixels show
+            the colour that the file has for them, often black, and half-transparent ones their full colour.
+        lenient: classify a truncated or damaged JPEG by what can be decoded of it, the rest being grey or blurred; its
+            predictions are marked ``damaged``. By default it is an ``ImageError``.
+        draft: decode large JPEGs at a half, a quarter or an eighth of their size, but no smaller than twice what the
+            network resizes to. Faster and inexact: scores differ a little from those of the original.
         revision: branch, tag or commit of the Hub repository.
         cache_dir: folder that keeps fetched models; by default ``models`` in ghostzoo's cache folder.
         offline: make no request; by default as ``HF_HUB_OFFLINE`` says.
@@ -66,7 +77,9 @@ def load(
         raise OptionError(f"limits must be a ghostzoo.ImageLimits, not {limits!r}.")
     options = EngineOptions(threads, device, precision, batch_size, {} if engine_options is None else engine_options)
     fetching = FetchOptions(revision, cache_dir, offline, endpoint, token, progress)
-    classifier = Classifier.open(LoadRequest(model, engine, options, fetching, limits or ImageLimits()))
+    colour = None if background is None else parse_colour(background)
+    request = LoadRequest(model, engine, options, fetching, limits or ImageLimits(), colour, lenient, draft)
+    classifier = Classifier.open(request)
     if model is None:
         announce_bundled()
     return classifier

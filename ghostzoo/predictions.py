@@ -31,14 +31,17 @@ class Prediction:
     """Probability of the class, 0 to 1, not rounded: softmax, or sigmoid of a multi-label model."""
     wnid: str | None = None
     """WordNet id of the class, where it has one."""
+    damaged: bool = False
+    """The image is a damaged JPEG that was read leniently: part of it was missing."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON types, the score rounded as the original rounds it."""
+        """Return the fields as JSON types, the score rounded as the original rounds it; ``damaged`` only if it is."""
         return {
             "index": self.index,
             "label": self.label,
             "score": round(self.score, SCORE_DECIMALS),
             "wnid": self.wnid,
+            **({"damaged": True} if self.damaged else {}),
         }
 
 
@@ -60,7 +63,12 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def top_predictions(
-    probabilities: NDArray[np.float32], labels: Sequence[ClassLabel], top_k: int, min_score: float = 0.0
+    probabilities: NDArray[np.float32],
+    labels: Sequence[ClassLabel],
+    top_k: int,
+    min_score: float = 0.0,
+    *,
+    damaged: bool = False,
 ) -> list[Prediction]:
     """Return the best classes of one row of probabilities, best first: ``top_k`` at most, none below ``min_score``.
 
@@ -74,7 +82,9 @@ def top_predictions(
         lowest = np.float32(min_score)
     candidates = (~(probabilities < lowest)).nonzero()[0]  # all that are equal to the last one, too
     ranked = sorted(zip((-probabilities[candidates]).tolist(), candidates.tolist(), strict=True))[:count]
-    return [Prediction(index, labels[index].label, -negative, labels[index].wnid) for negative, index in ranked]
+    return [
+        Prediction(index, labels[index].label, -negative, labels[index].wnid, damaged) for negative, index in ranked
+    ]
 
 
 def check_min_score(min_score: object) -> None:
@@ -106,7 +116,11 @@ class Postprocessing:
         return sigmoid(logits) if self.multi_label else softmax(logits)
 
     def predictions(
-        self, logits: NDArray[np.float32], top_k: int | None = None, min_score: float | None = None
+        self,
+        logits: NDArray[np.float32],
+        top_k: int | None = None,
+        min_score: float | None = None,
+        damaged: Sequence[bool] | None = None,
     ) -> list[list[Prediction]]:
         """Return the classes of each row of logits (N, classes) float32, best first.
 
@@ -114,9 +128,13 @@ class Postprocessing:
             top_k: classes for each row at most; by default 5, and of a multi-label model as many as reach
                 ``min_score``.
             min_score: the lowest score that counts; by default 0, and of a multi-label model 0.5.
+            damaged: whether the image of each row is damaged; by default none is.
         """
         if top_k is None:
             top_k = self.top_k
         if min_score is None:
             min_score = THRESHOLD if self.multi_label else 0.0
-        return [top_predictions(row, self.labels, top_k, min_score) for row in self.probabilities(logits)]
+        return [
+            top_predictions(row, self.labels, top_k, min_score, damaged=each)
+            for row, each in zip(self.probabilities(logits), damaged or [False] * len(logits), strict=True)
+        ]

@@ -21,12 +21,20 @@ from .connections import BoundedAdapter
 _CHUNK = 64 * 1024
 _COUNTED = 256 * 1024
 """Bytes that come before they are counted; counting each chunk would take as long as reading it."""
-LATE = "it was not there in time (url_timeout); try again"
+LATE = "it was not there in time; try again"
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class DownloadError(Exception):
-    """The download failed; the message says why, without the URL."""
+    """The download failed; the message says why, without the URL.
+
+    Attributes:
+        limit: which argument of ``download_bytes`` bounds it, if that is why.
+    """
+
+    def __init__(self, message: str, limit: str | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 def download_bytes(url: str, *, max_bytes: int, timeout: float, max_redirects: int) -> bytes:
@@ -46,7 +54,7 @@ def download_bytes(url: str, *, max_bytes: int, timeout: float, max_redirects: i
     # A read timeout starts anew with every byte, and a name look-up has none: only a thread can be left behind in time.
     if not download.ended.wait(timeout):
         download.abandon()
-        raise DownloadError(LATE)
+        raise DownloadError(LATE, "timeout")
     return download.result()
 
 
@@ -170,7 +178,7 @@ class Download:
         except AddressRefusedError as error:
             self._error = DownloadError(str(error))
         except requests.exceptions.Timeout:
-            self._error = DownloadError(LATE)
+            self._error = DownloadError(LATE, "timeout")
         except ValueError:  # the libraries' message shows the whole URL, the password in it included
             self._error = DownloadError("it is not a valid URL, or redirects to one that is not; check its spelling")
         except requests.exceptions.RequestException as error:
@@ -219,11 +227,11 @@ class Download:
     def _left(self) -> float:
         left = self._deadline - time.monotonic()
         if left <= 0 or self._abandoned:
-            raise DownloadError(LATE)
+            raise DownloadError(LATE, "timeout")
         return left
 
     def _too_large(self) -> DownloadError:
-        return DownloadError(f"it has more than the {self._max_bytes} bytes that are read (max_bytes)")
+        return DownloadError(f"it has more than the {self._max_bytes} bytes that are read", "max_bytes")
 
 
 def _shut_down(connection: socket.socket) -> None:

@@ -10,8 +10,8 @@ import click
 
 from .bars import progress
 from .console import ANY_PATH, Command, echo, percent, print_table
-from .options import BUNDLED_MODEL, engine_options, fetch_options, model_option
-from .unreadable import report_unreadable
+from .options import BUNDLED_MODEL, engine_options, fetch_options, image_options, model_option
+from .unreadable import report_damaged, report_unreadable
 
 if TYPE_CHECKING:
     from ..classifier import Classifier
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, 1),
     help="Lowest score of a class that counts; multi-label only.  [default: 0.5]",
 )
+@image_options
 @click.option("--limit", type=click.IntRange(min=1), help="Use only so many images, spread evenly over the data.")
 @click.option("--out", type=ANY_PATH, help="Folder for report.json, classes.csv and pictures.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -82,6 +83,7 @@ def eval_command(
     if out is not None:
         names = ", ".join(path.name for path in write_report(result, Path(out)))
         click.echo(f"Wrote {names} to {out}", err=True)
+    report_damaged(result.damaged)
     report_unreadable(result.unreadable, len(dataset.samples), dataset.passed_over)
 
 

@@ -42,6 +42,51 @@ _FETCH_OPTIONS = (
 )
 
 
+_LIMIT_OPTIONS = {
+    "max_pixels": click.option("--max-pixels", type=click.IntRange(min=1), help="Largest image.  [default: 100000000]"),
+    "max_bytes": click.option("--max-bytes", type=click.IntRange(min=1), help="Largest file.  [default: 104857600]"),
+    "max_aspect_ratio": click.option(
+        "--max-aspect-ratio", type=click.FloatRange(min=1), help="Longer side to shorter.  [default: 200]"
+    ),
+    "max_scans": click.option(
+        "--max-scans",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Scans of a progressive JPEG of --max-pixels.  [default: 32]",
+    ),
+    "url_timeout": click.option(
+        "--url-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds a download.  [default: 30]"
+    ),
+}
+"""Field of ``ImageLimits`` -> its option."""
+
+_READ_OPTIONS = (
+    click.option(
+        "--background", metavar="COLOUR", help="Show behind transparency: white, '#rrggbb'; else it is dropped."
+    ),
+    click.option("--lenient", is_flag=True, help="Read what can be decoded of damaged JPEGs; their results say so."),
+    click.option("--draft", is_flag=True, help="Decode large JPEGs at a fraction of their size: faster, inexact."),
+)
+
+
+def image_options(command: _F) -> _F:
+    """Give a command the options of ``ghostzoo.load`` that say how images are read and what they may cost."""
+
+    @wraps(command)
+    def with_limits(*arguments: Any, **options: Any) -> Any:
+        from ..images.decode import ImageLimits
+
+        given = {name: options.pop(name) for name in _LIMIT_OPTIONS}
+        names = {name: "--" + name.replace("_", "-") for name in (*_LIMIT_OPTIONS, "lenient")}
+        limits = ImageLimits(**{name: value for name, value in given.items() if value is not None}, option_names=names)
+        return command(*arguments, limits=limits, **options)
+
+    return reduce(
+        lambda decorated, option: option(decorated),
+        reversed((*_READ_OPTIONS, *_LIMIT_OPTIONS.values())),
+        cast(_F, with_limits),
+    )
+
+
 def engine_options(command: _F) -> _F:
     """Give a command the options of ``ghostzoo.load``: ``engine``, ``device``, ``precision`` and ``threads``."""
     return reduce(lambda decorated, option: option(decorated), reversed(_ENGINE_OPTIONS), command)

@@ -11,8 +11,8 @@ import click
 from ..errors import ImageError
 from .bars import progress
 from .console import Command, terminal_width
-from .options import BUNDLED_MODEL, engine_options, fetch_options, model_option
-from .unreadable import report_unreadable
+from .options import BUNDLED_MODEL, engine_options, fetch_options, image_options, model_option
+from .unreadable import report_damaged, report_unreadable
 
 if TYPE_CHECKING:
     from .results import ResultWriter
@@ -34,6 +34,7 @@ _STDIN = ("-", "/dev/stdin")
     "--min-score", type=click.FloatRange(0, 1), help="Lowest score of a class.  [default: 0; multi-label: 0.5]"
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images per engine call.  [default: 4]")
+@image_options
 @click.option("--json", "output", flag_value="json", help="Print JSON Lines.")
 @click.option("--csv", "output", flag_value="csv", help="Print CSV; names that look like formulas get a ' in front.")
 def predict(
@@ -66,6 +67,7 @@ def predict(
     named = [sys.stdin.buffer if image in _STDIN else image for image in images]
     sources = list(distinct(expand(named, on_skip=skipped.append)))
     failed: list[ImageError] = []
+    damaged: list[str] = []
     with load(BUNDLED_MODEL if model is None else model, **options) as classifier:
         writer = _writer(output, sources, top_k)
         results = classifier.predict(sources, top_k, batch_size, min_score=min_score, on_error="return")
@@ -78,7 +80,10 @@ def predict(
                     if model is None:
                         announce_bundled()
                     writer.write(describe(source), result)
+                    if result and result[0].damaged:
+                        damaged.append(describe(source))
                 advance()
+    report_damaged(damaged)
     report_unreadable(failed, len(sources), len(skipped))
 
 

@@ -51,6 +51,10 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "httptools", "prometheus_cli
 @click.option("--max-body-mb", type=click.IntRange(min=1, max=2047), help="Largest request body in MiB.  [default: 64]")
 @click.option("--max-buffered-mb", type=click.IntRange(min=1), help="All requests in memory, in MiB.  [default: 512]")
 @click.option("--max-pixels", type=click.IntRange(min=1), help="Largest image.  [default: 50000000]")
+@click.option("--max-aspect-ratio", type=click.FloatRange(min=1), help="Longer side to shorter.  [default: 200]")
+@click.option(
+    "--max-scans", type=click.FloatRange(min=0, min_open=True), help="Scans of a progressive JPEG.  [default: 32]"
+)
 @click.option("--max-images", type=click.IntRange(min=1), help="Images a call.  [default: 64]")
 @click.option("--api-key-file", type=click.Path(), help="File with the key that clients must show.")
 @click.option("--cors-origin", "cors_origins", multiple=True, help="Origin whose pages may call; may be repeated.")
@@ -111,8 +115,8 @@ def _options(grpc: bool, grpc_port: int, **given: Any) -> Any:
         **{name: given.pop(name) for name in ("revision", "cache_dir", "offline", "endpoint", "token", "progress")}
     )
     limits = ServeLimits()
-    names = ("max_body_mb", "max_buffered_mb", "max_pixels", "max_images")
-    body_mb, buffered_mb, pixels, images = (given.pop(name) for name in names)
+    names = ("max_body_mb", "max_buffered_mb", "max_images")
+    body_mb, buffered_mb, images = (given.pop(name) for name in names)
     if body_mb is not None:
         size = body_mb * 2**20
         image = replace(limits.image, max_bytes=size)
@@ -120,8 +124,10 @@ def _options(grpc: bool, grpc_port: int, **given: Any) -> Any:
         limits = replace(limits, max_body_bytes=size, max_buffered_bytes=buffered, image=image)
     if buffered_mb is not None:
         limits = replace(limits, max_buffered_bytes=buffered_mb * 2**20)
-    if pixels is not None:
-        limits = replace(limits, image=replace(limits.image, max_pixels=pixels))
+    image_names = ("max_pixels", "max_aspect_ratio", "max_scans")
+    option_names = {"max_bytes": "--max-body-mb"} | {name: "--" + name.replace("_", "-") for name in image_names}
+    chosen = {name: value for name in image_names if (value := given.pop(name)) is not None}
+    limits = replace(limits, image=replace(limits.image, **chosen, option_names=option_names))
     if images is not None:
         limits = replace(limits, max_images=images)
     delay = given.pop("max_delay_ms")

@@ -8,7 +8,13 @@ from collections.abc import Sequence
 import click
 
 from ..errors import ImageError
-from .console import one_line
+from .console import one_line, printable
+
+
+def report_damaged(names: Sequence[str]) -> None:
+    """Name on stderr the damaged images that were read leniently."""
+    for name in names:
+        click.echo(f"Damaged, and read as far as it goes: {printable(name)}", err=True)
 
 
 def report_unreadable(failed: Sequence[ImageError], total: int, skipped: int) -> None:

@@ -1,4 +1,4 @@
-"""Engines: one short file each behind the contract of ``base``, and the table of what there is."""
+"""Engines: a short file for each, behind the contract of ``base``, and the table of all of them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class EngineRecord:
 
     name: str
     module: str
-    """In this package; imported when the engine is asked for, not before."""
+    """In this package; imported only when the engine is used."""
     class_name: str
     distributions: tuple[str, ...]
     """Distributions of its library on the package index; any one of them will do."""
     install: str
     """The command that installs it."""
     builds: str | None = None
-    """Folder in the cache folder for what takes it minutes to build."""
+    """Folder in the cache folder for builds that take minutes."""
     reads_unchecked: bool = False
-    """Whether its library reads a bundle's file that cannot be checked before: it is opened where it is named alone."""
+    """Whether its library reads a file that cannot be checked first: such an engine is used only if it is named."""
     needs_nvidia_gpu: bool = False
     makes_fp16: bool = False
     """Whether it makes fp16 of a bundle's fp32 graph; all others run the graphs that are there."""
@@ -71,7 +71,7 @@ _ONNXRUNTIME_DISTRIBUTIONS = (
     "onnxruntime-training",
 )
 
-# In the order in which they are tried: what is imported quickly comes first.
+# In the order in which they are tried: the quickest to import first.
 _ENGINES = {
     record.name: record
     for record in (
@@ -123,7 +123,7 @@ _SYNONYMS = {"ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt", "paddlep
 
 
 def engine_names() -> list[str]:
-    """Names of all engines, usable on this machine or not."""
+    """Names of all engines, whether usable on this machine or not."""
     return list(_ENGINES)
 
 
@@ -163,7 +163,7 @@ def import_failure(record: EngineRecord, error: Exception) -> EngineUnavailableE
 
 
 def installation_conflict() -> str | None:
-    """Say which distributions of ONNX Runtime hide one another and what mends it, or return ``None``.
+    """Say which distributions of ONNX Runtime shadow each other and how to fix it, or return ``None``.
 
     Told from metadata alone; nothing is imported.
     """
@@ -179,7 +179,7 @@ def installation_conflict() -> str | None:
 
 
 def _installed(distributions: Iterable[str]) -> Iterable[tuple[str, str]]:
-    from importlib.metadata import PackageNotFoundError, version  # brings a mail parser along
+    from importlib.metadata import PackageNotFoundError, version  # imports a mail parser
 
     for name in distributions:
         try:

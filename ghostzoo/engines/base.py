@@ -29,7 +29,7 @@ OUTPUTS: tuple[Output, ...] = ("logits", "embedding")
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Options that carry the same name in every engine; one that an engine cannot honour is an error, never ignored."""
+    """Options with the same names for every engine; one that an engine cannot honour is an error, never ignored."""
 
     threads: int | None = None
     """CPU threads within one call; ``None`` takes the CPUs that this process may use."""
@@ -155,7 +155,7 @@ class Engine(ABC):
 
         Args:
             batch: (N, 3, H, W) float32, N >= 1, of the size that the model was made for.
-            output: which of the graph's outputs is wanted.
+            output: which of the graph's outputs to return.
 
         Returns:
             (N, classes) logits or (N, 1280) embeddings, float32, in memory of the caller's own.
@@ -186,7 +186,7 @@ class Engine(ABC):
         return np.concatenate(parts)[: len(batch)].copy()
 
     def _checked(self, batch: NDArray[np.float32], output: Output) -> NDArray[np.float32]:
-        """Run one batch and hold the result's type and shape against what was asked for; values are not looked at."""
+        """Run one batch and check the result's type and shape; its values are not checked."""
         try:
             result = np.asarray(self._infer(batch, output))
         except GhostZooError:
@@ -219,7 +219,7 @@ class Engine(ABC):
 
     @classmethod
     def slow_start(cls, bundle: Bundle, options: EngineOptions) -> str | None:
-        """Say why opening ``bundle`` would take too long to try it among others, or return ``None``."""
+        """Say why opening ``bundle`` takes too long for automatic selection, or return ``None``."""
         return None
 
     @abstractmethod
@@ -228,7 +228,7 @@ class Engine(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Return what really runs: library version, device, threads."""
+        """Return what is actually running: library version, device, threads."""
 
     def close(self) -> None:
         """Free the model. Calls that are running finish; later ones raise. Closing twice is fine."""
@@ -256,7 +256,7 @@ class Engine(ABC):
 
 
 def _described(error: Exception) -> str:
-    """What a library raised, in one short line."""
+    """A library's error in one short line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
@@ -268,11 +268,11 @@ def _fill(batch: NDArray[np.float32], size: int) -> NDArray[np.float32]:
 
 _open_engines: WeakSet[Engine] = WeakSet()
 _first_processes: dict[str, int] = {}
-"""Engine -> the process that first opened a model with it, this one or one that it was forked from."""
+"""Engine -> the process that first opened a model with it: this one, or an ancestor by forks."""
 
 
 def _keep_inherited_engines() -> None:
-    """Keep the engines of the parent process for ever: freeing one would wait for threads that no fork takes along."""
+    """Never free the parent's engines: that would wait for threads that do not exist in a fork."""
     import ctypes
 
     for engine in list(_open_engines):

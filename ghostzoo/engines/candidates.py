@@ -18,7 +18,7 @@ Origin = Literal["asked for", "environment", "measured", "cached"]
 
 @dataclass(frozen=True)
 class Discarded:
-    """A candidate that was not taken into account, and why; without a device where the engine itself is not usable."""
+    """A candidate that was discarded, and why; it has no device if the engine itself is unusable."""
 
     engine: str
     device: str | None
@@ -65,7 +65,7 @@ class Selection:
     """Fastest first."""
     discarded: tuple[Discarded, ...] = ()
     complete: bool = True
-    """False where time was up before all were tried: such a decision is not kept."""
+    """False if time ran out before all were tried: such a decision is not kept."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON types."""
@@ -73,7 +73,7 @@ class Selection:
 
     @classmethod
     def from_json(cls, data: bytes) -> Selection:
-        """Read what ``to_dict`` gave.
+        """Read the result of ``to_dict``.
 
         Raises:
             ValueError, TypeError, KeyError: it is something else.
@@ -117,7 +117,7 @@ def keep_installed(
 
 
 def keep_with_files(records: Iterable[EngineRecord], bundle: Bundle) -> tuple[list[EngineRecord], list[Discarded]]:
-    """Keep the engines that read ONNX, and those in whose own format the bundle has the network too."""
+    """Keep the engines that read ONNX, and those whose own format the bundle includes."""
     kept, discarded = [], []
     for record in records:
         try:
@@ -129,7 +129,7 @@ def keep_with_files(records: Iterable[EngineRecord], bundle: Bundle) -> tuple[li
 
 
 def keep_checked(records: Iterable[EngineRecord]) -> tuple[list[EngineRecord], list[Discarded]]:
-    """Keep the engines whose files are checked before the library reads them; the others wait to be named."""
+    """Keep the engines whose files are checked before the library reads them; the others must be named."""
     kept, discarded = [], []
     for record in records:
         if record.reads_unchecked:
@@ -159,7 +159,7 @@ def keep_precise(
 
 
 def keep_devices(candidates: Iterable[Candidate], options: EngineOptions) -> tuple[list[Candidate], list[Discarded]]:
-    """Keep the candidates on devices that the options leave open: the one named, or CPUs where threads are counted."""
+    """Keep the candidates on devices that the options allow: the one named, or CPUs if threads are set."""
     kept, discarded = [], []
     for candidate in candidates:
         device = candidate.device.lower()
@@ -185,7 +185,7 @@ def find_devices(record: EngineRecord) -> tuple[list[Candidate], list[Discarded]
 
 
 def reason_of(error: Exception) -> str:
-    """Why an engine cannot be used: one sentence of ours, or what its library raised, with its kind."""
+    """Why an engine cannot be used: our own message, or its library's error with its class."""
     if isinstance(error, GhostZooError):
         return str(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,4 +1,4 @@
-"""What of CUDA an engine needs: GPUs, a stream, and buffers on both sides of it."""
+"""The part of CUDA that an engine needs: GPUs, a stream, and buffers on the host and the GPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU, as far as it decides which programs it can run."""
+    """A GPU: what determines which programs it can run."""
 
     index: int
     name: str
@@ -70,7 +70,7 @@ def find_gpu(device: str) -> Gpu:
 
 
 def use_gpu(index: int) -> None:
-    """Make the GPU the one that this thread's calls go to."""
+    """Make this GPU current for the calling thread."""
     _call(cudart.cudaSetDevice(index))
 
 
@@ -114,14 +114,14 @@ class Stream:
         return int(self._handle)
 
     def upload(self, name: str, values: NDArray[np.float32]) -> None:
-        """Begin to copy ``values``, a contiguous array, to the first rows of the tensor."""
+        """Start copying ``values``, a contiguous array, to the first rows of the tensor."""
         rows = self._host[name][: len(values)]
         rows[...] = values
         kind = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
         _call(cudart.cudaMemcpyAsync(self.addresses[name], rows.ctypes.data, rows.nbytes, kind, self._handle))
 
     def download(self, name: str, count: int) -> NDArray[np.float32]:
-        """Wait for all that was begun, and return a copy of the first ``count`` rows of the tensor."""
+        """Wait for the stream, and return a copy of the first ``count`` rows of the tensor."""
         rows = self._host[name][:count]
         kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
         _call(cudart.cudaMemcpyAsync(rows.ctypes.data, self.addresses[name], rows.nbytes, kind, self._handle))
@@ -129,11 +129,11 @@ class Stream:
         return rows.copy()
 
     def wait(self) -> None:
-        """Wait for all that was begun."""
+        """Wait for the stream."""
         _call(cudart.cudaStreamSynchronize(self._handle))
 
     def close(self) -> None:
-        """Free stream and buffers, once all that was begun is done. Closing twice is fine."""
+        """Wait for the stream, and free it and the buffers. Closing twice is fine."""
         # What fails here has failed before, in a call that raised; freeing goes on with the rest.
         if self._handle is not None:
             cudart.cudaStreamSynchronize(self._handle)
@@ -154,7 +154,7 @@ def _gpu(index: int) -> Gpu:
 
 
 def _call(result: tuple[Any, ...]) -> Any:
-    """Return what a call of CUDA returned besides its status.
+    """Return the results of a CUDA call without its status.
 
     Raises:
         EngineError: the status is not success.
@@ -166,7 +166,7 @@ def _call(result: tuple[Any, ...]) -> Any:
 
 
 def _reason(status: Any) -> str:
-    """Why no GPU is counted."""
+    """Why no GPU was found."""
     if status == cudart.cudaError_t.cudaSuccess:
         return "no GPU is found"
     failed, version = cudart.cudaDriverGetVersion()

@@ -1,4 +1,4 @@
-"""What the engines have in common that read no ONNX, but files of their own format in the bundle."""
+"""What the engines share that read files in their own format from the bundle, not ONNX."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ConvertedEngine(Engine):
     """
 
     reads_files_again: ClassVar[bool] = False
-    """Whether the library needs the files as long as the network is open."""
+    """Whether the library needs the files while the network is open."""
 
     def __init__(self, files: Mapping[str, bytes], options: EngineOptions, image_size: int) -> None:
         """Open the network.
@@ -49,7 +49,7 @@ class ConvertedEngine(Engine):
                 f"{self.name} runs in fp32 only, not in {options.precision}; use precision fp32 or another engine."
             )
         self._image_shape = (3, image_size, image_size)
-        # The libraries read files alone. These are written anew, so that what is read is what was verified.
+        # The libraries read only files. These are fresh copies, so that what is read is what was verified.
         folder = Path(tempfile.mkdtemp(prefix="ghostzoo-"))
         self._delete_files = weakref.finalize(self, _delete, folder, os.getpid())
         try:
@@ -88,5 +88,5 @@ class ConvertedEngine(Engine):
 
 
 def _delete(folder: Path, process: int) -> None:
-    if os.getpid() == process:  # and not a fork, whose parent may still need them
+    if os.getpid() == process:  # not a fork, whose parent may still need them
         shutil.rmtree(folder, ignore_errors=True)

@@ -53,7 +53,7 @@ _MODES = {"precision_mode": "PrecisionMode", "memory_mode": "MemoryMode", "power
 
 
 class MnnEngine(ConvertedEngine):
-    """A module of MNN, and a clone of it, with the same weights, for each concurrent caller."""
+    """An MNN module, with a clone that shares its weights for each concurrent caller."""
 
     name = "mnn"
     opens_after_fork: ClassVar[bool] = False  # its threads are the library's, and it would wait for them

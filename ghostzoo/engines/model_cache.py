@@ -22,13 +22,13 @@ _T = TypeVar("_T")
 
 
 def cpu_facts() -> tuple[str, ...]:
-    """Return what tells this CPU from others: its model and instruction sets where the system lists them."""
+    """Return what distinguishes this CPU: its model and instruction sets, if the system lists them."""
     facts = [f"{name}={value}" for name, value in cpu_info().items() if name in _CPU_FACTS]
     return platform.machine(), *(facts or [platform.processor()])
 
 
 def writable_folder(kind: str) -> Path | None:
-    """Return the folder ``kind`` in the cache folder, made if need be, or ``None`` if nothing can be written there."""
+    """Return the folder ``kind`` in the cache folder, created if needed, or ``None`` if it is not writable."""
     folder = cache_folder() / kind
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def prepare(
         if ready:
             return ready[0]
         with locked(name) as is_locked:
-            ready = find() if is_locked else []  # another process may have built it meanwhile
+            ready = find() if is_locked else []  # another process may have built it in the meantime
             if not ready:
                 model, content = build(key)
                 built.append(model)

@@ -105,6 +105,6 @@ class NcnnEngine(ConvertedEngine):
 
 
 def _option_names(options: Any) -> list[str]:
-    """Switches and numbers; allocators are none, and threads are ghostzoo's own option."""
+    """Switches and numbers, without allocators; threads are ghostzoo's own option."""
     names = (name for name in dir(options) if not name.startswith("_") and name != "num_threads")
     return [name for name in names if isinstance(getattr(options, name), int)]

@@ -51,7 +51,7 @@ except (ImportError, AttributeError) as error:
 
 _BATCH_DIMENSION = "batch"
 PIECE = 4
-"""Images a thread that run at a time: what more of them compute does not stay in the CPU's caches."""
+"""Images per thread to run at a time: the activations of more do not fit the CPU's caches."""
 _LOG_FATAL = 4  # errors are raised, and its warnings about a graph are for the maker of the graph
 _CPU = "CPUExecutionProvider"
 _SPIN_MICROSECONDS = "200"
@@ -62,7 +62,7 @@ _SUFFIX = "ExecutionProvider"
 _NUMBERED = ("cuda", "dml", "migraphx", "rocm", "tensorrt")
 """Devices of which a machine may have several, told apart by the provider's option ``device_id``."""
 _FROM_PACKAGES = ("cuda", "tensorrt")
-_REMOTE = ("AzureExecutionProvider",)  # sends the input to a service
+_REMOTE = ("AzureExecutionProvider",)  # sends inputs to a service
 _NO_FALLBACK = "fallback to CPU EP has been explicitly disabled"
 
 
@@ -87,7 +87,7 @@ class OnnxRuntimeEngine(Engine):
         self._piece: int | None = None
         self._open_other: Callable[[int | None], Any] | None = None
         self._others: dict[int | None, Any] = {}
-        """Sessions for more than one image: by the size that they are fixed to, or ``None`` for any size."""
+        """Further sessions, by their fixed batch size, or ``None`` for any size."""
         self._opening = threading.Lock()
         try:
             if self._provider == _CPU and not options.engine_options:
@@ -101,7 +101,7 @@ class OnnxRuntimeEngine(Engine):
                 self._session = self._open(model, _session_options(options, self._provider, extra))
         except OptionError:
             raise
-        except Exception as error:  # the library raises classes of its own that have no common public base
+        except Exception as error:  # the library's errors have no common public base class
             if _NO_FALLBACK in str(error):
                 raise self._elsewhere("the CPU") from error
             raise EngineError(f"ONNX Runtime {ort.__version__} refuses the model or an option: {error}") from error
@@ -125,7 +125,7 @@ class OnnxRuntimeEngine(Engine):
 
     def _open(self, model: bytes, session_options: Any) -> Any:
         providers = [(self._provider, self._provider_options)]
-        # Without its own fallback, which would try other providers and hide why this one failed.
+        # Without the library's fallback, which would hide why this provider failed.
         return ort.InferenceSession(model, session_options, providers=providers, enable_fallback=0)
 
     def _open_prepared(self, model: bytes, model_hash: str | None, size: int | None) -> Any:

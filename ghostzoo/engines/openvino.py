@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _CACHE = "openvino"
 _DEVICE_KINDS = ("CPU", "GPU", "NPU", "AUTO")
-_CORE_PROPERTIES = ("CACHE_DIR", "CACHE_MODE", "ENABLE_MMAP")  # taken by any device, yet listed by none
+_CORE_PROPERTIES = ("CACHE_DIR", "CACHE_MODE", "ENABLE_MMAP")  # accepted by every device, listed by none
 _MAX_STREAMS = 8
 """Calls that run at the same time on a CPU; each stream has activations and a copy of the execution plan."""
 _STREAM_PROPERTIES = ("NUM_STREAMS", "INFERENCE_NUM_THREADS", "PERFORMANCE_HINT", "PERFORMANCE_HINT_NUM_REQUESTS")
@@ -77,7 +77,7 @@ class OpenVinoEngine(Engine):
         return list(ov.Core().available_devices)
 
     def _properties(self, extra: dict[str, Any]) -> dict[str, Any]:
-        """What the options mean in OpenVINO's terms."""
+        """The options as OpenVINO's properties."""
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if not any(name in extra for name in _PRECISION_PROPERTIES):
             # Left alone, CPUs that have bfloat16 compute every graph in it, and all GPUs float32 graphs in 16 bits.
@@ -102,7 +102,7 @@ class OpenVinoEngine(Engine):
         streams = min(usable_cpus() // threads, _MAX_STREAMS)
         if streams > 1 and not any(name in extra for name in _STREAM_PROPERTIES):
             properties |= {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads * streams}
-            # Who asks for fewer threads than there are CPUs shares them, so no thread may insist on one CPU.
+            # With fewer threads than CPUs, the CPUs are shared, so threads are not pinned.
             properties["ENABLE_CPU_PINNING"] = False
         return properties
 
@@ -198,7 +198,7 @@ def _leave_gates_small(graph: Any) -> None:
 
 
 def _version() -> str:
-    """The version without the build's name."""
+    """The version without the name of the build."""
     return str(ov.__version__).partition("-")[0]
 
 
@@ -221,7 +221,7 @@ def _check_device(name: str, available: list[str]) -> None:
 
 
 def _check_properties(core: Any, device: str, extra: dict[str, Any]) -> None:
-    """Check the names and values of properties, so that a wrong one is told from a wrong model."""
+    """Check the names and values of properties, so that their errors are not mistaken for the model's."""
     if not extra:
         return
     kind = device.partition(":")[0]

@@ -23,7 +23,7 @@ from .pool import Pool
 _PROGRAM, _PARAMS = "inference.json", "inference.pdiparams"
 _SWITCHES = ("enable_", "disable_", "set_", "switch_")
 _GPU_MEMORY_MB = 256
-"""What Paddle takes of a GPU's memory to begin with; it takes more when it needs more."""
+"""MiB of GPU memory that Paddle reserves at first; it grows as needed."""
 
 
 class PaddleEngine(ConvertedEngine):
@@ -39,7 +39,7 @@ class PaddleEngine(ConvertedEngine):
             (folder / _PROGRAM).write_bytes(check_json_program((folder / _PROGRAM).read_bytes()))
             check_params((folder / _PARAMS).read_bytes())
             predictor = inference.create_predictor(config)
-        except Exception as error:  # Paddle's errors are of many kinds
+        except Exception as error:  # Paddle raises many kinds of errors
             raise EngineError(f"Paddle {paddle.__version__} refuses the model: {_reason(error)}") from error
         self._predictors: Pool[Any] | None = Pool(predictor.clone)
         if self.options.batch_size is not None:  # the kernels are made for the first batch's shape
@@ -89,7 +89,7 @@ class PaddleEngine(ConvertedEngine):
                 predictor.run()
                 name = predictor.get_output_names()[OUTPUTS.index(output)]
                 result: NDArray[np.float32] = predictor.get_output_handle(name).copy_to_cpu()
-        except Exception as error:  # Paddle's errors are of many kinds
+        except Exception as error:  # Paddle raises many kinds of errors
             raise EngineError(f"Paddle failed on a batch of shape {batch.shape}: {_reason(error)}") from error
         return result
 

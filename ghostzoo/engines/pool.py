@@ -1,4 +1,4 @@
-"""Objects of a library that serve one caller at a time, lent to many callers."""
+"""A pool of objects that each serve one caller at a time."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _T = TypeVar("_T")
 
 
 class Pool(Generic[_T]):
-    """Lends what ``make`` makes, and makes one more when all are lent; as many as there are CPUs wait idle."""
+    """Lends objects, and makes another when all are in use; keeps as many idle ones as there are CPUs."""
 
     def __init__(self, make: Callable[[], _T], drop: Callable[[_T], None] = lambda _: None) -> None:
         """Begin with an empty pool.
 
         Args:
-            make: called when none is idle, by one thread at a time.
-            drop: frees what is not lent again.
+            make: called when none is idle, in one thread at a time.
+            drop: frees an object.
         """
         self._make = make
         self._drop = drop

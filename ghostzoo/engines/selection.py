@@ -1,4 +1,4 @@
-"""Which engine runs a model: the one that was asked for, or the fastest one that proves right on this machine.
+"""Which engine runs a model: the one that was named, or the fastest one that gives right answers on this machine.
 
 The candidates are filtered by pure functions, each of which returns what it kept and why it discarded the rest. What
 remains is opened, checked against the bundle's golden vectors, and measured. The decision is kept in the cache folder
@@ -45,16 +45,16 @@ from .model_cache import cpu_facts
 
 AUTO = "auto"
 ENGINE_VARIABLE = "GHOSTZOO_ENGINE"
-"""Environment variable that names the engine where the caller does not."""
+"""Environment variable that names the engine if the caller does not."""
 
 MEASURING_SECONDS = 3.0
-"""What the first decision may take."""
+"""Time limit of the first decision."""
 OPENING_SECONDS = 1.5
-"""No further candidate is opened after this time: opening one takes up to a second."""
+"""After this time no other candidate is opened: opening one takes up to a second."""
 ROUNDS_SECONDS = 0.3
-"""Time for the measured rounds, for each candidate, where that much is left."""
+"""Time to measure each candidate, if that much is left."""
 REQUIRED_GAIN = 0.9
-"""What needs a further import must take less than this share of the time of the engine that needs none."""
+"""An engine that needs another import must take less than this share of the base engine's time."""
 BASE_ENGINE = "onnxruntime"
 """The engine that every installation has."""
 
@@ -116,7 +116,7 @@ def _open_fastest(bundle: Bundle, options: EngineOptions) -> tuple[Engine, Selec
 
 
 def _decision_key(bundle: Bundle, options: EngineOptions, versions: Mapping[str, Mapping[str, str]]) -> str:
-    threads = options.thread_count  # what the machine allows now counts, not only what was asked for
+    threads = options.thread_count  # as the machine allows now, not only as requested
     machine = (platform.system(), platform.release(), cpu_facts(), usable_cpus(), os.cpu_count(), _accelerators())
     model = sorted((name, record.sha256) for name, record in bundle.manifest.files.items())
     return cache_key(
@@ -125,7 +125,7 @@ def _decision_key(bundle: Bundle, options: EngineOptions, versions: Mapping[str,
 
 
 def _builds() -> list[str]:
-    """What has been built for engines that are discarded until then."""
+    """Builds for engines that are discarded until they have one."""
     folders = [cache_folder() / record.builds for record in map(engine_record, engine_names()) if record.builds]
     return sorted(path.name for folder in folders for path in folder.glob("*") if path.suffix != ".lock")
 
@@ -245,7 +245,7 @@ def _untried() -> str:
 
 
 def rank(measured: Iterable[Measured]) -> list[Measured]:
-    """Order by time; what needs a further import stands behind the base engine unless it is clearly faster."""
+    """Sort by time; an engine that needs another import ranks behind the base engine unless it is clearly faster."""
 
     def cost(row: Measured) -> tuple[float, str]:
         return row.milliseconds / (1.0 if row.engine == BASE_ENGINE else REQUIRED_GAIN), row.engine
@@ -271,7 +271,7 @@ class Opened:
 
     engine: Engine
     relative_difference: float
-    """From the golden logits, as a fraction of their scale."""
+    """Difference from the golden logits, as a fraction of their scale."""
 
 
 def open_checked(bundle: Bundle, candidate: Candidate, options: EngineOptions) -> Opened:

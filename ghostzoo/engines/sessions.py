@@ -17,7 +17,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class OpenedEngines:
-    """Opens a bundle's engine again where the one that there is cannot serve: in a forked process, for side by side."""
+    """Opens a bundle's engine again where the first one cannot serve: in a forked process, or for concurrent calls."""
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
         self._bundle = bundle
@@ -53,7 +53,7 @@ class OpenedEngines:
 
     @property
     def concurrent_calls(self) -> int:
-        """How many concurrent calls make the most of the CPUs that the engine may use."""
+        """How many concurrent calls make best use of the engine's CPUs."""
         return self._options.thread_count
 
     def close(self) -> None:

@@ -129,7 +129,7 @@ class TensorRtEngine(Engine):
 
 
 class _Run:
-    """What one call needs for itself: an execution context, a stream and buffers."""
+    """What each call needs: an execution context, a stream and buffers."""
 
     def __init__(self, engine: Any, shapes: dict[str, tuple[int, ...]], gpu: int, keep: tuple[Any, ...]) -> None:
         self._gpu = gpu

@@ -18,7 +18,7 @@ from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
 LIBRARIES = ("tensorrt", "tensorrt_rtx")
 """Modules, in the order in which they are looked for."""
 RECIPE = 1
-"""Raised when the same graph and options are built in another way."""
+"""Increased when the same graph and options are built differently."""
 
 _INPUT = "pixel_values"
 _SHOWN_FAULTS = 4
@@ -27,7 +27,7 @@ _log = logging.getLogger("ghostzoo")
 
 @dataclass(frozen=True)
 class Library:
-    """One of the two modules, and what is peculiar to it."""
+    """One of the two modules, and how it differs."""
 
     name: str
     module: Any
@@ -62,7 +62,7 @@ class Library:
 
 @dataclass(frozen=True)
 class BatchRange:
-    """Batch sizes that an engine takes, and the one that it is made fastest for."""
+    """Batch sizes that an engine accepts, and the one that it is optimised for."""
 
     smallest: int
     best: int

@@ -1,4 +1,4 @@
-"""Which TensorRT engine a model needs, and where it is kept: all that can be done without a GPU."""
+"""Which TensorRT engine a model needs, and where it is kept: everything that needs no GPU."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _log = logging.getLogger("ghostzoo")
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides what an engine is."""
+    """Everything that an engine depends on."""
 
     library: Library
     model_name: str
@@ -41,7 +41,7 @@ class Plan:
 
     @property
     def engine_name(self) -> str:
-        """Kept in the engine, so that it is never run for another model."""
+        """Stored in the engine, so that it is never used for another model."""
         return f"ghostzoo {self.model_name} {self.precision} {self.graph_hash}"
 
     @classmethod

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..catalog import PublishedFigures
 from ..classifier import Classifier
 from ..errors import ImageError, InputError
+from ..images.decode import read_image
 from ..labels import ClassLabel
 from .datasets import ImageDataset, Sample, open_dataset
 
@@ -89,6 +90,10 @@ class Evaluation:
     """The catalog's figures, if these are its weights."""
     data: str = ""
     """The name of the images."""
+    damaged: tuple[str, ...] = ()
+    """Names of the images that were read leniently; they are in all figures."""
+    read_image: Callable[[Any], NDArray[np.uint8]] = read_image
+    """How the classifier reads images, for those that are shown."""
 
     @property
     def images_per_second(self) -> float:
@@ -113,6 +118,7 @@ class Evaluation:
             "top1": self.top1.to_dict(),
             "top5": self.top5.to_dict(),
             "images_per_second": self.images_per_second,
+            "damaged": list(self.damaged),
             "unreadable": [{"image": error.source, "error": error.reason} for error in self.unreadable],
             "classes": [
                 {
@@ -173,6 +179,7 @@ def evaluate(
     right5 = 0
     worst: list[Mistake] = []
     unreadable: list[ImageError] = []
+    damaged: list[str] = []
     start = time.perf_counter()
     failed: dict[str, ImageError] = {}
     results = classifier.predict(_sources(dataset.samples, failed), _TOP, batch_size, on_error="return")
@@ -182,6 +189,8 @@ def evaluate(
             unreadable.append(ImageError(sample.name, failed.get(sample.name, top).reason))
             continue
         best = top[0]
+        if best.damaged:
+            damaged.append(sample.name)
         confusion[sample.label, best.index] += 1
         right5 += any(prediction.index == sample.label for prediction in top)
         if best.index != sample.label:
@@ -203,6 +212,8 @@ def evaluate(
         seconds=seconds,
         published=published,
         data=data,
+        damaged=tuple(damaged),
+        read_image=classifier.read_image,
     )
 
 

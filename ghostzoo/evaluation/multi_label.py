@@ -46,6 +46,8 @@ class MultiLabelEvaluation:
     seconds: float
     data: str = ""
     """What the images are called."""
+    damaged: tuple[str, ...] = ()
+    """Names of the images that were read leniently; they are in all figures."""
 
     @property
     def images_per_second(self) -> float:
@@ -134,6 +136,7 @@ def evaluate_multi_label(
     truth = np.zeros(scores.shape, np.bool_)
     images = 0
     unreadable: list[ImageError] = []
+    damaged: list[str] = []
     start = time.perf_counter()
     paths = [sample.path for sample in dataset.samples]
     results = classifier.predict(paths, classes, batch_size, min_score=0.0, on_error="return")
@@ -142,6 +145,8 @@ def evaluate_multi_label(
         if isinstance(found, ImageError):
             unreadable.append(ImageError(sample.name, found.reason))
             continue
+        if found[0].damaged:
+            damaged.append(sample.name)
         scores[images, [each.index for each in found]] = [each.score for each in found]
         truth[images, list(sample.shown)] = True
         images += 1
@@ -166,6 +171,7 @@ def evaluate_multi_label(
         unreadable=tuple(unreadable),
         seconds=seconds,
         data=data,
+        damaged=tuple(damaged),
     )
 
 

@@ -18,7 +18,6 @@ from .._utils.files import write_atomically
 from .._utils.plots import lettering, require_matplotlib, shortened
 from .._utils.spreadsheet import csv_row
 from ..errors import ImageError, InputError
-from ..images.decode import read_image
 from .evaluate import Evaluation, Mistake
 from .multi_label import MultiLabelEvaluation
 
@@ -134,7 +133,7 @@ def mistakes_picture(evaluation: Evaluation) -> bytes:
     names = _ClassNames(evaluation, _mistaken(evaluation))
     for place, mistake in enumerate(evaluation.mistakes):
         top, left = place // _COLUMNS * (_TILE + _CAPTION), place % _COLUMNS * _TILE
-        sheet[top : top + _TILE, left : left + _TILE] = _thumbnail(mistake)
+        sheet[top : top + _TILE, left : left + _TILE] = _thumbnail(evaluation, mistake)
         lines = (
             f"is {names.written(mistake.expected, _CAPTION_COLUMNS)}",
             f"said {names.written(mistake.predicted, _CAPTION_COLUMNS - 7)} {mistake.score:.2f}",
@@ -188,11 +187,11 @@ def _png(figure: Any, dpi: int) -> bytes:
     return buffer.getvalue()
 
 
-def _thumbnail(mistake: Mistake) -> NDArray[np.uint8]:
+def _thumbnail(evaluation: Evaluation, mistake: Mistake) -> NDArray[np.uint8]:
     """Return the image, fitted into a grey square."""
     tile = np.full((_TILE, _TILE, 3), 224, np.uint8)
     try:
-        rgb = read_image(mistake.sample.read())
+        rgb = evaluation.read_image(mistake.sample.read())
     except ImageError:  # it was readable when it was classified, and is gone now: the square stays empty
         return tile
     scale = (_TILE - 4) / max(rgb.shape[:2])

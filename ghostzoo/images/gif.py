@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from .container import DAMAGED, Header, HeaderError
+from .container import DAMAGED, Alpha, Header, HeaderError
 
 _EXTENSION, _IMAGE, _END = 0x21, 0x2C, 0x3B
 _MOST_BLOCKS = 1_000_000
@@ -24,7 +24,7 @@ _FULL = 2**_LONGEST_CODE
 
 
 def read_gif(data: bytes) -> Header:
-    """All blocks are looked at, since a file without its end is an error."""
+    """All blocks are visited, for a file without its end is an error."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position, end, pixels, blocks = 13 + _table(flags), 0, 0, 0
     while (kind := _byte(data, position)) != _END:
@@ -43,7 +43,7 @@ def read_gif(data: bytes) -> Header:
     if not end:
         raise HeaderError(DAMAGED)
     first = data if data[end] == _END else data[:end] + bytes((_END,))
-    return Header(width, height, first, check_data=partial(_check_codes, data, pixels))
+    return Header(width, height, first, check_data=partial(_check_codes, data, pixels), alpha=Alpha.STRAIGHT)
 
 
 def _byte(data: bytes, position: int) -> int:

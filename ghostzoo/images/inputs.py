@@ -14,18 +14,22 @@ import numpy as np
 
 from .._utils.urls import is_url, scheme_of
 from ..errors import InputError
-from .decode import is_pil_image
+from .pil import is_pil_image
 
 IMAGE_SUFFIXES = frozenset(
     {
         ".avif",
         ".bmp",
         ".gif",
+        ".heic",
+        ".heif",
+        ".j2k",
         ".jfif",
         ".jp2",
         ".jpe",
         ".jpeg",
         ".jpg",
+        ".pam",
         ".pbm",
         ".pgm",
         ".png",

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import struct
 
-from .container import DAMAGED, TRUNCATED, Header, HeaderError
+from .container import DAMAGED, TRUNCATED, Alpha, Header, HeaderError
 
 SIGNATURE = b"\0\0\0\x0cjP  "
+CODE_STREAM = b"\xff\x4f\xff\x51"
+"""How a file without boxes begins."""
 _START, _SIZE, _CODING, _COMPONENT_CODING, _TILE_PART, _DATA, _END = 0x4F, 0x51, 0x52, 0x53, 0x90, 0x93, 0xD9
 _SEGMENTS = frozenset({0x50, _SIZE, _CODING, _COMPONENT_CODING, 0x55, 0x57, 0x58, 0x59, 0x5C, 0x5D, 0x5E, 0x5F})
 _SEGMENTS |= {0x60, 0x61, 0x63, 0x64, 0x74, 0x75, 0x77, 0x78}
@@ -32,16 +34,16 @@ _TOO_MANY = "it has more or smaller parts than its picture needs; save it again"
 
 def read_jpeg2000(data: bytes) -> Header:
     """The size is the code stream's, not the box's: that is the one that is decoded."""
-    position = _code_stream(data)
+    position = 2 if data.startswith(CODE_STREAM) else _code_stream(data)
     size: tuple[int, int] | None = None
     tile_end: int | None = None
     for _ in range(_MOST_PARTS):
         marker = struct.unpack_from(">H", data, position)[0] - 0xFF00
         if marker == _END and size:
-            return Header(*size, data)
+            return Header(*size, data, alpha=Alpha.STRAIGHT)
         if marker == _DATA and size and tile_end is not None:
             if tile_end <= position or tile_end >= len(data):  # the last tile part: no more headers are read
-                return Header(*size, data)
+                return Header(*size, data, alpha=Alpha.STRAIGHT)
             position = tile_end
             continue
         (length,) = struct.unpack_from(">H", data, position + 2)

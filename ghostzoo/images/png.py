@@ -11,8 +11,8 @@ import struct
 import zlib
 from functools import partial
 
-from .container import DAMAGED, TRUNCATED, Header, HeaderError
-from .exif import check_exif
+from .container import DAMAGED, TRUNCATED, Alpha, Header, HeaderError
+from .exif import check_exif, read_orientation
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK_EXTRA = 12
@@ -21,11 +21,17 @@ _MOST_CHUNKS = 100_000
 """Writers put 8 KiB and more into each; a file of 100 MiB has some 13,000."""
 _ANCILLARY = 0x20
 """The bit of a kind's first letter that says that a decoder may pass the chunk over."""
-_NEEDED = frozenset({b"tRNS", b"eXIf"})
-"""Ancillary chunks that change the decoded pixels or their orientation; the decoder ignores gamma and profiles."""
+_TRANSPARENCY = b"tRNS"
+"""The one ancillary chunk that changes the decoded pixels; the decoder ignores gamma and profiles."""
+_RAW_PROFILE = b"Raw profile type exif\0"
+"""Of a text in which ImageMagick and others kept EXIF data before there was a chunk for them."""
+_MOST_PROFILE = 2**18
+"""Bytes of such a text; JPEG, where the data come from, has room for half as many."""
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Colour type -> samples a pixel: PNG specification, 11.2.1."""
+_WITH_ALPHA = (4, 6)
+"""Colour types."""
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """Adam7: first column, first row, steps between columns and rows; PNG specification, 8.1."""
 _TRUSTED = 4 * 2**20
@@ -40,7 +46,7 @@ def read_png(data: bytes) -> Header:
     view = memoryview(data)
     kept: list[memoryview] = []
     pixels: list[memoryview] = []
-    header = exif = None
+    header, extras = None, _Extras()
     position, start = len(SIGNATURE), 0
     for _ in range(_MOST_CHUNKS):
         length, kind = struct.unpack_from(">L4s", data, position)
@@ -57,18 +63,69 @@ def read_png(data: bytes) -> Header:
             kept.append(view[start:end])
             break
         elif kind[0] & _ANCILLARY:
-            needed = kind in _NEEDED and not (kind == b"eXIf" and exif is not None)
-            if kind == b"eXIf" and needed:
-                exif = content
-                check_exif(exif)
-            if not needed:
+            extras.take(kind, content)
+            if kind != _TRANSPARENCY:
                 kept.append(view[start:position])
                 start = end
         position = end
     else:
         raise HeaderError(f"it has more than {_MOST_CHUNKS} chunks; save it again")
-    rebuilt = data if len(kept) == 1 else b"".join(kept)
-    return Header(header[0], header[1], rebuilt, check_data=partial(_check_pixels, pixels, *header))
+    depth, colour = header[2:4]
+    transparent = extras.transparency is not None
+    return Header(
+        header[0],
+        header[1],
+        data if len(kept) == 1 else b"".join(kept),
+        check_data=partial(_check_pixels, pixels, *header),
+        orientation=extras.orientation(),
+        reusable=True,
+        alpha=Alpha.STRAIGHT if colour in _WITH_ALPHA or transparent else Alpha.NONE,
+        transparent_grey=extras.transparent_grey(depth) if colour == 0 else None,
+    )
+
+
+class _Extras:
+    """What the ancillary chunks say; of repeated ones, the first counts."""
+
+    def __init__(self) -> None:
+        self.transparency: memoryview | None = None
+        self._exif: bytes | memoryview | None = None
+        self._profile: bytes | None = None
+
+    def take(self, kind: bytes, content: memoryview) -> None:
+        if kind == _TRANSPARENCY and self.transparency is None:
+            self.transparency = content
+        elif kind == b"eXIf" and self._exif is None:
+            check_exif(content)
+            self._exif = content
+        elif kind in (b"tEXt", b"zTXt") and content[: len(_RAW_PROFILE)] == _RAW_PROFILE and self._profile is None:
+            text = content[len(_RAW_PROFILE) :]
+            self._profile = bytes(text[:_MOST_PROFILE]) if kind == b"tEXt" else _inflated(text[1:])
+
+    def orientation(self) -> int:
+        """1 to 8, of EXIF data in their own chunk, or else in a text of hexadecimal digits."""
+        exif = self._exif
+        if exif is None and self._profile is not None:
+            lines = self._profile.decode("latin-1").split("\n")  # nothing, the name, the length, the digits
+            try:
+                exif = bytes.fromhex("".join(lines[3:]))
+            except ValueError:
+                exif = None
+        return read_orientation(exif or b"") or 1
+
+    def transparent_grey(self, depth: int) -> int | None:
+        """In 8 bits, as the decoder gives the grey values of a picture."""
+        if self.transparency is None or len(self.transparency) != 2 or depth not in (1, 2, 4, 8, 16):
+            return None
+        (value,) = struct.unpack(">H", self.transparency)
+        return int(value >> 8 if depth == 16 else value * 255 // (2**depth - 1))
+
+
+def _inflated(data: memoryview) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(data, _MOST_PROFILE)
+    except zlib.error:
+        return b""
 
 
 def _check_pixels(

@@ -1,1 +1,1 @@
-"""GhostNet itself: the architecture as data, its ONNX graph, and a plain forward pass to hold it against."""
+"""GhostNet itself: the architecture as data, its ONNX graph, and a plain forward pass as its reference."""

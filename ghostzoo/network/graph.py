@@ -27,12 +27,12 @@ _T = TypeVar("_T")
 
 _CHANNEL_BLOCK = 8
 _WIDE_CHANNEL_BLOCK = 16
-"""The block of the widest layout, that of AVX-512. Half a block costs there as much as a whole one."""
+"""The block of the widest layout, that of AVX-512, where half a block costs as much as a whole one."""
 _CHEAP_PADDING = 1 / 32
-"""Share of a tensor up to which padding to whole wide blocks costs less than reordering what does not fill them."""
+"""Largest share of padding that costs less than reordering a tensor that does not fill its wide blocks."""
 _NARROW_CHANNELS = _WIDE_CHANNEL_BLOCK
 _LARGE_IMAGE = 56
-"""Side in pixels from which on the halves of a wide tensor between blocks are not joined."""
+"""From this side in pixels on, the halves of a wide tensor between blocks are not joined."""
 
 
 def build_graph(
@@ -103,7 +103,7 @@ def _strided(builder: GraphBuilder, name: str, key: str, parts: list[Tensor], st
 
 
 def _named(name: str, items: Sequence[_T]) -> Iterator[tuple[str, _T]]:
-    """Pair each of one or two ``items`` with a name of its own: ``name`` itself where there is but one."""
+    """Pair each of one or two ``items`` with its own name: ``name`` itself if there is only one."""
     names = [name] if len(items) == 1 else [f"{name}.a", f"{name}.b"]
     return zip(names, items, strict=True)
 
@@ -126,7 +126,7 @@ def _head(builder: GraphBuilder, architecture: Architecture, parts: list[Tensor]
     x = builder.pool("head.pool", x)
     x = builder.conv_bn("head.hidden", "fc_0", [x], np.arange(EMBEDDING_SIZE), relu=True)
     builder.node("Flatten", "head.embedding", [x], x.layout, output=EMBEDDING_NAME)
-    # As a convolution, so that the tensor stays in the blocked layout up to the very end.
+    # A convolution keeps the tensor in the blocked layout to the end.
     logits = builder.pointwise_linear("head.logits", "fc_1", x, np.arange(architecture.num_classes))
     builder.node("Flatten", "head.logits.flat", [logits], logits.layout, output=LOGITS_NAME)
 
@@ -141,7 +141,7 @@ def _half_layouts(channels: int) -> tuple[Layout, Layout]:
 
 
 def _layouts_between_blocks(channels: int, size: int) -> list[Layout]:
-    """The layouts of a block's output, and so of its shortcut, too: one of a tensor, or two of its halves."""
+    """The layouts of a block's output, which its shortcut shares: that of one tensor, or those of its two halves."""
     if channels <= _NARROW_CHANNELS:
         return [_narrow_layout(channels)]
     halves = _half_layouts(channels)

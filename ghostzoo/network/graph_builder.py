@@ -1,4 +1,4 @@
-"""The operations that GhostNet's graph is made of, each as ONNX nodes and weights that fit the layout of its input."""
+"""The operations of GhostNet's graph, each as ONNX nodes with weights in the layout of their input."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _place(values: NDArray[Any], layout: Layout, axis: int) -> NDArray[Any]:
 
 
 class GraphBuilder:
-    """Collects nodes and initializers; one method an operation of the network."""
+    """Collects nodes and initializers; has one method per operation of the network."""
 
     def __init__(self, arrays: Arrays) -> None:
         import onnx.helper
@@ -74,9 +74,9 @@ class GraphBuilder:
         size: int | None = None,
         **attributes: Any,
     ) -> Tensor:
-        """Append a node; its one output bears the node's name unless ``output`` says otherwise.
+        """Append a node; its single output has the node's name unless ``output`` is given.
 
-        The output is of the first input's size unless ``size`` says otherwise.
+        The output has the first input's size unless ``size`` is given.
         """
         output = output or name
         names = [item.name if isinstance(item, Tensor) else item for item in inputs]
@@ -102,7 +102,7 @@ class GraphBuilder:
         relu: bool = False,
         stride: int = 1,
     ) -> Tensor:
-        """Convolve the concatenation of ``inputs`` without concatenating: one convolution an input, then their sum."""
+        """Convolve the concatenation of ``inputs`` without concatenating: one convolution per input, then their sum."""
         weight, bias = self._folded(key)
         weight, bias = _place(weight, layout, 0), _place(bias, layout, 0)
         parts = []
@@ -125,7 +125,7 @@ class GraphBuilder:
     ) -> Tensor:
         """Convolve channel by channel; ``layout`` names the output's logical channels if not the input's."""
         weight, bias = self._folded(key)
-        # A cheap operation's weights are counted from its own first channel, as its input is.
+        # A cheap operation's weights are indexed from its own first channel, like its input.
         weight, bias = _place(weight, x.layout, 0), _place(bias, x.layout, 0)
         y = self._conv(name, x, weight, bias, x.layout if layout is None else layout, stride, group=len(x.layout))
         return self._relu(name, y) if relu else y

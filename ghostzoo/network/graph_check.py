@@ -17,19 +17,19 @@ from .operators import BATCH, OPERATORS, Operand, Operator, Shape
 from .wire import RefusedGraphError
 
 MAX_ELEMENTS = 2**28
-"""Values of all tensors together for one image; GhostNet x1.3 has 12 million at 224 pixels."""
+"""Total values of all tensors for one image; GhostNet x1.3 has 12 million at 224 pixels."""
 ELEMENTS_PER_PIXEL = 2048
-"""Of the image: eight times those of GhostNet x1.3."""
+"""Per pixel of the image: eight times those of GhostNet x1.3."""
 MAX_MULTIPLICATIONS = 2**36
 """For one image; GhostNet x1.3 has 230 million at 224 pixels."""
 MULTIPLICATIONS_PER_PIXEL = 2**16
-"""Of the image: fourteen times those of GhostNet x1.3."""
+"""Per pixel of the image: fourteen times those of GhostNet x1.3."""
 _SMALL_IMAGE = 64 * 64
-"""Pixels below which the cost is one of channels, and is not held against the image."""
+"""Below this many pixels the cost depends on the channels, and is not compared with the image."""
 _WIDENINGS = 4
 """How many times the size of the weights may be computed from them: int8 weights take two steps to float32."""
 _CHANNEL_BLOCK = 16
-"""Engines lay tensors out in blocks of up to so many channels, filled or not."""
+"""Engines store tensors in blocks of up to this many channels, padded if need be."""
 
 
 def check_graph(data: bytes, file: str, *, num_classes: int, image_size: int) -> None:
@@ -51,7 +51,7 @@ def check_graph(data: bytes, file: str, *, num_classes: int, image_size: int) ->
 
 
 def check_network(graph: Graph, *, num_classes: int, image_size: int) -> None:
-    """Check a graph that was read already, of whatever file.
+    """Check a graph that was read already, from any kind of file.
 
     Raises:
         RefusedGraphError: it is no classifier that engines may open.
@@ -144,7 +144,7 @@ def _add(tensors: dict[str, Operand], name: str, tensor: Operand) -> None:
 
 
 class _Cost:
-    """Counts what nodes cost for one image, and refuses what is over the limits."""
+    """Adds up the cost of nodes for one image, and refuses what exceeds the limits."""
 
     def __init__(self, values: int, multiplications: int, weights: int) -> None:
         self._left = {"values in its tensors": values, "multiplications": multiplications, "computed weights": weights}

@@ -37,7 +37,7 @@ class Value:
     name: str
     data_type: int
     shape: tuple[int | str, ...]
-    """Sizes, or names of sizes that are free."""
+    """Sizes, or names of dynamic sizes."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """What a file holds."""
+    """The contents of a file."""
 
     nodes: tuple[Node, ...]
     weights: tuple[Weight, ...]
@@ -161,7 +161,7 @@ def read_graph(data: bytes) -> Graph:
     """Read an ONNX file.
 
     Raises:
-        RefusedGraphError: it is damaged, or holds what is not admitted.
+        RefusedGraphError: it is damaged, or has content that is not allowed.
     """
     model = _read(data, (0, len(data)), _MODEL)
     if model.get("ir_version") not in _IR_VERSIONS:

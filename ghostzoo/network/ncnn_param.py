@@ -28,7 +28,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.]{1,64}")
 _COUNT = re.compile(r"[0-9]{1,8}")
 _PAIR = re.compile(r"(-?[0-9]{1,5})=(.{1,64})")
 _RAW = b"\0\0\0\0"
-"""Before a layer's weights: they are float32 as they stand."""
+"""Flag before a layer's weights: they are plain float32."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _check_weights(layers: list[_Layer], weights: bytes) -> None:
 
 
 def _graph(layers: list[_Layer], num_classes: int, image_size: int) -> Graph:
-    """The network in ONNX's terms; rows of numbers are images of one pixel there."""
+    """The network as an ONNX-like graph, in which vectors are images of one pixel."""
     nodes: list[Node] = []
     weights: list[Weight] = []
     for layer in layers:
@@ -199,7 +199,7 @@ def _reshape(layer: _Layer) -> _Translated:
 
 @dataclass(frozen=True)
 class _Form:
-    """What is admitted of a layer type."""
+    """What is allowed of a layer type."""
 
     translate: Callable[[_Layer], _Translated]
     """Gives the operator of ONNX, its attributes and the weights that the layer has or stands for."""

@@ -15,7 +15,7 @@ from .graph_file import FLOAT, FLOAT16
 from .wire import RefusedGraphError
 
 BATCH = 0
-"""The first size of a tensor that depends on the images: it grows with their number. Weights have none."""
+"""Stands for the batch size, the first dimension of each tensor that depends on the images. Weights have none."""
 MAX_SIDE = 2**16
 
 Shape = tuple[int, ...]
@@ -40,15 +40,15 @@ Attributes = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Operator:
-    """What is admitted of an operator."""
+    """What is allowed of an operator."""
 
     infer: Callable[[Operands, Attributes], Shape]
-    """Gives the output's shape; raises ``RefusedGraphError`` where the inputs or attributes do not go together."""
+    """Returns the output's shape; raises ``RefusedGraphError`` if inputs and attributes do not fit together."""
     least: int = 1
-    """Inputs that it has at least."""
+    """Required inputs."""
     most: int = 1
     attributes: Mapping[str, type] = field(default_factory=dict)
-    """Attributes that it may have, and their types; ``tuple`` is one of whole numbers."""
+    """Allowed attributes and their types; ``tuple`` is one of integers."""
 
 
 def _same(operands: Operands, _: Attributes) -> Shape:

@@ -20,7 +20,7 @@ _Tensor = NDArray[np.float64]
 def reference_forward(
     arrays: _Arrays, architecture: Architecture, pixel_values: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Compute the network's answer, about a second an image.
+    """Compute the network's output, in about a second per image.
 
     Args:
         arrays: tensors under the official keys.

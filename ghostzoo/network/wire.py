@@ -25,7 +25,7 @@ _FLOAT = struct.Struct("<f")
 
 
 class RefusedGraphError(ValueError):
-    """Why a graph is refused: the end of a sentence that begins with the file's name."""
+    """Why a graph is refused: the rest of a sentence that begins with the file's name."""
 
 
 class Kind(Enum):
@@ -37,7 +37,7 @@ class Kind(Enum):
     TEXT = auto()
     """Printable UTF-8 of up to ``MAX_TEXT_BYTES``."""
     SPAN = auto()
-    """A message, or bytes: where it stands."""
+    """A message or bytes: its span."""
 
 
 _INT, _FLOAT_VALUE, _TEXT, _SPAN, _PACKED = range(5)
@@ -56,7 +56,7 @@ class Field:
     name: str
     kind: Kind
     most: int | None = None
-    """How often it may be there, where it may be there more than once; the value is then a list."""
+    """Maximum count of a repeated field, whose value is a list; ``None`` for a single one."""
 
 
 Schema = Mapping[int, tuple[str, int | None, int, Field]]
@@ -81,7 +81,7 @@ def read_message(data: bytes, span: Span, fields: Schema, refused: Mapping[int, 
         data: the whole file.
         span: where the message stands in it.
         fields: what it may hold.
-        refused: what to say of fields that are known and not admitted, by their numbers.
+        refused: messages for known fields that are not allowed, by their numbers.
 
     Raises:
         RefusedGraphError: it is damaged, or holds something else.

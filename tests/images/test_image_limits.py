@@ -46,8 +46,8 @@ def test_pixels_are_limited_for_every_kind_of_input(tmp_path: Path) -> None:
 def test_long_and_thin_images_are_limited(tmp_path: Path) -> None:
     for size in ((201, 1), (1, 201)):
         for source in forms(Image.new("RGB", size), tmp_path):
-            with pytest.raises(ImageError, match=r"too long and thin \(at most 200 to 1, max_aspect_ratio\)"):
-                read_image(source)
+            with pytest.raises(ImageError, match=r"too long and thin: at most 200 to 1 \(max_aspect_ratio\); crop it"):
+                read_image(source, ImageLimits())
         for source in forms(Image.new("RGB", size), tmp_path):
             assert read_image(source, ImageLimits(max_aspect_ratio=201)).shape == (*size[::-1], 3)
 
@@ -196,7 +196,7 @@ def test_an_image_is_read_from_a_url(address: str, path: str) -> None:
         ("/cat.png", {"max_bytes": 100}, "more than the 100 bytes that are read (max_bytes)"),
         ("/endless", {"max_bytes": 10_000}, "more than the 10000 bytes"),
         ("/cat.png", {"max_pixels": 100}, "more than the 100 that are decoded"),
-        ("/drip", {"url_timeout": 0.3}, "not there in time (url_timeout); try again"),
+        ("/drip", {"url_timeout": 0.3}, "not there in time; try again (url_timeout)"),
     ],
 )
 def test_a_bad_url_is_one_sentence_with_its_address(
@@ -251,3 +251,16 @@ def test_a_damaged_file_is_an_image_or_an_image_error(name: str, data: st.DataOb
     if data.draw(st.booleans()):
         del content[start:end]
     check_image_or_image_error(bytes(content))
+
+
+def test_a_message_names_the_limit_as_its_caller_knows_it() -> None:
+    large, thin, tall = (encoded(Image.new("RGB", size), "PNG") for size in ((90, 90), (90, 1), (1, 90)))
+    values = {"max_pixels": 8000, "max_aspect_ratio": 2, "max_bytes": 1000}
+    names = {"max_pixels": "--max-pixels", "max_bytes": "--max-body-mb"}
+    for source in (large, thin, tall, bytes(2000)):
+        with pytest.raises(ImageError, match=r"\(max_(pixels|aspect_ratio|bytes)\)"):
+            read_image(source, ImageLimits(**values))  # type: ignore[arg-type]
+        with pytest.raises(ImageError, match=r"\((--max-pixels|max_aspect_ratio|--max-body-mb)\)"):
+            read_image(source, ImageLimits(**values, option_names=names))  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match=r"too long and thin: at most 200 to 1; crop it"):
+        read_image(encoded(Image.new("RGB", (201, 1)), "PNG"))  # by a caller who lets nobody choose limits

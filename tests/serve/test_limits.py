@@ -60,6 +60,14 @@ def head(path: str, **headers: object) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n"
 
 
+def test_a_limit_has_the_name_of_the_servers_option(small: ServerProcess, http: requests.Session) -> None:
+    data = encoded(picture(400, 300), "JPEG")
+    answer = http.post(f"{small.http}/v1/classify", data=data)
+    assert "400 x 300 pixels are more than the 100000 that are decoded (--max-pixels); make it smaller" in answer.text
+    answer = http.post(f"{small.http}/v1/classify", data=encoded(picture(402, 2), "PNG"))
+    assert "at most 200 to 1 (--max-aspect-ratio)" in answer.text
+
+
 def test_a_body_is_stopped_at_the_limit(small: ServerProcess, http: requests.Session) -> None:
     url = f"{small.http}/v1/classify"
     for data in (bytes(3 * MIB), (bytes(MIB) for _ in range(3))):  # with a length, and in chunks

@@ -186,7 +186,7 @@ def test_it_says_who_asks(address: str) -> None:
 @pytest.mark.parametrize("path", ["/body", "/no-length", "/gzip"])
 def test_the_size_limit_is_exact(address: str, path: str) -> None:
     assert len(fetch(address + path, max_bytes=len(BODY))) == len(BODY)
-    with pytest.raises(DownloadError, match=f"more than the {len(BODY) - 1} bytes.*max_bytes"):
+    with pytest.raises(DownloadError, match=f"more than the {len(BODY) - 1} bytes that are read"):
         fetch(address + path, max_bytes=len(BODY) - 1)
 
 
@@ -225,7 +225,7 @@ print("peak", int(open("/proc/self/status").read().partition("VmHWM:")[2].split(
 
 @pytest.mark.parametrize("path", ["/drip", "/drip-headers", "/drip-redirect", "/silence"])
 def test_time_is_limited_for_everything_together(address: str, path: str) -> None:
-    with pytest.raises(DownloadError, match=r"not there in time.*url_timeout"):
+    with pytest.raises(DownloadError, match=r"not there in time"):
         fetch(address + path, timeout=0.3)
 
 
