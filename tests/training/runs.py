@@ -16,9 +16,9 @@ from exporters.torch_network import GhostNet
 from exporters.training.checkpoint import SignalListener
 from exporters.training.data import DataSources, open_data
 from exporters.training.distributed import Process
+from exporters.training.pretrained import initial_network
 from exporters.training.recipe import Recipe
 from exporters.training.reporting import Reporter
-from exporters.training.run import initial_network
 from exporters.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -119,6 +119,7 @@ def make_trainer(chosen: Recipe, data: Path, out: Path, *, network: GhostNet | N
         process=process,
         workers=1,
         teacher=None,
+        kept_head=None,
         listener=SignalListener(),
         checkpoint_minutes=10,
     )

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 import ghostzoo
-from exporters.training.distillation import Teacher, load_teacher
+from exporters.training.pretrained import Teacher, load_teacher
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import GhostZooError, OptionError
 from ghostzoo.images.preprocessing import Preprocessing
