@@ -22,6 +22,7 @@ from exporters.training.reporting import Reporter
 from exporters.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
+EMBEDDED = ROOT / "examples" / "GhostNet_x0_5_cifar10.pdparams"
 SMALL = (
     "--width=0.1",
     "--image-size=32",

@@ -102,7 +102,8 @@ def test_tensorboard_finds_the_metrics(finished: Path) -> None:
 
 def test_the_run_folder_holds_these_things_and_nothing_else(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()} - {"tensorboard"}
-    assert names == {"bundle", "checkpoint.pt", "curves.png", "metrics.csv", "run.json", "weights.pdparams"}
+    results = {"bundle", "curves.png", "last.pdparams", "metrics.csv", "weights.pdparams"}
+    assert names == results | {"checkpoint.pt", "run.json"}
     assert json.loads((finished / "run.json").read_text())["recipe"]["seed"] == 3
 
 
