@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from os import PathLike
@@ -31,6 +32,8 @@ from .weights.params import Weights, read_weights
 _GOLDEN_IMAGES = 2
 _LIBRARIES = ("numpy", "onnx")
 
+_log = logging.getLogger("ghostzoo")
+
 
 def convert(
     weights: str | PathLike[str],
@@ -51,7 +54,8 @@ def convert(
             it. ``None`` for a network of your own, whose width the weights tell.
         name: the bundle's name; the model's by default.
         labels: a file with a line ``<id> <name>`` a class, or the names; ImageNet's by default.
-        preprocessing: the model's (the original's deployment) by default.
+        preprocessing: the model's by default. Without a model it is the original's, for 224 pixels, and a warning is
+            logged: weights do not tell the size of the images that they were trained on.
         overwrite: replace an existing bundle.
 
     Returns:
@@ -70,7 +74,7 @@ def convert(
         and tensors.architecture.num_classes == record.num_classes
         and labels is None
     )
-    return write_model_bundle(
+    bundle = write_model_bundle(
         tensors,
         out,
         model_name=name or (record.name if record else ""),
@@ -79,6 +83,15 @@ def convert(
         record=record if is_official else None,
         overwrite=overwrite,
     )
+    if record is None and preprocessing is None:
+        assumed = Preprocessing()
+        _log.warning(
+            "The weights of %s do not tell the size of their images: %d pixels, the centre of a shorter side of %d, "
+            "are assumed. If they were trained otherwise, give --crop-size and --resize-short (in Python, "
+            "preprocessing=).",
+            *(bundle.name, assumed.crop_size, assumed.resize_short),
+        )
+    return bundle
 
 
 def write_model_bundle(

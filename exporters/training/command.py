@@ -251,7 +251,9 @@ def train(ctx: click.Context, /, **options: Any) -> None:
       python -m exporters train --data photos --unlabelled more --teacher big-run/bundle --out run
     """
     if find_spec("torch") is None:
-        raise EngineUnavailableError("Training needs PyTorch; run \"pip install -e '.[train]'\".")
+        raise EngineUnavailableError(
+            "Training needs PyTorch; run \"pip install -e '.[train]'\" (README: Train has a smaller one without CUDA)."
+        )
     from exporters.training.checkpoint import TrainingStoppedError
     from exporters.training.run import train_model
 

@@ -29,6 +29,13 @@ COLUMNS = (
     "validation_accuracy",
     "images_per_second",
 )
+_SHOWN = {
+    "train_loss": "loss",
+    "train_accuracy": "accuracy",
+    "validation_loss": "validation loss",
+    "validation_accuracy": "accuracy",
+}
+"""What a line on an epoch shows, and in which words."""
 RUN_FILE = "run.json"
 WEIGHTS_FILE = "weights.pdparams"
 LAST_FILE = "last.pdparams"
@@ -99,7 +106,7 @@ class Reporter:
     def end_epoch(self, history: History) -> None:
         """Write the metrics of all epochs so far, and print those of the last one."""
         row = history[-1]
-        figures = (f"{name.replace('_', ' ')} {row[name]:.4g}" for name in COLUMNS[1:] if name in row)
+        figures = (f"{words} {row[name]:.3f}" for name, words in _SHOWN.items() if name in row)
         self.log("  ".join([f"epoch {row['epoch']}/{self._epochs}" if row["epoch"] else "start", *figures]))
         if self._writes:
             write_atomically(self._out / METRICS_FILE, _csv(history))

@@ -127,7 +127,8 @@ def test_the_start_is_measured_as_the_bundle_is(photographs: tuple[Path, Path], 
     assert accuracies(tmp_path / "run")[0] == pytest.approx(start)
     assert "starting from GhostNet_x0_5_cifar10.pdparams, with its head" in run.stderr
     assert (
-        f"start  image size 96  validation loss {float(rows(tmp_path / 'run')[0]['validation_loss']):.4g}" in run.stderr
+        f"start  validation loss {float(rows(tmp_path / 'run')[0]['validation_loss']):.3f}  accuracy {start:.3f}"
+        in run.stderr
     )
     assert Bundle.open(tmp_path / "run" / "bundle").preprocessing.resize_short == 110  # the embedded model's
 
