@@ -56,6 +56,39 @@ def head_rows(weights: Weights, bundle: Bundle | None, classes: Sequence[str]) -
     return tuple(map(names.index, classes)) if all(names.count(name) == 1 for name in classes) else None
 
 
+@dataclass(frozen=True)
+class StartingPoint:
+    """What a run starts from."""
+
+    network: GhostNet
+    description: str = "random weights"
+    sha256: str = ""
+    """Of the initial weights."""
+    kept_head: bool | None = None
+    """Whether the head is that of the initial weights; ``None``: all weights are random."""
+
+
+def open_start(recipe: Recipe, classes: Sequence[str], path: Path | None, init: Weights | None) -> StartingPoint:
+    """Make the network that a new run starts from.
+
+    Args:
+        recipe: width, dropout, seed, and whether the head is to be a new one.
+        classes: the data's.
+        path: the file of the initial weights, if there are any.
+        init: these weights.
+    """
+    if path is None or init is None:
+        return StartingPoint(initial_network(recipe, len(classes), None))
+    rows = None if recipe.new_head else head_rows(init, find_bundle(path, init), classes)
+    known = init.architecture.num_classes
+    if rows is None:
+        head = f"a new head for {len(classes)} classes"
+    else:
+        head = "its head" if known == len(classes) else f"{len(classes)} of the {known} classes of its head"
+    network = initial_network(recipe, len(classes), init, rows)
+    return StartingPoint(network, f"{init.file_name}, with {head}", init.sha256, rows is not None)
+
+
 def initial_network(recipe: Recipe, num_classes: int, init: Weights | None, rows: Rows | None = None) -> GhostNet:
     """Make the network of a new run, from random weights or from ``init``.
 

@@ -17,7 +17,7 @@ from exporters.torch_network import GhostNet, save_official
 from exporters.training.checkpoint import CHECKPOINT_FILE, SignalListener, remove_partial_checkpoints
 from exporters.training.data import DataSources, TrainingData, open_data
 from exporters.training.distributed import Process, join_processes
-from exporters.training.pretrained import Rows, Teacher, find_bundle, head_rows, initial_network, load_teacher
+from exporters.training.pretrained import StartingPoint, Teacher, load_teacher, open_start
 from exporters.training.recipe import KEPT_HEAD_RATE, NEW_HEAD_RATE, Recipe
 from exporters.training.reporting import (
     BUNDLE_FOLDER,
@@ -28,7 +28,7 @@ from exporters.training.reporting import (
     conclude,
     training_section,
 )
-from exporters.training.trainer import Trainer
+from exporters.training.trainer import Surroundings, Trainer
 from ghostzoo._utils.files import write_atomically
 from ghostzoo._utils.hardware import usable_cpus
 from ghostzoo.bundle.folder import Bundle, check_target
@@ -39,7 +39,7 @@ from ghostzoo.errors import InputError, OptionError
 from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.images.transform import preprocess
 from ghostzoo.labels import ClassLabel
-from ghostzoo.weights.params import Weights, read_weights
+from ghostzoo.weights.params import read_weights
 
 _FOR_INITIAL_WEIGHTS = ("reset_gates", "head_epochs", "keep_statistics", "new_head")
 _NEARLY_A_GUESS = 1.5
@@ -148,43 +148,34 @@ def _train(recipe: Recipe, options: RunOptions, process: Process) -> Bundle | No
     )
     reporter.log(", ".join(f"{count} {what.replace('_', ' ')}" for what, count in data.facts().items()))
     classes = data.training.classes
+    start = open_start(recipe, classes, options.init, init)
+    if start.kept_head is not None:
+        reporter.log(f"starting from {start.description}")
+        if recipe.learning_rate is None:
+            recipe = replace(recipe, learning_rate=KEPT_HEAD_RATE if start.kept_head else NEW_HEAD_RATE)
     teacher = None
     if options.teacher is not None:
         teacher = load_teacher(options.teacher, classes, recipe.preprocessing, process.device, threads)
     listener = SignalListener()
-    rows = None
-    if init is not None and options.init is not None:
-        rows = None if recipe.new_head else head_rows(init, find_bundle(options.init, init), classes)
-        if recipe.learning_rate is None:
-            recipe = replace(recipe, learning_rate=NEW_HEAD_RATE if rows is None else KEPT_HEAD_RATE)
-        reporter.log(f"starting from {init.file_name}, {_head_facts(init, rows, len(classes))}")
     trainer = Trainer(
         recipe,
-        initial_network(recipe, len(classes), init, rows),
+        start,
         data,
-        identity={
-            "training images": data.training.fingerprint(),
-            "validation images": data.validation.fingerprint() if data.validation is not None else "",
-            "initial weights": init.sha256 if init else "",
-            "teacher's weights": teacher.sha256 if teacher else "",
-        },
-        out=options.out,
-        reporter=reporter,
-        process=process,
-        workers=workers,
-        teacher=teacher,
-        kept_head=None if init is None else rows is not None,
-        listener=listener,
-        checkpoint_minutes=options.checkpoint_minutes,
+        Surroundings(
+            options.out,
+            reporter,
+            process,
+            workers=workers,
+            teacher=teacher,
+            listener=listener,
+            checkpoint_minutes=options.checkpoint_minutes,
+        ),
     )
     if options.resume:
         trainer.resume(options.until)
         reporter.log(f"resumed after {trainer.epoch} epochs and {trainer.step} steps")
     else:
-        if recipe.reset_gates:
-            trainer.reset_gates()
-        if init is not None:
-            _measure_start(trainer, reporter, init, knows_classes=rows is not None)
+        _begin(trainer, start, reporter)
     if process.is_main:
         content = {"command": options.command, "recipe": recipe.to_dict()}
         write_atomically(options.out / RUN_FILE, (json.dumps(content, indent=2) + "\n").encode())
@@ -196,7 +187,6 @@ def _train(recipe: Recipe, options: RunOptions, process: Process) -> Bundle | No
     if not process.is_main:
         return None
     reporter.finish(trainer.history)
-    start = "random weights" if init is None else f"{init.file_name}, {_head_facts(init, rows, len(classes))}"
     bundle = _write_results(trainer, options, _facts(trainer, options, data, start, teacher))
     if data.validation is not None:
         for line in conclude(trainer.history, trainer.best_epoch, recipe.head_epochs, len(data.validation.samples)):
@@ -205,26 +195,32 @@ def _train(recipe: Recipe, options: RunOptions, process: Process) -> Bundle | No
     return bundle
 
 
-def _measure_start(trainer: Trainer, reporter: Reporter, init: Weights, *, knows_classes: bool) -> None:
+def _begin(trainer: Trainer, start: StartingPoint, reporter: Reporter) -> None:
+    """Prepare and measure the initial weights of a new run."""
+    if trainer.recipe.reset_gates:
+        trainer.reset_gates()
+    if start.kept_head is None:
+        return
     if not trainer.measure_start():
         reporter.log(
             "Without validation images nothing is measured, and the last epoch is the result; see --val-split."
         )
         return
     accuracy = trainer.history[0]["validation_accuracy"]
-    if knows_classes and accuracy <= _NEARLY_A_GUESS / len(trainer.classes):
+    if start.kept_head and accuracy <= _NEARLY_A_GUESS / len(trainer.classes):
         reporter.warn(
-            f"{init.file_name} has as many classes as the data, but is right on only {accuracy:.1%} of the images, "
-            "about as often as a guess. If its classes are others, or in another order, start anew with --new-head."
+            f"The initial weights have a head for these classes, but are right on only {accuracy:.1%} of the images, "
+            "about as often as a guess. If their classes are others, or in another order, start anew with --new-head."
         )
 
 
 def _facts(
-    trainer: Trainer, options: RunOptions, data: TrainingData, start: str, teacher: Teacher | None
+    trainer: Trainer, options: RunOptions, data: TrainingData, start: StartingPoint, teacher: Teacher | None
 ) -> dict[str, Any]:
     """What manifest and model card say about the run, in their order. Of paths only the last part is told."""
     sources = options.sources
-    facts: dict[str, Any] = {"training_data": sources.data.resolve().name, **data.facts(), "starting_point": start}
+    facts: dict[str, Any] = {"training_data": sources.data.resolve().name, **data.facts()}
+    facts["starting_point"] = start.description
     if teacher is not None:
         facts["teacher"] = teacher.name
     if trainer.process.world_size > 1:
@@ -238,13 +234,6 @@ def _facts(
         facts["validation_data"] = sources.validation.resolve().name if sources.validation else held_out
         facts |= {name: metrics[name] for name in ("validation_loss", "validation_accuracy")}
     return facts
-
-
-def _head_facts(init: Weights, rows: Rows | None, num_classes: int) -> str:
-    if rows is None:
-        return f"with a new head for {num_classes} classes"
-    known = init.architecture.num_classes
-    return "with its head" if known == num_classes else f"with {num_classes} of the {known} classes of its head"
 
 
 def _write_results(trainer: Trainer, options: RunOptions, facts: Mapping[str, Any]) -> Bundle:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from exporters.training.checkpoint import (
 )
 from exporters.training.data import Labels, TrainingData, TrainingLoader, evaluation_batches
 from exporters.training.distributed import EpochMetrics, Process, autocast, wrap
-from exporters.training.pretrained import Teacher, jensen_shannon_divergence
+from exporters.training.pretrained import StartingPoint, Teacher, jensen_shannon_divergence
 from exporters.training.recipe import Recipe
 from exporters.training.reporting import EXPLODED, Reporter, describe_explosion, find_trouble, score
 from ghostzoo.errors import InputError
@@ -56,48 +56,60 @@ def make_optimizer(network: GhostNet, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a run happens; none of it changes the result but the teacher."""
+
+    out: Path
+    """The run's folder."""
+    reporter: Reporter
+    process: Process = field(default_factory=Process)
+    workers: int = 1
+    """Threads that prepare images."""
+    teacher: Teacher | None = None
+    """For distillation."""
+    listener: SignalListener = field(default_factory=SignalListener)
+    """Tells whether a signal was received."""
+    checkpoint_minutes: float = 10.0
+    """Time between checkpoints within an epoch."""
+
+
 class Trainer:
     """One run: the network, its optimiser, and the position in the schedule.
 
     Args:
         recipe: the recipe.
-        network: the initial weights; trained in place.
+        start: the initial weights; its network is trained in place.
         data: the images.
-        identity: hashes that a resumed run must have in common with this one, by name.
-        out: the run's folder.
-        reporter: shows and logs the progress.
-        process: device and rank.
-        workers: threads that prepare images.
-        teacher: for distillation.
-        kept_head: whether the head is that of the initial weights; ``None``: all weights are random.
-        listener: tells whether a signal was received.
-        checkpoint_minutes: time between checkpoints within an epoch.
+        surroundings: folder, device, threads and so on.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        network: GhostNet,
-        data: TrainingData,
-        *,
-        identity: Mapping[str, str],
-        out: Path,
-        reporter: Reporter,
-        process: Process,
-        workers: int,
-        teacher: Teacher | None,
-        kept_head: bool | None,
-        listener: SignalListener,
-        checkpoint_minutes: float,
-    ) -> None:
-        self.recipe, self.out, self.process, self.classes = recipe, out, process, data.training.classes
-        self._data, self._reporter, self._teacher, self._kept_head = data, reporter, teacher, kept_head
-        self._identity, self._listener, self._checkpoint_seconds = dict(identity), listener, checkpoint_minutes * 60
+    def __init__(self, recipe: Recipe, start: StartingPoint, data: TrainingData, surroundings: Surroundings) -> None:
+        self.recipe, self.out, self.process = recipe, surroundings.out, surroundings.process
+        self.classes, self._data, self._kept_head = data.training.classes, data, start.kept_head
+        self._reporter, self._teacher, self._listener = (
+            surroundings.reporter,
+            surroundings.teacher,
+            surroundings.listener,
+        )
+        self._checkpoint_seconds = surroundings.checkpoint_minutes * 60
+        self._identity = {
+            "training images": data.training.fingerprint(),
+            "validation images": data.validation.fingerprint() if data.validation is not None else "",
+            "initial weights": start.sha256,
+            "teacher's weights": surroundings.teacher.sha256 if surroundings.teacher else "",
+        }
+        process = self.process
         self._loader = TrainingLoader(
-            data.training, data.images, recipe, workers=workers, rank=process.rank, world_size=process.world_size
+            data.training,
+            data.images,
+            recipe,
+            workers=surroundings.workers,
+            rank=process.rank,
+            world_size=process.world_size,
         )
         memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self.network = network.to(process.device, memory_format=memory_format)
+        self.network = start.network.to(process.device, memory_format=memory_format)
         self._mean, self._std = (
             torch.tensor(values, device=process.device).view(1, 3, 1, 1)
             for values in (recipe.preprocessing.mean, recipe.preprocessing.std)

@@ -16,11 +16,12 @@ from click.testing import CliRunner
 
 import ghostzoo
 from exporters.cli import main
-from exporters.training.reporting import conclude, describe_explosion, find_trouble
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.evaluation.datasets import open_dataset
 from ghostzoo.weights.params import read_weights
 from tests.training.runs import EMBEDDED, ROOT, Run, train
+
+pytestmark = pytest.mark.slow
 
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10-test-dev.tar"
 OWN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -105,7 +106,6 @@ def good(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @needs_photographs
-@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--val-split=0",), ("--learning-rate=0.05",)], ids=["", "blind", "harsh"])
 def test_own_classes_stay_within_two_points(
     photographs: tuple[Path, Path], tmp_path: Path, options: tuple[str, ...]
@@ -119,7 +119,6 @@ def test_own_classes_stay_within_two_points(
 
 
 @needs_photographs
-@pytest.mark.slow
 def test_the_start_is_measured_as_the_bundle_is(photographs: tuple[Path, Path], tmp_path: Path) -> None:
     few, others = photographs
     run = tune("--data", few, "--val", others, "--out", tmp_path / "run", "--epochs=1").check()
@@ -133,7 +132,6 @@ def test_the_start_is_measured_as_the_bundle_is(photographs: tuple[Path, Path], 
     assert Bundle.open(tmp_path / "run" / "bundle").preprocessing.resize_short == 110  # the embedded model's
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("draw", [draw_digit, draw_colour], ids=["digits", "colours"])
 def test_new_classes_beat_a_frozen_backbone_or_it_is_said(
     tmp_path: Path, draw: Callable[[int, np.random.Generator], np.ndarray]
@@ -298,41 +296,3 @@ def test_without_validation_the_last_epoch_is_written(finished: Path, pictures: 
     assert "Without validation images nothing is measured" in run.stderr
     assert not (tmp_path / "run" / "last.pdparams").exists()
     assert [row["epoch"] for row in rows(tmp_path / "run")] == ["1"]
-
-
-def row(epoch: int, accuracy: float, loss: float = 0.5) -> dict[str, float]:
-    return {"epoch": epoch, "image_size": 32, "validation_accuracy": accuracy, "validation_loss": loss}
-
-
-def test_trouble_is_told_by_what_the_start_had() -> None:
-    def kinds(*history: dict[str, float], kept_head: bool | None = True) -> list[str]:
-        return [kind for kind, _ in find_trouble(history, 10, kept_head=kept_head)]
-
-    assert kinds(row(0, 0.9), row(1, 0.9)) == []
-    assert kinds(row(0, 0.9), row(1, 0.89)) == ["fallen"]
-    assert kinds(row(0, 0.9), row(1, 0.5, 1760.0)) == ["exploded", "fallen far"]
-    assert kinds(row(0, 0.2), row(1, 0.1), kept_head=False) == []
-    assert kinds(row(0, 0.2), row(1, 0.1, 99.0), kept_head=False) == ["exploded"]
-    assert kinds(row(0, 0.9), row(1, 0.5), kept_head=None) == []
-    assert kinds(row(1, 0.9), row(2, 0.5)) == []  # the start was not measured
-
-
-def test_a_guess_is_no_explosion() -> None:
-    assert describe_explosion(np.log(1000), 1000) is None
-    assert describe_explosion(2.9, 2) is None
-    assert "it is 30, where a guess has 6.91" in str(describe_explosion(30.0, 1000))
-
-
-@pytest.mark.parametrize(
-    ("after", "said"),
-    [
-        (0.95, "Training the backbone helped: 0.95 against 0.7"),
-        (0.72, "did not clearly beat a frozen one: 0.72 against"),
-    ],
-)
-def test_the_end_compares_with_the_frozen_backbone(after: float, said: str) -> None:
-    history = [row(0, 0.1), row(1, 0.7), row(2, after), row(3, after - 0.01)]
-    lines = list(conclude(history, 2, 1, 100))
-    assert lines[0].startswith("Epoch 2 was the best (validation accuracy ")
-    assert said in lines[1]
-    assert next(conclude([row(0, 0.9), row(1, 0.8)], 0, 1, 100)).startswith("No epoch was better than the initial")

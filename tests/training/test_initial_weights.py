@@ -14,6 +14,8 @@ from ghostzoo.bundle.folder import Bundle
 from ghostzoo.weights.params import read_weights
 from tests.training.runs import EMBEDDED, recipe, train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def two_classes(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

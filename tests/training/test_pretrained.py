@@ -14,6 +14,8 @@ from ghostzoo.errors import GhostZooError, OptionError
 from ghostzoo.images.preprocessing import Preprocessing
 from tests.training.runs import train
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("disc", "plain", "stripes")
 CPU = torch.device("cpu")
 

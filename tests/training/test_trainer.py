@@ -12,6 +12,8 @@ from exporters.torch_network import official_arrays
 from exporters.training.trainer import Trainer, make_average, make_optimizer
 from tests.training.runs import make_trainer, recipe
 
+pytestmark = pytest.mark.slow
+
 
 def trained(pictures: Path, out: Path, **choices: Any) -> Trainer:
     out.mkdir(exist_ok=True)
