@@ -35,8 +35,10 @@ ROOT = Path(__file__).parents[1]
 EMBEDDED_SPLIT, EMBEDDED_SEED = 0.05, 1
 WEIGHTS = ROOT / "examples" / f"{DEFAULT_MODEL}.pdparams"
 FIVE = ("bird", "cat", "deer", "dog", "frog")
-COMMON = ("--crop-scale=0.4", "--batch-size=32", "--threads=1", "--quiet")
-FINE_TUNING = ("--model=GhostNet_x0_5", "--image-size=96", "--resize-short=110")
+COMMON = ("--batch-size=32", "--threads=1", "--quiet")
+SMALL_DATA = "--crop-scale=0.4"
+"""For all but fine-tuning, which has a default of its own."""
+FINE_TUNING = ("--image-size=96", "--resize-short=110")
 DISTILLATION = ("--width=0.25", "--epochs=20", "--image-size=64", "--resize-short=73")
 RATES = (0.05, 0.01)
 
@@ -49,16 +51,20 @@ class Arm:
     options: tuple[str, ...]
 
 
-FINE_TUNING_ARMS = tuple(
-    Arm(f"{start}, rate {rate}", (*options, f"--learning-rate={rate}"))
-    for start, options in (
-        ("scratch, 14 epochs", ("--epochs=14",)),
-        ("embedded model's backbone, 12 epochs", ("--epochs=12", f"--init={WEIGHTS}")),
-    )
-    for rate in RATES
+FROM_EMBEDDED = ("--epochs=12", f"--init={WEIGHTS}", "--new-head")
+FINE_TUNING_ARMS = (
+    *(
+        Arm(
+            f"scratch, 14 epochs, rate {rate}",
+            ("--epochs=14", "--model=GhostNet_x0_5", SMALL_DATA, f"--learning-rate={rate}"),
+        )
+        for rate in RATES
+    ),
+    Arm("embedded model's backbone, frozen, 12 epochs", (*FROM_EMBEDDED, "--freeze-backbone")),
+    Arm("embedded model's backbone, 12 epochs", FROM_EMBEDDED),
 )
 DISTILLATION_ARMS = tuple(
-    Arm(f"{answers}, rate {rate}", (*options, f"--learning-rate={rate}"))
+    Arm(f"{answers}, rate {rate}", (*options, SMALL_DATA, f"--learning-rate={rate}"))
     for answers, options in (
         ("labels alone", ()),
         ("labels and teacher", (f"--teacher={DEFAULT_MODEL}", "--distill-weight=2")),

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from ghostzoo._utils.files import write_atomically
 from ghostzoo.network.architecture import BATCH_NORM_EPSILON, EMBEDDING_SIZE, Architecture, Block
@@ -161,6 +162,24 @@ def load_official(network: GhostNet, arrays: Arrays) -> None:
 def save_official(network: GhostNet, path: Path) -> None:
     """Write ``network`` in the official format: a pickled dict of float32 arrays, as Paddle reads and writes it."""
     write_atomically(path, pickle.dumps(official_arrays(network), protocol=_PICKLE_PROTOCOL))
+
+
+def make_average(network: GhostNet, decay: float) -> AveragedModel:
+    """Make an exponential moving average of weights and batch-norm statistics, with a smaller decay at first."""
+
+    def update(averages: list[Tensor], values: list[Tensor], updates: Tensor) -> None:
+        count = int(updates)
+        weight = 1 - min(decay, (1 + count) / (10 + count))
+        for mean, value in zip(averages, values, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, weight)
+            else:
+                mean.copy_(value)
+
+    average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    average.eval().requires_grad_(False)
+    average.update_parameters(network)  # the first update only copies
+    return average
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -33,6 +34,8 @@ from .weights.params import Weights, read_weights
 
 _GOLDEN_IMAGES = 2
 _LIBRARIES = ("numpy", "onnx")
+
+_log = logging.getLogger("ghostzoo")
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ def convert(
         prefix: the key prefix of the network to convert, such as ``Student.``; by default the only one in the file.
         labels: a file with one line ``<id> <name>`` per class, an export's ``inference.yml``, or the names themselves;
             ImageNet's by default.
-        preprocessing: ``default_preprocessing`` by default.
+        preprocessing: ``default_preprocessing`` by default. Where neither a model nor ``labels`` tell it, that is the
+            original's, for 224 pixels, and a warning is logged: weights do not tell the size of their images.
         multi_label: the network was trained to find any number of classes in an image (sigmoid and binary
             cross-entropy, as PaddleClas's ``MultiLabelLoss``), and not just one.
         overwrite: replace an existing bundle.
@@ -104,7 +108,7 @@ def convert(
         and labels is None
         and not multi_label
     )
-    return write_model_bundle(
+    bundle = write_model_bundle(
         tensors,
         out,
         model_name=name or (record.name if record else ""),
@@ -114,6 +118,15 @@ def convert(
         multi_label=multi_label,
         overwrite=overwrite,
     )
+    if record is None and preprocessing is None and _exported_preprocessing(labels) is None:
+        assumed = bundle.preprocessing
+        _log.warning(
+            "The weights of %s do not tell the size of their images: %d pixels, the centre of a shorter side of %d, "
+            "are assumed. If they were trained otherwise, give --crop-size and --resize-short (in Python, "
+            "preprocessing=).",
+            *(bundle.name, assumed.crop_size, assumed.resize_short),
+        )
+    return bundle
 
 
 def default_preprocessing(
@@ -127,11 +140,15 @@ def default_preprocessing(
     Raises:
         GhostZooError: the model is not in the catalog, or the preprocessing in the file is not supported.
     """
-    if isinstance(labels, str | PathLike) and is_export_config(labels):
-        exported = read_exported_preprocessing(labels)
-        if exported is not None:
-            return exported
+    exported = _exported_preprocessing(labels)
+    if exported is not None:
+        return exported
     return get_official_model(model).preprocessing if model is not None else Preprocessing()
+
+
+def _exported_preprocessing(labels: str | PathLike[str] | Sequence[str] | None) -> Preprocessing | None:
+    is_export = isinstance(labels, str | PathLike) and is_export_config(labels)
+    return read_exported_preprocessing(labels) if is_export else None  # type: ignore[arg-type]
 
 
 def write_model_bundle(

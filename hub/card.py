@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
@@ -33,6 +33,7 @@ someone; measure it on your own pictures before you rely on it.{limits}
 _MULTI_LABEL = f"""\
 The score of a class is the sigmoid of its logit, `1 / (1 + exp(-logit))`, and a picture shows every class with a score
 of at least {THRESHOLD:g}."""
+_UNKNOWN = "None is stated: these weights are not known to be those on which the published accuracy was measured."
 _CITATION = """\
 ```bibtex
 @inproceedings{han2020ghostnet,
@@ -53,6 +54,8 @@ class CardFacts:
 
     license: str | None = None
     """For weights that are not the catalog's; theirs is known."""
+    known_weights: Collection[str] = ()
+    """SHA-256s of the weights that the catalog's figures are of: no others get these figures."""
     evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Model -> report of ``ghostzoo eval``."""
     speeds: Mapping[str, Results] = field(default_factory=dict)
@@ -68,14 +71,22 @@ def write_full_card(bundle: Bundle, repo: str, facts: CardFacts) -> str:
     record = find_record(bundle.name, bundle.manifest.weights.get("source_url"))
     if record is not None and facts.license not in (None, record.license):
         raise OptionError(f"The licence of {bundle.name} is {record.license}; --license is for weights of your own.")
-    accuracies = [*_published(record), *_measured(bundle, record, facts)]
+    has_figures = record is not None and bundle.manifest.weights["sha256"] in facts.known_weights
+    accuracies = [
+        *_published(record if has_figures else None),
+        *_measured(bundle, record if has_figures else None, facts),
+    ]
     metadata = write_metadata(bundle, record, record.license if record else facts.license, accuracies)
     introduction, kept = _split(bundle.read(CARD_FILE).decode())
     photographs = record.measured.photographs if record is not None and record.measured is not None else ""
     sections = {
         "Intended use and limits": _uses(bundle, record),
-        "Accuracy": (_accuracy_table(accuracies) or _average_precision(facts.evaluations.get(bundle.name)))
-        + (f"\n\nIt recognised {photographs}." if photographs else ""),
+        "Accuracy": (
+            _accuracy_table(accuracies)
+            or _average_precision(facts.evaluations.get(bundle.name))
+            or (_UNKNOWN if record is not None else "")
+        )
+        + (f"\n\nIt recognised {photographs}." if photographs and has_figures else ""),
         "Use": _use(bundle, repo),
         **{heading: text for heading, text in kept.items() if heading not in _OWN},
         "Speed": _speed(facts.speeds.get(bundle.name)),

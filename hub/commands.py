@@ -10,12 +10,15 @@ from typing import Any, TypeVar
 import click
 
 from ghostzoo.bundle.folder import Bundle
-from ghostzoo.catalog import get_model, list_models
+from ghostzoo.catalog import find_record, get_model, list_models
 from ghostzoo.cli.bars import steps
 from ghostzoo.cli.console import Command, print_table
 from ghostzoo.errors import OptionError
 from ghostzoo.fetch.lockfile import LOCK_FILE
-from ghostzoo.fetch.resolver import fetch
+from ghostzoo.fetch.options import FetchOptions
+from ghostzoo.fetch.paddleclas import find_published_sha256
+from ghostzoo.fetch.resolver import fetch, open_bundled
+from ghostzoo.fetch.store import Store
 from hub.card import CardFacts, write_full_card
 from hub.publish import Published, Target
 from hub.publish import publish as publish_bundle
@@ -154,7 +157,7 @@ def _publish_all(
 def _facts(
     bundles: Sequence[Bundle], license_id: str | None, evaluations: tuple[Path, ...], speeds: tuple[Path, ...]
 ) -> CardFacts:
-    facts = CardFacts(license_id, read_evaluations(evaluations), read_speeds(speeds))
+    facts = CardFacts(license_id, _known_weights(bundles), read_evaluations(evaluations), read_speeds(speeds))
     known = {bundle.name for bundle in bundles}
     strangers = facts.evaluations.keys() - known
     if facts.speeds and not facts.speeds.keys() & known:  # a bench.json may be of more models than these
@@ -162,6 +165,25 @@ def _facts(
     if strangers:
         raise OptionError(f"There is a report on {min(strangers)}, which is none of these models.")
     return facts
+
+
+def _known_weights(bundles: Sequence[Bundle]) -> set[str]:
+    """Return the SHA-256s of the weights that the catalog's figures are of, as far as this machine knows them."""
+    store, known = Store(FetchOptions().models_cache), set[str]()
+    for bundle in bundles:
+        record = find_record(bundle.name, bundle.manifest.weights.get("source_url"))
+        if record is not None and record.embedded:
+            known.add(open_bundled(record.name).manifest.weights["sha256"])
+        elif record is not None:
+            published = find_published_sha256(record, store)
+            known |= {published} if published else set()
+            if published != bundle.manifest.weights["sha256"]:
+                click.echo(
+                    f"The weights of {bundle.name} are not known to be PaddleClas's, so its card gets no published "
+                    f"accuracy. 'ghostzoo pull {bundle.name}' downloads these from there, and notes their SHA-256.",
+                    err=True,
+                )
+    return known
 
 
 def _shown(result: Published) -> tuple[str, str, str]:

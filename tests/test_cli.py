@@ -162,6 +162,18 @@ def test_convert_says_which_network_it_takes(tmp_path: Path) -> None:
     assert f"{one}: using the network with the prefix 'module.'" in result.stderr
 
 
+def test_convert_says_which_image_size_it_assumed(tmp_path: Path) -> None:
+    weights = write_weights(tmp_path / "mine.pdparams", random_arrays(Architecture.of(0.1, 1000)))
+    options = ("--name", "mine", "--weights", weights)
+    assumed = run("convert", *options, "--out", tmp_path / "assumed")
+    assert assumed.returncode == 0
+    assert "224 pixels, the centre of a shorter side of 256, are assumed" in assumed.stderr
+    told = run("convert", *options, "--out", tmp_path / "told", "--crop-size", "160")
+    assert len(told.stderr.splitlines()) == 1
+    steps = Bundle.open(tmp_path / "told").preprocessing
+    assert (steps.crop_size, steps.resize_short) == (160, 183)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_names_cannot_steer_the_terminal(encoding: str, tmp_path: Path) -> None:

@@ -75,6 +75,16 @@ def test_a_bundle_says_what_it_is(weights: Path, tmp_path: Path) -> None:
     assert "license:" not in card  # whose weights these are is not known
 
 
+def test_an_assumed_image_size_is_told(weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    convert_small(weights, tmp_path / "told")
+    assert caplog.messages == []
+    bundle = convert_small(weights, tmp_path / "assumed", preprocessing=None)
+    assert bundle.preprocessing == Preprocessing()
+    [message] = caplog.messages
+    assert "weights of mine do not tell the size of their images: 224 pixels" in message
+    assert "--crop-size" in message
+
+
 def test_the_graph_passes_its_own_golden_check(weights: Path, tmp_path: Path) -> None:
     bundle = convert_small(weights, tmp_path / "mine")
     onnx.checker.check_model(bundle.model(), full_check=True)

@@ -17,7 +17,7 @@ from ghostzoo._utils.files import write_atomically
 from ghostzoo.errors import GhostZooError, InputError
 
 CHECKPOINT_FILE = "checkpoint.pt"
-FORMAT = 3
+FORMAT = 4
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from exporters.training.recipe import Recipe
+from exporters.training.recipe import FINE_TUNING, KEPT_HEAD_RATE, NEW_HEAD_RATE, Recipe
 from ghostzoo.catalog import get_model
 from ghostzoo.cli.console import Command
 from ghostzoo.errors import EngineUnavailableError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 _DEFAULT_MODEL = "GhostNet_x0_5"
 _WARMUP_EPOCHS = 5.0
+_HELD_OUT = 0.2
+"""Share of each class that a run from initial weights holds out, to see whether it ruins them."""
 _TYPED = "exporters.training.typed"
 _RUN_OPTIONS = (
     "out",
@@ -49,6 +52,11 @@ def _pair(form: str, second: type[int] | type[float]) -> Callable[[Any], tuple[i
             raise click.BadParameter(f"{value!r} is not of the form {form}, two numbers.") from None
 
     return parse
+
+
+def _with_init(name: str, usual: object) -> str:
+    """Return the two defaults of an option, for its help."""
+    return f"{usual}; {FINE_TUNING[name]} with --init"
 
 
 class _TrainCommand(Command):
@@ -80,6 +88,7 @@ class _TrainCommand(Command):
     "validation_split",
     type=click.FloatRange(0, 0.9),
     default=0.0,
+    show_default=f"0; {_HELD_OUT} with --init",
     help="Without --val: the share of each class to hold out for validation.",
 )
 @click.option(
@@ -89,13 +98,40 @@ class _TrainCommand(Command):
 )
 @click.option("--model", help=f"Catalog model whose width to use.  [default: that of --init, or else {_DEFAULT_MODEL}]")
 @click.option("--width", type=float, help="Any other width, instead of --model.")
-@click.option("--init", type=_PATH, help="Official weights to start from; a head for other classes is re-initialised.")
-@click.option("--freeze-backbone", is_flag=True, help="Train the head only.")
+@click.option(
+    "--init",
+    type=_PATH,
+    help="Official weights to start from. Milder defaults hold then; a head for other classes is re-initialised.",
+)
+@click.option("--new-head", is_flag=True, help="With --init: re-initialise the head even if it fits the classes.")
+@click.option("--freeze-backbone", is_flag=True, help="With --init: train the head only.")
+@click.option(
+    "--head-epochs", type=int, help="With --init: train the head alone at first.  [default: a quarter of the epochs]"
+)
+@click.option(
+    "--backbone-rate",
+    type=float,
+    default=1.0,
+    show_default=_with_init("backbone_rate", 1),
+    help="Share of the learning rate for all layers but the head.",
+)
+@click.option(
+    "--keep-statistics/--new-statistics",
+    default=False,
+    show_default="new; keep with --init",
+    help="Keep the batch-norm statistics of --init, or take those of the batches.",
+)
 @click.option("--teacher", type=_PATH, help="Distil from this bundle or .pdparams file.")
 @click.option("--unlabelled", type=_PATH, help="Unlabelled images to distil on as well.")
 @click.option("--distill-weight", type=float, default=1.0, help="Weight of the divergence from the teacher.")
 @click.option("--distill-temperature", type=float, default=1.0)
-@click.option("--image-size", type=int, default=224, help="Side of the network's input in pixels.")
+@click.option(
+    "--image-size",
+    type=int,
+    default=224,
+    show_default="224, or that of --init where it is known",
+    help="Side of the network's input in pixels.",
+)
 @click.option(
     "--resize-short", type=int, help="Shorter side before the centre crop.  [default: image size x 256 / 224]"
 )
@@ -106,17 +142,45 @@ class _TrainCommand(Command):
     multiple=True,
     help="First train at SIZE pixels for EPOCHS epochs; may be repeated.",
 )
-@click.option("--epochs", type=int, default=360, help="Total, over all image sizes.")
-@click.option("--batch-size", type=int, default=512, help="Images per step, over all processes.")
-@click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), default="sgd")
-@click.option("--learning-rate", type=float, help="At the peak.  [default: 0.8 x batch size / 512]")
+@click.option(
+    "--epochs",
+    type=int,
+    default=360,
+    show_default=_with_init("epochs", 360),
+    help="Total, over all image sizes.",
+)
+@click.option(
+    "--batch-size",
+    type=int,
+    default=512,
+    show_default=_with_init("batch_size", 512),
+    help="Images per step, over all processes.",
+)
+@click.option(
+    "--optimizer",
+    type=click.Choice(["sgd", "adamw"]),
+    default="sgd",
+    show_default=_with_init("optimizer", "sgd"),
+)
+@click.option(
+    "--learning-rate",
+    type=float,
+    help="At the peak.  [default: 0.8 x batch size / 512; "
+    f"with --init {NEW_HEAD_RATE}, or {KEPT_HEAD_RATE} if its head fits the classes]",
+)
 @click.option("--warmup-epochs", type=float, help="[default: 5, at most a tenth of the epochs]")
 @click.option("--momentum", type=float, default=0.9)
 @click.option("--nesterov", is_flag=True)
 @click.option("--weight-decay", type=float, default=4e-5)
 @click.option("--label-smoothing", type=float, default=0.1)
 @click.option("--dropout", type=float, default=0.2)
-@click.option("--crop-scale", type=float, default=0.08, help="Smallest share of the area that a random crop keeps.")
+@click.option(
+    "--crop-scale",
+    type=float,
+    default=0.08,
+    show_default=_with_init("crop_scale", 0.08),
+    help="Smallest share of the area that a random crop keeps.",
+)
 @click.option(
     "--interpolation",
     type=click.Choice(["linear", "random"]),
@@ -178,21 +242,24 @@ class _TrainCommand(Command):
 def train(ctx: click.Context, /, **options: Any) -> None:
     """Train a GhostNet on your images, and write it as official weights and as a bundle.
 
-    The defaults are the published recipe of PaddleClas's GhostNets. To continue a stopped run, repeat its
-    command with --resume. Several GPUs: torchrun --nproc-per-node=N -m exporters train ...
+    The defaults are the published recipe of PaddleClas's GhostNets, and with --init a mild one for fine-tuning. The
+    result is the best epoch on the validation images, or without these the last. To continue a stopped run, repeat
+    its command with --resume. Several GPUs: torchrun --nproc-per-node=N -m exporters train ...
 
     \b
     Examples:
       python -m exporters train --data photos --val-split 0.1 --out run --batch-size 64 --epochs 60
-      python -m exporters train --data photos --out run --init GhostNet_x1_0_pretrained.pdparams \\
-          --batch-size 64 --epochs 20 --learning-rate 0.02
+      python -m exporters train --data photos --out run --init GhostNet_x1_0_pretrained.pdparams
       python -m exporters train --data photos --unlabelled more --teacher big-run/bundle --out run
     """
     if find_spec("torch") is None:
-        raise EngineUnavailableError("Training needs PyTorch; run \"pip install -e '.[train]'\".")
+        raise EngineUnavailableError(
+            "Training needs PyTorch; run \"pip install -e '.[train]'\" (README: Train has a smaller one without CUDA)."
+        )
     from exporters.training.checkpoint import TrainingStoppedError
     from exporters.training.run import train_model
 
+    _fill_in(ctx, options)
     recipe = _recipe(options)
     run_options = _run_options(options, ctx.meta[_TYPED])
     try:
@@ -202,20 +269,45 @@ def train(ctx: click.Context, /, **options: Any) -> None:
         ctx.exit(128 + stopped.signal)  # as a shell reports a signal
 
 
+def _fill_in(ctx: click.Context, options: dict[str, Any]) -> None:
+    """Fill in the defaults that depend on other options."""
+    open_to_choice = {name for name in options if ctx.get_parameter_source(name) is ParameterSource.DEFAULT}
+    init = options["init"]
+    if init is not None:
+        from exporters.training.pretrained import find_bundle
+
+        defaults = dict(FINE_TUNING)
+        bundle = find_bundle(init, read_weights(init))
+        if bundle is not None and "resize_short" in open_to_choice:
+            defaults["image_size"] = bundle.preprocessing.crop_size
+            if "image_size" in open_to_choice:
+                defaults["resize_short"] = bundle.preprocessing.resize_short
+        if options["validation"] is None:
+            defaults["validation_split"] = _HELD_OUT
+        options.update({name: value for name, value in defaults.items() if name in open_to_choice})
+    if options["resize_short"] is None:
+        options["resize_short"] = round(options["image_size"] * 256 / 224)
+    epochs = options["epochs"]
+    if options["warmup_epochs"] is None:
+        options["warmup_epochs"] = min(_WARMUP_EPOCHS, epochs / 10)
+    if options["freeze_backbone"] and options["head_epochs"] is not None:
+        raise click.UsageError("Give --freeze-backbone or --head-epochs, not both: a frozen backbone is never trained.")
+    if options["freeze_backbone"]:
+        options["head_epochs"] = epochs
+    elif options["head_epochs"] is None:
+        options["head_epochs"] = 0 if init is None else min(max(1, round(epochs / 4)), epochs - 1)
+
+
 def _recipe(options: dict[str, Any]) -> Recipe:
-    """Make a recipe of the options, with the defaults that depend on other options."""
+    """Make a recipe of the options."""
     from exporters.training.distributed import resolve_precision
 
     chosen = {field.name: options[field.name] for field in fields(Recipe)}
-    model, image_size = options["model"], options["image_size"]
+    model = options["model"]
     if model is not None and options["width"] is not None:
         raise click.UsageError("Give --model or --width, not both.")
     named = options["width"] if model is None else get_model(model).width
     chosen["width"] = choose_width(named, options["init"])
-    if options["resize_short"] is None:
-        chosen["resize_short"] = round(image_size * 256 / 224)
-    if options["warmup_epochs"] is None:
-        chosen["warmup_epochs"] = min(_WARMUP_EPOCHS, options["epochs"] / 10)
     chosen["precision"] = resolve_precision(options["precision"], options["device"])
     return Recipe(**chosen)
 

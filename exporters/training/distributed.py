@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from exporters.torch_network import GhostNet
+from exporters.training.recipe import Recipe
 from ghostzoo.errors import OptionError
 from ghostzoo.evaluation.datasets import UNLABELLED
 
@@ -134,3 +136,19 @@ def _device(name: str) -> torch.device:
     torch.cuda.set_device(index)
     torch.backends.cudnn.deterministic = True
     return torch.device("cuda", index)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context in which the network computes in ``precision``."""
+    dtype = torch.float16 if precision == "float16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "float32")
+
+
+def wrap(network: GhostNet, process: Process, recipe: Recipe) -> Any:
+    """Return the network as it is called in training: with gradients averaged over the processes, and compiled."""
+    forward: Any = network
+    if process.world_size > 1:
+        devices = [process.device] if process.device.type == "cuda" else None
+        forward = torch.nn.parallel.DistributedDataParallel(network, device_ids=devices)
+    # One compiled graph per image size: a graph for all sizes would be slower.
+    return torch.compile(forward, dynamic=False) if recipe.compile else forward

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +13,19 @@ from ghostzoo.images.preprocessing import Preprocessing
 REFERENCE_BATCH = 512
 REFERENCE_LEARNING_RATE = 0.8
 """PaddleClas trained its GhostNets with 0.8 at 512 images; the learning rate scales with the batch size."""
+
+FINE_TUNING: Mapping[str, Any] = {
+    "epochs": 20,
+    "batch_size": 32,
+    "optimizer": "adamw",
+    "crop_scale": 0.5,
+    "backbone_rate": 0.1,
+    "keep_statistics": True,
+}
+"""The defaults of a run that starts from given weights. The published recipe, or batch-norm statistics of a few small
+batches, ruin a good network within an epoch."""
+NEW_HEAD_RATE, KEPT_HEAD_RATE = 0.003, 0.0003
+"""Their learning rates, for AdamW: what a trained head knows already takes smaller steps."""
 
 OPTIMIZERS = ("sgd", "adamw")
 INTERPOLATIONS = ("linear", "random")
@@ -38,7 +52,7 @@ class Recipe:
     optimizer: str = "sgd"
     """``sgd`` or ``adamw``."""
     learning_rate: float | None = None
-    """At the peak; ``None``: 0.8 per 512 images in a batch, for SGD."""
+    """At the peak; ``None``: 0.8 per 512 images in a batch, for SGD from random weights."""
     warmup_epochs: float = 5.0
     momentum: float = 0.9
     """Of SGD; for AdamW the decay of the first moment."""
@@ -66,7 +80,14 @@ class Recipe:
     """Share of the learning rate for squeeze-and-excitation layers, which large steps can kill."""
     reset_gates: bool = False
     """Re-initialise those that are dead in the initial weights."""
-    freeze_backbone: bool = False
+    head_epochs: int = 0
+    """First epochs, in which only the head learns; with all of them the backbone stays as it is."""
+    backbone_rate: float = 1.0
+    """Share of the learning rate for all layers but the head."""
+    keep_statistics: bool = False
+    """Keep the batch-norm statistics of the initial weights."""
+    new_head: bool = False
+    """Initialise the head anew, even where that of the initial weights fits the classes."""
     distill_weight: float = 1.0
     """Weight of the divergence from the teacher; the label loss has weight 1."""
     distill_temperature: float = 1.0
@@ -85,8 +106,6 @@ class Recipe:
             raise OptionError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}.")
         if self.nesterov and not self.momentum:
             raise OptionError("nesterov needs momentum; give --momentum a value, or leave --nesterov out.")
-        if self.optimizer == "adamw" and self.learning_rate is None:
-            raise OptionError("AdamW needs a --learning-rate of its own, such as 0.002; the default one is for SGD.")
         if self.interpolation not in INTERPOLATIONS:
             raise OptionError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, not {self.interpolation!r}.")
         if self.warmup_epochs >= self.epochs:
@@ -110,6 +129,10 @@ class Recipe:
         if self.learning_rate is not None:
             return self.learning_rate
         return REFERENCE_LEARNING_RATE * self.batch_size / REFERENCE_BATCH
+
+    def freezes(self, epoch: int) -> bool:
+        """Whether only the head learns in an epoch (from 0)."""
+        return epoch < self.head_epochs
 
     def learning_rate_at(self, epoch: float) -> float:
         """Learning rate at a position in epochs: linear warm-up from 0, then half a cosine to 0."""
@@ -158,6 +181,8 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("dropout", 0, 0.95),
     ("crop_scale", 0.01, 1),
     ("gate_rate", 0, 10),
+    ("head_epochs", 0, 100_000),
+    ("backbone_rate", 0, 10),
     ("mixup", 0, 10),
     ("cutmix", 0, 10),
     ("ema", 0, 0.999999),

@@ -8,7 +8,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,16 @@ COLUMNS = (
     "validation_accuracy",
     "images_per_second",
 )
+_SHOWN = {
+    "train_loss": "loss",
+    "train_accuracy": "accuracy",
+    "validation_loss": "validation loss",
+    "validation_accuracy": "accuracy",
+}
+"""What a line on an epoch shows, and in which words."""
 RUN_FILE = "run.json"
 WEIGHTS_FILE = "weights.pdparams"
+LAST_FILE = "last.pdparams"
 BUNDLE_FOLDER = "bundle"
 METRICS_FILE = "metrics.csv"
 CURVES_FILE = "curves.png"
@@ -37,6 +46,13 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 History = Sequence[Mapping[str, float]]
 """One row per epoch, with the names of ``COLUMNS``."""
+
+
+EXPLODED, FALLEN, FALLEN_FAR = "exploded", "fallen", "fallen far"
+"""Kinds of trouble."""
+_FAR = 0.05
+_EXPLODED_LOSS = 3.0
+"""So many times the loss of a guess."""
 
 
 class Reporter:
@@ -55,6 +71,11 @@ class Reporter:
         """Print a line."""
         if not self._quiet:
             self._console.print(text)
+
+    def warn(self, text: str) -> None:
+        """Print a line, even where all others are suppressed."""
+        if self._writes:
+            self._console.print(f"Warning: {text}")
 
     def start_epoch(self, epoch: int, steps: int, done: int) -> None:
         """Show the position of the run: epoch (from 0), steps per epoch, and steps of this epoch that are done."""
@@ -85,10 +106,8 @@ class Reporter:
     def end_epoch(self, history: History) -> None:
         """Write the metrics of all epochs so far, and print those of the last one."""
         row = history[-1]
-        self.log(
-            f"epoch {row['epoch']}/{self._epochs}  "
-            + "  ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in COLUMNS[1:] if name in row)
-        )
+        figures = (f"{words} {row[name]:.3f}" for name, words in _SHOWN.items() if name in row)
+        self.log("  ".join([f"epoch {row['epoch']}/{self._epochs}" if row["epoch"] else "start", *figures]))
         if self._writes:
             write_atomically(self._out / METRICS_FILE, _csv(history))
             self._log_to_tensorboard(row)
@@ -154,6 +173,81 @@ def _curves(history: History) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
+
+
+def score(row: Mapping[str, float]) -> tuple[float, float]:
+    """Return what makes one epoch better than another: accuracy and, where that is equal, the lower loss."""
+    return row["validation_accuracy"], -row["validation_loss"]
+
+
+def describe_explosion(loss: float, num_classes: int, *, distilled: bool = False) -> str | None:
+    """Return a sentence if a mean loss is far above that of a guess, else ``None``."""
+    guess = math.log(num_classes)
+    if distilled or loss <= _EXPLODED_LOSS * max(guess, 1.0):
+        return None
+    return f"The loss has exploded: it is {loss:.3g}, where a guess has {guess:.3g}."
+
+
+def find_trouble(history: History, num_classes: int, *, kept_head: bool | None) -> Iterator[tuple[str, str]]:
+    """Look whether the last epoch of a run from initial weights ruins them.
+
+    Args:
+        history: the run's, with the row of the initial weights.
+        num_classes: number of classes.
+        kept_head: whether the initial weights know the classes; ``None``: there are none.
+
+    Yields:
+        A word for each kind of trouble, and a sentence.
+    """
+    start, last = history[0], history[-1]
+    if kept_head is None or start["epoch"] or start["image_size"] != last["image_size"]:
+        return
+    exploded = describe_explosion(last["validation_loss"], num_classes)
+    if exploded:
+        yield EXPLODED, exploded
+    if kept_head and last["validation_accuracy"] < start["validation_accuracy"]:
+        accuracy, initial = last["validation_accuracy"], start["validation_accuracy"]
+        kind = FALLEN_FAR if accuracy < initial - _FAR else FALLEN
+        yield kind, f"The validation accuracy is {accuracy:.4g}, below the {initial:.4g} of the initial weights."
+
+
+def conclude(history: History, best: float, head_epochs: int, images: int) -> Iterator[str]:
+    """Say which epoch is the result, and what training the backbone has gained.
+
+    Args:
+        history: the finished run's.
+        best: the epoch whose weights are the result.
+        head_epochs: the first epochs, in which the backbone was frozen.
+        images: number of validation images.
+    """
+    comparable = [row for row in history if row["image_size"] == history[-1]["image_size"]]
+    chosen = next(row for row in comparable if row["epoch"] == best)
+    accuracy = f"validation accuracy {chosen['validation_accuracy']:.4g}"
+    if not best:
+        yield (
+            f"No epoch was better than the initial weights ({accuracy}), so {WEIGHTS_FILE} and {BUNDLE_FOLDER} hold "
+            f"these; {LAST_FILE} is of the last epoch. More images may help, or a lower --learning-rate."
+        )
+        return
+    if best != history[-1]["epoch"]:
+        yield (
+            f"Epoch {best:g} was the best ({accuracy}): {WEIGHTS_FILE} and {BUNDLE_FOLDER} are of it, {LAST_FILE} is "
+            "of the last one."
+        )
+    frozen = [row for row in comparable if 0 < row["epoch"] <= head_epochs]
+    free = [row for row in comparable if row["epoch"] > head_epochs]
+    if not frozen or not free:
+        return
+    before, after = (max(rows, key=score)["validation_accuracy"] for rows in (frozen, free))
+    noise = math.sqrt(max(after * (1 - after), before * (1 - before)) / images)
+    figures = f"{after:.4g} against {before:.4g} with it frozen, on {images} images"
+    if after - before > noise:
+        yield f"Training the backbone helped: {figures}."
+    else:
+        yield (
+            f"Training the backbone did not clearly beat a frozen one: {figures}. --freeze-backbone may do as well in "
+            "less time; more images or epochs may help."
+        )
 
 
 def training_section(*runs: tuple[Mapping[str, Any], str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,22 @@ import cv2
 import numpy as np
 import torch
 
-from exporters.torch_network import GhostNet, load_official, official_arrays, save_official
+from exporters.torch_network import GhostNet, save_official
 from exporters.training.checkpoint import CHECKPOINT_FILE, SignalListener, remove_partial_checkpoints
 from exporters.training.data import DataSources, TrainingData, open_data
-from exporters.training.distillation import Teacher, load_teacher
 from exporters.training.distributed import Process, join_processes
-from exporters.training.recipe import Recipe
-from exporters.training.reporting import BUNDLE_FOLDER, RUN_FILE, WEIGHTS_FILE, Reporter, training_section
-from exporters.training.trainer import Trainer
+from exporters.training.pretrained import StartingPoint, Teacher, load_teacher, open_start
+from exporters.training.recipe import KEPT_HEAD_RATE, NEW_HEAD_RATE, Recipe
+from exporters.training.reporting import (
+    BUNDLE_FOLDER,
+    LAST_FILE,
+    RUN_FILE,
+    WEIGHTS_FILE,
+    Reporter,
+    conclude,
+    training_section,
+)
+from exporters.training.trainer import Surroundings, Trainer
 from ghostzoo._utils.files import write_atomically
 from ghostzoo._utils.hardware import usable_cpus
 from ghostzoo.bundle.folder import Bundle, check_target
@@ -31,10 +39,10 @@ from ghostzoo.errors import InputError, OptionError
 from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.images.transform import preprocess
 from ghostzoo.labels import ClassLabel
-from ghostzoo.network.architecture import Architecture
-from ghostzoo.weights.params import Weights, read_weights
+from ghostzoo.weights.params import read_weights
 
-_HEAD = ("fc_1.weight", "fc_1.bias")
+_FOR_INITIAL_WEIGHTS = ("reset_gates", "head_epochs", "keep_statistics", "new_head")
+_NEARLY_A_GUESS = 1.5
 _GOLDEN_IMAGES = 4
 
 
@@ -85,31 +93,18 @@ def train_model(recipe: Recipe, options: RunOptions) -> Bundle | None:
             ) from error
 
 
-def initial_network(recipe: Recipe, num_classes: int, init: Weights | None) -> GhostNet:
-    """Make the network of a new run, from random weights or from ``init``.
-
-    Args:
-        recipe: width, dropout and seed.
-        num_classes: number of classes in the data.
-        init: official weights of that width; their head is re-initialised unless it has ``num_classes`` classes.
-    """
-    torch.manual_seed(recipe.seed)
-    network = GhostNet(Architecture.of(recipe.width, num_classes), dropout=recipe.dropout)
-    if init is not None:
-        arrays = dict(init.arrays)
-        if init.architecture.num_classes != num_classes:
-            new = official_arrays(network)
-            arrays.update({key: new[key] for key in _HEAD})
-        load_official(network, arrays)
-    return network
-
-
 def _check_options(recipe: Recipe, options: RunOptions) -> None:
     check_model_name(options.name)
-    if recipe.reset_gates and options.init is None:
-        raise OptionError("reset-gates is for the gates of initial weights; give these with --init.")
-    if recipe.freeze_backbone and options.init is None:
-        raise OptionError("freeze-backbone trains only the head of initial weights; give these with --init.")
+    if options.init is None:
+        for name in _FOR_INITIAL_WEIGHTS:
+            if getattr(recipe, name):
+                raise OptionError(f"{name.replace('_', '-')} is for initial weights; give these with --init.")
+    if recipe.learning_rate is None and (recipe.optimizer == "adamw") != (options.init is not None):
+        optimizer, other = ("AdamW", "SGD") if recipe.optimizer == "adamw" else ("SGD", "AdamW")
+        start = "from random weights" if options.init is None else "from initial weights"
+        raise OptionError(
+            f"{optimizer} {start} needs a --learning-rate of its own, such as 0.002; the default one is for {other}."
+        )
     if options.sources.validation is not None and options.sources.validation_split:
         raise OptionError("Give --val or --val-split, not both: each says which images to validate on.")
     if options.teacher is None and (recipe.distill_weight, recipe.distill_temperature) != (1.0, 1.0):
@@ -153,33 +148,34 @@ def _train(recipe: Recipe, options: RunOptions, process: Process) -> Bundle | No
     )
     reporter.log(", ".join(f"{count} {what.replace('_', ' ')}" for what, count in data.facts().items()))
     classes = data.training.classes
+    start = open_start(recipe, classes, options.init, init)
+    if start.kept_head is not None:
+        reporter.log(f"starting from {start.description}")
+        if recipe.learning_rate is None:
+            recipe = replace(recipe, learning_rate=KEPT_HEAD_RATE if start.kept_head else NEW_HEAD_RATE)
     teacher = None
     if options.teacher is not None:
         teacher = load_teacher(options.teacher, classes, recipe.preprocessing, process.device, threads)
     listener = SignalListener()
     trainer = Trainer(
         recipe,
-        initial_network(recipe, len(classes), init),
+        start,
         data,
-        identity={
-            "training images": data.training.fingerprint(),
-            "validation images": data.validation.fingerprint() if data.validation is not None else "",
-            "initial weights": init.sha256 if init else "",
-            "teacher's weights": teacher.sha256 if teacher else "",
-        },
-        out=options.out,
-        reporter=reporter,
-        process=process,
-        workers=workers,
-        teacher=teacher,
-        listener=listener,
-        checkpoint_minutes=options.checkpoint_minutes,
+        Surroundings(
+            options.out,
+            reporter,
+            process,
+            workers=workers,
+            teacher=teacher,
+            listener=listener,
+            checkpoint_minutes=options.checkpoint_minutes,
+        ),
     )
     if options.resume:
         trainer.resume(options.until)
         reporter.log(f"resumed after {trainer.epoch} epochs and {trainer.step} steps")
-    elif recipe.reset_gates:
-        trainer.reset_gates()
+    else:
+        _begin(trainer, start, reporter)
     if process.is_main:
         content = {"command": options.command, "recipe": recipe.to_dict()}
         write_atomically(options.out / RUN_FILE, (json.dumps(content, indent=2) + "\n").encode())
@@ -191,40 +187,53 @@ def _train(recipe: Recipe, options: RunOptions, process: Process) -> Bundle | No
     if not process.is_main:
         return None
     reporter.finish(trainer.history)
-    facts = _facts(options, data, init, teacher, process, trainer.history[-1])
-    bundle = _write_results(trainer, options, facts)
+    bundle = _write_results(trainer, options, _facts(trainer, options, data, start, teacher))
+    if data.validation is not None:
+        for line in conclude(trainer.history, trainer.best_epoch, recipe.head_epochs, len(data.validation.samples)):
+            reporter.log(line)
     reporter.log(f"wrote {options.out / WEIGHTS_FILE} and {bundle.path}")
     return bundle
 
 
+def _begin(trainer: Trainer, start: StartingPoint, reporter: Reporter) -> None:
+    """Prepare and measure the initial weights of a new run."""
+    if trainer.recipe.reset_gates:
+        trainer.reset_gates()
+    if start.kept_head is None:
+        return
+    if not trainer.measure_start():
+        reporter.log(
+            "Without validation images nothing is measured, and the last epoch is the result; see --val-split."
+        )
+        return
+    accuracy = trainer.history[0]["validation_accuracy"]
+    if start.kept_head and accuracy <= _NEARLY_A_GUESS / len(trainer.classes):
+        reporter.warn(
+            f"The initial weights have a head for these classes, but are right on only {accuracy:.1%} of the images, "
+            "about as often as a guess. If their classes are others, or in another order, start anew with --new-head."
+        )
+
+
 def _facts(
-    options: RunOptions,
-    data: TrainingData,
-    init: Weights | None,
-    teacher: Teacher | None,
-    process: Process,
-    metrics: Mapping[str, float],
+    trainer: Trainer, options: RunOptions, data: TrainingData, start: StartingPoint, teacher: Teacher | None
 ) -> dict[str, Any]:
     """What manifest and model card say about the run, in their order. Of paths only the last part is told."""
     sources = options.sources
     facts: dict[str, Any] = {"training_data": sources.data.resolve().name, **data.facts()}
-    facts["starting_point"] = "random weights" if init is None else f"{init.file_name}, {_head_facts(init, data)}"
+    facts["starting_point"] = start.description
     if teacher is not None:
         facts["teacher"] = teacher.name
-    if process.world_size > 1:
-        facts["processes"] = process.world_size
-    facts |= {name: metrics[name] for name in ("train_loss", "train_accuracy")}
+    if trainer.process.world_size > 1:
+        facts["processes"] = trainer.process.world_size
+    metrics = next(row for row in trainer.history if row["epoch"] == trainer.best_epoch)
+    if data.validation is not None:
+        facts["epoch"] = f"{trainer.best_epoch} of {trainer.epoch}, the best on the validation data"
+    facts |= {name: metrics[name] for name in ("train_loss", "train_accuracy") if name in metrics}
     if data.validation is not None:
         held_out = "a split of the training data"
         facts["validation_data"] = sources.validation.resolve().name if sources.validation else held_out
         facts |= {name: metrics[name] for name in ("validation_loss", "validation_accuracy")}
     return facts
-
-
-def _head_facts(init: Weights, data: TrainingData) -> str:
-    num_classes = len(data.training.classes)
-    same = init.architecture.num_classes == num_classes
-    return "with its head" if same else f"with a new head for {num_classes} classes"
 
 
 def _write_results(trainer: Trainer, options: RunOptions, facts: Mapping[str, Any]) -> Bundle:
@@ -237,7 +246,10 @@ def _write_results(trainer: Trainer, options: RunOptions, facts: Mapping[str, An
         GhostZooError: the bundle cannot be written, or its graph disagrees with the network.
     """
     weights_file = options.out / WEIGHTS_FILE
-    save_official(trainer.result, weights_file)
+    result = trainer.result()
+    save_official(result, weights_file)
+    if trainer.history[-1].get("validation_accuracy") is not None:
+        save_official(trainer.last, options.out / LAST_FILE)
     preprocessing = trainer.recipe.preprocessing_at(trainer.epoch - 1)
     return write_model_bundle(
         read_weights(weights_file),
@@ -246,7 +258,7 @@ def _write_results(trainer: Trainer, options: RunOptions, facts: Mapping[str, An
         labels=[ClassLabel(label) for label in trainer.classes],
         preprocessing=preprocessing,
         provenance=Provenance(
-            golden=_golden(trainer.result, preprocessing),
+            golden=_golden(result, preprocessing),
             validation={**facts, "golden_source": "the trained PyTorch network in float64 on synthetic pictures"},
             tools={"torch": torch.__version__},
             card_notes=training_section((trainer.recipe.to_dict(), options.command)),

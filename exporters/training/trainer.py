@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
-from exporters.torch_network import GhostNet, reset_dead_gates
+from exporters.torch_network import GhostNet, make_average, reset_dead_gates
 from exporters.training.augmentation import mixup_or_cutmix, one_hot, smooth
 from exporters.training.checkpoint import (
     SignalListener,
@@ -24,10 +24,10 @@ from exporters.training.checkpoint import (
     save_checkpoint,
 )
 from exporters.training.data import Labels, TrainingData, TrainingLoader, evaluation_batches
-from exporters.training.distillation import Teacher, jensen_shannon_divergence
-from exporters.training.distributed import EpochMetrics, Process
+from exporters.training.distributed import EpochMetrics, Process, autocast, wrap
+from exporters.training.pretrained import StartingPoint, Teacher, jensen_shannon_divergence
 from exporters.training.recipe import Recipe
-from exporters.training.reporting import Reporter
+from exporters.training.reporting import EXPLODED, Reporter, describe_explosion, find_trouble, score
 from ghostzoo.errors import InputError
 from ghostzoo.evaluation.datasets import ImageDataset
 
@@ -39,38 +39,39 @@ _HEAD = "fc_1."
 
 
 def make_optimizer(network: GhostNet, recipe: Recipe) -> torch.optim.Optimizer:
-    """Make the optimiser of the trainable parameters; as in the original, batch-norm has no weight decay."""
+    """Make the optimiser; as in the original, batch-norm has no weight decay."""
+    backbone = recipe.backbone_rate
     groups: list[dict[str, Any]] = [
+        {"params": [], "weight_decay": recipe.weight_decay, _RATE_SHARE: backbone},
+        {"params": [], "weight_decay": 0.0, _RATE_SHARE: backbone},
+        {"params": [], "weight_decay": recipe.weight_decay, _RATE_SHARE: backbone * recipe.gate_rate},
         {"params": [], "weight_decay": recipe.weight_decay, _RATE_SHARE: 1.0},
-        {"params": [], "weight_decay": 0.0, _RATE_SHARE: 1.0},
-        {"params": [], "weight_decay": recipe.weight_decay, _RATE_SHARE: recipe.gate_rate},
     ]
     for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            groups[1 if "_batch_norm" in name else 2 if ".se_block." in name else 0]["params"].append(parameter)
-    groups = [group for group in groups if group["params"]]
+        group = 3 if name.startswith(_HEAD) else 2 if ".se_block." in name else 1 if "_batch_norm" in name else 0
+        groups[group]["params"].append(parameter)
     # The learning rate is set before each step.
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=0.0, betas=(recipe.momentum, 0.999))
     return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 
-def make_average(network: GhostNet, decay: float) -> AveragedModel:
-    """Make an exponential moving average of weights and batch-norm statistics, with a smaller decay at first."""
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a run happens; none of it changes the result but the teacher."""
 
-    def update(averages: list[Tensor], values: list[Tensor], updates: Tensor) -> None:
-        count = int(updates)
-        weight = 1 - min(decay, (1 + count) / (10 + count))
-        for mean, value in zip(averages, values, strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value, weight)
-            else:
-                mean.copy_(value)
-
-    average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
-    average.eval().requires_grad_(False)
-    average.update_parameters(network)  # the first update only copies
-    return average
+    out: Path
+    """The run's folder."""
+    reporter: Reporter
+    process: Process = field(default_factory=Process)
+    workers: int = 1
+    """Threads that prepare images."""
+    teacher: Teacher | None = None
+    """For distillation."""
+    listener: SignalListener = field(default_factory=SignalListener)
+    """Tells whether a signal was received."""
+    checkpoint_minutes: float = 10.0
+    """Time between checkpoints within an epoch."""
 
 
 class Trainer:
@@ -78,61 +79,81 @@ class Trainer:
 
     Args:
         recipe: the recipe.
-        network: the initial weights; trained in place.
+        start: the initial weights; its network is trained in place.
         data: the images.
-        identity: hashes that a resumed run must have in common with this one, by name.
-        out: the run's folder.
-        reporter: shows and logs the progress.
-        process: device and rank.
-        workers: threads that prepare images.
-        teacher: for distillation.
-        listener: tells whether a signal was received.
-        checkpoint_minutes: time between checkpoints within an epoch.
+        surroundings: folder, device, threads and so on.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        network: GhostNet,
-        data: TrainingData,
-        *,
-        identity: Mapping[str, str],
-        out: Path,
-        reporter: Reporter,
-        process: Process,
-        workers: int,
-        teacher: Teacher | None,
-        listener: SignalListener,
-        checkpoint_minutes: float,
-    ) -> None:
-        self.recipe, self.out, self.process, self.classes = recipe, out, process, data.training.classes
-        self._data, self._reporter, self._teacher = data, reporter, teacher
-        self._identity, self._listener, self._checkpoint_seconds = dict(identity), listener, checkpoint_minutes * 60
+    def __init__(self, recipe: Recipe, start: StartingPoint, data: TrainingData, surroundings: Surroundings) -> None:
+        self.recipe, self.out, self.process = recipe, surroundings.out, surroundings.process
+        self.classes, self._data, self._kept_head = data.training.classes, data, start.kept_head
+        self._reporter, self._teacher, self._listener = (
+            surroundings.reporter,
+            surroundings.teacher,
+            surroundings.listener,
+        )
+        self._checkpoint_seconds = surroundings.checkpoint_minutes * 60
+        self._identity = {
+            "training images": data.training.fingerprint(),
+            "validation images": data.validation.fingerprint() if data.validation is not None else "",
+            "initial weights": start.sha256,
+            "teacher's weights": surroundings.teacher.sha256 if surroundings.teacher else "",
+        }
+        process = self.process
         self._loader = TrainingLoader(
-            data.training, data.images, recipe, workers=workers, rank=process.rank, world_size=process.world_size
+            data.training,
+            data.images,
+            recipe,
+            workers=surroundings.workers,
+            rank=process.rank,
+            world_size=process.world_size,
         )
         memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self.network = network.to(process.device, memory_format=memory_format)
-        if recipe.freeze_backbone:
-            for name, parameter in network.named_parameters():
-                parameter.requires_grad = name.startswith(_HEAD)
+        self.network = start.network.to(process.device, memory_format=memory_format)
         self._mean, self._std = (
             torch.tensor(values, device=process.device).view(1, 3, 1, 1)
             for values in (recipe.preprocessing.mean, recipe.preprocessing.std)
         )
         self.average = make_average(self.network, recipe.ema) if recipe.ema else None
-        self._forward = _wrapped(self.network, process, recipe)
         self._optimizer = make_optimizer(self.network, recipe)
         self._scaler = torch.amp.GradScaler(process.device.type, enabled=recipe.precision == "float16")
         self.epoch, self.step, self._metrics = 0, 0, EpochMetrics(process.device)
         self.history: list[dict[str, float]] = []
+        """A row for each epoch and, of initial weights that were measured, one before them."""
+        self._best: dict[str, Any] | None = None
+        self._warned: set[str] = set()
         self._saved = time.monotonic()
+        self._start_stage()
 
     @property
-    def result(self) -> GhostNet:
-        """The network that the run is for: the moving average if there is one."""
+    def last(self) -> GhostNet:
+        """The network as it is now: its moving average if there is one."""
         network: GhostNet = self.average.module if self.average else self.network
         return network
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose network is the result; 0: the initial weights."""
+        return self.epoch if self._best is None else int(self._best["epoch"])
+
+    def result(self) -> GhostNet:
+        """Return a copy of the network that the run is for: the best one on the validation images, or else the last."""
+        network = copy.deepcopy(self.last)
+        if self._best is not None:
+            network.load_state_dict(self._best["weights"])
+        return network
+
+    def measure_start(self) -> bool:
+        """Measure the initial weights, which are a candidate for the result if they keep their head.
+
+        Returns:
+            Whether there are validation images to measure them on.
+        """
+        if self._data.validation is None:
+            return False
+        self._end_epoch({"epoch": 0, "image_size": self.recipe.image_size_at(0)}, candidate=bool(self._kept_head))
+        self._reporter.end_epoch(self.history)
+        return True
 
     def reset_gates(self) -> None:
         """Re-initialise dead gates of the initial weights, the same ones in all processes."""
@@ -155,6 +176,8 @@ class Trainer:
 
     def _run_epoch(self) -> None:
         started, first_step = time.monotonic(), self.step
+        if self._is_frozen != self.recipe.freezes(self.epoch):
+            self._start_stage()
         self._set_mode()
         self._reporter.start_epoch(self.epoch, self._loader.steps, self.step)
         for images, labels in self._loader.batches(self.epoch, self.step):
@@ -172,12 +195,28 @@ class Trainer:
             "train_accuracy": accuracy,
             "images_per_second": (self.step - first_step) * self.recipe.batch_size / (time.monotonic() - started),
         }
-        if self._data.validation is not None:
-            row["validation_loss"], row["validation_accuracy"] = self.evaluate(self._data.validation)
-        self.history.append(row)
+        self._end_epoch(row)
         self.epoch, self.step, self._metrics = self.epoch + 1, 0, EpochMetrics(self.process.device)
         self.save()
         self._reporter.end_epoch(self.history)
+        for kind, text in find_trouble(self.history, len(self.classes), kept_head=self._kept_head):
+            self._warn(kind, text)
+
+    def _end_epoch(self, row: dict[str, float], *, candidate: bool = True) -> None:
+        """Measure, and keep the network if it is the best so far at its image size."""
+        self.history.append(row)
+        if self._data.validation is None:
+            return
+        row["validation_loss"], row["validation_accuracy"] = self.evaluate(self._data.validation)
+        best = self._best
+        if candidate and (best is None or best["image_size"] != row["image_size"] or best["score"] < score(row)):
+            weights = {name: value.detach().cpu().clone() for name, value in self.last.state_dict().items()}
+            self._best = {
+                "epoch": row["epoch"],
+                "image_size": row["image_size"],
+                "score": score(row),
+                "weights": weights,
+            }
 
     def _train_step(self, images: NDArray[np.uint8], labels: Labels) -> None:
         recipe, device = self.recipe, self.process.device
@@ -187,7 +226,7 @@ class Trainer:
         x, targets = mixup_or_cutmix(rng, self._pixel_values(images), one_hot(y, len(self.classes)), recipe)
         for group in self._optimizer.param_groups:
             group["lr"] = group[_RATE_SHARE] * recipe.learning_rate_at(self.epoch + self.step / self._loader.steps)
-        with _autocast(device, recipe.precision):
+        with autocast(device, recipe.precision):
             logits = self._forward(x)
         logits = logits.float()
         loss = F.cross_entropy(logits, smooth(targets, recipe.label_smoothing))
@@ -208,6 +247,9 @@ class Trainer:
     def _report_progress(self, images_per_second: float) -> None:
         self._check_finite(self._metrics.sums)
         loss, accuracy = self._metrics.means(self.process)
+        text = describe_explosion(loss, len(self.classes), distilled=self._teacher is not None)
+        if text and self._kept_head is not None:
+            self._warn(EXPLODED, text)
         self._reporter.step(self.step, loss, accuracy, images_per_second)
 
     def _save_or_stop(self) -> None:
@@ -225,6 +267,16 @@ class Trainer:
                 signal,
             )
 
+    def _warn(self, kind: str, text: str) -> None:
+        """Say at once, and once, that the run is ruining the initial weights."""
+        if kind not in self._warned:
+            self._warned.add(kind)
+            rate = self.recipe.peak_learning_rate / 10
+            self._reporter.warn(
+                f"{text} The best epoch so far is kept; if the next ones are no better, start anew in another --out "
+                f"with a lower --learning-rate, such as {rate:.2g}, or with --freeze-backbone."
+            )
+
     def _check_finite(self, *tensors: Tensor) -> None:
         if not bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all()):
             raise InputError(
@@ -232,12 +284,19 @@ class Trainer:
                 "--out with a lower --learning-rate or with --clip-gradients."
             )
 
+    def _start_stage(self) -> None:
+        """Freeze the backbone or let it learn, as the recipe has it for this epoch."""
+        self._is_frozen = self.recipe.freezes(self.epoch)
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad = name.startswith(_HEAD) or not self._is_frozen
+        self._forward = wrap(self.network, self.process, self.recipe)  # what is wrapped already keeps what it found
+
     def _set_mode(self) -> None:
+        """Put into training mode what learns: a frozen backbone keeps its batch-norm statistics too."""
+        everything = not (self._is_frozen or self.recipe.keep_statistics)
         self.network.train()
-        if self.recipe.freeze_backbone:
-            # A frozen backbone keeps its batch-norm statistics too.
-            for child in self.network.children():
-                child.train(child in (self.network.dropout, self.network.fc_1))
+        for child in self.network.children():
+            child.train(everything or child in (self.network.dropout, self.network.fc_1))
 
     def _pixel_values(self, images: NDArray[np.uint8]) -> Tensor:
         """RGB (N, H, W, 3) -> normalised (N, 3, H, W) on the device."""
@@ -247,8 +306,8 @@ class Trainer:
 
     @torch.inference_mode()
     def evaluate(self, dataset: ImageDataset) -> tuple[float, float]:
-        """Return mean cross-entropy and top-1 accuracy of the result network, at this epoch's image size."""
-        network, process = self.result, self.process
+        """Return mean cross-entropy and top-1 accuracy of the last network, at this epoch's image size."""
+        network, process = self.last, self.process
         metrics = EpochMetrics(process.device)
         network.eval()
         process.broadcast(network.buffers())  # batch-norm statistics are each process's own
@@ -278,6 +337,7 @@ class Trainer:
             "step": self.step,
             "metrics": sums.tolist(),
             "history": self.history,
+            "best": self._best,
             "network": weights,
             "average": self.average.state_dict() if self.average else None,
             "optimizer": self._optimizer.state_dict(),
@@ -302,19 +362,6 @@ class Trainer:
         if until is not None and (state["epoch"], state["step"]) > (until, 0):
             raise InputError(f"{self.out} is past epoch {until} already; give --until a later one, or leave it out.")
         self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
+        self._best = state["best"]
         # The sums are those of all processes.
         self._metrics = EpochMetrics(self.process.device, state["metrics"] if self.process.is_main else None)
-
-
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    dtype = torch.float16 if precision == "float16" else torch.bfloat16
-    return torch.autocast(device.type, dtype, enabled=precision != "float32")
-
-
-def _wrapped(network: GhostNet, process: Process, recipe: Recipe) -> Any:
-    forward: Any = network
-    if process.world_size > 1:
-        devices = [process.device] if process.device.type == "cuda" else None
-        forward = torch.nn.parallel.DistributedDataParallel(network, device_ids=devices)
-    # One compiled graph per image size: a graph for all sizes would be slower.
-    return torch.compile(forward, dynamic=False) if recipe.compile else forward

@@ -20,9 +20,11 @@ from .console import ANY_PATH, Command
 @click.option(
     "--resize-short",
     type=click.IntRange(min=1),
-    help="Short side after resizing, in pixels.  [default: the model's]",
+    help="Short side after resizing, in pixels.  [default: the model's, or crop size x 256 / 224]",
 )
-@click.option("--crop-size", type=click.IntRange(min=1), help="Side of the input, in pixels.  [default: the model's]")
+@click.option(
+    "--crop-size", type=click.IntRange(min=1), help="Side of the input, in pixels.  [default: the model's, or 224]"
+)
 @click.option(
     "--multi-label", is_flag=True, help="For a model trained to find any number of classes: scores are sigmoids."
 )
@@ -38,7 +40,7 @@ def convert(resize_short: int | None, crop_size: int | None, out: str, **options
       ghostzoo convert --model GhostNet_x1_0 --out GhostNet_x1_0 \\
           --weights GhostNet_x1_0_pretrained.pdparams
       ghostzoo convert --name flowers --out flowers \\
-          --weights flowers.pdparams --labels flowers.txt
+          --weights flowers.pdparams --labels flowers.txt --crop-size 160
       ghostzoo convert --name tags --out tags --multi-label \\
           --weights tags.pdparams --labels tags.txt
       ghostzoo convert --name flowers --out flowers \\
@@ -49,8 +51,11 @@ def convert(resize_short: int | None, crop_size: int | None, out: str, **options
 
     if options["model"] is None and options["name"] is None:
         raise click.UsageError("Give --model (a catalog model) or --name (a model of your own).")
-    sizes = {"resize_short": resize_short, "crop_size": crop_size}
-    given: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
-    preprocessing = replace(default_preprocessing(options["model"], options["labels"]), **given)
+    preprocessing = None
+    if resize_short is not None or crop_size is not None:
+        usual = default_preprocessing(options["model"], options["labels"])
+        crop_size = crop_size or usual.crop_size
+        resize_short = resize_short or round(crop_size * usual.resize_short / usual.crop_size)
+        preprocessing = replace(usual, resize_short=resize_short, crop_size=crop_size)
     bundle = convert_weights(out=out, preprocessing=preprocessing, **options)
     click.echo(f"{bundle.name}: {bundle.num_classes:,} classes, wrote {bundle.path}", err=True)

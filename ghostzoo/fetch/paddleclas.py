@@ -148,6 +148,18 @@ def _build(
     return replace(bundle, path=path, origin="official weights")
 
 
+def find_published_sha256(record: CatalogModel, store: Store) -> str | None:
+    """Return the SHA-256 of the weights that were downloaded from PaddleClas's own address, if any were.
+
+    PaddleClas states no checksum of its weights, so this is how those are known that its figures are of.
+
+    Raises:
+        WeightsError: the note of the first download is damaged.
+    """
+    first = _read_record(store.official_path(record.name).with_name(RECORD_FILE))
+    return first["sha256"] if first is not None and first["url"] == record.weights_url else None
+
+
 def _check_first_download(
     record: CatalogModel, place: WeightsPlace, note: Path, sha256: str, accept: str | None
 ) -> None:

@@ -13,15 +13,15 @@ from click.testing import CliRunner
 
 from exporters.cli import main
 from exporters.torch_network import GhostNet
-from exporters.training.checkpoint import SignalListener
 from exporters.training.data import DataSources, open_data
 from exporters.training.distributed import Process
+from exporters.training.pretrained import StartingPoint, initial_network
 from exporters.training.recipe import Recipe
 from exporters.training.reporting import Reporter
-from exporters.training.run import initial_network
-from exporters.training.trainer import Trainer
+from exporters.training.trainer import Surroundings, Trainer
 
 ROOT = Path(__file__).parents[2]
+EMBEDDED = ROOT / "examples" / "GhostNet_x0_5_cifar10.pdparams"
 SMALL = (
     "--width=0.1",
     "--image-size=32",
@@ -105,20 +105,8 @@ def recipe(**choices: Any) -> Recipe:
 
 def make_trainer(chosen: Recipe, data: Path, out: Path, *, network: GhostNet | None = None, **sources: Any) -> Trainer:
     """Everything of a run but the command and the results."""
-    process = Process()
     opened = open_data(
-        DataSources(data, **sources), out, seed=chosen.seed, cache_bytes=2**24, workers=1, process=process, quiet=True
+        DataSources(data, **sources), out, seed=chosen.seed, cache_bytes=2**24, workers=1, process=Process(), quiet=True
     )
-    return Trainer(
-        chosen,
-        network or initial_network(chosen, len(opened.training.classes), None),
-        opened,
-        identity={},
-        out=out,
-        reporter=Reporter(out, chosen.epochs, quiet=True),
-        process=process,
-        workers=1,
-        teacher=None,
-        listener=SignalListener(),
-        checkpoint_minutes=10,
-    )
+    start = StartingPoint(network or initial_network(chosen, len(opened.training.classes), None))
+    return Trainer(chosen, start, opened, Surroundings(out, Reporter(out, chosen.epochs, quiet=True)))

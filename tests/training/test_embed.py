@@ -13,6 +13,8 @@ from ghostzoo.catalog import CatalogModel, MeasuredFigures
 from ghostzoo.errors import GhostZooError, InputError
 from ghostzoo.parity import EXACT_TOLERANCE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def record(finished: Path) -> CatalogModel:

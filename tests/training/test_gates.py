@@ -11,6 +11,8 @@ from exporters.training.trainer import make_optimizer
 from ghostzoo.network.architecture import Architecture
 from tests.training.runs import make_trainer, recipe, train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def network() -> GhostNet:

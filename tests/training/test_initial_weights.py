@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,17 +9,19 @@ import pytest
 
 from exporters.torch_network import official_arrays
 from exporters.training.command import choose_width
-from exporters.training.run import initial_network
+from exporters.training.pretrained import find_bundle, head_rows, initial_network
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.weights.params import read_weights
-from tests.training.runs import recipe, train
+from tests.training.runs import EMBEDDED, recipe, train
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def two_classes(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("two") / "two"
     for name in ("disc", "stripes"):
-        shutil.copytree(pictures / name, root / name)
+        shutil.copytree(pictures / name, root / f"{name} of mine")
     return root
 
 
@@ -26,9 +29,7 @@ def is_head(key: str) -> bool:
     return key.startswith("fc_1.")
 
 
-def test_a_frozen_backbone_is_kept_bit_for_bit_with_a_new_head(
-    finished: Path, two_classes: Path, tmp_path: Path
-) -> None:
+def test_a_frozen_backbone_is_kept_bit_for_bit(finished: Path, two_classes: Path, tmp_path: Path) -> None:
     """Batch-norm statistics included, and with a moving average of all."""
     before = read_weights(finished / "weights.pdparams")
     options = ("--init", finished / "weights.pdparams", "--freeze-backbone", "--epochs=2", "--ema=0.5")
@@ -43,7 +44,7 @@ def test_a_frozen_backbone_is_kept_bit_for_bit_with_a_new_head(
 
 def test_a_free_backbone_learns_on_from_its_weights(finished: Path, two_classes: Path, tmp_path: Path) -> None:
     before = read_weights(finished / "weights.pdparams").arrays
-    options = ("--init", finished / "weights.pdparams", "--epochs=1", "--learning-rate=1e-6")
+    options = ("--init", finished / "weights.pdparams", "--epochs=1", "--learning-rate=1e-6", "--new-statistics")
     train("--data", two_classes, "--out", tmp_path / "run", *options).check()
     after = read_weights(tmp_path / "run" / "weights.pdparams").arrays
     convolutions = [key for key in before if key.endswith("_conv.weight")]
@@ -51,10 +52,32 @@ def test_a_free_backbone_learns_on_from_its_weights(finished: Path, two_classes:
     assert any(not np.array_equal(after[key], before[key]) for key in convolutions)
 
 
-def test_the_same_class_count_keeps_the_head(finished: Path) -> None:
-    before = read_weights(finished / "weights.pdparams")
-    network = initial_network(recipe(), 3, before)
-    assert all(np.array_equal(array, before.arrays[key]) for key, array in official_arrays(network).items())
+def test_the_head_is_kept_class_by_class(finished: Path) -> None:
+    weights, bundle = read_weights(finished / "weights.pdparams"), Bundle.open(finished / "bundle")
+    for classes, rows in (
+        (("disc", "plain", "stripes"), (0, 1, 2)),
+        (("stripes", "disc"), (2, 0)),
+        (("disc", "plain", "waves"), None),
+    ):
+        assert head_rows(weights, bundle, classes) == rows
+    arrays = official_arrays(initial_network(recipe(), 2, weights, (2, 0)))
+    assert np.array_equal(arrays["fc_1.weight"], weights.arrays["fc_1.weight"][:, [2, 0]])
+    assert np.array_equal(arrays["fc_1.bias"], weights.arrays["fc_1.bias"][[2, 0]])
+    assert np.array_equal(arrays["conv1._conv.weight"], weights.arrays["conv1._conv.weight"])
+
+
+def test_weights_without_a_bundle_are_judged_by_class_count(finished: Path) -> None:
+    weights = read_weights(finished / "weights.pdparams")
+    assert head_rows(weights, None, ("one", "two", "three")) == (0, 1, 2)
+    assert head_rows(weights, None, ("one", "two")) is None
+
+
+def test_the_bundle_of_the_weights_is_found_by_its_hash(finished: Path, tmp_path: Path) -> None:
+    for path, name in ((finished / "weights.pdparams", "shapes-run"), (EMBEDDED, "GhostNet_x0_5_cifar10")):
+        bundle = find_bundle(path, read_weights(path))
+        assert bundle is not None
+        assert bundle.name == name
+    assert find_bundle(finished / "last.pdparams", replace(read_weights(EMBEDDED), sha256="0" * 64)) is None
 
 
 def test_random_weights_depend_on_the_seed_alone() -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from exporters.training.augmentation import one_hot, smooth
-from exporters.training.distillation import jensen_shannon_divergence as divergence
+from exporters.training.pretrained import jensen_shannon_divergence as divergence
 
 RNG = np.random.default_rng(0)
 STUDENT, TEACHER = (torch.from_numpy(RNG.normal(0, 3, (6, 9)).astype(np.float32)) for _ in range(2))

@@ -14,10 +14,13 @@ from tests.training.runs import start, train, wait
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
-pytestmark = pytest.mark.skipif(
-    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()),
-    reason="this PyTorch was built without gloo, which joins processes on CPUs",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (torch.distributed.is_available() and torch.distributed.is_gloo_available()),
+        reason="this PyTorch was built without gloo, which joins processes on CPUs",
+    ),
+]
 
 
 def test_two_processes_match_one_and_write_once(finished: Path, pictures: Path, tmp_path: Path) -> None:

@@ -46,7 +46,6 @@ def test_the_learning_rate_follows_the_batch_size() -> None:
         ({"epochs": 3}, r"warmup-epochs \(5\) must be fewer than epochs \(3\)"),
         ({"interpolation": "cubic"}, "interpolation must be one of linear, random"),
         ({"optimizer": "adam"}, "optimizer must be one of sgd, adamw"),
-        ({"optimizer": "adamw"}, "AdamW needs a --learning-rate"),
         ({"grow": ((16, 3),)}, "grow 16:3 needs a size from 32"),
         ({"grow": ((64, 200), (96, 160))}, "take all 360 epochs"),
         ({"rand_augment": (0, 9.0)}, "1 to 8 operations"),

@@ -15,6 +15,8 @@ from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import InputError
 from tests.training.runs import EVERYTHING, start, train, wait
 
+pytestmark = pytest.mark.slow
+
 needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGSTOP and SIGKILL to stop a process with")
 
 

@@ -8,11 +8,13 @@ import torch
 from numpy.typing import NDArray
 
 import ghostzoo
-from exporters.training.distillation import Teacher, load_teacher
+from exporters.training.pretrained import Teacher, load_teacher
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import GhostZooError, OptionError
 from ghostzoo.images.preprocessing import Preprocessing
 from tests.training.runs import train
+
+pytestmark = pytest.mark.slow
 
 CLASSES = ("disc", "plain", "stripes")
 CPU = torch.device("cpu")

@@ -1,4 +1,4 @@
-"""Knowledge distillation as in SSLD: a teacher's logits, on labelled and unlabelled images, and the loss."""
+"""Trained networks: the weights that a run starts from, and the teacher that it distils (as in SSLD)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,101 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from exporters.torch_network import GhostNet, load_official
-from ghostzoo.bundle.folder import MODEL_FILES
+from exporters.torch_network import GhostNet, load_official, official_arrays
+from exporters.training.recipe import Recipe
+from exporters.training.reporting import BUNDLE_FOLDER
+from ghostzoo.bundle.folder import MODEL_FILES, Bundle
+from ghostzoo.catalog import DEFAULT_MODEL
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
 from ghostzoo.errors import OptionError
-from ghostzoo.fetch.resolver import fetch
+from ghostzoo.fetch.resolver import BUNDLED_FOLDER, fetch
 from ghostzoo.images.preprocessing import Preprocessing
-from ghostzoo.weights.params import read_weights
+from ghostzoo.network.architecture import Architecture
+from ghostzoo.weights.params import Weights, read_weights
+
+_HEAD_WEIGHT, _HEAD_BIAS = "fc_1.weight", "fc_1.bias"
+
+Rows = tuple[int, ...]
+"""For each class of the data, which class of the initial weights' head it is."""
+
+
+def find_bundle(path: Path, weights: Weights) -> Bundle | None:
+    """Return the bundle of these weights, which tells their classes and image size, or ``None`` where none is known.
+
+    Looked at are the run's folder that ``path`` is in, and the bundle that comes with the package.
+    """
+    for folder in (path.parent / BUNDLE_FOLDER, BUNDLED_FOLDER / DEFAULT_MODEL):
+        if folder.is_dir():
+            bundle = Bundle.open(folder)
+            if bundle.manifest.weights["sha256"] == weights.sha256:
+                return bundle
+    return None
+
+
+def head_rows(weights: Weights, bundle: Bundle | None, classes: Sequence[str]) -> Rows | None:
+    """Return which parts of the head fit ``classes``; ``None`` if there are classes that it does not know.
+
+    Weights without a bundle do not tell their classes: if they have as many as the data, they are taken to be the same.
+    """
+    if bundle is None:
+        same = weights.architecture.num_classes == len(classes)
+        return tuple(range(len(classes))) if same else None
+    names = [label.label for label in bundle.labels]
+    return tuple(map(names.index, classes)) if all(names.count(name) == 1 for name in classes) else None
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """What a run starts from."""
+
+    network: GhostNet
+    description: str = "random weights"
+    sha256: str = ""
+    """Of the initial weights."""
+    kept_head: bool | None = None
+    """Whether the head is that of the initial weights; ``None``: all weights are random."""
+
+
+def open_start(recipe: Recipe, classes: Sequence[str], path: Path | None, init: Weights | None) -> StartingPoint:
+    """Make the network that a new run starts from.
+
+    Args:
+        recipe: width, dropout, seed, and whether the head is to be a new one.
+        classes: the data's.
+        path: the file of the initial weights, if there are any.
+        init: these weights.
+    """
+    if path is None or init is None:
+        return StartingPoint(initial_network(recipe, len(classes), None))
+    rows = None if recipe.new_head else head_rows(init, find_bundle(path, init), classes)
+    known = init.architecture.num_classes
+    if rows is None:
+        head = f"a new head for {len(classes)} classes"
+    else:
+        head = "its head" if known == len(classes) else f"{len(classes)} of the {known} classes of its head"
+    network = initial_network(recipe, len(classes), init, rows)
+    return StartingPoint(network, f"{init.file_name}, with {head}", init.sha256, rows is not None)
+
+
+def initial_network(recipe: Recipe, num_classes: int, init: Weights | None, rows: Rows | None = None) -> GhostNet:
+    """Make the network of a new run, from random weights or from ``init``.
+
+    Args:
+        recipe: width, dropout and seed.
+        num_classes: number of classes in the data.
+        init: official weights of that width.
+        rows: the parts of their head to keep; ``None``: the head is initialised anew.
+    """
+    torch.manual_seed(recipe.seed)
+    network = GhostNet(Architecture.of(recipe.width, num_classes), dropout=recipe.dropout)
+    if init is not None:
+        head = official_arrays(network)
+        if rows is not None:
+            head[_HEAD_WEIGHT] = init.arrays[_HEAD_WEIGHT][:, rows]
+            head[_HEAD_BIAS] = init.arrays[_HEAD_BIAS][list(rows)]
+        load_official(network, {**init.arrays, **{key: head[key] for key in (_HEAD_WEIGHT, _HEAD_BIAS)}})
+    return network
 
 
 @dataclass(frozen=True)
