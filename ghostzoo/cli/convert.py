@@ -48,6 +48,7 @@ def convert(resize_short: int | None, crop_size: int | None, out: str, **options
     """
     from ..converter import convert as convert_weights
     from ..converter import default_preprocessing
+    from ..images.preprocessing import Preprocessing
 
     if options["model"] is None and options["name"] is None:
         raise click.UsageError("Give --model (a catalog model) or --name (a model of your own).")
@@ -55,7 +56,9 @@ def convert(resize_short: int | None, crop_size: int | None, out: str, **options
     if resize_short is not None or crop_size is not None:
         usual = default_preprocessing(options["model"], options["labels"])
         crop_size = crop_size or usual.crop_size
-        resize_short = resize_short or round(crop_size * usual.resize_short / usual.crop_size)
+        if resize_short is None:
+            is_assumed = options["model"] is None and usual == Preprocessing()
+            resize_short = round(crop_size * usual.resize_short / usual.crop_size) if is_assumed else usual.resize_short
         preprocessing = replace(usual, resize_short=resize_short, crop_size=crop_size)
     bundle = convert_weights(out=out, preprocessing=preprocessing, **options)
     click.echo(f"{bundle.name}: {bundle.num_classes:,} classes, wrote {bundle.path}", err=True)
