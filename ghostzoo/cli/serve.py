@@ -12,7 +12,7 @@ from ..errors import EngineUnavailableError
 from .console import Command
 from .options import fetch_options
 
-_LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "httptools", "prometheus_client", "python_multipart", "uvicorn")
+_LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "hypercorn", "prometheus_client", "python_multipart")
 
 
 @click.command(cls=Command)

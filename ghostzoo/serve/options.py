@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from .._utils.hardware import usable_cpus
 from ..errors import OptionError
 from ..fetch.options import FetchOptions
 from ..images.decode import ImageLimits
-from .hosts import check_name
+
+ANY_HOST = "*"
+_HOST_NAME = re.compile(r"[\w.-]+", re.ASCII)
 
 API_KEY_VARIABLE = "GHOSTZOO_API_KEY"
 """Environment variable with the key that clients must show."""
@@ -109,7 +112,11 @@ class ServeOptions:
             if getattr(self, name) <= 0:
                 raise OptionError(f"{name} must be above zero, not {getattr(self, name)!r}.")
         for name in self.allowed_hosts:
-            check_name(name)
+            if name != ANY_HOST and _HOST_NAME.fullmatch(name) is None:
+                raise OptionError(
+                    "An allowed host is a name such as ghostzoo.example.com, without scheme and port, or *, not "
+                    f"{name!r}."
+                )
         if self.queue_size < self.limits.max_images:
             raise OptionError(
                 f"queue_size ({self.queue_size}) must be at least max_images ({self.limits.max_images}), "

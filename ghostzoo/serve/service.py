@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..errors import GhostZooError, ImageError
+from .answers import SharedFiles
 from .decoder_pool import DecoderPool
 from .fetching import Fetcher
 from .memory import Hold, Memory
 from .metrics import Metrics
-from .model_files import SharedFiles
 from .options import ServeOptions
 from .queueing import Answer, Call, Source
 from .repository import ModelInstance, Repository

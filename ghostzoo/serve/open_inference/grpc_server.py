@@ -11,7 +11,7 @@ from ...errors import OptionError
 from ..repository import ServedModel
 from ..request_errors import RequestError, bad_request
 from ..service import RequestInfo, Service
-from .calls import UNREAD_BYTES, Calls, Method
+from .calls import UNREAD_BYTES, Calls, KeyInterceptor, Method
 from .health import Health
 from .inference import find_model, find_spec, infer, model_metadata, server_metadata, with_timeout
 from .messages import HEALTH_SERVICE, SERVICE, message, request_class
@@ -39,6 +39,7 @@ def grpc_server(service: Service) -> tuple[Any, int]:
     """
     options = service.options
     server = grpc.aio.server(
+        interceptors=[KeyInterceptor(service)],
         options=[
             ("grpc.max_receive_message_length", options.limits.max_body_bytes),
             ("grpc.max_send_message_length", -1),
@@ -148,8 +149,8 @@ def _handlers(service: Service) -> tuple[Any, ...]:
     parse_inference = partial(parse_infer, max_images=service.options.limits.max_images)
     check = partial(parse, request_class(HEALTH_SERVICE, "Check"))
     methods = (
-        Method("ServerLive", None, needs_key=False),
-        Method("ServerReady", None, needs_key=False),
+        Method("ServerLive", None, is_probe=True),
+        Method("ServerReady", None, is_probe=True),
         Method("ServerMetadata", None),
         Method("ModelInfer", parse_inference),
         *(Method(name, partial(parse, request_class(SERVICE, name))) for name in _ABOUT_MODELS),
@@ -161,9 +162,9 @@ def _handlers(service: Service) -> tuple[Any, ...]:
         grpc.method_handlers_generic_handler(
             HEALTH_SERVICE,
             {
-                "Check": calls.unary(Method("HealthCheck", check, needs_key=False), health.Check),
-                "List": calls.unary(Method("HealthList", None, needs_key=False), health.List),
-                "Watch": calls.streaming(Method("HealthWatch", check, needs_key=False), health.Watch),
+                "Check": calls.unary(Method("HealthCheck", check, is_probe=True), health.Check),
+                "List": calls.unary(Method("HealthList", None, is_probe=True), health.List),
+                "Watch": calls.streaming(Method("HealthWatch", check, is_probe=True), health.Watch),
             },
         ),
     )

@@ -8,17 +8,14 @@ from itertools import chain
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, StringConstraints
 
 from ..answers import PacedResponse, json_text, json_text_response
-from ..memory import Hold
-from ..parsing import FEW_VALUES, read_json
+from ..body import FEW_VALUES, Body
 from ..repository import ServedModel
 from ..request_errors import bad_request
 from ..schemas import decode_base64, decoding_bytes
-from ..service import Service
 from .inference import find_spec
 from .tensors import (
     BYTES,
@@ -80,31 +77,26 @@ class RepositoryRequest(BaseModel):
     parameters: dict[str, Any] = {}
 
 
-def split(request: Request, body: bytes, hold: Hold) -> tuple[bytes, memoryview]:
+def split(body: Body, text: bytes) -> tuple[bytes, memoryview]:
     """The JSON, and the binary tensors behind it."""
-    declared = request.headers.get(JSON_LENGTH)
+    declared = body.request.headers.get(JSON_LENGTH)
     if declared is None:
-        return body, memoryview(b"")
-    if not (declared.isascii() and declared.isdecimal() and len(declared) <= 12 and int(declared) <= len(body)):
+        return text, memoryview(b"")
+    if not (declared.isascii() and declared.isdecimal() and len(declared) <= 12 and int(declared) <= len(text)):
         raise bad_request(
-            f"Inference-Header-Content-Length is {declared[:40]!r}, but the body has {len(body)} bytes in all."
+            f"Inference-Header-Content-Length is {declared[:40]!r}, but the body has {len(text)} bytes in all."
         )
-    hold(int(declared))
-    return body[: int(declared)], memoryview(body)[int(declared) :]
+    body.hold(int(declared))
+    return text[: int(declared)], memoryview(text)[int(declared) :]
 
 
-async def read_request(
-    request: Request, service: Service, head: bytes, specs: Mapping[str, InputSpec], hold: Hold
-) -> InferRequest:
-    """Read the JSON of a request to a model with inputs as ``specs`` say; raises as ``read_json`` does."""
-    max_images = service.options.limits.max_images
+async def read_request(body: Body, head: bytes, specs: Mapping[str, InputSpec]) -> InferRequest:
+    """Read the JSON of a request to a model with inputs as ``specs`` say; raises as ``Body.parse`` does."""
+    max_images = body.service.options.limits.max_images
     *outer, _ = (max_images, *specs[PIXEL_VALUES].shape[1:])
-    return await read_json(
-        request,
-        service,
+    return await body.parse(
         InferRequest,
         head,
-        hold,
         values=FEW_VALUES + max_images,
         numbers=max_images * math.prod(specs[PIXEL_VALUES].shape[1:]),
         rows=sum(math.prod(outer[:depth]) for depth in range(1, len(outer) + 1)),
