@@ -29,9 +29,9 @@ def decompress(decompressor: Decompressor, data: bytes | memoryview, most: int) 
     try:
         part = b"" if after_the_end else decompressor.decompress(data, most + 1)
     except zlib.error as error:
-        raise bad_request(f"The body cannot be decompressed ({error}); it is not compressed as is said.") from error
+        raise bad_request(f"The message cannot be decompressed ({error}); it is not compressed as it says.") from error
     if after_the_end or decompressor.unused_data:
-        raise bad_request("The body goes on after its compressed part has ended; send one compressed part.")
+        raise bad_request("The message goes on after its compressed part has ended; send one compressed part.")
     rest = decompressor.unconsumed_tail
     return part, rest, bool(rest) or len(part) > most
 
