@@ -30,9 +30,11 @@ _MOST_FIELD_BYTES = 8192
 
 FEW_VALUES = 1000
 """In JSON that holds no list of numbers; as many names, objects and lists."""
-MOST_NUMBERS = 3_000_000
-"""In JSON. Python reads them one at a time while no other thread runs, a quarter of a second for so many, and they take
-ten times the memory of binary ones."""
+MOST_NUMBERS = 1_500_000
+"""In JSON. Python reads them one at a time while no other thread runs, less than a tenth of a second for so many, and
+they take ten times the memory of binary ones."""
+_ESCAPES_OF_BYTES = 16
+"""A character of a text in so many may be escaped, beside a few; lines of base64 have one in forty."""
 _NUMBER_BYTES = 64
 """A Python float in a list, the list that it is checked in, and its place in float64 and float32 arrays."""
 _OBJECT_BYTES = 500
@@ -223,6 +225,7 @@ def _cost(body: bytes, values: int, numbers: int, rows: int) -> int:
         _count(marks, b":", values, "names"),
         _count(marks, b'"', 4 * values, "strings"),
     )
+    _count(marks, b"\\", 4 * values + len(body) // _ESCAPES_OF_BYTES, "escaped characters")
     # One wide character makes a whole text wide.
     wide = not marks.isascii() or (b"\\" in marks and b"\\u" in body)
     sizes = (_NUMBER_BYTES, _LIST_BYTES, _OBJECT_BYTES, _NAME_BYTES, 0)

@@ -98,6 +98,8 @@ class ServeOptions:
     """Whether clients may unload and load the models that the server was started with."""
     page: bool = True
     """Whether the web page is served at ``/``."""
+    text_log: bool = False
+    """Whether the log is text for people, or JSON Lines."""
     limits: ServeLimits = field(default_factory=ServeLimits)
 
     def __post_init__(self) -> None:

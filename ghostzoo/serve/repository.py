@@ -16,7 +16,9 @@ from .._utils.timing import median_ms, time_in_turn
 from ..bundle.folder import Bundle
 from ..classifier import Classifier
 from ..engines.base import Engine
+from ..engines.selection import check_engine_name
 from ..errors import EngineError, GhostZooError, OptionError, nearest
+from ..fetch.resolver import fetch
 from ..images.decode import read_image
 from ..images.transform import preprocess
 from ..loading import load
@@ -114,17 +116,20 @@ class Repository:
         self._changing = asyncio.Lock()
 
     async def load_all(self) -> None:
-        """Load every model of the options.
+        """Load every model of the options, once all have been found.
 
         Raises:
             GhostZooError: one cannot be used, or two have the same name.
         """
+        for engine in self._options.engines:
+            check_engine_name(engine)
         for source in self._options.models or (None,):
-            model = await asyncio.to_thread(load_model, source, self._options, self._decoders)
-            if model.name in self._models:
-                raise OptionError(f"{source} and another model are both named {model.name}; rename one of them.")
-            self._sources[model.name] = source
-            self._models[model.name] = model
+            name = (await asyncio.to_thread(fetch, source, self._options.fetching)).name
+            if name in self._sources:
+                raise OptionError(f"{source} and another model are both named {name}; rename one of them.")
+            self._sources[name] = source
+        for name, source in self._sources.items():
+            self._models[name] = await asyncio.to_thread(load_model, source, self._options, self._decoders)
 
     @property
     def names(self) -> list[str]:

@@ -24,7 +24,7 @@ from hypercorn.config import Config
 
 from ..errors import GhostZooError, OptionError
 from .app import create_app
-from .logs import LineWriter, json_lines
+from .logs import LineWriter, log_lines
 from .open_inference.grpc_server import grpc_server
 from .options import ServeOptions
 from .service import Service
@@ -56,7 +56,7 @@ def serve(options: ServeOptions) -> None:
     Raises:
         GhostZooError: a model, an engine or an address cannot be used.
     """
-    with json_lines() as lines, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with log_lines(text=options.text_log) as lines, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
             runner.run(_serve(options, lines))
         except (GhostZooError, OSError):
@@ -96,7 +96,10 @@ async def _serve(options: ServeOptions, lines: LineWriter) -> None:
             addresses["grpc"] = f"{_bracketed(options.host)}:{grpc_port}"
         _on_signals(stop, end, options.drain_timeout)
         draining = asyncio.create_task(_stop_with(service, grpc))
-        _logger.info("ghostzoo serves", extra={"fields": addresses})
+        if options.text_log:
+            lines.put(_greeting(service, addresses))
+        else:
+            _logger.info("ghostzoo serves", extra={"fields": addresses})
         app: Any = create_app(service)  # Starlette's types say the same as Hypercorn's in other words
         await serve_http(app, http_config(options, listener), shutdown_trigger=stopped, mode="asgi")
         service.stopping.set()
@@ -105,6 +108,18 @@ async def _serve(options: ServeOptions, lines: LineWriter) -> None:
         listener.close()
         if not await service.close():
             end.now()
+
+
+def _greeting(service: Service, addresses: dict[str, str]) -> str:
+    """What a person at a terminal wants to know."""
+    where = addresses["http"].replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
+    what = "Open it in a browser to try it, or see" if service.options.page else "See"
+    over_grpc = f" gRPC listens on {addresses['grpc']}." if "grpc" in addresses else ""
+    return (
+        f"\nghostzoo serves {', '.join(service.repository.names)} at {where}\n"
+        f"{what} {where}/docs for programs.{over_grpc}\n"
+        "Press Ctrl+C to stop; what was accepted is answered first.\n"
+    )
 
 
 async def _stop_with(service: Service, grpc: Any) -> None:
