@@ -22,6 +22,7 @@ from .queueing import Answer, Source
 from .repository import ModelInstance
 from .request_errors import RequestError, bad_request, too_large
 from .schemas import (
+    DEFAULT_TOP_K,
     ClassifyRequest,
     ClassifyResponse,
     ErrorResponse,
@@ -145,7 +146,7 @@ async def _from_json(body: Body) -> ClassifyCall:
         raise errors.exceptions[0] from None
     sources = [task.result() for task in tasks]
     names = [image.name or f"image-{index}" for index, image in enumerate(content.images)]
-    return ClassifyCall(names, sources, content.top_k, content.model, content.engine)
+    return ClassifyCall(names, sources, content.top_k or DEFAULT_TOP_K, content.model, content.engine)
 
 
 def running_total(body: Body) -> Hold:

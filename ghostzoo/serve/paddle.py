@@ -22,7 +22,7 @@ from .documentation import SMALL_GIF, failures, json_body, with_body
 from .queueing import Source
 from .repository import ModelInstance
 from .request_errors import RequestError, bad_request, unprocessable
-from .schemas import MAX_TOP_K, decode_base64, decoding_bytes
+from .schemas import DEFAULT_TOP_K, MAX_TOP_K, decode_base64, decoding_bytes
 
 PIPELINE_NAME = "imagenet"
 """What the original's pipeline is called; it stands for the first model here."""
@@ -36,7 +36,7 @@ class PaddlexRequest(BaseModel):
     """One image in base64, or its URL if the server was started with --allow-urls."""
 
     image: Text
-    topk: int = Field(5, ge=1, le=MAX_TOP_K)
+    topk: int | None = Field(None, ge=1, le=MAX_TOP_K)
 
 
 class PaddlexCategory(BaseModel):
@@ -95,7 +95,7 @@ async def paddlex(request: Request) -> Response:
             is_there = not is_url(content.image)
             image = content.image if is_there else await fetch(content.image, body, running_total(body))
             instance = body.service.repository.get().instance(None)
-            found = await _classify(body, instance, image, content.topk)
+            found = await _classify(body, instance, image, content.topk or DEFAULT_TOP_K)
     except (RequestError, GhostZooError) as error:
         return failure_response(error, lambda status, text: {"logId": log_id, "errorCode": status, "errorMsg": text})
     categories = [{"id": each.index, "name": each.label, "score": round(each.score, SCORE_DECIMALS)} for each in found]

@@ -136,6 +136,10 @@ class Repository:
         return list(self._models)
 
     @property
+    def loaded(self) -> list[str]:
+        return [name for name, model in self._models.items() if model is not None]
+
+    @property
     def ready(self) -> bool:
         """Whether every model that has not been unloaded on purpose is loaded."""
         return bool(self._models) and not any(self._reasons.get(name) for name in self._models)

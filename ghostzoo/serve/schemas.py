@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from .request_errors import bad_request, unprocessable
 
 MAX_TOP_K = 1000
+DEFAULT_TOP_K = 5
 MAX_NAME = 200
 
 _STEP = 2**20
@@ -39,7 +40,7 @@ class ClassifyRequest(_Strict):
     """Images to classify."""
 
     images: list[ImageRequest] = Field(min_length=1)
-    top_k: int = Field(5, ge=1, le=MAX_TOP_K, description="Classes for each image.")
+    top_k: int | None = Field(None, ge=1, le=MAX_TOP_K, description="Classes for each image; 5 by default.")
     model: Name | None = Field(None, description="By default the first model of the server.")
     engine: Name | None = Field(None, description="By default the first engine of the server.")
 
@@ -144,13 +145,13 @@ def decoding_bytes(texts: Iterable[str]) -> int:
 
 
 def parse_top_k(text: str | None) -> int:
-    """Read the number of classes that is asked for in a query or a form; 5 where there is none.
+    """Read the number of classes that is asked for in a query or a form; ``DEFAULT_TOP_K`` where there is none.
 
     Raises:
         RequestError: it is no number from 1 to 1000.
     """
     if text is None:
-        return 5
+        return DEFAULT_TOP_K
     if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= MAX_TOP_K):
         raise bad_request(f"top_k must be a whole number from 1 to {MAX_TOP_K}, not {text[:20]!r}.")
     return int(text)

@@ -125,6 +125,24 @@ def test_a_key_is_asked_for_over_grpc(locked: ServerProcess) -> None:
     assert call(locked, "ServerLive", message("ServerLiveRequest")(), "ServerLiveResponse").live
 
 
+def test_configuration_and_statistics_over_grpc(server: ServerProcess, jpeg: bytes) -> None:
+    config = call(server, "ModelConfig", message("ModelConfigRequest")(name="tiny"), "ModelConfigResponse").config
+    assert (config.name, config.max_batch_size, config.backend) == ("tiny", 64, "onnxruntime")
+    assert [(each.name, list(each.dims)) for each in config.input] == [("pixel_values", [3, 64, 64]), ("images", [1])]
+
+    def count() -> int:
+        request = message("ModelStatisticsRequest")()
+        (stats,) = call(server, "ModelStatistics", request, "ModelStatisticsResponse").model_stats
+        assert stats.inference_stats.success.count == stats.inference_count
+        return int(stats.inference_count)
+
+    before = count()
+    request = infer_request(jpeg)
+    request.inputs[0].shape[:] = [1, 1]  # as batching clients of Triton have it
+    assert len(call(server, "ModelInfer", request, "ModelInferResponse").outputs) == 3
+    assert count() == before + 1
+
+
 def test_grpc_refuses_lies(server: ServerProcess) -> None:
     infer, tensor = message("ModelInferRequest"), message("ModelInferRequest").InferInputTensor
     pixels = tensor(name="pixel_values", datatype="FP32", shape=[1, 3, 64, 64])

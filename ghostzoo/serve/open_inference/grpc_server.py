@@ -13,7 +13,16 @@ from ..request_errors import RequestError, bad_request
 from ..service import RequestInfo, Service
 from .calls import UNREAD_BYTES, Calls, KeyInterceptor, Method
 from .health import Health
-from .inference import find_model, find_spec, infer, model_metadata, server_metadata, with_timeout
+from .inference import (
+    find_model,
+    find_spec,
+    infer,
+    model_config,
+    model_metadata,
+    model_statistics,
+    server_metadata,
+    with_timeout,
+)
 from .messages import HEALTH_SERVICE, SERVICE, message, request_class
 from .tensors import (
     BYTES,
@@ -28,7 +37,10 @@ from .tensors import (
 )
 from .wire import InferMessage, InputContents, parse, parse_infer
 
-_ABOUT_MODELS = ("ModelReady", "ModelMetadata", "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload")
+_ABOUT_MODELS = (
+    *("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics"),
+    *("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"),
+)
 
 
 def grpc_server(service: Service) -> tuple[Any, int]:
@@ -92,6 +104,17 @@ class InferenceService:
         return message("ModelMetadataResponse")(
             **model_metadata(find_model(self.service, request.name, request.version))
         )
+
+    async def ModelConfig(self, request: Any, _: RequestInfo) -> Any:  # noqa: N802
+        model = find_model(self.service, request.name, request.version)
+        config = model_config(model, self.service.options.limits.max_images)
+        return message("ModelConfigResponse")(config=config)
+
+    async def ModelStatistics(self, request: Any, _: RequestInfo) -> Any:  # noqa: N802
+        names = [request.name] if request.name else self.service.repository.loaded
+        models = [find_model(self.service, name, request.version) for name in names]
+        stats = [model_statistics(self.service, model) for model in models]
+        return message("ModelStatisticsResponse")(model_stats=stats)
 
     async def ModelInfer(self, given: InferMessage, request_info: RequestInfo) -> Any:  # noqa: N802
         request, raw = given.request, bool(given.raw)

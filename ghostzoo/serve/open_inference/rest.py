@@ -13,7 +13,16 @@ from ..documentation import SMALL_GIF, failures, json_body, with_body
 from ..repository import ServedModel
 from ..request_errors import bad_request, overloaded
 from ..service import Service
-from .inference import find_model, infer, input_specs, model_metadata, server_metadata, with_timeout
+from .inference import (
+    find_model,
+    infer,
+    input_specs,
+    model_config,
+    model_metadata,
+    model_statistics,
+    server_metadata,
+    with_timeout,
+)
 from .rest_messages import (
     JSON_LENGTH,
     InferRequest,
@@ -26,6 +35,7 @@ from .rest_messages import (
     split,
     tensors_bytes,
 )
+from .tensors import IMAGES, InputTensor
 
 _VALUES_HERE = 8192
 """Values of an answer that are written on the event loop; more are left to a thread."""
@@ -86,6 +96,18 @@ async def model_ready(request: Request) -> dict[str, Any]:
     return {"name": _model(request).name, "ready": True}
 
 
+@router.get("/models/{name}/config", summary="Model configuration, as Triton's", responses=failures(401, 404, 503))
+@router.get("/models/{name}/versions/{version}/config", include_in_schema=False)
+async def config(request: Request) -> dict[str, Any]:
+    return model_config(_model(request), _service(request).options.limits.max_images)
+
+
+@router.get("/models/{name}/stats", summary="Statistics, as Triton's", responses=failures(401, 404, 503))
+@router.get("/models/{name}/versions/{version}/stats", include_in_schema=False)
+async def stats(request: Request) -> dict[str, Any]:
+    return {"model_stats": [model_statistics(_service(request), _model(request))]}
+
+
 @router.post(
     "/models/{name}/infer",
     summary="Infer",
@@ -101,7 +123,8 @@ async def model_ready(request: Request) -> dict[str, Any]:
 async def model_infer(request: Request) -> Response:
     """`pixel_values`, already preprocessed, or `images`, encoded; answers `logits`, `scores` and `labels`.
 
-    With a header `Inference-Header-Content-Length`, the body is that much JSON and then the binary tensors.
+    With a header `Inference-Header-Content-Length`, the body is that much JSON and then the binary tensors; without any
+    JSON, it is one encoded image.
     """
     service = _service(request)
     _model(request)  # a wrong name is told before the body is read
@@ -110,15 +133,19 @@ async def model_infer(request: Request) -> Response:
         head, blob = split(body, await body.read())
         model = _model(request)
         specs = input_specs(model)
-        content = await read_request(body, head, specs)
-        body.hold(tensors_bytes(content, blob, max_images))
-        inputs = await body.aside(len(head) + len(blob), read_tensors, content, blob, model, max_images)
+        if blob and not head:  # one encoded image, and nothing else
+            body.hold(len(blob))
+            content, inputs = InferRequest(inputs=[]), [InputTensor(IMAGES, [bytes(blob)])]
+        else:
+            content = await read_request(body, head, specs)
+            body.hold(tensors_bytes(content, blob, max_images))
+            inputs = await body.aside(len(head) + len(blob), read_tensors, content, blob, model, max_images)
         model = _model(request)  # it may have been loaded anew meanwhile
         if input_specs(model) != specs:
             raise overloaded(f"{model.name} was loaded anew, with inputs of another shape; send the request again.")
-        requested = [requested_output(output) for output in content.outputs]
-        outputs = await infer(service, model, inputs, requested, with_timeout(body.info, content.parameters))
-    all_binary = not content.outputs and content.parameters.get("binary_data_output") is True
+        requested = [requested_output(output) for output in content.outputs or ()]
+        outputs = await infer(service, model, inputs, requested, with_timeout(body.info, content.parameters or {}))
+    all_binary = not content.outputs and (content.parameters or {}).get("binary_data_output") is True
     arguments = (model.name, content.id, outputs, all_binary)
     if sum(output.values.size for output in outputs) <= _VALUES_HERE:
         return render(*arguments)

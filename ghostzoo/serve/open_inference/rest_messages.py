@@ -41,7 +41,7 @@ class InferInput(BaseModel):
     name: Text
     shape: list[int] = Field(max_length=8)
     datatype: Text
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
     data: list[Any] | None = Field(None, description="Numbers, nested or flat; for BYTES, encoded images in base64.")
 
 
@@ -49,16 +49,16 @@ class InferOutput(BaseModel):
     """An output that is wanted."""
 
     name: Text
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class InferRequest(BaseModel):
     """A request; without outputs, all are returned."""
 
     id: Text | None = None
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
     inputs: list[InferInput] = Field(max_length=8)
-    outputs: list[InferOutput] = Field([], max_length=8)
+    outputs: list[InferOutput] | None = Field(default=None, max_length=8)
 
 
 class InferResponse(BaseModel):
@@ -73,8 +73,8 @@ class InferResponse(BaseModel):
 class RepositoryRequest(BaseModel):
     """Options of the repository's requests."""
 
-    ready: bool = Field(default=False, description="For the index: loaded models only.")
-    parameters: dict[str, Any] = {}
+    ready: bool | None = Field(default=None, description="For the index: loaded models only.")
+    parameters: dict[str, Any] | None = None
 
 
 def split(body: Body, text: bytes) -> tuple[bytes, memoryview]:
@@ -107,7 +107,7 @@ def tensors_bytes(content: InferRequest, blob: memoryview, max_images: int) -> i
     """The bytes that ``read_tensors`` takes for encoded images, which it copies or decodes."""
     encoded = [tensor for tensor in content.inputs if tensor.datatype == BYTES]
     values = chain.from_iterable((tensor.data or [])[:max_images] for tensor in encoded)
-    texts = [text for text in values if isinstance(text, str)]
+    texts = [text for text in map(_only, values) if isinstance(text, str)]
     return (len(blob) if encoded else 0) + decoding_bytes(texts) + sum(map(len, texts))
 
 
@@ -132,7 +132,7 @@ def read_tensors(content: InferRequest, blob: memoryview, model: ServedModel, ma
             if spec.datatype != BYTES:
                 _check_numbers(spec, values)
             elif len(values) == elements:
-                values = [_from_text(text) for text in values]
+                values = [_from_text(_only(value)) for value in values]
             inputs.append(from_values(spec, tensor.shape, elements, values))
         else:
             raise bad_request(f"{spec.name} must have either data or the parameter binary_data_size.")
@@ -154,6 +154,11 @@ def _check_numbers(spec: InputSpec, values: list[Any]) -> None:
     if not kinds <= {int, float}:
         reason = "do not form a tensor: rows differ in length" if list in kinds else "are not all numbers"
         raise bad_request(f"The values of {spec.name} {reason}.")
+
+
+def _only(value: Any) -> Any:
+    """What is in a list of one; the rows of a tensor [N, 1] are such."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _from_text(text: Any) -> bytes:
