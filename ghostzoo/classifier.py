@@ -87,6 +87,11 @@ class Classifier:
         """The engine for single calls; in a forked process, one that was opened there."""
         return self._engines.for_calls
 
+    @property
+    def engines(self) -> OpenedEngines:
+        """All that it holds, for those who make calls of their own."""
+        return self._engines
+
     def __call__(self, image: Any, top_k: int = 5) -> list[Prediction]:
         """Classify one image: its ``top_k`` classes, best first.
 
