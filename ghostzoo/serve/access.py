@@ -40,6 +40,9 @@ _DISCARD_SECONDS = 5.0
 """For which the body of an answered request is read on and thrown away, so that a client that sends all of it before it
 listens hears why it was refused."""
 
+_MOST_NOTES = 2000
+"""Characters that libraries print about the images of one request, in its line of the log."""
+
 _INFERENCE, _HEALTH = "/inference.GRPCInferenceService", "/grpc.health.v1.Health"
 _OPEN_PATHS = (
     frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
@@ -56,6 +59,8 @@ def log_access(
     """Write the line of one answered request, and count it."""
     seconds = time.perf_counter() - request_info.started
     service.metrics.on_answer(protocol, route, status, seconds)
+    if request_info.notes:
+        fields["decoder"] = "; ".join(request_info.notes)[:_MOST_NOTES]
     known = {"protocol": protocol, "request_id": request_info.request_id, "route": route, "status": status}
     access_logger.info("request", extra={"fields": {**known, "ms": round(1000 * seconds, 3), **fields}})
 

@@ -39,10 +39,10 @@ class ModelInstance:
         self.classifier = classifier
         self._decoders = decoders
 
-    def decode(self, source: bytes, deadline: float) -> NDArray[np.float32]:
+    def decode(self, source: bytes, deadline: float, note: Callable[[str], object]) -> NDArray[np.float32]:
         config = self.classifier.bundle.preprocessing
         if self._decoders is not None:
-            return self._decoders.decode(source, config, deadline)
+            return self._decoders.decode(source, config, deadline, note)
         return preprocess(read_image(source, self.classifier.limits), config)
 
     def run(self, batch: NDArray[np.float32], *, alone: bool) -> NDArray[np.float32]:

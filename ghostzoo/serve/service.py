@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ..errors import GhostZooError, ImageError
@@ -46,6 +46,8 @@ class RequestInfo:
     """Where the disconnection of an HTTP client is heard, once its request's body has been read."""
     client: str | None = None
     """Its address; behind a proxy, the proxy's."""
+    notes: list[str] = field(default_factory=list)
+    """For the log: what libraries printed about its images."""
 
 
 class Service:
@@ -170,6 +172,7 @@ class Service:
                 raise ClientGoneError from None
             raise
         finally:
+            request_info.notes.extend(call.notes)
             if watch is not None:
                 watch.cancel()
         return [_checked(outcome) for outcome in call.outcomes]

@@ -69,12 +69,13 @@ def test_every_line_is_json_whatever_is_sent(tiny_bundle: Bundle, http: requests
                             pass
                     except OSError:
                         pass
-        for image in pictures_that_decoders_complain_of():
-            assert http.post(f"{server.http}/v1/classify", data=image).status_code in (200, 422)
+        for index, image in enumerate(pictures_that_decoders_complain_of()):
+            headers = {"X-Request-ID": f"image-{index}"}
+            assert http.post(f"{server.http}/v1/classify", data=image, headers=headers).status_code in (200, 422)
         http.get(f"{server.http}/healthz", headers={"X-Request-ID": "the-last"})
         assert server.lines_with(request_id="the-last")
-        native = [line["message"] for line in server.lines_with(logger="native")]
-        assert any("Corrupt JPEG data" in message for message in native)
+        told = [line for line in server.log() if "Corrupt JPEG data" in line.get("decoder", "")]
+        assert [line["request_id"].startswith("image-") for line in told] == [True]
         assert server.terminate() == 0
         text = server.log_file.read_text()
         assert text.endswith("\n")
