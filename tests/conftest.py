@@ -14,8 +14,8 @@ from tests.fixtures.networks import random_arrays, write_weights
 
 OPTIONAL = {
     "PIL", "fastapi", "grpc", "grpc_tools", "httpx", "hypercorn", "hypothesis", "onnxruntime_extensions", "openvino",
-    "packaging", "paddle", "paddle2onnx", "playwright", "prometheus_client", "pydantic", "starlette", "torch", "trustme",
-    "yaml",
+    "packaging", "paddle", "paddle2onnx", "playwright", "prometheus_client", "pydantic", "starlette", "torch",
+    "trustme", "yaml",
 }  # fmt: skip
 """Libraries without which a module of tests is skipped: those of extras and of the groups in ``pyproject.toml``."""
 SLOW_FOLDERS = {"exporters", "training"}

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .documentation import PATHS
@@ -31,14 +32,10 @@ _UNKNOWN_HOST = (
 )
 _READING = ("GET", "HEAD", "OPTIONS")
 _NO_KEY = "This server wants its API key: send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
-_HTTP_1 = "This server speaks HTTP/1.1; have a reverse proxy speak HTTP/2 with clients."
+_VERSIONS = "This server speaks HTTP 1.1 and 2."
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/@\[\]]+))(?::\d*)?")
-
-_DISCARD_SECONDS = 5.0
-"""For which the body of an answered request is read on and thrown away, so that a client that sends all of it before it
-listens hears why it was refused."""
 
 _MOST_NOTES = 2000
 """Characters that libraries print about the images of one request, in its line of the log."""
@@ -111,23 +108,12 @@ class AccessMiddleware:
         request_info = RequestInfo(request_id(headers.get(REQUEST_ID)), time.perf_counter(), deadline, receive, client)
         scope.setdefault("state", {})["request_info"] = request_info
         status = CLIENT_GONE
-        is_unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-
-        async def receive_and_note() -> Message:
-            nonlocal is_unread
-            message = await receive()
-            is_unread = is_unread and bool(message.get("more_body"))
-            return message
 
         async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *self._headers(request_info)]
-            elif is_unread and not message.get("more_body"):
-                await send({**message, "more_body": True})
-                await self._discard(receive_and_note)
-                message = {"type": "http.response.body"}
             await send(message)
 
         self._service.metrics.on_request("http")
@@ -135,7 +121,9 @@ class AccessMiddleware:
             if (refusal := self._refusal(scope, headers)) is not None:
                 await _send_error(send_and_note, *refusal)
             else:
-                await self._app(scope, receive_and_note, send_and_note)
+                await self._app(scope, receive, send_and_note)
+        except ClientDisconnect:
+            raise
         except Exception as error:
             fields = {"request_id": request_info.request_id}
             _logger.error("A request failed.", exc_info=error, extra={"fields": fields})
@@ -151,18 +139,10 @@ class AccessMiddleware:
         if self._service.stopping.is_set():
             yield b"connection", b"close"
 
-    async def _discard(self, receive: Receive) -> None:
-        try:
-            async with asyncio.timeout(_DISCARD_SECONDS):
-                while (await receive()).get("more_body"):
-                    pass
-        except TimeoutError:
-            return
-
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         """Status and message for a request that is not to be answered."""
-        if scope["http_version"] not in ("1.0", "1.1"):
-            return 505, _HTTP_1
+        if scope["http_version"] not in ("1.0", "1.1", "2"):
+            return 505, _VERSIONS
         hosts = headers.getlist("host")
         # Browsers always say whom they mean; a probe that speaks HTTP/1.0 need not.
         if len(hosts) != 1 and (hosts or scope["http_version"] != "1.0"):

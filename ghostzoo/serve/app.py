@@ -12,6 +12,7 @@ from . import classify, information, paddle
 from .access import REQUEST_ID, AccessMiddleware
 from .answers import error_response
 from .documentation import new_app
+from .lingering import LingeringMiddleware
 from .open_inference import rest
 from .service import Service
 from .web_page import PageFiles
@@ -37,7 +38,7 @@ def create_app(service: Service) -> ASGIApp:
             allow_headers=["*"],
             expose_headers=[REQUEST_ID, "inference-header-content-length", "retry-after"],
         )
-    return AccessMiddleware(app, service)
+    return LingeringMiddleware(AccessMiddleware(app, service), options.write_timeout)
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:

@@ -148,7 +148,6 @@ def http_config(options: ServeOptions, listener: Listener) -> Config:
     config.bind = [f"fd://{listener.give_away()}"]
     config.backlog = _BACKLOG
     config.h11_max_incomplete_size = options.limits.max_header_bytes
-    config.h2_max_concurrent_streams = 1  # each is told that HTTP/1.1 is spoken here
     config.h2_max_header_list_size = options.limits.max_header_bytes
     config.keep_alive_timeout = _IDLE_SECONDS
     config.keep_alive_max_requests = sys.maxsize

@@ -180,6 +180,23 @@ def test_there_is_one_host(locked: ServerProcess) -> None:
     assert raw(locked, absolute) == b"421"
 
 
+def test_http_2(locked: ServerProcess, jpeg: bytes) -> None:
+    """Without TLS, and without asking whether it is spoken: as strict as HTTP/1.1."""
+    httpx = pytest.importorskip("httpx", reason="httpx, which speaks HTTP/2, is not installed here")
+    url = f"{locked.http}/v1/classify"
+    with httpx.Client(http1=False, http2=True, timeout=60) as client:
+        assert client.get(f"{locked.http}/healthz").http_version == "HTTP/2"
+        assert client.post(url, content=jpeg).status_code == 401
+        assert client.post(url, content=bytes(2**20)).status_code == 401
+        assert client.post(url, content=jpeg, headers={"Host": "evil.example", **WITH_KEY}).status_code == 421
+        assert client.post(url, content=jpeg, headers=WITH_KEY).json()["images"][0]["predictions"]
+
+
+def test_websockets_are_refused(locked: ServerProcess) -> None:
+    upgrade = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="]
+    assert status_of(locked, "GET", "/healthz", *upgrade, "Sec-WebSocket-Version: 13") == 403
+
+
 def test_a_rebound_page_reads_and_changes_nothing(tiny_bundle: Bundle, http: requests.Session) -> None:
     """A page whose name the attacker has pointed at 127.0.0.1 is of the same origin as what it asks."""
     with running_server("--model", str(tiny_bundle.path), "--model-control", "--no-grpc") as server:

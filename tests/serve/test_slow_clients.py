@@ -152,6 +152,49 @@ def test_a_connection_without_a_whole_request_ends(tiny_bundle: Bundle) -> None:
                         connection.sendall(part)
 
 
+def test_a_client_over_http_2_that_takes_nothing_in(large_bundle: Path) -> None:
+    """It opens no window for the answer, though TCP would have room."""
+    h2 = pytest.importorskip("h2.connection", reason="h2, which speaks HTTP/2 here, is not installed")
+    with running_server("--model", str(large_bundle), "--no-grpc", "--write-timeout", "3") as server:
+        with client(server, buffer=MIB) as connection:
+            other = h2.H2Connection()
+            other.initiate_connection()
+            asked = {":method": "GET", ":scheme": "http", ":authority": "localhost"}
+            other.send_headers(1, [*asked.items(), (":path", f"/v1/models/large/files/{FILE}")], end_stream=True)
+            connection.sendall(other.data_to_send())
+            for size in (8 * MIB, 0):
+                end = time.monotonic() + 30
+                while buffered(server) != size:
+                    assert time.monotonic() < end
+                    time.sleep(0.05)
+        assert server.terminate() == 0
+
+
+def buffered(server: ServerProcess) -> float:
+    text = requests.get(f"{server.http}/metrics", timeout=60).text
+    return float(text.partition("\nghostzoo_buffered_bytes ")[2].split()[0])
+
+
+def test_a_body_without_end_that_is_refused(server: ServerProcess) -> None:
+    """As fast as it is taken; the client hears why, and then the connection ends."""
+    with client(server, buffer=MIB) as connection:
+        connection.settimeout(0.1)
+        connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        end = time.monotonic() + 40
+        heard = b""
+        with contextlib.suppress(ConnectionError):
+            while True:
+                assert time.monotonic() < end
+                with contextlib.suppress(TimeoutError):
+                    connection.sendall(b"10000\r\n" + bytes(65536) + b"\r\n")
+                with contextlib.suppress(TimeoutError):
+                    heard += connection.recv(2**16) if not heard else b""
+        assert heard.startswith(b"HTTP/1.1 404 ")
+    end = time.monotonic() + 30
+    while not [line for line in server.log() if line.get("path") == "/nothing"]:
+        assert time.monotonic() < end
+
+
 IMPATIENT = """
 import sys
 from ghostzoo.serve import server
