@@ -161,8 +161,6 @@ async def infer(
             raise bad_request(f"{model.name} has no output {output.name[:80]!r}; it has {', '.join(OUTPUTS)}.")
         if output.classification < 0 or (output.classification and output.name == "labels"):
             raise bad_request("classification takes a number of classes, for logits or scores.")
-    if len({output.name for output in requested}) < len(requested):
-        raise bad_request("An output is asked for twice; name each once.")
     instance = model.instance(None)
     sources: list[Source] = list(inputs[0].values)
     outcomes = await service.classify(instance, sources, request_info)
