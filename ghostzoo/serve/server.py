@@ -169,6 +169,9 @@ class Listener:
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             self._given = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        except socket.gaierror as error:
+            message = f"Cannot listen on {host}: it is no address or name of this machine; give another --host."
+            raise OptionError(message) from error
         except (OSError, OverflowError) as error:
             reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
             raise OptionError(f"Cannot listen on {host}, port {port}: {reason}; choose another.") from error
