@@ -151,6 +151,7 @@ def http_config(options: ServeOptions, listener: Listener) -> Config:
     config.h2_max_header_list_size = options.limits.max_header_bytes
     config.keep_alive_timeout = _IDLE_SECONDS
     config.keep_alive_max_requests = sys.maxsize
+    config.max_app_queue_size = 3  # parts of a body that nobody has asked for yet, and are not in the budget
     config.graceful_timeout = options.drain_timeout
     config.include_server_header = False
     config.errorlog = logging.getLogger("hypercorn.error")
