@@ -95,6 +95,11 @@ class Classifier:
         """The engine for single calls; in a forked process, one that was opened there."""
         return self._engines.for_calls
 
+    @property
+    def engines(self) -> OpenedEngines:
+        """All that it holds, for those who make calls of their own."""
+        return self._engines
+
     def __call__(self, image: Any, top_k: int | None = None, *, min_score: float | None = None) -> list[Prediction]:
         """Classify one image: the classes that it shows, best first; ``top_k`` and ``min_score`` are as in ``predict``.
 

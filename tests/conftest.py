@@ -13,9 +13,9 @@ from ghostzoo.network.architecture import Architecture
 from tests.fixtures.networks import random_arrays, write_weights
 
 OPTIONAL = {
-    "PIL", "fastapi", "grpc", "grpc_tools", "httpx", "hypothesis", "onnxruntime_extensions", "openvino", "packaging",
-    "paddle", "paddle2onnx", "playwright", "prometheus_client", "pydantic", "starlette", "torch", "trustme", "uvicorn",
-    "yaml",
+    "PIL", "fastapi", "grpc", "grpc_tools", "httpx", "hypercorn", "hypothesis", "onnxruntime_extensions", "openvino",
+    "packaging", "paddle", "paddle2onnx", "playwright", "prometheus_client", "pydantic", "starlette", "torch",
+    "trustme", "yaml",
 }  # fmt: skip
 """Libraries without which a module of tests is skipped: those of extras and of the groups in ``pyproject.toml``."""
 SLOW_FOLDERS = {"exporters", "training"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,7 +14,7 @@ from ..errors import EngineUnavailableError
 from .console import Command
 from .options import fetch_options
 
-_LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "httptools", "prometheus_client", "python_multipart", "uvicorn")
+_LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "hypercorn", "prometheus_client", "python_multipart")
 
 
 @click.command(cls=Command, short_help="Serve models over REST, gRPC and a web page.")
@@ -75,8 +77,15 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "httptools", "prometheus_cli
 @click.option(
     "--model-control/--no-model-control", default=False, show_default=True, help="Clients may (un)load models."
 )
+@click.option(
+    "--log",
+    type=click.Choice(["auto", "text", "json"]),
+    default="auto",
+    show_default=True,
+    help="Text for people, or JSON Lines; auto is text on a terminal.",
+)
 @click.option("--page/--no-page", default=True, show_default=True, help="Serve the web page at /.")
-def serve(api_key_file: str | None, **given: Any) -> None:
+def serve(api_key_file: str | None, log: str, **given: Any) -> None:
     """Serve models over REST, gRPC and a web page, on this machine only unless --host says otherwise.
 
     SIGTERM or SIGINT ends it once accepted requests are answered, with status 0; with 1 where something still hangs
@@ -98,10 +107,12 @@ def serve(api_key_file: str | None, **given: Any) -> None:
             f"Serving needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed; run "
             "'pip install \"ghostzoo[serve]\"'."
         )
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when gRPC is imported; what matters, errors say
     from ..serve.options import find_api_key
     from ..serve.server import serve as run
 
-    run(_options(api_key=find_api_key(api_key_file), **given))
+    text_log = log == "text" or (log == "auto" and sys.stderr.isatty())
+    run(_options(api_key=find_api_key(api_key_file), text_log=text_log, **given))
 
 
 def _options(grpc: bool, grpc_port: int, **given: Any) -> Any:

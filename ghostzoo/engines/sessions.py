@@ -1,11 +1,16 @@
-"""The engines that one classifier holds in this process: one for single calls, and one for many calls side by side."""
+"""The engines that one classifier holds in this process: for single calls, for many side by side, and for lone ones."""
 
 from __future__ import annotations
 
 import os
 import threading
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
+
+from .._utils.hardware import usable_cpus
+from .._utils.timing import median_ms, time_in_turn
 from ..bundle.folder import Bundle
 from ..errors import OptionError
 from .base import Engine
@@ -14,6 +19,12 @@ from .base import Engine
 _opening = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
+
+
+_TRIAL_SECONDS = 0.3
+"""For which a model is timed on one CPU and on all."""
+_WORTH_IT = 0.9
+"""A call that is alone takes all CPUs if it takes at most this part of the time that it takes on one."""
 
 
 class OpenedEngines:
@@ -25,6 +36,7 @@ class OpenedEngines:
         self._options = replace(engine.options, device=engine.device)
         self._for_calls = engine
         self._for_many: Engine | None = None
+        self._for_lone: Engine | None = None
         self._closed = False
 
     @property
@@ -52,13 +64,38 @@ class OpenedEngines:
         return self._for_many
 
     @property
+    def for_lone(self) -> Engine:
+        """The engine for a call that has the machine to itself, see ``open_for_lone``."""
+        return self._for_lone or self.for_calls
+
+    def open_for_lone(self) -> None:
+        """Where calls take one CPU each: open the model on all of them, too, if an image that is alone is faster there.
+
+        It is no faster for small networks, and where other programs want the CPUs too.
+
+        Raises:
+            EngineError: it cannot be opened.
+        """
+        engine = self._for_calls
+        if engine.device.lower() != "cpu" or engine.options.threads != 1 or usable_cpus() == 1:
+            return
+        opened = self._open(None)
+        side = self._bundle.config.image_size
+        image = np.zeros((1, 3, side, side), np.float32)
+        durations = time_in_turn({each: partial(each.run, image) for each in (engine, opened)}, _TRIAL_SECONDS)
+        if median_ms(durations[opened]) > _WORTH_IT * median_ms(durations[engine]):
+            opened.close()
+        else:
+            self._for_lone = opened
+
+    @property
     def concurrent_calls(self) -> int:
         """How many concurrent calls make best use of the engine's CPUs."""
         return self._options.thread_count
 
     def close(self) -> None:
         self._closed = True
-        for engine in (self._for_calls, self._for_many):
+        for engine in (self._for_calls, self._for_many, self._for_lone):
             if engine is not None:
                 engine.close()
 

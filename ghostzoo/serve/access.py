@@ -1,4 +1,4 @@
-"""Around every HTTP request: an id, a deadline, who may ask, a line in the log, the metrics."""
+"""Who may ask, and what is around every request: an id, a deadline, a line in the log, the metrics."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .documentation import PATHS
-from .hosts import is_known, known_names
+from .options import ANY_HOST
 from .request_errors import CLIENT_GONE, as_request_error
 from .service import RequestInfo, Service
+from .web_page import page_paths
 
 _logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("ghostzoo.access")
@@ -29,11 +32,22 @@ _UNKNOWN_HOST = (
 )
 _READING = ("GET", "HEAD", "OPTIONS")
 _NO_KEY = "This server wants its API key: send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
+_VERSIONS = "This server speaks HTTP 1.1 and 2."
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+_HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/@\[\]]+))(?::\d*)?")
 
-_OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"}) | PATHS
-"""What may be read without the key: these hold nothing of the models."""
+_MOST_NOTES = 2000
+"""Characters that libraries print about the images of one request, in its line of the log."""
+
+_INFERENCE, _HEALTH = "/inference.GRPCInferenceService", "/grpc.health.v1.Health"
+_OPEN_PATHS = (
+    frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+    | {f"{_INFERENCE}/ServerLive", f"{_INFERENCE}/ServerReady"}
+    | {f"{_HEALTH}/Check", f"{_HEALTH}/List", f"{_HEALTH}/Watch"}
+    | PATHS
+)
+"""What may be read without the key, over REST and gRPC: these hold nothing of the models."""
 
 
 def log_access(
@@ -42,27 +56,10 @@ def log_access(
     """Write the line of one answered request, and count it."""
     seconds = time.perf_counter() - request_info.started
     service.metrics.on_answer(protocol, route, status, seconds)
-    access_logger.info(
-        "request",
-        extra={
-            "fields": {
-                "protocol": protocol,
-                "request_id": request_info.request_id,
-                "route": route,
-                "status": status,
-                "ms": round(1000 * seconds, 3),
-                **fields,
-            }
-        },
-    )
-
-
-def log_refusal(service: Service, status: int) -> str:
-    """Log and count a request that was refused before it was whole, and return its id."""
-    request_info = RequestInfo(request_id(None), time.perf_counter(), 0.0)
-    service.metrics.on_request("http")
-    log_access(service, "http", "other", str(status), request_info)
-    return request_info.request_id
+    if request_info.notes:
+        fields["decoder"] = "; ".join(request_info.notes)[:_MOST_NOTES]
+    known = {"protocol": protocol, "request_id": request_info.request_id, "route": route, "status": status}
+    access_logger.info("request", extra={"fields": {**known, "ms": round(1000 * seconds, 3), **fields}})
 
 
 def request_id(given: str | None) -> str:
@@ -70,29 +67,40 @@ def request_id(given: str | None) -> str:
     return given if given is not None and _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
 
 
-def key_matches(expected: str, authorization: str | None, api_key: str | None) -> bool:
-    """Whether ``Authorization: Bearer KEY`` or ``X-API-Key: KEY`` shows the key, in time that tells nothing of it."""
-    scheme, _, token = (authorization or "").partition(" ")
-    shown = token.strip() if scheme.lower() == "bearer" else (api_key or "")
-    return hmac.compare_digest(shown.encode("utf-8", "surrogateescape"), expected.encode())
+class Access:
+    """Who may read what: the one table of open paths, and the key for all others."""
+
+    def __init__(self, api_key: str | None, *, page: bool) -> None:
+        self._key = api_key
+        self._open = _OPEN_PATHS | (page_paths() if page else frozenset())
+
+    def allows(self, path: str, headers: Mapping[str, str]) -> bool:
+        """Whether ``path`` may be read by whom sends ``headers``, or metadata; names are in lower case."""
+        return self._key is None or path in self._open or self.shows_key(headers)
+
+    def shows_key(self, headers: Mapping[str, str]) -> bool:
+        """Whether ``Authorization: Bearer KEY`` or ``X-API-Key: KEY`` shows it, in time that tells nothing of it."""
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        shown = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        return hmac.compare_digest(shown.encode("utf-8", "surrogateescape"), (self._key or "").encode())
 
 
 class AccessMiddleware:
-    """See the module.
+    """See the module."""
 
-    Args:
-        open_paths: further paths that may be read without the key.
-    """
-
-    def __init__(self, app: ASGIApp, service: Service, open_paths: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        options = service.options
         self._app = app
         self._service = service
-        self._open_paths = _OPEN_PATHS | open_paths
-        self._names = known_names(service.options.host, service.options.allowed_hosts)
+        self._origins = options.cors_origins
+        self._has_key = options.api_key is not None
+        self._access = Access(options.api_key, page=options.page)
+        self._names = frozenset(map(_plain, ("localhost", options.host, *options.allowed_hosts)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
         deadline = asyncio.get_running_loop().time() + self._service.options.deadline
@@ -105,38 +113,25 @@ class AccessMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message.setdefault("headers", [])
-                message["headers"] = [*message["headers"], *self._headers(request_info)]
+                message["headers"] = [*message.get("headers", ()), *self._headers(request_info)]
             await send(message)
 
         self._service.metrics.on_request("http")
         try:
-            if (refusal := self._refuse_host(scope, headers)) is not None:
-                await send_error(send_and_note, *refusal)
-            elif self._is_foreign(scope, headers):
-                await send_error(send_and_note, 403, _FOREIGN)
-            elif not self._allowed(scope, headers):
-                await send_error(send_and_note, 401, _NO_KEY, (b"www-authenticate", b"Bearer"))
+            if (refusal := self._refusal(scope, headers)) is not None:
+                await _send_error(send_and_note, *refusal)
             else:
                 await self._app(scope, receive, send_and_note)
+        except ClientDisconnect:
+            raise
         except Exception as error:
-            _logger.error(
-                "A request failed.", exc_info=error, extra={"fields": {"request_id": request_info.request_id}}
-            )
-            if status != CLIENT_GONE:
-                raise
-            await send_error(send_and_note, 500, str(as_request_error(error)))
+            fields = {"request_id": request_info.request_id}
+            _logger.error("A request failed.", exc_info=error, extra={"fields": fields})
+            if status == CLIENT_GONE:
+                await _send_error(send_and_note, 500, str(as_request_error(error)))
         finally:
-            log_access(
-                self._service,
-                "http",
-                _route(scope),
-                str(status),
-                request_info,
-                method=scope["method"],
-                path=scope["path"][:500],
-                client=client,
-            )
+            fields = {"method": scope["method"], "path": scope["path"][:500], "client": client}
+            log_access(self._service, "http", _route(scope), str(status), request_info, **fields)
 
     def _headers(self, request_info: RequestInfo) -> Iterable[tuple[bytes, bytes]]:
         yield REQUEST_ID.encode(), request_info.request_id.encode()
@@ -144,42 +139,74 @@ class AccessMiddleware:
         if self._service.stopping.is_set():
             yield b"connection", b"close"
 
-    def _refuse_host(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
-        """Status and message for a request that is not addressed to this server. Browsers always say whom they mean;
-        a probe that speaks HTTP/1.0 need not."""
+    def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
+        """Status and message for a request that is not to be answered."""
+        if scope["http_version"] not in ("1.0", "1.1", "2"):
+            return 505, _VERSIONS
         hosts = headers.getlist("host")
-        if len(hosts) != 1:
-            return None if not hosts and scope["http_version"] == "1.0" else (400, _ONE_HOST)
-        return None if is_known(hosts[0], self._names) else (421, _UNKNOWN_HOST.format(hosts[0][:200]))
+        # Browsers always say whom they mean; a probe that speaks HTTP/1.0 need not.
+        if len(hosts) != 1 and (hosts or scope["http_version"] != "1.0"):
+            return 400, _ONE_HOST
+        if hosts and not self._is_known(hosts[0]):
+            return 421, _UNKNOWN_HOST.format(hosts[0][:200])
+        if self._is_foreign(scope, headers):
+            return 403, _FOREIGN
+        if not self._is_allowed(scope, headers):
+            return 401, _NO_KEY
+        return None
+
+    def _is_known(self, host: str) -> bool:
+        """Whether a ``Host`` header names this server, with an address, which no name service has had a hand in, or
+        with one of its names: a page whose name an attacker points at this machine must not get through.
+
+        gRPC needs no such check: browsers speak HTTP/2 within TLS only, and gRPC here has none.
+        """
+        if ANY_HOST in self._names:
+            return True
+        found = _HOST.fullmatch(host)
+        return found is not None and (_plain(found[1] or found[2]) in self._names or _is_address(found[1] or found[2]))
 
     def _is_foreign(self, scope: Scope, headers: Headers) -> bool:
         """Whether a page of another site sends something to be done: browsers ask for leave before they show such a
         page the answer, but not always before they send."""
-        origin, known = headers.get("origin"), self._service.options.cors_origins
-        if origin is None or scope["method"] in _READING or origin in known or "*" in known:
+        origin = headers.get("origin")
+        if origin is None or scope["method"] in _READING or origin in self._origins or "*" in self._origins:
             return False
         host = headers.get("host")
         return origin not in (f"http://{host}", f"https://{host}")
 
-    def _allowed(self, scope: Scope, headers: Headers) -> bool:
-        key, method = self._service.options.api_key, scope["method"]
-        if key is None or (method in ("GET", "HEAD") and scope["path"] in self._open_paths):
-            return True
-        if method == "OPTIONS" and self._service.options.cors_origins and "access-control-request-method" in headers:
+    def _is_allowed(self, scope: Scope, headers: Headers) -> bool:
+        method = scope["method"]
+        if not self._has_key or method in ("GET", "HEAD"):
+            return self._access.allows(scope["path"], headers)
+        if method == "OPTIONS" and self._origins and "access-control-request-method" in headers:
             return "origin" in headers  # a browser asks whether it may send the key; the routes never see this
-        return key_matches(key, headers.get("authorization"), headers.get("x-api-key"))
+        return self._access.shows_key(headers)
 
 
-async def send_error(send: Send, status: int, message: str, *headers: tuple[bytes, bytes]) -> None:
+async def _send_error(send: Send, status: int, message: str) -> None:
     """Answer a request whose body may not have been read."""
     body = json.dumps({"error": message}).encode()
     length = (b"content-length", str(len(body)).encode())
-    head = [(b"content-type", b"application/json"), length, (b"connection", b"close"), *headers]
+    head = [(b"content-type", b"application/json"), length, (b"connection", b"close")]
+    if status == 401:
+        head.append((b"www-authenticate", b"Bearer"))
     await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": body})
 
 
 def _route(scope: Scope) -> str:
     """The route's pattern: a label for metrics must not be of the client's choosing."""
-    route = scope.get("route")
-    return getattr(route, "path", None) or "other"
+    return getattr(scope.get("route"), "path", None) or "other"
+
+
+def _plain(name: str) -> str:
+    return name.lower().removesuffix(".")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,130 +1,192 @@
-"""The body of a request, read within limits of size and time; nothing touches the disk."""
+"""The body of a request, read and parsed within limits of size, time and memory; nothing touches the disk."""
 
 from __future__ import annotations
 
 import asyncio
-import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from io import BytesIO
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
+from .compression import STEP, decompress, new_decompressor
 from .memory import Hold
 from .request_errors import ClientGoneError, RequestError, bad_request, late, too_large
-from .service import Service
+from .service import RequestInfo, Service
 
-_DISCARD = 8
-"""A body that is too large is read on and thrown away up to this many times the limit, so that a client that sends
-all of it before it listens still hears why it was refused."""
-_DISCARD_SECONDS = 5.0
+if TYPE_CHECKING:
+    from zlib import _Decompress as Decompressor
+
 _HERE = 256 * 1024
 """Bytes that are decompressed or parsed on the event loop; what is larger is left to a thread, so that other requests
 do not wait for it."""
-_STEP = 2**20
-"""Bytes that are decompressed between two looks at the budget."""
+_MOST_FIELD_BYTES = 8192
 
+FEW_VALUES = 1000
+"""In JSON that holds no list of numbers; as many names, objects and lists."""
+MOST_NUMBERS = 1_500_000
+"""In JSON. Python reads them one at a time while no other thread runs, less than a tenth of a second for so many, and
+they take ten times the memory of binary ones."""
+_ESCAPES_OF_BYTES = 16
+"""A character of a text in so many may be escaped, beside a few; lines of base64 have one in forty."""
+_NUMBER_BYTES = 64
+"""A Python float in a list, the list that it is checked in, and its place in float64 and float32 arrays."""
+_OBJECT_BYTES = 500
+_LIST_BYTES = 150
+_NAME_BYTES = 150
+_UNMARKED = bytes(set(range(128)) - set(b',[{:"\\\\'))
+"""What says nothing about the structure of JSON, nor about how wide its texts are in memory."""
+
+_Schema = TypeVar("_Schema", bound=BaseModel)
 _Result = TypeVar("_Result")
 
 
 @asynccontextmanager
-async def body_of(request: Request, service: Service) -> AsyncIterator[tuple[bytes, Hold]]:
-    """Read the whole body, decompressed; its memory counts against the server's budget until the block ends, as does
-    what the function beside it is told of.
-
-    Raises:
-        RequestError: it is too large, comes too slowly, breaks off, or the server's budget is used up.
-    """
+async def body_of(request: Request) -> AsyncIterator[Body]:
+    """What the block takes of the body, and of what is made of it, counts against the server's budget until it ends."""
+    service: Service = request.app.state.service
     with service.memory.held() as hold:
+        yield Body(request, service, hold)
+
+
+class Body:
+    """The body of one request; ``hold`` counts more memory as the request's.
+
+    Whatever reads or parses it raises ``RequestError`` where it is too large, comes too slowly, breaks off, is not what
+    it should be, or the server's budget is used up.
+    """
+
+    def __init__(self, request: Request, service: Service, hold: Hold) -> None:
+        self.request = request
+        self.service = service
+        self.info: RequestInfo = request.state.request_info
+        self.hold = hold
+        self._max_bytes = service.options.limits.max_body_bytes
+
+    async def read(self) -> bytes:
+        """Return all of it, decompressed."""
+        with BytesIO() as whole:  # it grows in place and gives up its bytes without a copy
+            async for part in self._parts():
+                whole.write(part)
+            return whole.getvalue()
+
+    async def form(self) -> tuple[dict[str, str], list[tuple[str, bytes]]]:
+        """Return the fields of a multipart form by name, and (file name, content) for each file, in order."""
+        most = self.service.options.limits.max_images
+        parts = self._parts()
+        parser = _FormParser(
+            self.request.headers, parts, max_files=most, max_fields=most, max_part_size=_MOST_FIELD_BYTES
+        )
         try:
-            async with asyncio.timeout_at(request.state.request_info.deadline):
-                body = await _Reader(request, service, hold).read()
-            yield body, hold
+            form = await parser.parse()
+        except MultiPartException as error:
+            if error.message.startswith(("Too many", "Part exceeded")):
+                raise too_large(f"The multipart form is too large: {error.message} Send images as files.") from error
+            raise bad_request(f"The body is no valid multipart form: {error.message}") from error
+        finally:
+            await parts.aclose()
+        if not parser.ended:  # the parser itself passes over a part that has no end
+            raise bad_request("The multipart form has no end; send it whole.")
+        fields: dict[str, str] = {}
+        files: list[tuple[str, bytes]] = []
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                self.hold(value.size or 0)
+                files.append((value.filename or name, await value.read()))
+                self.hold(-(value.size or 0))
+                await value.close()
+            else:
+                fields[name] = value
+        return fields, files
+
+    async def json(self, schema: type[_Schema], *, values: int = FEW_VALUES) -> _Schema:
+        """Read all of it as JSON, see ``parse``."""
+        return await self.parse(schema, await self.read(), values=values)
+
+    async def parse(
+        self, schema: type[_Schema], text: bytes, *, values: int = FEW_VALUES, numbers: int = 0, rows: int = 0
+    ) -> _Schema:
+        """Read JSON as ``schema`` says.
+
+        Args:
+            text: the JSON.
+            values: how many values, names, objects and lists it may have,
+            numbers: and numbers besides,
+            rows: in so many lists.
+        """
+        # Parsed values take many times the memory of their text, and no other thread runs while they are made.
+        self.hold(len(text))  # what is looked at, and then texts
+        self.hold(await self.aside(len(text), _cost, text, values, min(numbers, MOST_NUMBERS), rows))
+        return await self.aside(len(text), _validate, schema, text)
+
+    async def aside(self, size: int, work: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Work on ``size`` bytes: here, or in a thread where they are many.
+
+        Raises:
+            RequestError: the request's deadline has passed; and what ``work`` raises.
+        """
+        if size < _HERE:
+            return work(*arguments)
+        try:
+            async with asyncio.timeout_at(self.info.deadline):
+                return await self.service.aside(work, *arguments)
+        except TimeoutError:
+            raise late() from None
+
+    async def _parts(self) -> AsyncGenerator[bytes, None]:
+        """The body as it comes, decompressed, within the limits, and counted."""
+        declared = self.request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > self._max_bytes:
+            raise self._too_large()
+        decompressor = _decompressor(self.request.headers.get("content-encoding", "identity"))
+        received = plain = 0
+        stream = self.request.stream()
+        while (chunk := await self._next(stream)) is not None:
+            received += len(chunk)
+            if received > self._max_bytes:
+                raise self._too_large()
+            if decompressor is None or not chunk:
+                self.hold(len(chunk))
+                yield chunk
+                continue
+            async for part in self._decompress(decompressor, chunk, self._max_bytes - plain):
+                plain += len(part)
+                yield part
+        if decompressor is not None and not decompressor.eof:
+            raise bad_request("The compressed body breaks off; send it whole.")
+
+    async def _next(self, stream: AsyncGenerator[bytes, None]) -> bytes | None:
+        try:
+            async with asyncio.timeout_at(self.info.deadline):
+                return await anext(stream, None)
         except TimeoutError:
             message = "The body did not arrive within the request's deadline; send it faster."
             raise RequestError(HTTPStatus.REQUEST_TIMEOUT, message) from None
         except ClientDisconnect:
             raise ClientGoneError from None
 
-
-class _Reader:
-    def __init__(self, request: Request, service: Service, hold: Hold) -> None:
-        self._request = request
-        self._service = service
-        self._hold = hold
-        self._max_bytes = service.options.limits.max_body_bytes
-        self._received = 0
-        self._body = BytesIO()  # it grows in place and gives up its bytes without a copy
-        self._decompressor = _decompressor(request.headers.get("content-encoding", "identity"))
-
-    async def read(self) -> bytes:
-        declared = self._request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > self._max_bytes:
-            if self._request.headers.get("expect", "").lower() != "100-continue":
-                await self._discard()
-            raise self._too_large()
-        with self._body:
-            async for chunk in self._request.stream():
-                self._received += len(chunk)
-                if self._received > self._max_bytes or not await self._add(chunk):
-                    break
-            else:
-                if self._decompressor is not None and not self._decompressor.eof:
-                    raise bad_request("The compressed body breaks off; send it whole.")
-                return self._body.getvalue()
-        await self._discard()
-        raise self._too_large()
-
-    async def _add(self, chunk: bytes) -> bool:
-        """Take what was received; return whether the body still fits."""
-        if self._decompressor is None:
-            self._hold(len(chunk))
-            self._body.write(chunk)
-            return True
-        rest, step = chunk, _HERE
-        while rest:
-            before = self._body.tell()
-            most = min(step, self._max_bytes - before)
-            self._hold(most)
+    async def _decompress(self, decompressor: Decompressor, data: bytes, left: int) -> AsyncGenerator[bytes, None]:
+        """Decompress ``data`` into parts of ``left`` bytes in all at most."""
+        step, more = _HERE, True
+        while more:
+            most = min(step, left)
+            self.hold(most)
             if step == _HERE:
-                rest = self._decompress(rest, most + 1)
+                part, data, more = decompress(decompressor, data, most)
             else:
-                rest = await self._service.aside(self._decompress, rest, most + 1)
-            after = self._body.tell()
-            if after > self._max_bytes:
-                return False
-            self._hold(after - before - most)
-            step = _STEP
-        return True
-
-    def _decompress(self, data: bytes, most: int) -> bytes:
-        """Decompress ``most`` bytes at most out of ``data``; return what is left of it."""
-        assert self._decompressor is not None  # noqa: S101  # the caller has looked
-        if self._decompressor.eof:
-            raise self._not_one_part()
-        try:
-            self._body.write(self._decompressor.decompress(data, most))
-        except zlib.error as error:
-            raise bad_request(f"The body is not compressed as its Content-Encoding says ({error}).") from error
-        if self._decompressor.unused_data:
-            raise self._not_one_part()
-        return self._decompressor.unconsumed_tail
-
-    async def _discard(self) -> None:
-        received = 0
-        try:
-            async with asyncio.timeout(_DISCARD_SECONDS):
-                async for chunk in self._request.stream():
-                    received += len(chunk)
-                    if received > _DISCARD * self._max_bytes:
-                        return
-        except (TimeoutError, RuntimeError):  # Starlette raises the latter where the stream was read to its end
-            return
-
-    def _not_one_part(self) -> RequestError:
-        return bad_request("The body goes on after its compressed part has ended; send one compressed part.")
+                part, data, more = await self.service.aside(decompress, decompressor, data, most)
+            if len(part) > left:
+                raise self._too_large()
+            left -= len(part)
+            self.hold(len(part) - most)
+            step = STEP
+            yield part
 
     def _too_large(self) -> RequestError:
         return too_large(
@@ -132,29 +194,63 @@ class _Reader:
         )
 
 
-def _decompressor(encoding: str) -> zlib._Decompress | None:
+class _FormParser(MultiPartParser):
+    spool_max_size = 2**40
+    """It would otherwise write large files to disk; the body as a whole is limited already."""
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
+
+
+def _decompressor(encoding: str) -> Decompressor | None:
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return None
     if name in ("gzip", "deflate"):
-        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # tells gzip and zlib apart by itself
+        return new_decompressor()
     raise RequestError(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Encoding {name[:40]!r} is not read; use gzip, deflate or none."
     )
 
 
-async def aside(
-    request: Request, service: Service, size: int, work: Callable[..., _Result], *arguments: Any
-) -> _Result:
-    """Work on ``size`` bytes of a body: here, or in a thread where they are many.
+def _cost(body: bytes, values: int, numbers: int, rows: int) -> int:
+    """The bytes that ``body`` will take beyond its own size when it is parsed; some too many, as texts hold these
+    characters, too."""
+    marks = body.translate(None, _UNMARKED)
+    counts = (
+        _count(marks, b",", values + numbers, "values"),
+        _count(marks, b"[", values + rows, "lists"),
+        _count(marks, b"{", values, "objects"),
+        _count(marks, b":", values, "names"),
+        _count(marks, b'"', 4 * values, "strings"),
+    )
+    _count(marks, b"\\", 4 * values + len(body) // _ESCAPES_OF_BYTES, "escaped characters")
+    # One wide character makes a whole text wide.
+    wide = not marks.isascii() or (b"\\" in marks and b"\\u" in body)
+    sizes = (_NUMBER_BYTES, _LIST_BYTES, _OBJECT_BYTES, _NAME_BYTES, 0)
+    return 3 * len(body) * wide + sum(count * size for count, size in zip(counts, sizes, strict=True))
 
-    Raises:
-        RequestError: the request's deadline has passed; and what ``work`` raises.
-    """
-    if size < _HERE:
-        return work(*arguments)
+
+def _count(marks: bytes, mark: bytes, most: int, what: str) -> int:
+    count = marks.count(mark)
+    if count > most:
+        raise too_large(
+            f"The JSON has more than the {most} {what} that one call takes; send less at once, or numbers as a binary "
+            "tensor."
+        )
+    return count
+
+
+def _validate(schema: type[_Schema], body: bytes) -> _Schema:
     try:
-        async with asyncio.timeout_at(request.state.request_info.deadline):
-            return await service.aside(work, *arguments)
-    except TimeoutError:
-        raise late() from None
+        return schema.model_validate_json(body)
+    except ValidationError as error:
+        raise bad_request(f"The JSON body is not as it should be: {_first_problem(error)}.") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong, in one line."""
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(map(str, problem["loc"]))[:200]  # the client's own words are in it
+    return f"{place}: {problem['msg']}" if place else problem["msg"]

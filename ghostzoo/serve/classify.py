@@ -13,16 +13,17 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from ..errors import ImageError
-from .answers import json_text, json_text_response
-from .body import aside, body_of
-from .documentation import CLASSIFY_BODY, QUERY, failures
+from .answers import ApiRoute, json_text, json_text_response
+from .body import FEW_VALUES, Body, body_of
+from .documentation import SMALL_GIF, failures, image_bodies, json_body, query, with_body
 from .memory import Hold
-from .parsing import FEW_VALUES, read_form, read_json
 from .queueing import Answer, Source
 from .repository import ModelInstance
 from .request_errors import RequestError, bad_request, too_large
 from .schemas import (
     MAX_TOP_K,
+    MIN_SCORE,
+    TOP_K,
     ClassifyRequest,
     ClassifyResponse,
     ErrorResponse,
@@ -32,14 +33,19 @@ from .schemas import (
     parse_min_score,
     parse_top_k,
 )
-from .service import RequestInfo, Service
 
-router = APIRouter(tags=["classify"])
+router = APIRouter(tags=["classify"], route_class=ApiRoute)
 
 _CLASSES_HERE = 500
 """Classes that are written on the event loop; more are left to a thread."""
 _VALUES_OF_IMAGE = 100
 """In JSON, of each image."""
+
+
+_EXAMPLES = {
+    "base64": {"value": {"images": [{"base64": SMALL_GIF, "name": "red.gif"}], "top_k": 3}},
+    "url": {"summary": "Needs --allow-urls.", "value": {"images": [{"url": "https://example.com/cat.jpg"}]}},
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,13 @@ class ClassifyCall:
     response_model=ClassifyResponse,
     responses=failures(400, 401, 403, 404, 408, 413, 415, 503, 504)
     | {422: {"model": ClassifyResponse | ErrorResponse, "description": "No image could be read."}},
-    openapi_extra={"requestBody": CLASSIFY_BODY, "parameters": QUERY},
+    openapi_extra=with_body(
+        image_bodies() | json_body(ClassifyRequest, examples=_EXAMPLES),
+        query("top_k", f"{TOP_K} Here, in a form's field, or in the JSON body, as all of these."),
+        query("min_score", MIN_SCORE),
+        query("model", "By default the first model of the server."),
+        query("engine", "By default the first engine of the server."),
+    ),
 )
 async def classify(request: Request) -> Response:
     """Send one or more files as a multipart form, one image as the raw body, or JSON with base64 or URLs.
@@ -68,12 +80,11 @@ async def classify(request: Request) -> Response:
     Each image has its result or its own error, in the order of the request. The status is 200 if at least one image
     could be read, else 422.
     """
-    service: Service = request.app.state.service
-    request_info: RequestInfo = request.state.request_info
-    async with body_of(request, service) as (body, hold):
-        call = await _read_call(request, service, body, hold)
+    async with body_of(request) as body:
+        service, started = body.service, body.info.started
+        call = await _read_call(body)
         instance = service.repository.get(call.model).instance(call.engine)
-        outcomes = await service.classify(instance, call.sources, request_info)
+        outcomes = await service.classify(instance, call.sources, body.info)
     top_k = call.top_k or min(instance.classifier.bundle.postprocessing.top_k, MAX_TOP_K)
 
     def answer() -> Response:
@@ -84,7 +95,7 @@ async def classify(request: Request) -> Response:
         )
         images = ", ".join(results)
         head = json_text({"model": instance.model, "engine": instance.engine})
-        total = _ms(time.perf_counter() - request_info.started)
+        total = _ms(time.perf_counter() - started)
         text = f'{head[:-1]}, "images": [{images}], "total_ms": {total}}}'
         return json_text_response(text, 422 if all(isinstance(each, ImageError) for each in outcomes) else 200)
 
@@ -93,20 +104,22 @@ async def classify(request: Request) -> Response:
     return await service.aside(answer)
 
 
-async def _read_call(request: Request, service: Service, body: bytes, hold: Hold) -> ClassifyCall:
+async def _read_call(body: Body) -> ClassifyCall:
+    request = body.request
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     query: Mapping[str, str] = request.query_params if request.scope["query_string"] else {}
     if kind == "multipart/form-data":
-        fields, files = await read_form(request, service, body, hold)
+        fields, files = await body.form()
         if not files:
             raise bad_request("The form has no file; send images as its files.")
         return _from_parameters({**query, **fields}, [name for name, _ in files], [data for _, data in files])
     if kind in ("application/json", "text/json"):
-        return await _from_json(request, service, body, hold)
+        return await _from_json(body)
     if kind.startswith("image/") or kind in ("application/octet-stream", ""):
-        if not body:
+        image = await body.read()
+        if not image:
             raise bad_request("The body is empty; send an image.")
-        return _from_parameters(query, [query.get("name") or "image"], [body])
+        return _from_parameters(query, [query.get("name") or "image"], [image])
     raise RequestError(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         f"Content-Type {kind[:80]!r} is not read; send multipart/form-data, image/*, application/octet-stream or "
@@ -125,25 +138,16 @@ def _from_parameters(parameters: Mapping[str, str], names: list[str], sources: l
     )
 
 
-async def _from_json(request: Request, service: Service, body: bytes, hold: Hold) -> ClassifyCall:
-    max_images = service.options.limits.max_images
-    values = FEW_VALUES + _VALUES_OF_IMAGE * max_images
-    content = await read_json(request, service, ClassifyRequest, body, hold, values=values)
+async def _from_json(body: Body) -> ClassifyCall:
+    max_images = body.service.options.limits.max_images
+    content = await body.json(ClassifyRequest, values=FEW_VALUES + _VALUES_OF_IMAGE * max_images)
     if len(content.images) > max_images:
         raise too_large(f"More than {max_images} images were sent in one call; send them in several.")
-    hold(decoding_bytes(image.base64 or "" for image in content.images))
-    left = service.options.limits.max_body_bytes
-
-    def count(size: int) -> None:
-        nonlocal left
-        left -= size
-        if left < 0:
-            raise too_large("The images of this call are too large together; send them in several.")
-        hold(size)
-
+    body.hold(decoding_bytes(image.base64 or "" for image in content.images))
+    count = running_total(body)
     try:
         async with asyncio.TaskGroup() as group:  # which ends the other downloads where one ends the call
-            tasks = [group.create_task(_source(image, service, request, count)) for image in content.images]
+            tasks = [group.create_task(_source(image, body, count)) for image in content.images]
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
     sources = [task.result() for task in tasks]
@@ -151,26 +155,41 @@ async def _from_json(request: Request, service: Service, body: bytes, hold: Hold
     return ClassifyCall(names, sources, content.top_k, content.min_score, content.model, content.engine)
 
 
-async def _source(image: ImageRequest, service: Service, request: Request, hold: Hold) -> Source:
+def running_total(body: Body) -> Hold:
+    """Return what counts the images of one call as they come, fetched or decoded: together they are no larger than a
+    body may be."""
+    left = body.service.options.limits.max_body_bytes
+
+    def count(size: int) -> None:
+        nonlocal left
+        left -= size
+        if left < 0:
+            raise too_large("The images of this call are too large together; send them in several.")
+        body.hold(size)
+
+    return count
+
+
+async def _source(image: ImageRequest, body: Body, count: Hold) -> Source:
     name = image.name or "image"
     if (image.base64 is None) == (image.url is None):
         return ImageError(name, "it must have either base64 or url")
     if image.url is not None:
-        return await fetch(image.url, service, request, hold)
+        return await fetch(image.url, body, count)
     try:
         text = image.base64 or ""
-        data = await aside(request, service, len(text), decode_base64, text)
+        data = await body.aside(len(text), decode_base64, text)
     except RequestError as error:
         return ImageError(name, str(error))
-    hold(len(data))
+    count(len(data))
     return data
 
 
-async def fetch(url: str, service: Service, request: Request, hold: Hold) -> Source:
-    """Fetch an image by its URL, or say why not; ``hold`` is told of its bytes as they come."""
-    if not service.options.allow_urls:
+async def fetch(url: str, body: Body, count: Hold) -> Source:
+    """Fetch an image by its URL, or say why not; ``count`` is told of its bytes as they come."""
+    if not body.service.options.allow_urls:
         return ImageError("image", "this server fetches no URLs (--allow-urls is off); send the image itself")
-    return await service.fetch(url, request.state.request_info, hold)
+    return await body.service.fetch(url, body.info, count)
 
 
 def _result(

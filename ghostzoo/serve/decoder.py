@@ -37,14 +37,17 @@ except ImportError:  # Windows, where the memory of a process is not bounded
 READY = b"ready\n"
 REQUEST = struct.Struct("<II?")
 """Lengths of the preprocessing as JSON, which follows, and of the encoded image; whether that is in shared memory."""
-ANSWER = struct.Struct("<BI")
-"""What it is, and the length of what follows."""
+ANSWER = struct.Struct("<BIH")
+"""What it is, the length of what follows, and that of what libraries printed meanwhile, which comes last."""
 SHARED, PIXELS, REFUSED, FAILED = range(4)
 """(crop_size, crop_size, 3) uint8 in shared memory, or here; why the image cannot be read; the traceback of an error of
 ours."""
 
 SLOT = 2**20
 """Shared memory has one of so many bytes for an encoded image, and one for what is cut from it."""
+
+_MOST_PRINTED = 2000
+"""Bytes of what libraries print about one image; what is beyond is lost."""
 
 _BYTES_PER_PIXEL = 32
 """Measured: 6 (JPEG, PNG) to 17 (JPEG 2000) for RGB with what the decoder itself takes; 16 bits and alpha take more."""
@@ -69,6 +72,7 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if hasattr(select, "poll"):
         threading.Thread(target=_end_with_the_server, args=(requests.fileno(),), daemon=True).start()
+    printed = _catch_output()
     answers.write(READY)
     answers.flush()
     while request := requests.read(REQUEST.size):
@@ -79,8 +83,10 @@ def main() -> None:
         if kind == PIXELS and shared is not None and len(content) <= SLOT:
             shared[SLOT : SLOT + len(content)] = content
             kind, content = SHARED, b""
-        answers.write(ANSWER.pack(kind, len(content)))
+        complaint = _take(printed)
+        answers.write(ANSWER.pack(kind, len(content), len(complaint)))
         answers.write(content)
+        answers.write(complaint)
         answers.flush()
         del image, content  # not kept until the next one is there
 
@@ -113,6 +119,30 @@ def _read(file: BinaryIO, length: int) -> bytes:
     if len(data) < length:  # the server has ended
         sys.exit()
     return data
+
+
+def _catch_output() -> int | None:
+    """Have what this process prints written to memory, where the system has such files; else it stays on stderr."""
+    if resource is None or not hasattr(os, "memfd_create"):
+        return None
+    try:
+        printed = os.memfd_create("ghostzoo-printed")
+    except OSError:  # as in sandboxes
+        return None
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_MOST_PRINTED, _MOST_PRINTED))  # an image can make them print endlessly
+    os.dup2(printed, 1)
+    os.dup2(printed, 2)
+    return printed
+
+
+def _take(printed: int | None) -> bytes:
+    """Return what was printed since the last time."""
+    if printed is None or not (length := os.lseek(printed, 0, os.SEEK_END)):
+        return b""
+    text = os.pread(printed, length, 0)
+    os.ftruncate(printed, 0)
+    os.lseek(printed, 0, os.SEEK_SET)
+    return text
 
 
 def _bound_memory(more: int) -> None:

@@ -74,13 +74,20 @@ class DecoderPool:
         for decoder in self._decoders:
             self._make_ready(decoder)
 
-    def decode(self, source: bytes, config: Preprocessing, deadline: float = math.inf) -> NDArray[np.float32]:
+    def decode(
+        self,
+        source: bytes,
+        config: Preprocessing,
+        deadline: float = math.inf,
+        note: Callable[[str], object] = lambda _: None,
+    ) -> NDArray[np.float32]:
         """Decode and preprocess an image, exactly as ``preprocess(read_image(source), config)`` does it.
 
         Args:
             source: the encoded image.
             config: the model's preprocessing.
             deadline: by ``time.perf_counter``; what is not done by then is given up.
+            note: is told what the decoder printed about the image, if anything.
 
         Returns:
             (3, crop_size, crop_size) float32.
@@ -93,6 +100,9 @@ class DecoderPool:
         try:
             return normalise(self._ask(decoder, source, config, deadline), config)
         finally:
+            if decoder.complaint:
+                note(decoder.complaint)
+                decoder.complaint = ""
             self._idle.append(decoder)
 
     def kill(self) -> None:

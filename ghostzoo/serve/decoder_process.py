@@ -55,6 +55,7 @@ class DecoderProcess:
         self._shared = mmap.mmap(self._memory, 2 * SLOT) if self._memory is not None else None
         self.process: subprocess.Popen[bytes] | None = None
         self.ready = False
+        self.complaint = ""
         self.due = math.inf
         """By ``time.perf_counter``."""
         self.overdue = False
@@ -81,7 +82,8 @@ class DecoderProcess:
         self.ready = True
 
     def ask(self, source: bytes, config: Preprocessing) -> NDArray[np.uint8] | ImageError:
-        """Have an image decoded; the pixels may lie in memory that the next image is written to.
+        """Have an image decoded; the pixels may lie in memory that the next image is written to. What the decoder
+        printed is then in ``complaint``.
 
         Raises:
             OSError, EOFError: the process has died, or answers what makes no sense.
@@ -99,7 +101,15 @@ class DecoderProcess:
         head = answers.read(ANSWER.size)
         if len(head) < ANSWER.size:
             raise EOFError
-        kind, length = ANSWER.unpack(head)
+        kind, length, printed = ANSWER.unpack(head)
+        answer = self._read_answer(source, config, kind, length)
+        self.complaint = answers.read(printed).decode("utf-8", "backslashreplace").strip()
+        return answer
+
+    def _read_answer(
+        self, source: bytes, config: Preprocessing, kind: int, length: int
+    ) -> NDArray[np.uint8] | ImageError:
+        answers = self._streams[1]
         shape = (config.crop_size, config.crop_size, 3)
         if kind == SHARED and self._shared is not None and math.prod(shape) <= SLOT:
             return np.frombuffer(self._shared, np.uint8, math.prod(shape), SLOT).reshape(shape)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -17,7 +16,8 @@ from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from .schemas import MAX_TOP_K, MIN_SCORE, TOP_K, ErrorResponse
+from .._version import __version__
+from .schemas import MAX_TOP_K, ErrorResponse
 
 DESCRIPTION = """\
 GhostNet image classifiers. `/v1` is this server's own API; `/v2` is the Open Inference Protocol, which gRPC speaks too;
@@ -43,61 +43,25 @@ SMALL_GIF = "R0lGODlhAQABAIAAAP8AAP///yH5BAAAAAAALAAAAAABAAEAAAICRAEAOw=="
 """A red pixel."""
 
 _TEXT = {"type": "string", "maxLength": 200}
-
-QUERY: list[dict[str, Any]] = [
-    {
-        "name": "top_k",
-        "in": "query",
-        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
-        "description": f"{TOP_K} Here, in a form's field, or in the JSON body, as all of these.",
-    },
-    {
-        "name": "min_score",
-        "in": "query",
-        "schema": {"type": "number", "minimum": 0, "maximum": 1},
-        "description": MIN_SCORE,
-    },
-    {"name": "model", "in": "query", "schema": _TEXT, "description": "By default the first model of the server."},
-    {"name": "engine", "in": "query", "schema": _TEXT, "description": "By default the first engine of the server."},
-]
-
-CLASSIFY_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["files"],
-                "properties": {
-                    "files": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}},
-                    "top_k": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
-                    "min_score": {"type": "number", "minimum": 0, "maximum": 1},
-                    "model": _TEXT,
-                    "engine": _TEXT,
-                },
-            }
-        },
-        "image/*": {"schema": {"type": "string", "format": "binary"}},
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        "application/json": {
-            "schema": {"$ref": "#/components/schemas/ClassifyRequest"},
-            "examples": {
-                "base64": {"value": {"images": [{"base64": SMALL_GIF, "name": "red.gif"}], "top_k": 3}},
-                "url": {
-                    "summary": "Needs --allow-urls.",
-                    "value": {"images": [{"url": "https://example.com/cat.jpg"}]},
-                },
-            },
-        },
-    },
+_FILE = {"type": "string", "format": "binary"}
+_PARAMETERS: dict[str, dict[str, Any]] = {
+    "top_k": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
+    "min_score": {"type": "number", "minimum": 0, "maximum": 1},
+    "model": _TEXT,
+    "engine": _TEXT,
 }
+_RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait before the next try."}}
+
+_bodies: list[type[BaseModel]] = []
+"""What handlers read themselves, so that FastAPI does not find it."""
 
 
-def documentation(title: str, version: str) -> FastAPI:
-    """Return an application that serves the document, and a page that shows it without asking any other server."""
+def new_app() -> FastAPI:
+    """Return an application without routes, but with the document, and a page that shows it without asking any other
+    server."""
     app = FastAPIOffline(
-        title=title,
-        version=version,
+        title="ghostzoo",
+        version=__version__,
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
@@ -105,6 +69,20 @@ def documentation(title: str, version: str) -> FastAPI:
         static_url=_FILES,
     )
     app.add_api_route(_PAGE, _show, include_in_schema=False)
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes, tags=None
+            )
+            _, definitions = models_json_schema(
+                [(model, "validation") for model in _bodies], ref_template="#/components/schemas/{model}"
+            )
+            schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation has it
     return app
 
 
@@ -125,22 +103,32 @@ async def _show(request: Request) -> Response:
     return answer
 
 
-def document(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> None:
-    """Give ``app`` its OpenAPI document: what FastAPI finds, and ``bodies``, which the routes read themselves."""
+def json_body(model: type[BaseModel], **examples: Any) -> dict[str, Any]:
+    """The content of a request that the handler reads as ``model``; ``example`` or ``examples`` as OpenAPI has them."""
+    if model not in _bodies:
+        _bodies.append(model)
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}, **examples}}
 
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = get_openapi(
-                title=app.title, version=app.version, description=app.description, routes=app.routes, tags=None
-            )
-            _, definitions = models_json_schema(
-                [(model, "validation") for model in bodies], ref_template="#/components/schemas/{model}"
-            )
-            schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
-            app.openapi_schema = schema
-        return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign]
+def image_bodies() -> dict[str, Any]:
+    """The content of a request with images in a form, or of one image as it is."""
+    files = {"type": "array", "minItems": 1, "items": _FILE}
+    properties = {"files": files, **_PARAMETERS}
+    return {
+        "multipart/form-data": {"schema": {"type": "object", "required": ["files"], "properties": properties}},
+        "image/*": {"schema": _FILE},
+        "application/octet-stream": {"schema": _FILE},
+    }
+
+
+def with_body(content: dict[str, Any], *parameters: dict[str, Any]) -> dict[str, Any]:
+    """The ``openapi_extra`` of a route that reads ``content`` itself."""
+    return {"requestBody": {"required": True, "content": content}, "parameters": list(parameters)}
+
+
+def query(name: str, description: str) -> dict[str, Any]:
+    """A parameter in the URL."""
+    return {"name": name, "in": "query", "schema": _PARAMETERS[name], "description": description}
 
 
 def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -150,6 +138,3 @@ def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
         | ({"headers": _RETRY_AFTER} if status == HTTPStatus.SERVICE_UNAVAILABLE else {})
         for status in statuses
     }
-
-
-_RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait before the next try."}}

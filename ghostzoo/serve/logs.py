@@ -1,4 +1,4 @@
-"""What ``ghostzoo serve`` says on stderr: a JSON object a line, whoever says it, and nobody waits for a line."""
+"""What ``ghostzoo serve`` says on stderr: JSON Lines, or text for people, whoever says it; nobody waits for a line."""
 
 from __future__ import annotations
 
@@ -49,6 +49,24 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(content, ensure_ascii=True)
 
 
+class TextFormatter(logging.Formatter):
+    """For people at a terminal: a line for each request, and plain sentences."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, "fields", {})
+        text = record.getMessage()
+        if record.name == "ghostzoo.access":
+            asked = f"{fields['method']} {fields['path']}" if "path" in fields else fields["route"]
+            text = f"{asked}: {fields['status']}, {fields['ms']} ms"
+        elif fields:
+            text += " (" + ", ".join(f"{name}: {value}" for name, value in fields.items()) + ")"
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        # What clients send must not move a terminal's cursor.
+        lines = (repr(line)[1:-1] if not line.isprintable() else line for line in text.splitlines())
+        return time.strftime("%H:%M:%S ", time.localtime(record.created)) + "\n".join(lines)
+
+
 class LineWriter:
     """Writes lines in a thread of its own; where nobody reads them, further ones are dropped and counted.
 
@@ -56,12 +74,14 @@ class LineWriter:
 
     Args:
         descriptor: file descriptor, which stays open.
+        formatter: of the line that tells of dropped ones.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, formatter: logging.Formatter) -> None:
         self.dropped = 0
         """Lines, since the start."""
         self._descriptor = descriptor
+        self._formatter = formatter
         self._lock = threading.Lock()
         self._lines: list[bytes] = []
         self._size = 0
@@ -104,11 +124,17 @@ class LineWriter:
                 self._some.clear()
                 lines, self._lines, self._size = self._lines, [], 0
                 dropped = self.dropped
-            note = [_dropped_line(dropped - told)] if dropped > told else []
+            note = [self._note(dropped - told)] if dropped > told else []
             if self._write(b"".join(lines + note)):
                 told = dropped
             else:
                 self.drop(len(lines))
+
+    def _note(self, count: int) -> bytes:
+        message = "Lines of this log were dropped: they came faster than they are read."
+        record = logging.LogRecord(__name__, logging.WARNING, "", 0, message, (), None)
+        record.fields = {"dropped": count}
+        return self._formatter.format(record).encode() + b"\n"
 
     def _write(self, data: bytes) -> bool:
         left = memoryview(data)
@@ -125,9 +151,9 @@ class LineWriter:
 
 
 class _LineHandler(logging.Handler):
-    def __init__(self, lines: LineWriter) -> None:
+    def __init__(self, lines: LineWriter, formatter: logging.Formatter) -> None:
         super().__init__()
-        self.setFormatter(JsonFormatter())
+        self.setFormatter(formatter)
         self._lines = lines
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -138,8 +164,9 @@ class _LineHandler(logging.Handler):
 
 
 @contextmanager
-def json_lines() -> Iterator[LineWriter]:
-    """Within it, whatever this process writes to stderr becomes a JSON object a line; afterwards stderr is as before.
+def log_lines(*, text: bool = False) -> Iterator[LineWriter]:
+    """Within it, whatever this process writes to stderr becomes a JSON object a line, or else ``text`` for people;
+    afterwards stderr is as before.
 
     Python's loggers, warnings and threads, and C code that knows descriptor 2 only: libpng, OpenCV, gRPC, engines.
     What Python tells of a crash goes straight to the real stderr, for no thread is left that could put it into JSON.
@@ -149,8 +176,9 @@ def json_lines() -> Iterator[LineWriter]:
     os.set_blocking(writing, False)  # C code that holds Python's lock must not wait for a thread that needs it
     os.dup2(writing, _STDERR)
     os.close(writing)
-    lines = LineWriter(original)
-    _set_up_loggers(lines)
+    formatter = TextFormatter() if text else JsonFormatter()
+    lines = LineWriter(original, formatter)
+    _set_up_loggers(lines, formatter)
     for_crashes = _open_for_crashes(original)
     faulthandler.enable(for_crashes)
     reader = threading.Thread(target=_read_native, args=(reading, lines), name="ghostzoo-stderr", daemon=True)
@@ -182,12 +210,11 @@ def _open_for_crashes(original: int) -> int:
     return os.dup(original)
 
 
-def _set_up_loggers(lines: LineWriter) -> None:
+def _set_up_loggers(lines: LineWriter, formatter: logging.Formatter) -> None:
     # What no line shows need not be found out for each.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging.getLogger().handlers = [_LineHandler(lines)]
+    logging.getLogger().handlers = [_LineHandler(lines, formatter)]
     logging.getLogger("ghostzoo").setLevel(logging.INFO)
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     logging.captureWarnings(True)
     threading.excepthook = _on_thread_error
     sys.unraisablehook = _on_unraisable
@@ -226,17 +253,3 @@ def _read_native(descriptor: int, lines: LineWriter) -> None:
 
 def _log_native(line: bytes) -> None:
     _native.warning("%s", line[:_NATIVE_LINE_BYTES].decode("utf-8", "backslashreplace").strip())
-
-
-def _dropped_line(count: int) -> bytes:
-    record = logging.LogRecord(
-        __name__,
-        logging.WARNING,
-        "",
-        0,
-        "Lines of this log were dropped: they came faster than they are read.",
-        (),
-        None,
-    )
-    record.fields = {"dropped": count}
-    return JsonFormatter().format(record).encode() + b"\n"

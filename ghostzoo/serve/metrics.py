@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 
 from prometheus_client import (
     CollectorRegistry,
@@ -35,6 +38,19 @@ class _LaneMetrics:
     batches: Histogram
     stages: tuple[Histogram, ...]
     """In the order of ``_STAGES``."""
+
+
+@dataclass(frozen=True)
+class ModelCounts:
+    """What was counted of one model since the start, over all its engines."""
+
+    images: int
+    failed: int
+    batches: int
+    seconds: dict[str, float]
+    """In each stage, of all its images together."""
+    last: float
+    """When its engine was last called, in seconds since 1970; 0 for never."""
 
 
 class _DroppedLines(Collector):
@@ -95,6 +111,7 @@ class Metrics:
         self._buffered = Gauge(
             "ghostzoo_buffered_bytes", "Requests and large answers in memory.", registry=self._registry
         )
+        self._last: dict[str, float] = {}
         # Looking a child up by its labels takes longer than counting in it.
         self._answers_of = cache(self._find_answers)
         self._active_of = cache(self._active.labels)
@@ -113,6 +130,21 @@ class Metrics:
         """Return everything in Prometheus's text format 0.0.4."""
         return generate_latest(self._registry)
 
+    def of_model(self, model: str) -> ModelCounts:
+        counts: defaultdict[str, float] = defaultdict(float)
+        for metric in (self._images, self._batches, self._stages):
+            for sample in chain.from_iterable(family.samples for family in metric.collect()):
+                if sample.labels.get("model") == model and "le" not in sample.labels:
+                    labels = (sample.labels.get("outcome", ""), sample.labels.get("stage", ""))
+                    counts[":".join((sample.name, *labels))] += sample.value
+        return ModelCounts(
+            round(counts["ghostzoo_images_total:classified:"]),
+            round(counts["ghostzoo_images_total:failed:"]),
+            round(counts["ghostzoo_batch_images_count::"]),
+            {stage: counts[f"ghostzoo_stage_seconds_sum::{stage}"] for stage in _STAGES},
+            self._last.get(model, 0.0),
+        )
+
     def on_request(self, protocol: str) -> None:
         self._active_of(protocol).inc()
 
@@ -130,6 +162,7 @@ class Metrics:
 
     def on_batch(self, instance: Instance, size: int, seconds: float) -> None:
         self._lane_of(instance.model, instance.engine).batches.observe(size)
+        self._last[instance.model] = time.time()
 
     def on_image(self, instance: Instance, outcome: Outcome) -> None:
         found = self._lane_of(instance.model, instance.engine)

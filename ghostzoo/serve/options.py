@@ -13,7 +13,9 @@ from .._utils.hardware import usable_cpus
 from ..errors import OptionError
 from ..fetch.options import FetchOptions
 from ..images.decode import ImageLimits
-from .hosts import check_name
+
+ANY_HOST = "*"
+_HOST_NAME = re.compile(r"[\w.-]+", re.ASCII)
 
 API_KEY_VARIABLE = "GHOSTZOO_API_KEY"
 """Environment variable with the key that clients must show."""
@@ -98,6 +100,8 @@ class ServeOptions:
     """Whether clients may unload and load the models that the server was started with."""
     page: bool = True
     """Whether the web page is served at ``/``."""
+    text_log: bool = False
+    """Whether the log is text for people, or JSON Lines."""
     limits: ServeLimits = field(default_factory=ServeLimits)
 
     def __post_init__(self) -> None:
@@ -113,7 +117,11 @@ class ServeOptions:
                 raise OptionError(f"{name} must be above zero, not {getattr(self, name)!r}.")
         _check_host(self.host)
         for name in self.allowed_hosts:
-            check_name(name)
+            if name != ANY_HOST and _HOST_NAME.fullmatch(name) is None:
+                raise OptionError(
+                    "An allowed host is a name such as ghostzoo.example.com, without scheme and port, or *, not "
+                    f"{name!r}."
+                )
         for origin in self.cors_origins:
             _check_origin(origin)
         if self.queue_size < self.limits.max_images:

@@ -6,7 +6,6 @@ a missing key, a page of another site and a fault of the server itself are told 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -16,22 +15,19 @@ from pydantic import BaseModel, Field, StringConstraints
 from .._utils.urls import is_url
 from ..errors import GhostZooError, ImageError
 from ..predictions import SCORE_DECIMALS, Prediction
-from .answers import json_response
-from .body import aside, body_of
-from .classify import fetch
-from .documentation import SMALL_GIF, failures
-from .memory import Hold
-from .parsing import read_json
+from .answers import ApiRoute, failure_response, json_response
+from .body import Body, body_of
+from .classify import fetch, running_total
+from .documentation import SMALL_GIF, failures, json_body, with_body
 from .queueing import Source
 from .repository import ModelInstance
-from .request_errors import RequestError, as_request_error, bad_request, unprocessable
+from .request_errors import RequestError, bad_request, unprocessable
 from .schemas import MAX_TOP_K, decode_base64, decoding_bytes
-from .service import Service
 
 PIPELINE_NAME = "imagenet"
 """What the original's pipeline is called; it stands for the first model here."""
 
-router = APIRouter(tags=["for clients of the original"])
+router = APIRouter(tags=["for clients of the original"], route_class=ApiRoute)
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 
@@ -79,11 +75,6 @@ class PipelineResponse(BaseModel):
     tensors: list[Any]
 
 
-def _body(schema: str, example: Any) -> dict[str, Any]:
-    content = {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
-
-
 def _answers(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     return failures(401, 403) | {status: {"model": model} for status in (400, 404, 408, 413, 415, 422, 503, 504)}
 
@@ -93,20 +84,20 @@ def _answers(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     summary="As PaddleX's server",
     response_model=PaddlexResponse,
     responses=_answers(PaddlexResponse),
-    openapi_extra=_body("PaddlexRequest", {"image": SMALL_GIF, "topk": 5}),
+    openapi_extra=with_body(json_body(PaddlexRequest, example={"image": SMALL_GIF, "topk": 5})),
 )
 async def paddlex(request: Request) -> Response:
     """The classes of one image by the server's first model, as PaddleX's image classification serves them."""
     log_id = request.state.request_info.request_id
     try:
-        service: Service = request.app.state.service
-        async with body_of(request, service) as (body, hold):
-            content = await read_json(request, service, PaddlexRequest, body, hold)
-            image = await fetch(content.image, service, request, hold) if is_url(content.image) else content.image
-            instance = service.repository.get().instance(None)
-            found = await _classify(request, instance, image, content.topk, hold)
+        async with body_of(request) as body:
+            content = await body.json(PaddlexRequest)
+            is_there = not is_url(content.image)
+            image = content.image if is_there else await fetch(content.image, body, running_total(body))
+            instance = body.service.repository.get().instance(None)
+            found = await _classify(body, instance, image, content.topk)
     except (RequestError, GhostZooError) as error:
-        return _answer_failure(error, lambda status, text: {"logId": log_id, "errorCode": status, "errorMsg": text})
+        return failure_response(error, lambda status, text: {"logId": log_id, "errorCode": status, "errorMsg": text})
     categories = [{"id": each.index, "name": each.label, "score": round(each.score, SCORE_DECIMALS)} for each in found]
     result = {"categories": categories}
     return json_response({"logId": log_id, "errorCode": 0, "errorMsg": "Success", "result": result})
@@ -117,24 +108,23 @@ async def paddlex(request: Request) -> Response:
     summary="As Paddle Serving's pipelines",
     response_model=PipelineResponse,
     responses=_answers(PipelineResponse),
-    openapi_extra=_body("PipelineRequest", {"key": ["image"], "value": [SMALL_GIF]}),
+    openapi_extra=with_body(json_body(PipelineRequest, example={"key": ["image"], "value": [SMALL_GIF]})),
 )
 async def pipeline(request: Request, name: str) -> Response:
     """The best class of one image by the model `name`; `imagenet`, the original's name, is the first model."""
     try:
-        service: Service = request.app.state.service
-        async with body_of(request, service) as (body, hold):
-            content = await read_json(request, service, PipelineRequest, body, hold)
+        async with body_of(request) as body:
+            content = await body.json(PipelineRequest)
             if len(content.key) != len(content.value):
                 raise bad_request(f"There are {len(content.key)} keys and {len(content.value)} values; send as many.")
             feeds = dict(zip(content.key, content.value, strict=True))
             if "image" not in feeds:
                 raise bad_request("There is no key 'image'; send the image under it.")
-            wanted = None if name == PIPELINE_NAME and name not in service.repository.names else name
-            instance = service.repository.get(wanted).instance(None)
-            (best,) = await _classify(request, instance, feeds["image"], 1, hold, min_score=0.0)
+            repository = body.service.repository
+            wanted = None if name == PIPELINE_NAME and name not in repository.names else name
+            (best,) = await _classify(body, repository.get(wanted).instance(None), feeds["image"], 1, min_score=0.0)
     except (RequestError, GhostZooError) as error:
-        return _answer_failure(
+        return failure_response(
             error, lambda status, text: {"err_no": status, "err_msg": text, "key": [], "value": [], "tensors": []}
         )
     value = [str([best.label]), str([round(best.score, SCORE_DECIMALS)])]
@@ -142,29 +132,17 @@ async def pipeline(request: Request, name: str) -> Response:
 
 
 async def _classify(
-    request: Request,
-    instance: ModelInstance,
-    image: str | Source,
-    top_k: int | None,
-    hold: Hold,
-    min_score: float | None = None,
+    body: Body, instance: ModelInstance, image: str | Source, top_k: int | None, min_score: float | None = None
 ) -> list[Prediction]:
-    service: Service = request.app.state.service
     source: Source
     if isinstance(image, str):
-        hold(decoding_bytes([image]))
-        source = await aside(request, service, len(image), decode_base64, image)
+        body.hold(decoding_bytes([image]))
+        source = await body.aside(len(image), decode_base64, image)
     else:
         source = image
-    (outcome,) = await service.classify(instance, [source], request.state.request_info)
+    (outcome,) = await body.service.classify(instance, [source], body.info)
     if isinstance(outcome, ImageError):
         raise unprocessable(f"The image cannot be read: {outcome.reason}.")
     postprocessing = instance.classifier.bundle.postprocessing
     top_k = top_k or min(postprocessing.top_k, MAX_TOP_K)
     return postprocessing.predictions(outcome.logits[None], top_k, min_score)[0]
-
-
-def _answer_failure(error: Exception, content: Callable[[int, str], dict[str, Any]]) -> Response:
-    known = as_request_error(error)
-    headers = {} if known.retry_after is None else {"retry-after": str(known.retry_after)}
-    return json_response(content(known.status, str(known)), known.status, headers)

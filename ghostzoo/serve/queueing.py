@@ -54,8 +54,9 @@ class Instance(Protocol):
     """Whether calls from several threads run at the same time, each on a CPU of its own. Otherwise, as on a GPU, images
     are better off in one large call."""
 
-    def decode(self, source: bytes, deadline: float) -> Pixels:
-        """Decode and preprocess an image; what is not done by ``deadline`` may be given up."""
+    def decode(self, source: bytes, deadline: float, note: Callable[[str], object]) -> Pixels:
+        """Decode and preprocess an image; what is not done by ``deadline`` may be given up. ``note`` is told what
+        libraries print meanwhile."""
         ...
 
     def run(self, batch: Pixels, *, alone: bool) -> Pixels:
@@ -82,6 +83,8 @@ class Call:
     deadline: float
     """By ``time.perf_counter``: nobody waits for the outcomes any more."""
     cancelled: bool = False
+    notes: list[str] = field(default_factory=list)
+    """What libraries printed about the images."""
 
 
 @dataclass(slots=True, eq=False)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._utils.hardware import usable_cpus
-from .._utils.timing import median_ms, time_in_turn
 from ..bundle.folder import Bundle
 from ..classifier import Classifier
 from ..engines.base import Engine
+from ..engines.selection import check_engine_name
 from ..errors import EngineError, GhostZooError, OptionError, nearest
+from ..fetch.resolver import fetch
 from ..images.decode import read_image
 from ..images.transform import preprocess
 from ..loading import load
@@ -25,11 +24,6 @@ from .options import ServeOptions
 from .request_errors import RequestError, not_found, overloaded
 from .scheduler import Scheduler
 
-_TRIAL_SECONDS = 0.3
-"""For which a model is timed on one CPU and on all."""
-_WORTH_IT = 0.9
-"""All CPUs are taken by an image that is alone if it takes at most this part of the time that it takes on one."""
-
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Pixel values -> logits."""
 
@@ -37,31 +31,27 @@ Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 class ModelInstance:
     """A model on one engine, as the scheduler runs it."""
 
-    def __init__(self, classifier: Classifier, whole_cpu: Engine | None, decoders: DecoderPool | None) -> None:
-        """Take a loaded model, the same on all CPUs where it pays for an image that is alone, and what decodes images
-        in other processes than this one."""
+    def __init__(self, classifier: Classifier, decoders: DecoderPool | None) -> None:
+        """Take a loaded model, and what decodes images in other processes than this one."""
         self.model = classifier.bundle.name
         self.engine = classifier.engine.name
         self.side_by_side = classifier.engine.device.lower() == "cpu"
         self.classifier = classifier
-        self._whole_cpu = whole_cpu
         self._decoders = decoders
 
-    def decode(self, source: bytes, deadline: float) -> NDArray[np.float32]:
+    def decode(self, source: bytes, deadline: float, note: Callable[[str], object]) -> NDArray[np.float32]:
         config = self.classifier.bundle.preprocessing
         if self._decoders is not None:
-            return self._decoders.decode(source, config, deadline)
+            return self._decoders.decode(source, config, deadline, note)
         return preprocess(read_image(source, self.classifier.limits), config)
 
     def run(self, batch: NDArray[np.float32], *, alone: bool) -> NDArray[np.float32]:
-        engine = self._whole_cpu if alone and self._whole_cpu is not None else self.classifier.engine
-        return engine.run(batch)
+        engines = self.classifier.engines
+        return (engines.for_lone if alone else engines.for_calls).run(batch)
 
     def close(self) -> None:
         """Free the model."""
         self.classifier.close()
-        if self._whole_cpu is not None:
-            self._whole_cpu.close()
 
 
 @dataclass(frozen=True)
@@ -115,21 +105,28 @@ class Repository:
         self._changing = asyncio.Lock()
 
     async def load_all(self) -> None:
-        """Load every model of the options.
+        """Load every model of the options, once all have been found.
 
         Raises:
             GhostZooError: one cannot be used, or two have the same name.
         """
+        for engine in self._options.engines:
+            check_engine_name(engine)
         for source in self._options.models or (None,):
-            model = await asyncio.to_thread(load_model, source, self._options, self._decoders)
-            if model.name in self._models:
-                raise OptionError(f"{source} and another model are both named {model.name}; rename one of them.")
-            self._sources[model.name] = source
-            self._models[model.name] = model
+            name = (await asyncio.to_thread(fetch, source, self._options.fetching)).name
+            if name in self._sources:
+                raise OptionError(f"{source} and another model are both named {name}; rename one of them.")
+            self._sources[name] = source
+        for name, source in self._sources.items():
+            self._models[name] = await asyncio.to_thread(load_model, source, self._options, self._decoders)
 
     @property
     def names(self) -> list[str]:
         return list(self._models)
+
+    @property
+    def loaded(self) -> list[str]:
+        return [name for name, model in self._models.items() if model is not None]
 
     @property
     def ready(self) -> bool:
@@ -239,33 +236,12 @@ def load_model(source: str | None, options: ServeOptions, decoders: DecoderPool 
         # Opens what an engine has for batches, large and small.
         check(classifier.bundle, classifier.engine, classifier.engine.run)
         check(classifier.bundle, classifier.engine, repeated(classifier.engine, options.max_batch))
-        whole_cpu = open_on_all_cpus(classifier, options)
-        for opened in filter(None, (classifier.engine, whole_cpu)):
+        if options.threads is None:
+            classifier.engines.open_for_lone()
+        for opened in {classifier.engine, classifier.engines.for_lone}:
             check(classifier.bundle, opened, one_by_one(opened))
-        instances[classifier.engine.name] = ModelInstance(classifier, whole_cpu, decoders)
+        instances[classifier.engine.name] = ModelInstance(classifier, decoders)
     return ServedModel(next(iter(instances.values())).classifier.bundle, instances)
-
-
-def open_on_all_cpus(classifier: Classifier, options: ServeOptions) -> Engine | None:
-    """Open the model once more, for images that come alone; ``None`` where that is no faster or was not asked for.
-
-    It is no faster for small networks, and where other programs want the CPUs too.
-
-    Raises:
-        EngineError: it cannot be opened.
-    """
-    engine = classifier.engine
-    if options.threads is not None or engine.options.threads != 1 or usable_cpus() == 1:
-        return None
-    opened = type(engine).load(classifier.bundle, replace(engine.options, device=engine.device, threads=None))
-    classifier.bundle.release()
-    side = classifier.bundle.config.image_size
-    image = np.zeros((1, 3, side, side), np.float32)
-    durations = time_in_turn({each: partial(each.run, image) for each in (engine, opened)}, _TRIAL_SECONDS)
-    if median_ms(durations[opened]) > _WORTH_IT * median_ms(durations[engine]):
-        opened.close()
-        return None
-    return opened
 
 
 def one_by_one(engine: Engine) -> Run:

@@ -225,7 +225,7 @@ class Scheduler:
         job.stages.queue = start - job.since
         failure: Exception | None = None
         try:
-            job.source = queue.instance.decode(job.source, job.call.deadline)
+            job.source = queue.instance.decode(job.source, job.call.deadline, job.call.notes.append)
         except Exception as error:  # whatever it is, it is this image's alone, and the worker must live
             failure = _reported(error)
         end = time.perf_counter()

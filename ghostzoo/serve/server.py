@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
+import math
 import os
+import select
 import signal
 import socket
+import struct
 import sys
 import threading
-from functools import partial
-from types import FrameType
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any
 
-import uvicorn
+from hypercorn.asyncio import serve as serve_http
+from hypercorn.config import Config
 
 from ..errors import GhostZooError, OptionError
-from .access import log_refusal
 from .app import create_app
-from .connection import limited_protocol
-from .hard_end import HardEnd
-from .logs import LineWriter, json_lines
+from .logs import LineWriter, log_lines
 from .open_inference.grpc_server import grpc_server
 from .options import ServeOptions
 from .service import Service
 
 _logger = logging.getLogger("ghostzoo.serve")
 
-_KEEP_ALIVE_SECONDS = 30
-_IDLE_SECONDS = 1.0
+_BACKLOG = 1024
+_IDLE_SECONDS = 30.0
+"""For which a connection may have no request, or only a part of its headers."""
+_CLOSING_SECONDS = 1.0
 """On shutdown, time for clients with idle connections to send what they are about to send, and hear 'close'."""
 _END_SECONDS = 5.0
 """After ``drain_timeout`` the process has so many to end; what still hangs then is left."""
+FORCED_STATUS = 1
+"""Exit status of a process that was ended with something left."""
+_LAST_SECONDS = 1.0
+"""For the last line of the log, whose reader may hang too."""
+
+_SO_ATTACH_FILTER = 26
+_DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
+"""Linux, filter.h: the program "return 0", by which every packet is dropped."""
 
 
 def serve(options: ServeOptions) -> None:
@@ -42,8 +56,7 @@ def serve(options: ServeOptions) -> None:
     Raises:
         GhostZooError: a model, an engine or an address cannot be used.
     """
-    loop_factory = uvicorn.Config("", loop="auto").get_loop_factory()  # uvloop where there is one
-    with json_lines() as lines, asyncio.Runner(loop_factory=loop_factory) as runner:
+    with log_lines(text=options.text_log) as lines, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
             runner.run(_serve(options, lines))
         except (GhostZooError, OSError):
@@ -53,31 +66,60 @@ def serve(options: ServeOptions) -> None:
             sys.exit(1)
 
 
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
 async def _serve(options: ServeOptions, lines: LineWriter) -> None:
-    listener = listen(options.host, options.port)
+    listener = Listener(options)
     service = Service(options)
     service.metrics.watch_log(lambda: lines.dropped)
-    end = HardEnd(lambda: service.scheduler.in_hand, service.kill_decoders, lines)
+    end = _HardEnd(service, lines)
+    stop = asyncio.Event()
+    grpc = None
+
+    async def stopped() -> None:
+        await stop.wait()
+        await listener.accept_the_rest(service.stopping)
+
     try:
-        grpc, grpc_port = grpc_server(service) if options.grpc_port is not None else (None, None)
+        if options.grpc_port is not None:
+            grpc, grpc_port = grpc_server(service)
         await service.load()
-        server = DrainingServer(http_config(service), service, end)
-        host, port = listener.getsockname()[:2]
-        addresses = {"http": f"http://{_bracketed(host)}:{port}"}
+        addresses = {"http": listener.url}
         if grpc is not None:
             await grpc.start()
-            addresses["grpc"] = f"{_bracketed(host)}:{grpc_port}"
-        _logger.info("ghostzoo serves", extra={"fields": addresses})
+            addresses["grpc"] = f"{_bracketed(options.host)}:{grpc_port}"
+        _on_signals(stop, end, options.drain_timeout)
         draining = asyncio.create_task(_stop_with(service, grpc))
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, lambda *_: end.within(0))  # for when uvicorn has ended, and gives it back
-        await server.serve([listener])
+        if options.text_log:
+            lines.put(_greeting(service, addresses))
+        else:
+            _logger.info("ghostzoo serves", extra={"fields": addresses})
+        app: Any = create_app(service)  # Starlette's types say the same as Hypercorn's in other words
+        await serve_http(app, http_config(options, listener), shutdown_trigger=stopped, mode="asgi")
         service.stopping.set()
         await draining
     finally:
         listener.close()
         if not await service.close():
             end.now()
+
+
+def _greeting(service: Service, addresses: dict[str, str]) -> str:
+    """What a person at a terminal wants to know."""
+    where = addresses["http"].replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
+    what = "Open it in a browser to try it, or see" if service.options.page else "See"
+    over_grpc = f" gRPC listens on {addresses['grpc']}." if "grpc" in addresses else ""
+    return (
+        f"\nghostzoo serves {', '.join(service.repository.names)} at {where}\n"
+        f"{what} {where}/docs for programs.{over_grpc}\n"
+        "Press Ctrl+C to stop; what was accepted is answered first.\n"
+    )
 
 
 async def _stop_with(service: Service, grpc: Any) -> None:
@@ -87,60 +129,124 @@ async def _stop_with(service: Service, grpc: Any) -> None:
         await grpc.stop(service.options.drain_timeout)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Open a listening socket.
+def _on_signals(stop: asyncio.Event, end: _HardEnd, drain_timeout: float) -> None:
+    """Begin to stop at SIGTERM or SIGINT, and end at once at a second SIGINT."""
+    loop = asyncio.get_running_loop()
+
+    def obey(number: int, _: object) -> None:
+        end.within(0 if stop.is_set() and number == signal.SIGINT else drain_timeout + _END_SECONDS)
+        loop.call_soon_threadsafe(stop.set)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, obey)
+
+
+def http_config(options: ServeOptions, listener: Listener) -> Config:
+    """What Hypercorn is told: its limits on what comes before a request is whole, and the socket to accept from."""
+    config = Config()
+    config.bind = [f"fd://{listener.give_away()}"]
+    config.backlog = _BACKLOG
+    config.h11_max_incomplete_size = options.limits.max_header_bytes
+    config.h2_max_header_list_size = options.limits.max_header_bytes
+    config.keep_alive_timeout = _IDLE_SECONDS
+    config.keep_alive_max_requests = sys.maxsize
+    config.max_app_queue_size = 3  # parts of a body that nobody has asked for yet, and are not in the budget
+    config.graceful_timeout = options.drain_timeout
+    config.include_server_header = False
+    config.errorlog = logging.getLogger("hypercorn.error")
+    return config
+
+
+class Listener:
+    """The listening socket: Hypercorn accepts from it, and here is decided until when.
 
     Raises:
         OptionError: the address cannot be had.
     """
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
-        raise OptionError(f"Cannot listen on {host}, port {port}: {reason}; choose another.") from error
+
+    def __init__(self, options: ServeOptions) -> None:
+        host, port = options.host, options.port
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._given = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        except (OSError, OverflowError) as error:
+            code = error.errno if isinstance(error, OSError) else None
+            if code is not None and code < 0:  # of a name look-up
+                message = f"Cannot listen on {host}: it is no address or name of this machine; give another --host."
+                raise OptionError(message) from error
+            reason = os.strerror(code) if code else error
+            raise OptionError(f"Cannot listen on {host}, port {port}: {reason}; choose another.") from error
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections have it from here
+            self._given.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(1000 * options.write_timeout))
+        self._own = self._given.dup()
+        self.url = f"http://{_bracketed(self._own.getsockname()[0])}:{self._own.getsockname()[1]}"
+
+    def give_away(self) -> int:
+        """Return a descriptor of the socket, which is the caller's to close."""
+        return self._given.detach()
+
+    def close(self) -> None:
+        self._own.close()
+        self._given.close()
+
+    async def accept_the_rest(self, stopping: asyncio.Event) -> None:
+        """Return when what the system has accepted is taken, and clients have had time to hear that this is the end.
+
+        On Linux no client gets a connection meanwhile, so that none is lost when the socket is closed; elsewhere a few
+        may, that connect in the last moment.
+        """
+        program = ctypes.create_string_buffer(_DROP_ALL, len(_DROP_ALL))
+        with suppress(OSError):
+            one = struct.pack("HL", 1, ctypes.addressof(program))
+            self._own.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, one)
+        end = time.monotonic() + _CLOSING_SECONDS
+        while select.select([self._own], [], [], 0)[0] and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        stopping.set()
+        await asyncio.sleep(_CLOSING_SECONDS)
+        self._own.close()
 
 
-def http_config(service: Service) -> uvicorn.Config:
-    return uvicorn.Config(
-        create_app(service),
-        http=limited_protocol(
-            service.options.limits.max_header_bytes, partial(log_refusal, service), service.options.write_timeout
-        ),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=max(1, round(service.options.drain_timeout)),
-    )
+class _HardEnd:
+    """The end that does not wait: a thread that hangs in native code cannot be ended, only its process can.
 
+    Args:
+        service: what may be left then is told to the log.
+        log: what writes the log's lines.
+    """
 
-class DrainingServer(uvicorn.Server):
-    """Stops in three steps: no new connections; every answer closes its connection; what is left idle is closed."""
-
-    def __init__(self, config: uvicorn.Config, service: Service, end: HardEnd) -> None:
-        super().__init__(config)
-        self.should_exit: bool = False
+    def __init__(self, service: Service, log: LineWriter) -> None:
         self._service = service
-        self._end = end
+        self._log = log
+        self._ends: SimpleQueue[float] = SimpleQueue()
+        threading.Thread(target=self._watch, name="ghostzoo-end", daemon=True).start()
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop; a second SIGINT stops at once. The signal is not raised again after the end: it was obeyed."""
-        self.force_exit = self.should_exit and sig == signal.SIGINT
-        self.should_exit = True
-        self._end.within(0 if self.force_exit else self._service.options.drain_timeout + _END_SECONDS)
+    def within(self, seconds: float) -> None:
+        """End the process in so many seconds at the latest; may be called by a signal handler, and again."""
+        self._ends.put(time.monotonic() + seconds)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._service.stopping.set()
-        for server in self.servers:
-            server.close()
-        end = asyncio.get_running_loop().time() + _IDLE_SECONDS
-        while self.server_state.connections and asyncio.get_running_loop().time() < end and not self.force_exit:
-            await asyncio.sleep(0.02)
-        await super().shutdown(sockets)
+    def now(self) -> None:
+        """End the process; does not return."""
+        last = threading.Thread(target=self._last_steps, daemon=True)
+        last.start()
+        last.join(_LAST_SECONDS)
+        os._exit(FORCED_STATUS)
+
+    def _watch(self) -> None:
+        end = math.inf
+        while (left := end - time.monotonic()) > 0:
+            try:
+                end = min(end, self._ends.get(timeout=None if left == math.inf else left))
+            except Empty:
+                break
+        self.now()
+
+    def _last_steps(self) -> None:
+        self._service.kill_decoders()
+        fields = {"left": self._service.scheduler.in_hand}
+        _logger.error("The server was ended with work left.", extra={"fields": fields})
+        self._log.close(_LAST_SECONDS)
 
 
 def _bracketed(host: str) -> str:

@@ -6,17 +6,18 @@ import asyncio
 import functools
 import threading
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ..errors import GhostZooError, ImageError
+from .answers import SharedFiles
 from .decoder_pool import DecoderPool
 from .fetching import Fetcher
 from .memory import Hold, Memory
 from .metrics import Metrics
-from .model_files import SharedFiles
 from .options import ServeOptions
 from .queueing import Answer, Call, Source
 from .repository import ModelInstance, Repository
@@ -46,6 +47,8 @@ class RequestInfo:
     """Where the disconnection of an HTTP client is heard, once its request's body has been read."""
     client: str | None = None
     """Its address; behind a proxy, the proxy's."""
+    notes: list[str] = field(default_factory=list)
+    """For the log: what libraries printed about its images."""
 
 
 class Service:
@@ -157,21 +160,15 @@ class Service:
         call = self._submit(
             instance, sources, functools.partial(self._ended.add, done), request_info.deadline - loop.time()
         )
-        watch = asyncio.ensure_future(_cancel_when_gone(request_info.receive, done)) if request_info.receive else None
         try:
-            async with asyncio.timeout_at(request_info.deadline):
+            async with _until_gone(request_info.receive, done), asyncio.timeout_at(request_info.deadline):
                 await done
         except TimeoutError:
-            self.scheduler.cancel(call)
             raise late() from None
-        except asyncio.CancelledError:
-            self.scheduler.cancel(call)
-            if done.cancelled() and watch is not None and watch.done():
-                raise ClientGoneError from None
-            raise
         finally:
-            if watch is not None:
-                watch.cancel()
+            if not done.done() or done.cancelled():
+                self.scheduler.cancel(call)
+            request_info.notes.extend(call.notes)
         return [_checked(outcome) for outcome in call.outcomes]
 
     def _submit(
@@ -190,16 +187,8 @@ class Service:
             RequestError: the deadline has passed, the client has gone, or ``hold`` raised it.
         """
         image = asyncio.ensure_future(self._fetcher.fetch(url, request_info.client, request_info.deadline, hold))
-        watch = asyncio.ensure_future(_cancel_when_gone(request_info.receive, image)) if request_info.receive else None
-        try:
+        async with _until_gone(request_info.receive, image):
             return await image
-        except asyncio.CancelledError:
-            if image.cancelled() and watch is not None and watch.done():
-                raise ClientGoneError from None
-            raise
-        finally:
-            if watch is not None:
-                watch.cancel()
 
 
 class _Ended:
@@ -226,10 +215,31 @@ class _Ended:
                 future.set_result(None)
 
 
-async def _cancel_when_gone(receive: Receive, done: asyncio.Future[Any]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    done.cancel()
+@asynccontextmanager
+async def _until_gone(receive: Receive | None, work: asyncio.Future[Any]) -> AsyncIterator[None]:
+    """Cancel ``work`` when the HTTP client goes.
+
+    Raises:
+        ClientGoneError: in its place, where the block waited for it.
+    """
+    if receive is None:
+        yield
+        return
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        work.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if work.cancelled() and watching.done():
+            raise ClientGoneError from None
+        raise
+    finally:
+        watching.cancel()
 
 
 def _checked(outcome: Answer | Exception | None) -> Answer | ImageError:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 )
 def test_a_model_is_looked_for_where_the_options_say(command: tuple[str, ...], run: Run, tmp_path: Path) -> None:
     if command[0] == "serve":
-        pytest.importorskip("uvicorn", reason="uvicorn, which the server needs, is not installed here")
+        pytest.importorskip("hypercorn", reason="hypercorn, which the server needs, is not installed here")
     kept = tmp_path / "elsewhere"
     result = run(*command, "GhostNet_x1_0", "--cache-dir", kept, "--offline", HF_HUB_OFFLINE="0")
     assert result.returncode == 1

@@ -13,7 +13,8 @@ from fastapi.routing import APIRoute
 
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import OptionError
-from ghostzoo.serve import app, documentation, web_page
+from ghostzoo.serve import classify, documentation, information, paddle, web_page
+from ghostzoo.serve.open_inference import rest
 from ghostzoo.serve.open_inference.messages import SERVICE, message
 from ghostzoo.serve.options import ServeOptions
 from tests.fixtures.serving import ServerProcess, running_server
@@ -42,7 +43,8 @@ def locked(tiny_bundle: Bundle) -> Iterator[ServerProcess]:
 
 def route_paths() -> list[str]:
     """Every path that the application has a route for, with a model, and with names that lead elsewhere."""
-    routes = [route for module in app._MODULES for route in module.router.routes if isinstance(route, APIRoute)]
+    modules = (classify, information, paddle, rest)
+    routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     assert len(routes) > 15
     names = ("tiny", "static-offline-docs", "docs", "healthz", "..", "%2e%2e", "")
     return sorted(
@@ -96,8 +98,6 @@ def test_without_the_key_only_open_paths_are_read(locked: ServerProcess) -> None
 def test_with_the_key_the_same_paths_are_answered(locked: ServerProcess, http: requests.Session) -> None:
     for path in route_paths():
         assert status_of(locked, "GET", path, f"X-API-Key: {KEY}") in (200, 307, 404, 405), path
-    answer = http.post(f"{locked.http}/static-offline-docs/prediction", headers=WITH_KEY, json={})
-    assert answer.status_code == 400
     assert http.get(f"{locked.http}/v1/models", headers=WITH_KEY).status_code == 200
 
 
@@ -178,6 +178,23 @@ def test_there_is_one_host(locked: ServerProcess) -> None:
     assert raw(locked, b"GET /healthz HTTP/1.0\r\nHost: evil.example\r\n\r\n") == b"421"
     absolute = b"GET http://localhost/healthz HTTP/1.1\r\nHost: evil.example\r\n" + end
     assert raw(locked, absolute) == b"421"
+
+
+def test_http_2(locked: ServerProcess, jpeg: bytes) -> None:
+    """Without TLS, and without asking whether it is spoken: as strict as HTTP/1.1."""
+    httpx = pytest.importorskip("httpx", reason="httpx, which speaks HTTP/2, is not installed here")
+    url = f"{locked.http}/v1/classify"
+    with httpx.Client(http1=False, http2=True, timeout=60) as client:
+        assert client.get(f"{locked.http}/healthz").http_version == "HTTP/2"
+        assert client.post(url, content=jpeg).status_code == 401
+        assert client.post(url, content=bytes(2**20)).status_code == 401
+        assert client.post(url, content=jpeg, headers={"Host": "evil.example", **WITH_KEY}).status_code == 421
+        assert client.post(url, content=jpeg, headers=WITH_KEY).json()["images"][0]["predictions"]
+
+
+def test_websockets_are_refused(locked: ServerProcess) -> None:
+    upgrade = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="]
+    assert status_of(locked, "GET", "/healthz", *upgrade, "Sec-WebSocket-Version: 13") == 403
 
 
 def test_a_rebound_page_reads_and_changes_nothing(tiny_bundle: Bundle, http: requests.Session) -> None:

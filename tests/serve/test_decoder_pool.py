@@ -213,7 +213,16 @@ def test_it_ends_with_its_parent_even_while_it_decodes(slow: bytes, tmp_path: Pa
 
 def test_it_imports_nothing_of_the_server() -> None:
     loaded = modules_after("import ghostzoo.serve.decoder")
-    assert not loaded & {"fastapi", "starlette", "uvicorn", "grpc", "prometheus_client", "onnxruntime", "onnx", "click"}
+    assert not loaded & {
+        "fastapi",
+        "starlette",
+        "hypercorn",
+        "grpc",
+        "prometheus_client",
+        "onnxruntime",
+        "onnx",
+        "click",
+    }
 
 
 def test_what_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch, jpeg: bytes) -> None:

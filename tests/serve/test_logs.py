@@ -69,12 +69,13 @@ def test_every_line_is_json_whatever_is_sent(tiny_bundle: Bundle, http: requests
                             pass
                     except OSError:
                         pass
-        for image in pictures_that_decoders_complain_of():
-            assert http.post(f"{server.http}/v1/classify", data=image).status_code in (200, 422)
+        for index, image in enumerate(pictures_that_decoders_complain_of()):
+            headers = {"X-Request-ID": f"image-{index}"}
+            assert http.post(f"{server.http}/v1/classify", data=image, headers=headers).status_code in (200, 422)
         http.get(f"{server.http}/healthz", headers={"X-Request-ID": "the-last"})
         assert server.lines_with(request_id="the-last")
-        native = [line["message"] for line in server.lines_with(logger="native")]
-        assert any("Corrupt JPEG data" in message for message in native)
+        told = [line for line in server.log() if "Corrupt JPEG data" in line.get("decoder", "")]
+        assert [line["request_id"].startswith("image-") for line in told] == [True]
         assert server.terminate() == 0
         text = server.log_file.read_text()
         assert text.endswith("\n")
@@ -132,13 +133,13 @@ def _flood(url: str, path: str, count: int) -> None:
 def test_dropped_lines_are_told_once_somebody_reads_again() -> None:
     code = """
 import logging, os, shutil, sys, threading, time
-from ghostzoo.serve.logs import json_lines
+from ghostzoo.serve.logs import log_lines
 reading, writing = os.pipe()
 os.dup2(writing, 2)
 os.close(writing)
 reader = threading.Thread(target=lambda: shutil.copyfileobj(open(reading, "rb"), sys.stdout.buffer))
 logger = logging.getLogger("ghostzoo")
-with json_lines() as lines:
+with log_lines() as lines:
     for _ in range(9000):
         logger.info("x" * 400)
     assert lines.dropped > 0
@@ -171,8 +172,8 @@ def test_all_that_python_and_c_write_becomes_json(stderr: str) -> None:
 import asyncio, logging, os, sys, threading, warnings
 if sys.argv[1] == "closed":
     os.close(2)
-from ghostzoo.serve.logs import json_lines
-with json_lines() as lines:
+from ghostzoo.serve.logs import log_lines
+with log_lines() as lines:
     os.write(2, b"from C\\nsecond \\xff line\\r\\n\\n  \\nno end")
     os.write(2, b" of line\\n")
     print("printed", file=sys.stderr)
@@ -226,10 +227,10 @@ os.write(2, b"as before\\n")
 def test_c_code_that_holds_pythons_lock_is_never_made_to_wait() -> None:
     code = """
 import ctypes, os, time
-from ghostzoo.serve.logs import json_lines
+from ghostzoo.serve.logs import log_lines
 write = ctypes.PyDLL(None).write  # holds Python's lock, so that nothing reads meanwhile
 text = b"a warning of a decoder\\n" * 100
-with json_lines() as lines:
+with log_lines() as lines:
     for _ in range(2000):
         write(2, text, len(text))
     os.write(2, b"\\n" + b"y" * 300_000)
@@ -262,8 +263,8 @@ except BlockingIOError:
 def test_a_crash_is_told_on_the_real_stderr_and_ends_the_process() -> None:
     crash = """
 import ctypes
-from ghostzoo.serve.logs import json_lines
-with json_lines():
+from ghostzoo.serve.logs import log_lines
+with log_lines():
     ctypes.string_at(0)
 """
     ended = run_limited(crash)

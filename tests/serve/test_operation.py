@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -121,6 +123,24 @@ def test_a_key_is_asked_for_over_grpc(locked: ServerProcess) -> None:
     for metadata in ((("authorization", f"Bearer {KEY}"),), (("x-api-key", KEY),)):
         assert call(locked, "ServerMetadata", request, "ServerMetadataResponse", metadata=metadata).name == "ghostzoo"
     assert call(locked, "ServerLive", message("ServerLiveRequest")(), "ServerLiveResponse").live
+
+
+def test_configuration_and_statistics_over_grpc(server: ServerProcess, jpeg: bytes) -> None:
+    config = call(server, "ModelConfig", message("ModelConfigRequest")(name="tiny"), "ModelConfigResponse").config
+    assert (config.name, config.max_batch_size, config.backend) == ("tiny", 64, "onnxruntime")
+    assert [(each.name, list(each.dims)) for each in config.input] == [("pixel_values", [3, 64, 64]), ("images", [1])]
+
+    def count() -> int:
+        request = message("ModelStatisticsRequest")()
+        (stats,) = call(server, "ModelStatistics", request, "ModelStatisticsResponse").model_stats
+        assert stats.inference_stats.success.count == stats.inference_count
+        return int(stats.inference_count)
+
+    before = count()
+    request = infer_request(jpeg)
+    request.inputs[0].shape[:] = [1, 1]  # as batching clients of Triton have it
+    assert len(call(server, "ModelInfer", request, "ModelInferResponse").outputs) == 3
+    assert count() == before + 1
 
 
 def test_grpc_refuses_lies(server: ServerProcess) -> None:
@@ -277,6 +297,32 @@ def test_sigterm_under_load_loses_no_accepted_request(tiny_bundle: Bundle, jpeg:
         assert refused.is_set()
         assert lost == []
         assert set(answered) == {200}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system keeps no process on one CPU")
+def test_sigterm_with_requests_that_wait_to_be_accepted(tiny_bundle: Bundle, jpeg: bytes) -> None:
+    request = f"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode() + jpeg
+    one_cpu = {min(os.sched_getaffinity(0))}
+    with running_server("--model", str(tiny_bundle.path), "--no-grpc") as server, ExitStack() as stack:
+        for thread in Path(f"/proc/{server.process.pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), one_cpu)
+        for _ in range(3):
+            busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            stack.callback(busy.wait)
+            stack.callback(busy.kill)
+            os.sched_setaffinity(busy.pid, one_cpu)
+        connections = [socket.create_connection(server.host_and_port, timeout=60) for _ in range(50)]
+        for connection in connections:
+            stack.enter_context(connection)
+            connection.sendall(request)
+        time.sleep(0.02)
+        server.process.send_signal(signal.SIGTERM)
+        statuses = []
+        for connection in connections:
+            with connection.makefile("rb") as stream:
+                statuses.append(read_answer(stream)[0])
+        assert statuses == [200] * 50
+        assert server.process.wait(60) == 0
 
 
 def test_sigterm_lets_a_slow_request_finish(tiny_bundle: Bundle, slow_image: bytes) -> None:

@@ -27,7 +27,7 @@ class GatedLane:
         self.batches: list[list[float]] = []
         self.alone: list[bool] = []
 
-    def decode(self, source: bytes, deadline: float) -> NDArray[np.float32]:
+    def decode(self, source: bytes, deadline: float, note: Any) -> NDArray[np.float32]:
         if source == b"bad":
             raise ImageError("x", "it is bad")
         return np.array([float(source)], np.float32)

@@ -233,7 +233,8 @@ def test_downloads_end_when_the_client_goes(tiny_bundle: Bundle) -> None:
         assert server.terminate() == 0
 
 
-def test_bytes_are_counted_as_they_come(tiny_bundle: Bundle) -> None:
+@pytest.mark.parametrize("path", ["/v1/classify", "/image-classification"])
+def test_bytes_are_counted_as_they_come(tiny_bundle: Bundle, path: str) -> None:
     """Of an image whose end does not come."""
     go = threading.Event()
 
@@ -249,7 +250,9 @@ def test_bytes_are_counted_as_they_come(tiny_bundle: Bundle) -> None:
         serve({"/half": half}) as address,
         fetching_server(tiny_bundle, address) as server,
     ):
-        pool.submit(classify, server, [f"{address}/half"])
+        url = f"{address}/half"
+        body = {"image": url} if path == "/image-classification" else {"images": [{"url": url}]}
+        pool.submit(requests.post, server.http + path, json=body, timeout=60)
         wait_until(lambda: buffered(server) >= MIB)
         go.set()
         wait_until(lambda: buffered(server) == 0)

@@ -17,11 +17,12 @@ from typing import Any, TypeVar
 import grpc
 
 from ...errors import GhostZooError
-from ..access import REQUEST_ID, key_matches, log_access, request_id
+from ..access import REQUEST_ID, Access, log_access, request_id
+from ..compression import decompressed
 from ..memory import Admission
 from ..request_errors import RequestError, as_request_error, bad_request, late, overloaded
 from ..service import RequestInfo, Service
-from .wire import decompressed, is_compressed
+from .wire import is_compressed
 
 _logger = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ _ENDING_SECONDS = 0.05
 """Within them a call without a message is cancelled, if it is at its end: if the client has gone, or gRPC has refused a
 message that is too large, which it does by itself."""
 
+_NO_KEY = "This server wants its API key: send metadata 'authorization: Bearer KEY'."
+
 _Result = TypeVar("_Result")
 Parse = Callable[[Any], Any]
 """Makes a request of the bytes of its message."""
@@ -64,7 +67,33 @@ class Method:
     """For the log and the metrics."""
     parse: Parse | None
     """``None`` where requests say nothing, and need not come in."""
-    needs_key: bool = True
+    is_probe: bool = False
+    """Whether those may call it who show no key."""
+
+
+class KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
+    """Refuses calls without the key, but for those that anyone may make."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._access = Access(service.options.api_key, page=False)
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        handler = await continuation(details)
+        metadata = _texts(details.invocation_metadata)
+        if handler is None or self._access.allows(details.method, metadata):
+            return handler
+        request_info = RequestInfo(request_id(metadata.get(REQUEST_ID)), time.perf_counter(), 0.0)
+
+        async def refuse(_: object, context: Any) -> None:
+            service, name = self._service, details.method.rpartition("/")[2]
+            service.metrics.on_request("grpc")
+            log_access(service, "grpc", name, "UNAUTHENTICATED", request_info, client=context.peer())
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, _NO_KEY, ((REQUEST_ID, request_info.request_id),))
+
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(refuse)
+        return grpc.stream_unary_rpc_method_handler(refuse)
 
 
 class Calls:
@@ -101,9 +130,9 @@ class Calls:
         return grpc.stream_stream_rpc_method_handler(handle)
 
     async def _run(self, method: Method, context: Any, run: Run[_Result]) -> _Result | None:
-        """Around each call: an id, a deadline, the API key, a line in the log, the metrics, errors as statuses."""
+        """Around each call: an id, a deadline, a line in the log, the metrics, errors as statuses."""
         service = self._service
-        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        metadata = _texts(context.invocation_metadata())
         left = context.time_remaining()
         seconds = service.options.deadline if left is None else min(service.options.deadline, left)
         deadline = asyncio.get_running_loop().time() + seconds
@@ -112,8 +141,6 @@ class Calls:
         service.metrics.on_request("grpc")
         try:
             await context.send_initial_metadata(((REQUEST_ID, request_info.request_id),))
-            if method.needs_key:
-                self._check_key(metadata)
             with service.memory.held() as hold:
                 return await run([await self._receive(method, context, deadline, hold)], request_info)
         except (RequestError, GhostZooError) as error:
@@ -130,11 +157,6 @@ class Calls:
         await _abort(context, status, details)
         return None
 
-    def _check_key(self, metadata: dict[str, str]) -> None:
-        key = self._service.options.api_key
-        if key is not None and not key_matches(key, metadata.get("authorization"), metadata.get("x-api-key")):
-            raise RequestError(401, "This server wants its API key: send metadata 'authorization: Bearer KEY'.")
-
     async def _receive(self, method: Method, context: Any, deadline: float, hold: Callable[[int], None]) -> Any:
         """Return the request, once there is room for its message."""
         if method.parse is None:
@@ -142,7 +164,7 @@ class Calls:
         loop = asyncio.get_running_loop()
         largest = self._service.options.limits.max_body_bytes
         turns, end = self._turns, deadline
-        if not method.needs_key:
+        if method.is_probe:
             turns, end = self._probe_turns, min(deadline, loop.time() + _PROBE_SECONDS)
         data: bytes | bytearray
         try:
@@ -162,6 +184,10 @@ class Calls:
             await asyncio.sleep(_ENDING_SECONDS)
             raise bad_request("No message came with the call; send one.")
         return method.parse(data)
+
+
+def _texts(metadata: Any) -> dict[str, str]:
+    return {key: value for key, value in metadata or () if isinstance(value, str)}
 
 
 def _status(error: Exception) -> tuple[grpc.StatusCode, str]:

@@ -11,9 +11,18 @@ from ...errors import OptionError
 from ..repository import ServedModel
 from ..request_errors import RequestError, bad_request
 from ..service import RequestInfo, Service
-from .calls import UNREAD_BYTES, Calls, Method
+from .calls import UNREAD_BYTES, Calls, KeyInterceptor, Method
 from .health import Health
-from .inference import find_model, find_spec, infer, model_metadata, server_metadata, with_timeout
+from .inference import (
+    find_model,
+    find_spec,
+    infer,
+    model_config,
+    model_metadata,
+    model_statistics,
+    server_metadata,
+    with_timeout,
+)
 from .messages import HEALTH_SERVICE, SERVICE, message, request_class
 from .tensors import (
     BYTES,
@@ -28,7 +37,10 @@ from .tensors import (
 )
 from .wire import InferMessage, InputContents, parse, parse_infer
 
-_ABOUT_MODELS = ("ModelReady", "ModelMetadata", "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload")
+_ABOUT_MODELS = (
+    *("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics"),
+    *("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"),
+)
 
 
 def grpc_server(service: Service) -> tuple[Any, int]:
@@ -39,6 +51,7 @@ def grpc_server(service: Service) -> tuple[Any, int]:
     """
     options = service.options
     server = grpc.aio.server(
+        interceptors=[KeyInterceptor(service)],
         options=[
             ("grpc.max_receive_message_length", options.limits.max_body_bytes),
             ("grpc.max_send_message_length", -1),
@@ -91,6 +104,17 @@ class InferenceService:
         return message("ModelMetadataResponse")(
             **model_metadata(find_model(self.service, request.name, request.version))
         )
+
+    async def ModelConfig(self, request: Any, _: RequestInfo) -> Any:  # noqa: N802
+        model = find_model(self.service, request.name, request.version)
+        config = model_config(model, self.service.options.limits.max_images)
+        return message("ModelConfigResponse")(config=config)
+
+    async def ModelStatistics(self, request: Any, _: RequestInfo) -> Any:  # noqa: N802
+        names = [request.name] if request.name else self.service.repository.loaded
+        models = [find_model(self.service, name, request.version) for name in names]
+        stats = [model_statistics(self.service, model) for model in models]
+        return message("ModelStatisticsResponse")(model_stats=stats)
 
     async def ModelInfer(self, given: InferMessage, request_info: RequestInfo) -> Any:  # noqa: N802
         request, raw = given.request, bool(given.raw)
@@ -148,8 +172,8 @@ def _handlers(service: Service) -> tuple[Any, ...]:
     parse_inference = partial(parse_infer, max_images=service.options.limits.max_images)
     check = partial(parse, request_class(HEALTH_SERVICE, "Check"))
     methods = (
-        Method("ServerLive", None, needs_key=False),
-        Method("ServerReady", None, needs_key=False),
+        Method("ServerLive", None, is_probe=True),
+        Method("ServerReady", None, is_probe=True),
         Method("ServerMetadata", None),
         Method("ModelInfer", parse_inference),
         *(Method(name, partial(parse, request_class(SERVICE, name))) for name in _ABOUT_MODELS),
@@ -161,9 +185,9 @@ def _handlers(service: Service) -> tuple[Any, ...]:
         grpc.method_handlers_generic_handler(
             HEALTH_SERVICE,
             {
-                "Check": calls.unary(Method("HealthCheck", check, needs_key=False), health.Check),
-                "List": calls.unary(Method("HealthList", None, needs_key=False), health.List),
-                "Watch": calls.streaming(Method("HealthWatch", check, needs_key=False), health.Watch),
+                "Check": calls.unary(Method("HealthCheck", check, is_probe=True), health.Check),
+                "List": calls.unary(Method("HealthList", None, is_probe=True), health.List),
+                "Watch": calls.streaming(Method("HealthWatch", check, is_probe=True), health.Watch),
             },
         ),
     )

@@ -43,15 +43,16 @@ class Health:
         try:
             told = None
             while True:
-                status, stopping = self._status(request.service), self._service.stopping
+                is_last = self._service.stopping.is_set()  # looked at before the status: that is told in any case
+                status = self._status(request.service)
                 if status != told:
                     yield status
                     told = status
-                if stopping.is_set():
+                if is_last:
                     return
                 try:
                     async with asyncio.timeout(_INTERVAL):
-                        await stopping.wait()
+                        await self._service.stopping.wait()
                 except TimeoutError:
                     continue
         finally:

@@ -19,7 +19,7 @@ from ..request_errors import bad_request, not_found, unprocessable
 from ..service import RequestInfo, Service
 from .tensors import BYTES, FP32, IMAGES, PIXEL_VALUES, InputSpec, InputTensor, OutputTensor, RequestedOutput
 
-EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
+EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics")
 VERSION = "1"
 OUTPUTS = ("logits", "scores", "labels")
 _CLASSES_HERE = 500
@@ -46,6 +46,50 @@ def model_metadata(model: ServedModel) -> dict[str, Any]:
             {"name": "scores", "datatype": FP32, "shape": [-1, classes]},
             {"name": "labels", "datatype": BYTES, "shape": [-1]},
         ],
+    }
+
+
+def model_config(model: ServedModel, max_images: int) -> dict[str, Any]:
+    """Return the model's configuration as Triton describes it."""
+    metadata = model_metadata(model)
+    kinds = {FP32: "TYPE_FP32", BYTES: "TYPE_STRING"}
+
+    def described(tensor: dict[str, Any]) -> dict[str, Any]:
+        dims = tensor["shape"][1:] or [1]
+        return {"name": tensor["name"], "data_type": kinds[tensor["datatype"]], "dims": dims}
+
+    return {
+        "name": model.name,
+        "platform": metadata["platform"],
+        "backend": model.instance(None).engine,
+        "max_batch_size": max_images,
+        "input": [described(tensor) | {"optional": True} for tensor in metadata["inputs"]],  # a request has one of them
+        "output": [described(tensor) for tensor in metadata["outputs"]],
+    }
+
+
+def model_statistics(service: Service, model: ServedModel) -> dict[str, Any]:
+    """Return what was counted of the model since the start, over all its engines, as Triton describes it."""
+    found = service.metrics.of_model(model.name)
+
+    def duration(stage: str) -> dict[str, int]:
+        return {"count": found.images, "ns": round(1e9 * found.seconds.get(stage, 0.0))}
+
+    stats = {
+        "success": {"count": found.images, "ns": round(1e9 * sum(found.seconds.values()))},
+        "fail": {"count": found.failed, "ns": 0},
+        "queue": duration("queue"),
+        "compute_input": duration("decode"),
+        "compute_infer": duration("inference"),
+        "compute_output": duration(""),
+    }
+    return {
+        "name": model.name,
+        "version": VERSION,
+        "last_inference": round(1000 * found.last),
+        "inference_count": found.images,
+        "execution_count": found.batches,
+        "inference_stats": stats,
     }
 
 
@@ -83,7 +127,8 @@ def find_spec(model: ServedModel, name: str) -> InputSpec:
 
 def with_timeout(request_info: RequestInfo, parameters: Mapping[str, Any]) -> RequestInfo:
     """Shorten the deadline to the request's parameter ``timeout``, in microseconds."""
-    timeout = parameters.get("timeout", 0)
+    timeout = parameters.get("timeout")
+    timeout = 0 if timeout is None else timeout
     if not isinstance(timeout, int) or isinstance(timeout, bool) or timeout < 0:
         raise bad_request("The parameter timeout must be a whole number of microseconds.")
     if not timeout:
@@ -116,8 +161,6 @@ async def infer(
             raise bad_request(f"{model.name} has no output {output.name[:80]!r}; it has {', '.join(OUTPUTS)}.")
         if output.classification < 0 or (output.classification and output.name == "labels"):
             raise bad_request("classification takes a number of classes, for logits or scores.")
-    if len({output.name for output in requested}) < len(requested):
-        raise bad_request("An output is asked for twice; name each once.")
     instance = model.instance(None)
     sources: list[Source] = list(inputs[0].values)
     outcomes = await service.classify(instance, sources, request_info)

@@ -8,17 +8,14 @@ from itertools import chain
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, StringConstraints
 
 from ..answers import PacedResponse, json_text, json_text_response
-from ..memory import Hold
-from ..parsing import FEW_VALUES, read_json
+from ..body import FEW_VALUES, Body
 from ..repository import ServedModel
 from ..request_errors import bad_request
 from ..schemas import decode_base64, decoding_bytes
-from ..service import Service
 from .inference import find_spec
 from .tensors import (
     BYTES,
@@ -44,7 +41,7 @@ class InferInput(BaseModel):
     name: Text
     shape: list[int] = Field(max_length=8)
     datatype: Text
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
     data: list[Any] | None = Field(None, description="Numbers, nested or flat; for BYTES, encoded images in base64.")
 
 
@@ -52,16 +49,16 @@ class InferOutput(BaseModel):
     """An output that is wanted."""
 
     name: Text
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class InferRequest(BaseModel):
     """A request; without outputs, all are returned."""
 
     id: Text | None = None
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
     inputs: list[InferInput] = Field(max_length=8)
-    outputs: list[InferOutput] = Field([], max_length=8)
+    outputs: list[InferOutput] | None = Field(default=None, max_length=8)
 
 
 class InferResponse(BaseModel):
@@ -76,35 +73,30 @@ class InferResponse(BaseModel):
 class RepositoryRequest(BaseModel):
     """Options of the repository's requests."""
 
-    ready: bool = Field(default=False, description="For the index: loaded models only.")
-    parameters: dict[str, Any] = {}
+    ready: bool | None = Field(default=None, description="For the index: loaded models only.")
+    parameters: dict[str, Any] | None = None
 
 
-def split(request: Request, body: bytes, hold: Hold) -> tuple[bytes, memoryview]:
+def split(body: Body, text: bytes) -> tuple[bytes, memoryview]:
     """The JSON, and the binary tensors behind it."""
-    declared = request.headers.get(JSON_LENGTH)
+    declared = body.request.headers.get(JSON_LENGTH)
     if declared is None:
-        return body, memoryview(b"")
-    if not (declared.isascii() and declared.isdecimal() and len(declared) <= 12 and int(declared) <= len(body)):
+        return text, memoryview(b"")
+    if not (declared.isascii() and declared.isdecimal() and len(declared) <= 12 and int(declared) <= len(text)):
         raise bad_request(
-            f"Inference-Header-Content-Length is {declared[:40]!r}, but the body has {len(body)} bytes in all."
+            f"Inference-Header-Content-Length is {declared[:40]!r}, but the body has {len(text)} bytes in all."
         )
-    hold(int(declared))
-    return body[: int(declared)], memoryview(body)[int(declared) :]
+    body.hold(int(declared))
+    return text[: int(declared)], memoryview(text)[int(declared) :]
 
 
-async def read_request(
-    request: Request, service: Service, head: bytes, specs: Mapping[str, InputSpec], hold: Hold
-) -> InferRequest:
-    """Read the JSON of a request to a model with inputs as ``specs`` say; raises as ``read_json`` does."""
-    max_images = service.options.limits.max_images
+async def read_request(body: Body, head: bytes, specs: Mapping[str, InputSpec]) -> InferRequest:
+    """Read the JSON of a request to a model with inputs as ``specs`` say; raises as ``Body.parse`` does."""
+    max_images = body.service.options.limits.max_images
     *outer, _ = (max_images, *specs[PIXEL_VALUES].shape[1:])
-    return await read_json(
-        request,
-        service,
+    return await body.parse(
         InferRequest,
         head,
-        hold,
         values=FEW_VALUES + max_images,
         numbers=max_images * math.prod(specs[PIXEL_VALUES].shape[1:]),
         rows=sum(math.prod(outer[:depth]) for depth in range(1, len(outer) + 1)),
@@ -115,7 +107,7 @@ def tensors_bytes(content: InferRequest, blob: memoryview, max_images: int) -> i
     """The bytes that ``read_tensors`` takes for encoded images, which it copies or decodes."""
     encoded = [tensor for tensor in content.inputs if tensor.datatype == BYTES]
     values = chain.from_iterable((tensor.data or [])[:max_images] for tensor in encoded)
-    texts = [text for text in values if isinstance(text, str)]
+    texts = [text for text in map(_only, values) if isinstance(text, str)]
     return (len(blob) if encoded else 0) + decoding_bytes(texts) + sum(map(len, texts))
 
 
@@ -140,7 +132,7 @@ def read_tensors(content: InferRequest, blob: memoryview, model: ServedModel, ma
             if spec.datatype != BYTES:
                 _check_numbers(spec, values)
             elif len(values) == elements:
-                values = [_from_text(text) for text in values]
+                values = [_from_text(_only(value)) for value in values]
             inputs.append(from_values(spec, tensor.shape, elements, values))
         else:
             raise bad_request(f"{spec.name} must have either data or the parameter binary_data_size.")
@@ -162,6 +154,11 @@ def _check_numbers(spec: InputSpec, values: list[Any]) -> None:
     if not kinds <= {int, float}:
         reason = "do not form a tensor: rows differ in length" if list in kinds else "are not all numbers"
         raise bad_request(f"The values of {spec.name} {reason}.")
+
+
+def _only(value: Any) -> Any:
+    """What is in a list of one; the rows of a tensor [N, 1] are such."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _from_text(text: Any) -> bytes:

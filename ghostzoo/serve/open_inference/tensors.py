@@ -79,6 +79,8 @@ def count_elements(spec: InputSpec, datatype: str, shape: Sequence[int], max_ima
         RequestError: it is not what ``spec`` says, or has more images than one call may.
     """
     shown = f"{datatype[:20]} {list(shape)[:8]}"
+    if spec.datatype == BYTES and len(shape) == 2 and shape[1] == 1:  # as batching clients of Triton send them
+        shape = shape[:1]
     fits = len(shape) == len(spec.shape) and all(
         want in (-1, size) for want, size in zip(spec.shape, shape, strict=True)
     )
@@ -127,13 +129,15 @@ def from_values(spec: InputSpec, shape: Sequence[int], elements: int, values: It
         return InputTensor(spec.name, array.astype(np.float32, copy=False).reshape(tuple(shape)))
 
 
-def read_parameter(parameters: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
-    """Return a parameter of a request, an input or an output.
+def read_parameter(parameters: Mapping[str, Any] | None, name: str, kind: type, default: Any) -> Any:
+    """Return a parameter of a request, an input or an output; null is as good as none.
 
     Raises:
         RequestError: it is of another kind.
     """
-    value = parameters.get(name, default)
+    value = (parameters or {}).get(name)
+    if value is None:
+        return default
     if type(value) not in (kind, type(default)):
         raise bad_request(f"The parameter {name} must be of type {kind.__name__}, not {type(value).__name__}.")
     return value

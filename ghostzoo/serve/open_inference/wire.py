@@ -7,7 +7,6 @@ The encoding is that of https://protobuf.dev/programming-guides/encoding/.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,9 +33,6 @@ _CONTENTS_FP32, _CONTENTS_BYTES = 6, 8
 
 _COMPRESSED = (b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 """How what is compressed by gzip or deflate begins. No request does: 0x1f is no field, and 0x78 is field 15."""
-_COMPRESSED_PART = 64 * 2**10
-_PLAIN_PART = 2**20
-"""Bytes in a step of decompression."""
 
 
 @dataclass
@@ -97,34 +93,6 @@ def parse_infer(data: bytes | bytearray, max_images: int) -> InferMessage:
 def is_compressed(data: bytes | bytearray) -> bool:
     """Whether ``data`` is compressed by gzip or deflate, which gRPC tells its own code alone."""
     return data.startswith(_COMPRESSED)
-
-
-def decompressed(data: bytes | bytearray, max_bytes: int) -> bytearray:
-    """Return ``data`` as it was before it was compressed.
-
-    Raises:
-        RequestError: it is larger than ``max_bytes``, or breaks off.
-    """
-    decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # tells gzip and zlib apart by itself
-    plain = bytearray()
-    try:
-        for start in range(0, len(data), _COMPRESSED_PART):
-            part: bytes | memoryview = memoryview(data)[start : start + _COMPRESSED_PART]
-            more = True
-            while more:
-                piece = decompressor.decompress(part, _PLAIN_PART)
-                plain += piece
-                if len(plain) > max_bytes:
-                    raise too_large(f"The message is larger than the {max_bytes} bytes that this server takes.")
-                part = decompressor.unconsumed_tail
-                more = bool(part) or len(piece) == _PLAIN_PART
-            if decompressor.eof:
-                break
-    except zlib.error as error:
-        raise bad_request(f"The message cannot be decompressed ({error}).") from error
-    if not decompressor.eof or decompressor.unused_data or start + _COMPRESSED_PART < len(data):
-        raise bad_request("The compressed message breaks off, or goes on after its end; send it whole.")
-    return plain
 
 
 class _InferParser:

@@ -1,0 +1,148 @@
+"""The handlers in this process, with the bundled model, as clients of other servers ask them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from tests.fixtures.pictures import encoded, picture
+
+httpx = pytest.importorskip("httpx", reason="httpx, which asks the application, is not installed here")
+pytest.importorskip("fastapi", reason="fastapi, which the server needs, is not installed here")
+
+from ghostzoo.catalog import DEFAULT_MODEL  # noqa: E402
+from ghostzoo.serve.app import create_app  # noqa: E402
+from ghostzoo.serve.options import ServeOptions  # noqa: E402
+from ghostzoo.serve.service import Service  # noqa: E402
+
+KEY = "0123456789abcdef-test"
+PNG = encoded(picture(90, 70), "PNG")
+TEXT = base64.b64encode(PNG).decode()
+IMAGE = {"name": "images", "datatype": "BYTES", "shape": [1], "data": [TEXT]}
+MODEL = f"/v2/models/{DEFAULT_MODEL}"
+
+
+def ask(talk: Callable[[Any], Awaitable[Any]], **options: Any) -> Any:
+    """Run ``talk`` with a client of an application that is made for it."""
+
+    async def run() -> Any:
+        service = Service(ServeOptions(engines=("onnxruntime",), decode_processes=False, workers=1, **options))
+        try:
+            await service.load()
+            transport = httpx.ASGITransport(app=create_app(service))
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                return await talk(client)
+        finally:
+            assert await service.close()
+
+    return asyncio.run(run())
+
+
+def post(path: str, **content: Any) -> Any:
+    return ask(lambda client: client.post(path, **content))
+
+
+def labels(answer: Any) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    (found,) = (each["data"] for each in answer.json()["outputs"] if each["name"] == "labels")
+    return list(found)
+
+
+def test_all_forms_of_an_image_give_one_answer() -> None:
+    async def talk(client: Any) -> list[Any]:
+        return [
+            await client.post("/v1/classify", content=PNG, headers={"Content-Type": "image/png"}),
+            await client.post("/v1/classify", files={"files": PNG}),
+            await client.post("/v1/classify", json={"images": [{"base64": TEXT}]}),
+            await client.post("/v1/classify", json={"images": [{"base64": TEXT, "url": None}], "top_k": None}),
+        ]
+
+    answers = ask(talk)
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert len({str(answer.json()["images"][0]["predictions"]) for answer in answers}) == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"inputs": [IMAGE | {"shape": [1, 1], "data": [[TEXT]]}]},
+        {"inputs": [IMAGE | {"shape": [1, 1]}]},
+        {"inputs": [IMAGE | {"parameters": None}]},
+        {"inputs": [IMAGE | {"parameters": {"binary_data_size": None}}]},
+        {"parameters": None, "outputs": None, "id": None},
+        {"parameters": {"timeout": None}},
+    ],
+)
+def test_requests_as_clients_of_triton_and_kserve_write_them(changed: dict[str, Any]) -> None:
+    assert len(labels(post(f"{MODEL}/infer", json={"inputs": [IMAGE]} | changed))) == 1
+
+
+@pytest.mark.parametrize("shape", [[1, 2], [2, 1], [1, 1, 1], []])
+def test_other_shapes_are_refused(shape: list[int]) -> None:
+    assert post(f"{MODEL}/infer", json={"inputs": [IMAGE | {"shape": shape, "data": [TEXT]}]}).status_code == 400
+
+
+def test_an_image_as_a_raw_binary_request() -> None:
+    headers = {"Inference-Header-Content-Length": "0"}
+    assert len(labels(post(f"{MODEL}/infer", content=PNG, headers=headers))) == 1
+    assert post(f"{MODEL}/infer", content=b"", headers=headers).status_code == 400
+    assert post(f"{MODEL}/infer", content=b"no image", headers=headers).status_code == 422
+
+
+def test_configuration_and_statistics() -> None:
+    async def talk(client: Any) -> tuple[Any, Any, Any]:
+        before = await client.get(f"{MODEL}/stats")
+        for content in (PNG, PNG, b"no image"):
+            await client.post("/v1/classify", content=content)
+        config = await client.get(f"{MODEL}/config")
+        async with asyncio.timeout(30):  # an image is counted a moment after its answer
+            while True:
+                after = await client.get(f"{MODEL}/versions/1/stats")
+                if after.json()["model_stats"][0]["inference_stats"]["fail"]["count"]:
+                    return config, before, after
+
+    config, before, after = (answer.json() for answer in ask(talk))
+    assert config["max_batch_size"] == 64
+    assert {each["name"]: (each["data_type"], each["dims"]) for each in config["input"]} == {
+        "pixel_values": ("TYPE_FP32", [3, 96, 96]),
+        "images": ("TYPE_STRING", [1]),
+    }
+    assert before["model_stats"][0]["inference_count"] == 0
+    (stats,) = after["model_stats"]
+    assert (stats["inference_count"], stats["execution_count"]) == (2, 2)
+    assert (stats["inference_stats"]["success"]["count"], stats["inference_stats"]["fail"]["count"]) == (2, 1)
+    assert stats["inference_stats"]["compute_infer"]["ns"] > 0
+    assert stats["last_inference"] > 1e12
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/healthz", {}, 200),
+        ("GET", "/v1/models", {}, 401),
+        ("GET", "/v1/models", {"X-API-Key": KEY}, 200),
+        ("GET", "/nothing", {"X-API-Key": KEY}, 404),
+        ("DELETE", "/v1/classify", {"X-API-Key": KEY}, 405),
+        ("GET", "/healthz", {"Host": "evil.example"}, 421),
+        ("POST", "/v1/classify", {"X-API-Key": KEY, "Origin": "https://evil.example"}, 403),
+        ("GET", "/", {}, 200),
+    ],
+)
+def test_who_may_ask_what(method: str, path: str, headers: dict[str, str], status: int) -> None:
+    answer = ask(lambda client: client.request(method, path, headers=headers), api_key=KEY)
+    assert answer.status_code == status
+    assert answer.headers["x-request-id"]
+
+
+def test_the_document_knows_what_handlers_read() -> None:
+    document = ask(lambda client: client.get("/openapi.json")).json()
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            content = operation.get("requestBody", {}).get("content", {})
+            reference = content.get("application/json", {}).get("schema", {}).get("$ref")
+            assert reference is None or reference.rpartition("/")[2] in document["components"]["schemas"], path
