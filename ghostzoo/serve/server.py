@@ -171,11 +171,7 @@ class Listener:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             self._given = socket.create_server((host, port), family=family, backlog=_BACKLOG)
         except (OSError, OverflowError) as error:
-            code = error.errno if isinstance(error, OSError) else None
-            if code is not None and code < 0:  # of a name look-up
-                message = f"Cannot listen on {host}: it is no address or name of this machine; give another --host."
-                raise OptionError(message) from error
-            reason = os.strerror(code) if code else error
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
             raise OptionError(f"Cannot listen on {host}, port {port}: {reason}; choose another.") from error
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections have it from here
             self._given.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(1000 * options.write_timeout))

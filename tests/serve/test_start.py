@@ -69,7 +69,7 @@ def test_a_program_gets_json_lines(tiny_bundle: Bundle) -> None:
         (["--model", "tiny", "--model", "no/such/folder"], "no/such/folder"),
         (["--model", "tiny", "--engine", "onnxruntime", "--engine", "onnxruntim"], "onnxruntim"),
         (["--model", "tiny", "--model", "./tiny"], "both named tiny"),
-        (["--model", "tiny", "--host", "300.1.1.1"], "300.1.1.1: it is no address"),
+        (["--model", "tiny", "--host", "300.1.1.1"], "Cannot listen on '300.1.1.1'"),
     ],
 )
 def test_all_is_checked_before_anything_is_loaded(
