@@ -132,7 +132,19 @@ def test_openvino_reports_where_the_user_opted_in(tiny_bundle: Bundle, surroundi
     assert any(kind == "request" for kind, *_ in found)
 
 
-def test_environment_is_left_as_it_was(tiny_bundle: Bundle, surroundings: dict[str, str]) -> None:
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
+def test_onnxruntime_reports_where_the_user_opted_in(
+    surroundings: dict[str, str], before: str | None, after: str
+) -> None:
+    more = {} if before is None else {"ORT_DISABLE_TELEMETRY": before}
+    script = "import os, ghostzoo.engines.onnxruntime; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    result = subprocess.run(
+        [sys.executable, "-c", script], env=surroundings | more, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == after
+
+
+def test_environment_is_left_as_it_was(surroundings: dict[str, str]) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed")
     script = "import os; before = os.environ.get('CI'); import ghostzoo.engines.openvino; "
     script += "assert os.environ.get('CI') == before, os.environ['CI']"

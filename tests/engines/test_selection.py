@@ -32,6 +32,7 @@ from ghostzoo.engines.candidates import (
 )
 from ghostzoo.engines.selection import explain, open_engine, rank
 from ghostzoo.errors import EngineUnavailableError, OptionError, UnknownEngineError
+from tests.conftest import make_tiny_bundle
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +81,14 @@ def test_another_version_of_an_engine_is_another_decision(tiny_bundle: Bundle, m
     open_engine(tiny_bundle, "auto", EngineOptions(threads=1))[0].close()
     monkeypatch.setattr(EngineRecord, "versions", lambda self: {self.distributions[0]: "99"})
     engine, selection = open_engine(tiny_bundle, "auto", EngineOptions(threads=1))
+    engine.close()
+    assert selection.origin == "measured"
+
+
+def test_another_model_is_another_decision(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    open_engine(tiny_bundle, "auto", EngineOptions(threads=1))[0].close()
+    other = make_tiny_bundle(tmp_path / "tiny", seed=1)  # of the same name, with other weights
+    engine, selection = open_engine(other, "auto", EngineOptions(threads=1))
     engine.close()
     assert selection.origin == "measured"
 

@@ -50,6 +50,10 @@ def test_wilson_interval() -> None:
     assert Proportion(10, 10).interval[1] == 1.0
     assert Proportion(80, 100).agrees_with(0.75)
     assert not Proportion(80, 100).agrees_with(0.70)
+    assert not Proportion(80, 100).agrees_with(0.90)
+    assert Proportion(80, 100).agrees_with(low)
+    assert Proportion(80, 100).agrees_with(high)
+    assert Proportion(0, 0).interval == (0.0, 1.0)
 
 
 def test_figures_are_those_counted_by_hand(classifier: Classifier, data: Path) -> None:
@@ -67,6 +71,15 @@ def test_figures_are_those_counted_by_hand(classifier: Classifier, data: Path) -
     wrong = sorted((p.max() for p, t in zip(probabilities, truth, strict=True) if p.argmax() != t), reverse=True)
     assert [mistake.score for mistake in result.mistakes] == pytest.approx(wrong, rel=1e-5)
     assert result.to_dict()["classes"][0]["label"] == "class-0"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_of_the_mistakes_the_worst_are_kept(classifier: Classifier, data: Path, count: int) -> None:
+    dataset = open_labelled(data, classifier.bundle.labels)
+    every = evaluate(classifier, dataset).mistakes
+    assert len(every) > 3
+    assert list(every) == sorted(every, key=lambda mistake: mistake.score, reverse=True)
+    assert evaluate(classifier, dataset, max_mistakes=count).mistakes == every[:count]
 
 
 def test_a_tar_and_a_list_give_the_same(classifier: Classifier, data: Path, tmp_path: Path) -> None:

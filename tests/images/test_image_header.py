@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ghostzoo.errors import ImageError
+from ghostzoo.images import decode
 from ghostzoo.images.container import HeaderError
 from ghostzoo.images.decode import ImageLimits, read_image
 from ghostzoo.images.header import read_header
+from tests.fixtures.hostile_images import gif_of_clear_codes
 from tests.fixtures.pictures import FORMATS, encoded, picture
 
 LARGE, SMALL = (300, 200), (50, 40)
@@ -286,6 +289,27 @@ def test_a_png_chunk_that_claims_more_than_there_is_allocates_nothing(kind: byte
     data[start : start + 4] = struct.pack(">L", claimed)
     with pytest.raises(HeaderError, match="truncated or damaged"):
         decoded_size(bytes(data))
+
+
+def test_what_was_decoded_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should the decoder ever see another size than the header's reader, the limit still holds."""
+    honest = decode.read_header
+    monkeypatch.setattr(decode, "read_header", lambda data: replace(honest(data), width=2, height=2))
+    limits = ImageLimits(max_pixels=LARGE[0] * LARGE[1] - 1)
+    with pytest.raises(ImageError, match=r"pixels are more than"):
+        read_image(encoded(picture(*LARGE), "PNG"), limits)
+
+
+def test_of_a_gif_the_first_frame_alone_is_checked_and_kept() -> None:
+    """The decoder stops after the first frame, so that is the one whose cost counts."""
+    costly, cheap = gif_of_clear_codes(), encoded(picture(*SMALL), "GIF")
+    # After the screen and its colours come the frames, and then one byte that ends the file.
+    costly_frames, cheap_frames = (data[13 + 3 * 2 ** (1 + data[10] % 8) :] for data in (costly, cheap))
+    with pytest.raises(HeaderError, match="out of proportion"):
+        read_header(costly[:-1] + cheap_frames).check_data()
+    header = read_header(cheap[:-1] + costly_frames)
+    assert header.data == cheap
+    header.check_data()
 
 
 @pytest.mark.parametrize(

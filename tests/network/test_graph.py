@@ -166,6 +166,20 @@ def test_batch_norm_is_folded_and_channels_are_blocked(width: float) -> None:
     )
 
 
+def test_batch_norm_is_folded_in_float64() -> None:
+    """To the bit: each step in float32 would round on its own."""
+    graph, arrays, _ = graph_of(1.0, 7)
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load_from_string(graph).graph.initializer}
+    gamma, beta, mean, variance = (
+        arrays[f"conv1._batch_norm.{name}"].astype(np.float64) for name in ("weight", "bias", "_mean", "_variance")
+    )
+    scale = gamma / np.sqrt(variance + 1e-5)
+    weight = arrays["conv1._conv.weight"].astype(np.float64) * scale[:, None, None, None]
+    channels = len(scale)
+    np.testing.assert_array_equal(constants["stem.weight"][:channels], weight.astype(np.float32))
+    np.testing.assert_array_equal(constants["stem.bias"][:channels], (beta - mean * scale).astype(np.float32))
+
+
 def test_the_same_weights_give_the_same_bytes_in_any_process() -> None:
     code = (
         "import sys, hashlib\nfrom tests.network.test_graph import graph_of\n"
