@@ -100,3 +100,36 @@ def test_who_waits_longest_is_served_first(encoded: bool) -> None:
         lanes[0].gate.set()
         scheduler.close()
     assert order == ["model-3", "model-1", "model-2"]
+
+
+def test_a_free_worker_takes_early_what_waits_longest() -> None:
+    """Two models wait for images that are being decoded; the worker that is free does not."""
+    lanes = [GatedLane(f"model-{index}") for index in range(3)]
+    order: list[str] = []
+    decoding = {lane.model: threading.Event() for lane in lanes}
+    decoded = threading.Event()
+    for lane in lanes[1:]:
+        lane.run = lambda batch, *, alone, name=lane.model: (order.append(name), batch)[1]  # type: ignore[method-assign]
+        lane.decode = lambda source, deadline, name=lane.model: (  # type: ignore[method-assign]
+            decoding[name].set(),
+            decoded.wait(20),
+            pixels(0),
+        )[2]
+    scheduler = Scheduler(workers=3, max_batch=4, max_delay=60.0, queue_size=10)
+    try:
+        submit(scheduler, lanes[0], [pixels(0)])
+        assert lanes[0].started.wait(20)
+        for lane in (lanes[1], lanes[2]):
+            submit(scheduler, lane, [b"1"])
+            assert decoding[lane.model].wait(20)
+        calls = []
+        for lane in (lanes[2], lanes[1]):  # all three workers are busy
+            calls.append(submit(scheduler, lane, [pixels(1)]))
+            time.sleep(0.002)
+        lanes[0].gate.set()
+        assert all(done.wait(20) for _, done in calls)
+    finally:
+        decoded.set()
+        lanes[0].gate.set()
+        scheduler.close()
+    assert order[:2] == ["model-2", "model-1"]
