@@ -4,13 +4,14 @@
     python -m tests.mutation --again mutation.json
 
 First the tests run once, each recorded with the lines that it reaches. Then a sample of all faults is tried: for each,
-in a copy of the checkout, the tests of the module's folder that reach its line, the quickest first, until one fails.
+in a copy of the checkout, the tests that reach its line, the quickest of its own folder first, until one fails.
 ``--again`` tries those once more that no test noticed.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -25,9 +26,10 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import coverage
+import pytest
 
 from .mutants import Mutant, mutants_of
 from .record import RECORD_VARIABLE
@@ -36,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 60
 """Besides six times what the tests took when they were recorded."""
 MAX_SECONDS = 12
-"""Of the tests that reach a line, those are run that take no longer together, the quickest first."""
+"""Of the tests that reach a line, those are run that take no longer together."""
 RECORDED = ("tests/*/", "tests/test_*.py")
 NOT_RECORDED = ("exporters", "fixtures", "hub", "mutation", "training", "web")
 """Tests of other folders than the package's, or of its web page, which is no Python."""
@@ -102,19 +104,60 @@ def reached(to: Path, copy: Path) -> tuple[dict[tuple[str, int], set[str]], dict
 
 
 def choose(mutant: Mutant, lines: dict[tuple[str, int], set[str]], seconds: dict[str, float]) -> list[str]:
-    """The tests of the module's folder that reach the fault, or the module where a line runs at its import alone."""
+    """The tests that reach the fault, or the module where a line runs at its import alone; the folder's own first."""
     own = tuple(tests_of(mutant.module))
     reaching = lines.get((mutant.module, mutant.line), set())
-    if not any(name.startswith(own) for name in reaching):
+    if not reaching:
         reaching = {name for (module, _), names in lines.items() if module == mutant.module for name in names}
     chosen: list[str] = []
     left = float(MAX_SECONDS)
-    for name in sorted((name for name in reaching if name.startswith(own)), key=lambda name: seconds[name]):
+    for name in sorted(reaching, key=lambda name: (not name.startswith(own), seconds[name])):
         left -= seconds[name]
-        if left < 0 and chosen:
-            break
-        chosen.append(name)
+        if left >= 0 or not chosen:
+            chosen.append(name)
     return chosen
+
+
+def preload() -> None:
+    """Import what most tests import, and nothing of the package: each fault's process is a fork, and begins with it."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # its thread would keep forks from ending
+    for name in ("cv2", "huggingface_hub", "hypothesis", "numpy", "onnx", "onnxruntime", "PIL.Image", "requests"):
+        importlib.import_module(name)
+
+
+def run_tests(tests: Sequence[str], copy: Path) -> NoReturn:
+    """Run tests of the copy in this process, which is a fork, and end it."""
+    status = 3
+    try:
+        os.setsid()
+        os.chdir(copy)
+        os.environ.update(surroundings(copy))
+        sys.path[0] = str(copy)
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("ghostzoo", "tests")]:
+            del sys.modules[name]
+        with Path(os.devnull).open("r+b") as nothing:
+            for stream in range(3):
+                os.dup2(nothing.fileno(), stream)
+        status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+    finally:
+        os._exit(status)
+
+
+def wait(child: int, end: float) -> int:
+    """Return how a process ended.
+
+    Raises:
+        TimeoutError: it still runs; it is ended then.
+    """
+    while time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    raise TimeoutError
 
 
 def try_one(mutant: Mutant, tests: Sequence[str], copy: Path, timeout: float) -> tuple[str, float]:
@@ -123,24 +166,16 @@ def try_one(mutant: Mutant, tests: Sequence[str], copy: Path, timeout: float) ->
     source = file.read_bytes()
     file.write_bytes(mutant.apply(source))
     start = time.monotonic()
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *tests]
-    process = subprocess.Popen(
-        command,
-        cwd=copy,
-        env=surroundings(copy),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    child = os.fork()
+    if not child:
+        run_tests(tests, copy)
     try:
-        status = process.wait(timeout)
-        outcome = "survived" if status == 0 else "killed"
-    except subprocess.TimeoutExpired:
+        outcome = "survived" if wait(child, start + timeout) == 0 else "killed"
+    except TimeoutError:
         outcome = "timeout"
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+            os.killpg(child, signal.SIGKILL)
         file.write_bytes(source)
     return outcome, time.monotonic() - start
 
@@ -182,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = [name for name in every if any(name.startswith(prefix.rstrip("/")) for prefix in wanted)]
     record(copy, scratch / "recordings", [name for name in names if Path(name).name not in NOT_RECORDED])
     lines, seconds = reached(scratch / "recordings", copy)
+    preload()
     results: list[dict[str, Any]] = []
     if options.scratch and options.out.exists() and not options.again:  # go on from there
         results = json.loads(options.out.read_text(encoding="utf-8"))["mutants"][: len(mutants)]
