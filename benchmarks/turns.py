@@ -107,6 +107,17 @@ class Turns:
         rounds = [slice(index * self._per_round, (index + 1) * self._per_round) for index in range(count)]
         return statistics.median(min(ours[each]) / min(theirs[each]) for each in rounds)
 
+    def figures(self, ours: str) -> dict[str, dict[str, float]]:
+        """Times of each candidate, and the ratio of ``ours`` to it."""
+        return {
+            name: {
+                "median_ms": 1000 * self.median(name),
+                "noise": self.noise(name),
+                "ratio": self.ratio(ours, name),
+            }
+            for name in self.durations
+        }
+
     def leave(self, name: str, error: PeerError, candidates: dict[str, Candidate]) -> None:
         """Take a candidate out of what is compared; the first one is what all is compared with."""
         if name == next(iter(self.orders)):

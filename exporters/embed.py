@@ -30,8 +30,8 @@ def embed(runs: tuple[Path, ...]) -> None:
     """Make the result of the training RUN the bundled model of the package.
 
     The model card also describes the earlier runs that it started from. Accuracy and limits come from the catalog:
-    measure with 'ghostzoo eval --out' first, and copy its report to ghostzoo/data. The weights go to examples/, where other runs can start
-    from them; the bundle goes to ghostzoo/models.
+    measure with 'ghostzoo eval --out' first, and copy its report to ghostzoo/data. The weights go to examples/, where
+    other runs can start from them; the bundle goes to ghostzoo/models.
 
     \b
     Examples:
