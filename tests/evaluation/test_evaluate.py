@@ -214,6 +214,26 @@ def test_the_report_is_written_whole(classifier: Classifier, data: Path, tmp_pat
         assert picture.std() > 10
 
 
+def test_a_report_without_mistakes_has_no_picture_of_them(classifier: Classifier, data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib, which draws the report, is not installed here")
+    result = evaluate(classifier, open_labelled(data, classifier.bundle.labels))
+    write_report(result, tmp_path)
+    assert (tmp_path / "mistakes.png").exists()
+    for _ in range(2):
+        files = write_report(replace(result, mistakes=()), tmp_path)
+        assert sorted(path.name for path in files) == ["classes.csv", "confusion.png", "report.json"]
+        assert not (tmp_path / "mistakes.png").exists()
+
+
+def test_a_list_names_its_classes_by_number_if_nobody_else_does(data: Path) -> None:
+    listing = data / "numbers.txt"
+    listing.write_text("class-0/0.png 2\nclass-3/0.png 0\n")
+    assert open_dataset(listing).classes == ("class_0", "class_1", "class_2")
+    assert open_dataset(listing, classes=["a", "b", "c", "d"]).classes == ("a", "b", "c", "d")
+    with pytest.raises(InputError, match="class index 2, but the model has 2 classes"):
+        open_dataset(listing, classes=["a", "b"])
+
+
 def test_the_report_holds_no_formulas(classifier: Classifier, data: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib, which draws the report, is not installed here")
     result = evaluate(classifier, open_labelled(data, classifier.bundle.labels))

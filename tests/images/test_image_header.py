@@ -18,7 +18,7 @@ from ghostzoo.images import decode
 from ghostzoo.images.container import HeaderError
 from ghostzoo.images.decode import ImageLimits, read_image
 from ghostzoo.images.header import read_header
-from tests.fixtures.hostile_images import gif_of_clear_codes
+from tests.fixtures.hostile_images import gif_of_clear_codes, greedy_exif
 from tests.fixtures.pictures import FORMATS, encoded, picture
 
 LARGE, SMALL = (300, 200), (50, 40)
@@ -331,3 +331,36 @@ def test_a_bomb_is_refused_before_it_is_decoded(data: bytes, monkeypatch: pytest
     monkeypatch.setattr(cv2, "imdecode", decode)
     with pytest.raises(ImageError, match=r"\d+ x \d+ pixels are more than the 100000000 that are decoded"):
         read_image(data)
+
+
+@pytest.mark.parametrize("tag", [256, 257])
+def test_a_tiff_without_a_side_has_no_size(tag: int) -> None:
+    data = bytearray(encoded(picture(*SMALL), "TIFF"))
+    (start,) = struct.unpack_from("<L", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    entries = [start + 2 + 12 * index for index in range(count)]
+    (place,) = [entry for entry in entries if struct.unpack_from("<H", data, entry) == (tag,)]
+    struct.pack_into("<H", data, place, 60000)
+    with pytest.raises(HeaderError, match="gives no size"):
+        read_header(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [*((field, 0) for field in (0, 1, 4, 5)), *((field, 2**32 - 1) for field in (2, 3, 6, 7))],
+)
+def test_a_jpeg2000_of_impossible_sides_is_damaged(field: int, value: int) -> None:
+    """Right, bottom, left, top, the tiles' width and height, and where the first one starts; Annex A.5.1."""
+    data = bytearray(encoded(picture(*SMALL), "JPEG2000"))
+    struct.pack_into(">L", data, data.index(b"\xff\x51") + 6 + 4 * field, value)
+    with pytest.raises(HeaderError, match="header is damaged"):
+        read_header(bytes(data))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_greedy_exif_is_refused_in_both_kinds_of_jpeg(progressive: bool) -> None:
+    data = encoded(picture(), "JPEG", progressive=progressive)
+    segment = b"\xff\xe1\xff\xff" + b"Exif\0\0" + greedy_exif(65527)
+    read_header(data)
+    with pytest.raises(HeaderError, match="EXIF data are out of proportion"):
+        read_header(data[:2] + segment * 480 + data[2:])

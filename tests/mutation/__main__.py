@@ -130,6 +130,7 @@ def run_tests(tests: Sequence[str], copy: Path) -> NoReturn:
     status = 3
     try:
         os.setsid()
+        sys.dont_write_bytecode = True
         os.chdir(copy)
         os.environ.update(surroundings(copy))
         sys.path[0] = str(copy)
@@ -212,10 +213,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         mutants = [Mutant(**{n: row[n] for n in fields}) for row in rows if row["outcome"] == "survived"]
     else:
         mutants = sample(copy, options.count, options.seed, options.leave_out)
-    wanted = {prefix for mutant in mutants for prefix in tests_of(mutant.module)}
     every = sorted(path.relative_to(copy).as_posix() for pattern in RECORDED for path in copy.glob(pattern))
-    names = [name for name in every if any(name.startswith(prefix.rstrip("/")) for prefix in wanted)]
-    record(copy, scratch / "recordings", [name for name in names if Path(name).name not in NOT_RECORDED])
+    left_out = {*NOT_RECORDED, *(Path(name).name for name in options.leave_out)}
+    record(copy, scratch / "recordings", [name for name in every if Path(name).name not in left_out])
     lines, seconds = reached(scratch / "recordings", copy)
     preload()
     results: list[dict[str, Any]] = []
