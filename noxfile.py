@@ -174,6 +174,7 @@ def lowest(session: nox.Session) -> None:
     install, python = make_other(session, ".venv-lowest")
     session.run(*install, "--resolution", "lowest-direct", "--editable", ".[mnn,ncnn,openvino,plots,serve]")
     session.run(*install, *LOWEST_TOOLS)
+    session.run(*install, "--no-deps", *nox.project.dependency_groups(PROJECT, "without-dependencies"))
     session.run(python, "-m", "pytest", "tests", *ELSEWHERE, "-m", "not slow", *session.posargs)
 
 
