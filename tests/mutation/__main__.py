@@ -104,14 +104,19 @@ def reached(to: Path, copy: Path) -> tuple[dict[tuple[str, int], set[str]], dict
 
 
 def choose(mutant: Mutant, lines: dict[tuple[str, int], set[str]], seconds: dict[str, float]) -> list[str]:
-    """The tests that reach the fault, or the module where a line runs at its import alone; the folder's own first."""
+    """The tests that reach the fault, or the module where a line runs at its import alone; the folder's own first.
+
+    After them come the others of their files, which may reach it in processes that they start.
+    """
     own = tuple(tests_of(mutant.module))
     reaching = lines.get((mutant.module, mutant.line), set())
     if not reaching:
         reaching = {name for (module, _), names in lines.items() if module == mutant.module for name in names}
     chosen: list[str] = []
     left = float(MAX_SECONDS)
-    for name in sorted(reaching, key=lambda name: (not name.startswith(own), seconds[name])):
+    files = {name.partition("::")[0] for name in reaching}
+    beside = {name for name in seconds if name.partition("::")[0] in files}
+    for name in sorted(beside, key=lambda name: (name not in reaching, not name.startswith(own), seconds[name])):
         left -= seconds[name]
         if left >= 0 or not chosen:
             chosen.append(name)
@@ -165,6 +170,7 @@ def try_one(mutant: Mutant, tests: Sequence[str], copy: Path, timeout: float) ->
     """Return whether a test noticed: ``killed``, ``timeout`` or ``survived``, and the seconds that it took."""
     file = copy / mutant.module
     source = file.read_bytes()
+    assert source[mutant.start : mutant.end].decode() == mutant.was, f"{mutant} is of another version of the module"
     file.write_bytes(mutant.apply(source))
     start = time.monotonic()
     child = os.fork()
