@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import ghostzoo
-from ghostzoo import BundleError, Classifier, ImageError
+from ghostzoo import BundleError, Classifier, ImageError, OptionError
 from ghostzoo._utils.hardware import usable_cpus
 from ghostzoo.bundle.folder import Bundle
 
@@ -209,6 +209,12 @@ def test_a_pickled_model_that_is_gone_or_changed_is_an_error(tiny_bundle: Bundle
     make_tiny_bundle(place, seed=1)
     with pytest.raises(BundleError, match="another one than when"):
         pickle.loads(data)
+
+
+@pytest.mark.parametrize("workers", [0, -1, True, 1.5, "2"])
+def test_a_senseless_number_of_workers_is_refused(classifier: Classifier, paths: list[Path], workers: object) -> None:
+    with pytest.raises(OptionError, match=r"workers must be a whole number of at least 1"):
+        classifier.predict(paths, workers=workers)
 
 
 FORK = """
