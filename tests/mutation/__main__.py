@@ -88,7 +88,10 @@ def record(copy: Path, to: Path, names: Sequence[str]) -> None:
 
 
 def reached(to: Path, copy: Path) -> tuple[dict[tuple[str, int], set[str]], dict[str, float]]:
-    """Return the tests that reach each line of each module, and the seconds of each test that passes."""
+    """Return the tests that reach each line of each module, and the seconds of each test that passes.
+
+    An empty name stands for the import of the module.
+    """
     seconds: dict[str, float] = {}
     for path in to.glob("*.json"):
         seconds |= json.loads(path.read_text(encoding="utf-8"))
@@ -99,7 +102,7 @@ def reached(to: Path, copy: Path) -> tuple[dict[tuple[str, int], set[str]], dict
         for file in data.measured_files():
             module = Path(file).relative_to(copy).as_posix()
             for line, names in data.contexts_by_lineno(file).items():
-                found.setdefault((module, line), set()).update(name for name in names if name in seconds)
+                found.setdefault((module, line), set()).update(name for name in names if not name or name in seconds)
     return found, seconds
 
 
@@ -110,11 +113,11 @@ def choose(mutant: Mutant, lines: dict[tuple[str, int], set[str]], seconds: dict
     """
     own = tuple(tests_of(mutant.module))
     reaching = lines.get((mutant.module, mutant.line), set())
-    if not reaching:
+    if not reaching - {""} or "" in reaching:
         reaching = {name for (module, _), names in lines.items() if module == mutant.module for name in names}
     chosen: list[str] = []
     left = float(MAX_SECONDS)
-    files = {name.partition("::")[0] for name in reaching}
+    files = {name.partition("::")[0] for name in reaching if name}
     beside = {name for name in seconds if name.partition("::")[0] in files}
     for name in sorted(beside, key=lambda name: (name not in reaching, not name.startswith(own), seconds[name])):
         left -= seconds[name]
