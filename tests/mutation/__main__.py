@@ -120,9 +120,9 @@ def choose(mutant: Mutant, lines: dict[tuple[str, int], set[str]], seconds: dict
     files = {name.partition("::")[0] for name in reaching if name}
     beside = {name for name in seconds if name.partition("::")[0] in files}
     for name in sorted(beside, key=lambda name: (name not in reaching, not name.startswith(own), seconds[name])):
-        left -= seconds[name]
-        if left >= 0 or not chosen:
+        if seconds[name] <= left or not chosen:
             chosen.append(name)
+            left -= seconds[name]
     return chosen
 
 
