@@ -55,6 +55,7 @@ def test_shapes_that_do_not_go_together_are_refused(left: tuple[int, ...], right
 def test_channels_are_joined_and_nothing_else() -> None:
     assert infer("Concat", IMAGE, operand(N, 4, 20, 30), axis=1) == (N, 10, 20, 30)
     assert infer("Concat", IMAGE, axis=1) == (N, 6, 20, 30)
+    assert infer("Concat", operand(N, 6), operand(N, 4), axis=1) == (N, 10)
     for operands, axis in (
         ([IMAGE, IMAGE], 2),
         ([IMAGE, operand(N, 4, 20, 31)], 1),
