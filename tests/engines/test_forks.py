@@ -99,3 +99,38 @@ def test_children_of_busy_processes_end(engine_type: type[Engine], engine_bundle
         (refusal,) = set(children)
         assert "cannot be used in a fork" in refusal
         assert refusal.count(". ") == 0
+
+
+LOADING = """
+import os, sys, threading, time
+from ghostzoo.bundle.folder import Bundle
+from ghostzoo.engines import engine_class
+from ghostzoo.engines.base import EngineOptions
+kind, bundle = engine_class(sys.argv[1]), Bundle.open(sys.argv[2])
+
+def load():
+    for _ in range(20):
+        kind.load(bundle, EngineOptions()).close()
+
+before = os.fstat(1)
+threads = [threading.Thread(target=load) for _ in range(4)]
+for thread in threads:
+    thread.start()
+children = []
+while any(thread.is_alive() for thread in threads):
+    child = os.fork()
+    if not child:
+        os._exit(0 if os.path.samestat(os.fstat(1), before) else 9)
+    children.append(child)
+    time.sleep(0.05)
+assert os.path.samestat(os.fstat(1), before), "stdout is another file now"
+assert all(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 for child in children), "a child has another stdout"
+print("the same", len(children))
+"""
+
+
+def test_loading_leaves_stdout_as_it_is(engine_type: type[Engine], engine_bundle: Bundle) -> None:
+    """Also for threads that load at the same time, and for children that are forked meanwhile."""
+    command = [sys.executable, "-W", "ignore", "-c", LOADING, engine_type.name, str(engine_bundle.path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (result.returncode, result.stdout[:9]) == (0, "the same "), result.stderr
