@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 opening = threading.RLock()
 """Of what one thread at a time does when an engine is opened.
 
-It is held over a fork, so that the child's copy is not left locked by a thread that stayed behind, and nothing is forked
-half-way. It is one for all of them, so that no two wait for each other.
+It is held over a fork, so that the child's copy is not left locked by a thread that stayed behind, and nothing is
+forked half-way. It is one for all of them, so that no two wait for each other.
 """
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=opening.acquire, after_in_parent=opening.release, after_in_child=opening.release)
