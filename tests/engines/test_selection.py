@@ -311,3 +311,9 @@ def test_a_report_prints_its_figures_and_reasons() -> None:
 def test_reports_survive_json() -> None:
     report = Selection("a", "cpu", "measured", "why", (row("a", 1.0),), (Discarded("b", None, "gone."),))
     assert Selection.from_json(json.dumps(report.to_dict()).encode()) == report
+
+
+def test_any_of_a_librarys_distributions_is_found() -> None:
+    record = EngineRecord("x", "x", "X", ("no-such-distribution", "numpy", "neither-this", "pytest"), "pip install x")
+    assert record.versions() == {"numpy": np.__version__, "pytest": pytest.__version__}
+    assert EngineRecord("x", "x", "X", ("no-such-distribution",), "pip install x").versions() == {}
