@@ -80,6 +80,7 @@ figures: bench-peers
 	$(call BENCH,startup,startup)
 	$(call BENCH,overhead,overhead)
 	$(call BENCH,memory,memory)
+	$(call BENCH,stages,stages)
 	$(call BENCH,serve,serve-embedded)
 	$(call BENCH,serve,serve-x0_5) --model .bench-models/GhostNet_x0_5/bundle
 	$(call BENCH,serve,serve-x1_0) --model .bench-models/GhostNet_x1_0/bundle

@@ -237,6 +237,21 @@ def _standing() -> Iterator[tuple[str, str, str]]:
     )
 
 
+def stages() -> str:
+    rows = []
+    figures = read("stages")["figures"]
+    for title, names in (
+        ("decode", ("decode",)),
+        ("resize, normalise", ("resize", "normalise", "resize and normalise")),
+        ("network", ("network",)),
+        ("softmax, top 5", ("top 5",)),
+    ):
+        sums = [sum(figures[way].get(name, 0.0) for name in names) for way in ("original", "ghostzoo", "batch")]
+        rows.append([title, *(f"{microseconds:.0f}" for microseconds in sums)])
+    rows.append(["all", *(f"{sum(figures[way].values()):.0f}" for way in ("original", "ghostzoo", "batch"))])
+    return table(["", "original's way", "ghostzoo", "ghostzoo in batches of 4"], rows)
+
+
 RENDERERS: dict[str, Callable[[], str]] = {
     "calibration": calibration,
     "end-to-end": end_to_end,
@@ -246,6 +261,7 @@ RENDERERS: dict[str, Callable[[], str]] = {
     "network-milliseconds": network_milliseconds,
     "network-range": network_range,
     "quantized": quantized,
+    "stages": stages,
     "standing": standing,
 }
 

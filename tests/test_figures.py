@@ -121,6 +121,19 @@ def test_the_table_of_aims_takes_all_benchmarks(results: Path) -> None:
         assert part in text
 
 
+def test_stages_add_up(results: Path) -> None:
+    ours = {"decode": 900.0, "resize and normalise": 220.0, "network": 2900.0, "top 5": 100.0}
+    theirs = {"decode": 900.0, "resize": 500.0, "normalise": 400.0, "network": 3900.0, "top 5": 110.0}
+    write(results, "stages", {"original": theirs, "ghostzoo": ours, "batch": ours})
+    assert figures.stages().strip().splitlines()[2:] == [
+        "| decode | 900 | 900 | 900 |",
+        "| resize, normalise | 900 | 220 | 220 |",
+        "| network | 3900 | 2900 | 2900 |",
+        "| softmax, top 5 | 110 | 100 | 100 |",
+        "| all | 5810 | 4120 | 4120 |",
+    ]
+
+
 def test_a_benchmark_writes_where_it_was_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["/somewhere/benchmarks/graph.py", "--rounds", "3"])
     figures.save(None, {"a": 1})
