@@ -42,7 +42,7 @@ class Candidate:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=os.environ | settings | {"PYTHONPATH": ""},
+            env=os.environ | settings | {"PYTHONPATH": "", "CI": "true"},  # on which OpenVINO sends no usage report
         )
         folder = str(model_folder(model))
         order = {"kind": kind, "work": work, "folder": folder, "threads": threads, "batch": batch, **extra}

@@ -14,6 +14,7 @@ from ghostzoo.engines import engine_class, model_cache
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.model_cache import cpu_facts, prepare
 from tests.conftest import make_tiny_bundle
+from tests.fixtures.engines import require_engine
 
 INTEL = {"vendor_id": "GenuineIntel", "model name": "Some CPU", "flags": "sse2 avx2", "cpu MHz": "2000.0"}
 
@@ -31,7 +32,7 @@ def kept(cache: Path) -> set[str]:
 @pytest.fixture(params=["onnxruntime", "openvino"])
 def opened(request: pytest.FixtureRequest, tiny_bundle: Bundle, cache: Path) -> Callable[..., set[str]]:
     """Open an engine that keeps prepared models; return the names of all files that are kept then."""
-    pytest.importorskip(request.param, reason=f"{request.param} is not installed here")
+    require_engine(request.param)
 
     def open_and_list(bundle: Bundle = tiny_bundle, batch_size: int | None = None) -> set[str]:
         engine_class(request.param).load(bundle, EngineOptions(threads=1, batch_size=batch_size)).close()

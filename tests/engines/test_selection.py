@@ -33,6 +33,7 @@ from ghostzoo.engines.candidates import (
 from ghostzoo.engines.selection import explain, open_engine, rank
 from ghostzoo.errors import EngineUnavailableError, OptionError, UnknownEngineError
 from tests.conftest import make_tiny_bundle
+from tests.fixtures.engines import require_engine
 
 pytestmark = pytest.mark.slow
 
@@ -235,7 +236,7 @@ def test_when_time_is_up_no_further_engine_is_imported(tiny_bundle: Bundle, monk
 
 
 def test_a_decision_without_all_of_them_is_not_kept(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("openvino")
+    require_engine("openvino")
     monkeypatch.setattr(select, "OPENING_SECONDS", 0.0)
     for _ in range(2):
         engine, selection = open_engine(tiny_bundle, "auto", EngineOptions(threads=1))
