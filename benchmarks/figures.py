@@ -41,9 +41,7 @@ PEERS = {
     "mnn": "MNN",
 }
 
-out_option = click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures as JSON, too."
-)
+out_option = click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures as JSON.")
 
 
 def save(out: Path | None, figures: Figures, **more: Any) -> None:
@@ -77,10 +75,10 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n" + "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
 
-def each_width(name: str, value: Callable[[Figures], str], batch: int = 1) -> str:
-    """One value for each width of the network, as ``graph.py`` measured it against the peer ``name``."""
+def to_raw_graph(batch: int) -> str:
+    """The ratio for each width of the network, as ``graph.py`` measured it."""
     figures = read("graph")["figures"]
-    return " / ".join(value(figures[f"GhostNet_{width}, batch {batch}"][name]) for width in WIDTHS)
+    return " / ".join(f"{figures[f'GhostNet_{width}, batch {batch}']['onnxruntime']['ratio']:.2f}" for width in WIDTHS)
 
 
 def network() -> str:
@@ -161,19 +159,8 @@ def standing() -> str:
 
 
 def _standing() -> Iterator[tuple[str, str, str]]:
-    def ratio(cell: Figures) -> str:
-        return f"{cell['ratio']:.2f}"
-
-    yield (
-        "network to raw graph, batch 1: x0_5 / x1_0 / x1_3",
-        each_width("onnxruntime", ratio),
-        "0.75 / 0.84 / 0.74",
-    )
-    yield (
-        "network to raw graph, batch 8: x0_5 / x1_0 / x1_3",
-        each_width("onnxruntime", ratio, batch=8),
-        "0.65 / 0.78 / 0.66",
-    )
+    yield "network to raw graph, batch 1: x0_5 / x1_0 / x1_3", to_raw_graph(1), "0.75 / 0.84 / 0.74"
+    yield "network to raw graph, batch 8: x0_5 / x1_0 / x1_3", to_raw_graph(8), "0.65 / 0.78 / 0.66"
     whole = read("end_to_end")["figures"]
     yield (
         "bytes to top-5, to the original's way in ONNX Runtime / Paddle / compiled PyTorch",
