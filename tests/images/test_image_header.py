@@ -364,3 +364,20 @@ def test_greedy_exif_is_refused_in_both_kinds_of_jpeg(progressive: bool) -> None
     read_header(data)
     with pytest.raises(HeaderError, match="EXIF data are out of proportion"):
         read_header(data[:2] + segment * 480 + data[2:])
+
+
+@pytest.mark.parametrize("kind", [0xC2, 0xC6, 0xCA, 0xCE])
+def test_scans_of_each_progressive_kind_are_counted(kind: int) -> None:
+    """Progressive, differential and arithmetic: T.81, table B.1."""
+    data = encoded(picture(*LARGE), "JPEG", progressive=True)
+    scans = data.count(b"\xff\xda")
+    assert scans > 5
+    assert read_header(data.replace(b"\xff\xc2", bytes((0xFF, kind)), 1)).scans == scans
+
+
+def test_rubbish_between_the_parts_of_a_gif_is_damage() -> None:
+    data = encoded(picture(*SMALL), "GIF")
+    start = 13 + 3 * 2 ** (1 + data[10] % 8)
+    for kind in (0x00, 0x20, 0x2D, 0xFF):
+        with pytest.raises(HeaderError, match="damaged"):
+            read_header(data[:start] + bytes((kind, 0, 0)) + data[start:])
