@@ -2,6 +2,11 @@
 # make test    the tests of the package with the light extras: neither PyTorch nor PaddlePaddle
 # make test-all   all tests: also training, the exporter, and other projects' clients and libraries
 # make coverage   how much of the package its tests run
+# make lowest  the quick tests with the lowest versions that pyproject.toml allows; make opencv, those of images with each
+#              OpenCV from there on
+# make audit   known vulnerabilities and licences of what the container installs
+# make figures  all measurements that README.md and benchmarks/README.md quote, on an idle machine, and write them there; takes
+#              about an hour, and DATA=folder with the two tars of CONTRIBUTING.md
 # make lint    ruff, mypy and the layers of imports
 # make peers   fetch transformers.js, with which the tests load published models (needs npm)
 # make web     fetch onnxruntime-web, with which the web page runs models in the browser (needs npm)
@@ -34,7 +39,7 @@ MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
 # One pip at a time fills an environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all coverage lint web peers bench-peers clean lock sbom base-image image
+.PHONY: demo test test-all coverage lowest opencv audit figures lint web peers bench-peers clean lock sbom base-image image
 
 ifeq ($(WEIGHTS),)
 demo: $(RUNTIME)
@@ -58,8 +63,29 @@ coverage: $(NOX) $(NODE)
 lint: $(NOX)
 	$(NOX) --session lint
 
+lowest opencv audit: $(NOX)
+	$(NOX) --session $@
+
 bench-peers: $(NOX)
 	$(NOX) --session bench_peers
+
+DATA ?= .
+BENCH = .venv/bin/python benchmarks/$(1).py --out benchmarks/results/$(2).json
+
+figures: bench-peers
+	$(call BENCH,quantized,quantized) --calibration $(DATA)/cifar10-train.tar --data $(DATA)/cifar10-test-dev.tar
+	$(call BENCH,graph,graph)
+	$(call BENCH,end_to_end,end_to_end)
+	$(call BENCH,folder,folder)
+	$(call BENCH,startup,startup)
+	$(call BENCH,overhead,overhead)
+	$(call BENCH,memory,memory)
+	$(call BENCH,stages,stages)
+	$(call BENCH,serve,serve-embedded)
+	$(call BENCH,serve,serve-x0_5) --model .bench-models/GhostNet_x0_5/bundle
+	$(call BENCH,serve,serve-x1_0) --model .bench-models/GhostNet_x1_0/bundle
+	$(call BENCH,soak,soak)
+	.venv/bin/python -m benchmarks.figures
 
 peers: $(PEERS)/.package-lock.json
 
@@ -103,7 +129,7 @@ image:
 	$(DOCKER) build --build-arg "BASE_IMAGE=$(BASE_IMAGE)" --tag "ghostzoo:$(VERSION)" .
 
 clean:
-	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-peers .bench-models bundles $(WEB) exporters/web/node_modules $(PEERS)
+	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-peers .bench-models bundles $(WEB) exporters/web/node_modules $(PEERS)
 
 $(NOX):
 	$(PYTHON) -m venv .venv-nox

@@ -27,6 +27,12 @@ HUB_TESTS = (
     "tests/hub/test_loopback_hub.py",
     "tests/hub/test_publish.py",
 )
+LOWEST_TOOLS = ("hypothesis", "httpx", "ml_dtypes", "packaging", "pillow", "pytest", "pyyaml", "sympy", "trustme")
+"""What the tests need besides the package; older versions of it do not bring all of them."""
+OPENCV = ("4.13.0.90", "4.13.0.92", "4.14.0.94", "5.0.0.93")
+"""Each release from the lower bound on, so that none of them decodes otherwise."""
+LICENCES = "Apache;BSD;ISC;MIT;MPL;Mozilla;PSF;Python Software Foundation"
+"""What the server's libraries may be under: part of the licence's name."""
 ELSEWHERE = ("--ignore", "tests/exporters", "--ignore", "tests/training")
 
 nox.options.default_venv_backend = "none"  # sessions share environments, in folders that users know
@@ -153,6 +159,47 @@ def coverage(session: nox.Session) -> None:
     session.run(*tool, "run", "-m", "pytest", "tests", *ELSEWHERE, *PARALLEL, success_codes=[0, 1])
     session.run(*tool, "combine", "--quiet")
     session.run(*tool, "report", "--skip-covered", "--sort", "cover")
+
+
+def make_other(session: nox.Session, folder: str) -> tuple[list[str], str]:
+    """Make an empty environment; return uv's command to install into it, and its interpreter."""
+    uv = str(Path(make_environment(session, "release")).with_name("uv"))
+    python = str(Path(folder).absolute() / "bin" / "python")
+    session.run(uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder)
+    return [uv, "pip", "install", "--quiet", "--python", python], python
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """The quick tests with the lowest versions of direct dependencies that ``pyproject.toml`` allows."""
+    install, python = make_other(session, ".venv-lowest")
+    session.run(*install, "--resolution", "lowest-direct", "--editable", ".[mnn,ncnn,openvino,plots,serve]")
+    session.run(*install, *LOWEST_TOOLS)
+    session.run(*install, "--no-deps", *nox.project.dependency_groups(PROJECT, "without-dependencies"))
+    # Publishing is for maintainers, with the clients of the Hub that .venv and .venv-train have.
+    left_out = (*ELSEWHERE, "--ignore", "tests/hub")
+    session.run(python, "-m", "pytest", "tests", *left_out, "-m", "not slow", *session.posargs)
+
+
+@nox.session
+def opencv(session: nox.Session) -> None:
+    """The tests of images with each OpenCV since the lower bound."""
+    install, python = make_other(session, ".venv-opencv")
+    for version in OPENCV:
+        session.run(*install, "--editable", ".", f"opencv-python-headless=={version}", *LOWEST_TOOLS)
+        session.run(python, "-m", "pytest", "tests/images", "tests/test_original.py", *session.posargs)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities and the licences of what the container installs."""
+    tools = Path(make_environment(session, "release")).parent
+    locks = ("--requirement", "requirements.lock", "--requirement", "requirements-build.lock")
+    session.run(str(tools / "pip-audit"), "--disable-pip", "--require-hashes", *locks)
+    install, python = make_other(session, ".venv-locked")
+    session.run(*install, "--require-hashes", "--requirement", "requirements.lock")
+    licences = (str(tools / "pip-licenses"), "--python", python, "--from", "mixed", "--with-urls")
+    session.run(*licences, "--partial-match", "--allow-only", LICENCES)
 
 
 @nox.session

@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import click
 
+from benchmarks.figures import out_option, save
 from benchmarks.turns import print_machine, show, take_turns
 from ghostzoo.bench.sample_image import jpeg
 
@@ -23,7 +24,8 @@ PEERS = (*TARGETS, "openvino", "torch", "ncnn", "mnn")
 @click.option("--model", default="GhostNet_x1_0", show_default=True)
 @click.option("--peer", "peers", multiple=True, type=click.Choice(PEERS), help="[default: all]")
 @click.option("--image", type=click.Path(exists=True), help="[default: a made JPEG of 500 x 375 pixels]")
-def main(threads: int, rounds: int, model: str, peers: tuple[str, ...], image: str | None) -> None:
+@out_option
+def main(threads: int, rounds: int, model: str, peers: tuple[str, ...], image: str | None, out: Path | None) -> None:
     print_machine()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(image or Path(folder, "made.jpg"))
@@ -36,6 +38,7 @@ def main(threads: int, rounds: int, model: str, peers: tuple[str, ...], image: s
     if any(order != best["ghostzoo"] for order in best.values()):
         raise SystemExit(f"the five best classes differ: {best}")
     show(f"{model}, bytes to top-5, {threads} thread(s)", turns, TARGETS, "ghostzoo")
+    save(out, turns.figures("ghostzoo"))
 
 
 if __name__ == "__main__":

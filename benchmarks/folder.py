@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import click
 
+from benchmarks.figures import out_option, save
 from benchmarks.turns import print_machine, take_turns
 from ghostzoo.bench.sample_image import jpeg
 from ghostzoo.cli.console import print_table
@@ -21,8 +22,10 @@ TARGET = 4.0
 @click.option("--images", default=500, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--model", "models", multiple=True, default=("GhostNet_x0_5", "GhostNet_x1_0"), show_default=True)
-def main(images: int, rounds: int, models: tuple[str, ...]) -> None:
+@out_option
+def main(images: int, rounds: int, models: tuple[str, ...], out: Path | None) -> None:
     print_machine()
+    figures = {}
     with tempfile.TemporaryDirectory() as folder:
         for index in range(images):
             Path(folder, f"{index:05}.jpg").write_bytes(jpeg())
@@ -34,9 +37,12 @@ def main(images: int, rounds: int, models: tuple[str, ...]) -> None:
                 rounds=rounds,
                 calls=1,
             )
-            speeds = [f"{images / turns.median(name):.1f}" for name in ("ghostzoo", "plain loop")]
-            rows.append([model, *speeds, f"{1 / turns.ratio('ghostzoo', 'plain loop'):.2f}", f"{TARGET:g}"])
+            speeds = {name: images / turns.median(name) for name in ("ghostzoo", "plain loop")}
+            times = 1 / turns.ratio("ghostzoo", "plain loop")
+            figures[model] = {"images_per_second": speeds, "times": times}
+            rows.append([model, *(f"{speed:.1f}" for speed in speeds.values()), f"{times:.2f}", f"{TARGET:g}"])
     print_table(["folder of JPEG files", "ghostzoo images/s", "plain loop images/s", "ratio", "target"], rows)
+    save(out, figures)
 
 
 if __name__ == "__main__":

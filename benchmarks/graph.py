@@ -10,6 +10,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import click
 import numpy as np
 
+from benchmarks.figures import out_option, save
+from benchmarks.layers import Peak
 from benchmarks.turns import print_machine, show, take_turns
 
 TARGETS = {
@@ -28,6 +30,7 @@ _TOLERANCE = 1e-4
 @click.option("--model", "models", multiple=True, type=click.Choice(list(TARGETS[1])), help="[default: all]")
 @click.option("--batch", "batches", multiple=True, type=int, help="[default: 1 and 8]")
 @click.option("--processor-time", is_flag=True, help="Count processor time: on a busy machine, with one thread.")
+@out_option
 def main(
     threads: int,
     rounds: int,
@@ -35,8 +38,10 @@ def main(
     models: tuple[str, ...],
     batches: tuple[int, ...],
     processor_time: bool,
+    out: Path | None,
 ) -> None:
     print_machine()
+    figures = {}
     for batch in batches or (1, 8):
         for model in models or TARGETS[1]:
             common = {
@@ -55,6 +60,8 @@ def main(
             _check(turns.results)
             targets = {"onnxruntime": TARGETS.get(batch, {}).get(model)}
             show(f"{model}, batch {batch}, {threads} thread(s)", turns, targets, OURS)
+            figures[f"{model}, batch {batch}"] = turns.figures(OURS)
+    save(out, figures, peak_gflops=Peak.measure().gflops)
 
 
 def _check(results: dict[str, object]) -> None:

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import click
 
 import ghostzoo
+from benchmarks.figures import out_option, save
 from benchmarks.turns import print_machine
 from ghostzoo.bench.sample_image import jpeg
 from ghostzoo.cli.bars import progress
@@ -27,17 +28,25 @@ _LINKS = 30_000
 @click.option("--predictions", default=10_000, show_default=True)
 @click.option("--images", default=100_000, show_default=True, help="Images of the folder: links to one file.")
 @click.option("--workers", type=int, help="Threads that classify the folder.  [default: the CPUs that may be used]")
-def main(predictions: int, images: int, workers: int | None) -> None:
+@out_option
+def main(predictions: int, images: int, workers: int | None, out: Path | None) -> None:
     print_machine()
     classifier = ghostzoo.load("GhostNet_x0_5_cifar10", engine="onnxruntime")
     data = jpeg()
     for _ in range(_WARM):
         classifier(data)
-    rows = [watch(f"{predictions} predictions", predictions, (classifier(data) for _ in range(predictions)))]
+    title = f"{predictions} predictions"
+    figures = {"predictions": watch(title, predictions, (classifier(data) for _ in range(predictions)))}
     with tempfile.TemporaryDirectory() as folder:
         photos = Path(folder, "photos")
         make_photos(photos, data, images)
-        rows.append(watch(f"folder of {images} images", images, classifier.predict(photos, workers=workers)))
+        title = f"folder of {images} images"
+        figures["folder"] = watch(title, images, classifier.predict(photos, workers=workers))
+    rows = [
+        [f"{name}, {row['count']:g}", *(f"{row[key]:.1f}" for key in ("before_mb", "early_mb", "later_mb"))]
+        for name, row in figures.items()
+    ]
+    save(out, figures)
     print_table(["resident memory", "before MB", "after a tenth MB", "at most later MB"], rows)
 
 
@@ -52,8 +61,8 @@ def make_photos(photos: Path, data: bytes, count: int) -> None:
             path.hardlink_to(source)
 
 
-def watch(title: str, count: int, results: Iterable[object]) -> list[str]:
-    """Take all results; return the row of the table."""
+def watch(title: str, count: int, results: Iterable[object]) -> dict[str, float]:
+    """Take all results; return the memory before, after a tenth and at most later."""
     before, early, late, taken = resident(), 0.0, 0.0, 0
     with progress(count, title) as advance:
         for _ in results:
@@ -64,7 +73,7 @@ def watch(title: str, count: int, results: Iterable[object]) -> list[str]:
             elif taken > count // 10 and taken % 100 == 0:
                 late = max(late, resident())
     assert taken == count
-    return [title, *(f"{value:.1f}" for value in (before, early, late))]
+    return {"count": count, "before_mb": before, "early_mb": early, "later_mb": late}
 
 
 def resident() -> float:

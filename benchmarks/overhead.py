@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 import ghostzoo
+from benchmarks.figures import out_option, save
 from benchmarks.prepare import model_folder
 from benchmarks.turns import print_machine
 from ghostzoo._utils.timing import time_in_turn
@@ -27,9 +28,10 @@ TARGET = 1.03
 @click.command()
 @click.option("--seconds", default=20.0, show_default=True)
 @click.option("--model", "models", multiple=True, default=("GhostNet_x0_5", "GhostNet_x1_0"), show_default=True)
-def main(seconds: float, models: tuple[str, ...]) -> None:
+@out_option
+def main(seconds: float, models: tuple[str, ...], out: Path | None) -> None:
     print_machine()
-    data, rows = jpeg(), []
+    data, rows, figures = jpeg(), [], {}
     for model in models:
         with ghostzoo.load(model_folder(model) / "bundle", engine="onnxruntime", threads=1) as classifier:
             config, run = classifier.bundle.preprocessing, classifier.engine.run
@@ -45,8 +47,10 @@ def main(seconds: float, models: tuple[str, ...]) -> None:
             assert [index for index, _ in by_hand()] == [each.index for each in classifier(data)]
             times = time_in_turn({"hand": by_hand, "classifier": lambda c=classifier: c(data)}, seconds)
         ratio = statistics.median(c / h for c, h in zip(times["classifier"], times["hand"], strict=True))
+        figures[model] = {"ratio": ratio, **{f"{name}_ms": 1000 * statistics.median(times[name]) for name in times}}
         rows.append([model, *(f"{1000 * statistics.median(times[name]):.3f}" for name in times), f"{ratio:.3f}"])
     print_table(["a call", "by hand ms", "Classifier ms", f"ratio (target {TARGET})"], rows)
+    save(out, figures)
 
 
 if __name__ == "__main__":

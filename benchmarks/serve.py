@@ -33,6 +33,7 @@ import requests
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.figures import out_option, save
 from benchmarks.turns import print_machine
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.cli.console import print_table
@@ -147,6 +148,7 @@ def cpu_seconds(process: int) -> float:
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--mlserver-python", type=click.Path(exists=True), help="Python of an environment with MLServer.")
 @click.option("--serve-option", "serve_options", multiple=True, help="Passed on to ghostzoo serve; may be repeated.")
+@out_option
 def main(
     model: str | None,
     counts: tuple[int, ...],
@@ -154,6 +156,7 @@ def main(
     rounds: int,
     mlserver_python: str | None,
     serve_options: tuple[str, ...],
+    out: Path | None,
 ) -> None:
     """Print images a second and latencies of each server, and the ratio to the plain handler."""
     print_machine()
@@ -176,7 +179,9 @@ def main(
             for clients in counts:
                 for name, target in targets.items():
                     seen[clients, name].append(load(target, images, clients, seconds))
-    show(bundle.name, seen, rounds)
+    figures = summary(seen)
+    show(bundle.name, figures, rounds)
+    save(out, figures)
 
 
 def write_images(folder: Path) -> list[str]:
@@ -188,22 +193,35 @@ def write_images(folder: Path) -> list[str]:
     return paths
 
 
-def show(model: str, seen: dict[tuple[int, str], list[dict[str, Any]]], rounds: int) -> None:
-    rows = []
+def summary(seen: dict[tuple[int, str], list[dict[str, Any]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Medians over the rounds, by clients and server, and what was not answered in all of them."""
+    found: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
     for (clients, name), results in seen.items():
         values = {key: median(result[key] for result in results) for key in results[0]}
         plain = median(result["images_per_second"] for result in seen[clients, "plain FastAPI"])
-        rows.append(
-            [
-                str(clients),
-                name,
-                f"{values['images_per_second']:.1f}",
-                f"{values['images_per_second'] / plain:.2f}",
-                *(f"{values[key]:.1f}" for key in ("p50_ms", "p95_ms", "p99_ms")),
-                f"{values['cpu_ms']:.2f}",
-                str(sum(result["refused"] + result["lost"] for result in results)),
-            ]
-        )
+        unanswered = sum(result["refused"] + result["lost"] for result in results)
+        found[str(clients)][name] = {
+            **values,
+            "of_plain": values["images_per_second"] / plain,
+            "unanswered": unanswered,
+        }
+    return dict(found)
+
+
+def show(model: str, figures: dict[str, dict[str, dict[str, float]]], rounds: int) -> None:
+    rows = [
+        [
+            clients,
+            name,
+            f"{values['images_per_second']:.1f}",
+            f"{values['of_plain']:.2f}",
+            *(f"{values[key]:.1f}" for key in ("p50_ms", "p95_ms", "p99_ms")),
+            f"{values['cpu_ms']:.2f}",
+            f"{values['unanswered']:g}",
+        ]
+        for clients, servers in figures.items()
+        for name, values in servers.items()
+    ]
     columns = ["clients", "server", "images/s", "of plain", "p50 ms", "p95 ms", "p99 ms", "CPU ms", "unanswered"]
     caption = (
         f"{model}, JPEG of 500 x 375 pixels, {platform.machine()}, {os.cpu_count()} CPUs, median of {rounds} rounds"

@@ -34,6 +34,7 @@ import httpx
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import ghostzoo
+from benchmarks.figures import out_option, save
 from benchmarks.turns import print_machine
 from ghostzoo.cli.console import print_table
 from ghostzoo.fetch.resolver import fetch
@@ -298,8 +299,9 @@ async def soak(
 @click.option("--model", help="A name or a bundle folder.  [default: the model that comes with the package]")
 @click.option("--requests", "count", type=click.IntRange(100, 200_000), default=20_000, show_default=True)
 @click.option("--clients", type=click.IntRange(1, 64), default=16, show_default=True)
+@out_option
 @click.argument("arguments", nargs=-1)
-def main(model: str | None, count: int, clients: int, arguments: tuple[str, ...]) -> None:
+def main(model: str | None, count: int, clients: int, out: Path | None, arguments: tuple[str, ...]) -> None:
     """Send the requests and report. ARGUMENTS go to the server, after ``--``."""
     print_machine()
     honest, name, side = honest_cases(model)
@@ -341,6 +343,8 @@ def main(model: str | None, count: int, clients: int, arguments: tuple[str, ...]
     }
     if any(faults.values()):
         raise SystemExit(f"not as it should be: { {name: what for name, what in faults.items() if what} }")
+    figures = {"requests": count, "warm_mb": found["warm"], "peak_mb": found["peak"], "slowest_s": found["slowest"]}
+    save(out, figures)  # of a server that did all as it should
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import click
 import numpy as np
 
 import ghostzoo
+from benchmarks.figures import out_option, save
 from benchmarks.layers import Peak
 from benchmarks.peer import open_onnxruntime, original_decode, original_normalise, original_resize, top5
 from benchmarks.prepare import model_folder
@@ -51,7 +52,8 @@ def run(stages: Stages, value: Any, times: dict[str, list[int]]) -> None:
 @click.command()
 @click.option("--model", default="GhostNet_x1_0", show_default=True)
 @click.option("--rounds", default=200, show_default=True)
-def main(model: str, rounds: int) -> None:
+@out_option
+def main(model: str, rounds: int, out: Path | None) -> None:
     print_machine()
     raw = open_onnxruntime(model_folder(model), 1, 1)
     times: dict[str, dict[str, list[int]]] = {"original": {}, "ghostzoo": {}, "batch": {}}
@@ -83,8 +85,10 @@ def main(model: str, rounds: int) -> None:
             for name, each in stages.items():
                 run(each, jpeg(), times[name])
     middle = {way: {name: statistics.median(row) / 1000 for name, row in rows.items()} for way, rows in times.items()}
+    figures: dict[str, dict[str, float]] = {}
     for way, divisor in (("original", 1), ("ghostzoo", 1), ("batch", _BATCH)):
         total = sum(middle[way].values()) / divisor
+        figures[way] = {name: value / divisor for name, value in middle[way].items()}
         rows = [
             [name, f"{value / divisor:.0f}", f"{value / divisor / total:.0%}"] for name, value in middle[way].items()
         ]
@@ -98,6 +102,7 @@ def main(model: str, rounds: int) -> None:
     print(f"One core multiplies matrices at {peak:.0f} GFLOP/s: {model} cannot take less than {1000 * floor:.0f} us.")
     speed = usable_cpus() * 1e6 * _BATCH / sum(middle["batch"].values())
     print(f"{usable_cpus()} CPUs that do nothing but these stages classify {speed:.0f} images a second.")
+    save(out, figures, peak_gflops=peak, images_per_second=speed)
 
 
 if __name__ == "__main__":

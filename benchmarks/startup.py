@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import click
 
+from benchmarks.figures import out_option, save
 from benchmarks.prepare import model_folder
 from benchmarks.turns import print_machine
 from ghostzoo.bench.sample_image import jpeg
@@ -49,7 +50,8 @@ _ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PY
 @click.command()
 @click.option("--rounds", default=20, show_default=True)
 @click.option("--model", default="GhostNet_x1_0", show_default=True)
-def main(rounds: int, model: str) -> None:
+@out_option
+def main(rounds: int, model: str, out: Path | None) -> None:
     print_machine()
     python, folder = sys.executable, str(model_folder(model))
     with tempfile.TemporaryDirectory() as scratch:
@@ -65,22 +67,24 @@ def main(rounds: int, model: str) -> None:
         }
         times = _time(commands, rounds)
 
-    def ratio(ours: str, theirs: str) -> str:
+    def ratio(ours: str, theirs: str) -> float:
         pairs = zip(times[ours], times[theirs], strict=True)
-        return f"{statistics.median(mine / its for mine, its in pairs):.2f}"
+        return statistics.median(mine / its for mine, its in pairs)
 
     added = statistics.median(
         mine - bare for mine, bare in zip(times["import ghostzoo"], times["bare interpreter"], strict=True)
     )
+    figures = {
+        "import_ms": 1000 * added,
+        "list_ratio": ratio("ghostzoo list", "import numpy"),
+        "first_prediction_ratio": ratio("load + first prediction, ghostzoo", "load + first prediction, raw"),
+    }
     rows = [
-        ["import ghostzoo, over a bare interpreter", f"{1000 * added:.1f} ms", "30 ms"],
-        ["ghostzoo list / import numpy", ratio("ghostzoo list", "import numpy"), "2"],
-        [
-            "load + first prediction / raw",
-            ratio("load + first prediction, ghostzoo", "load + first prediction, raw"),
-            "1.1",
-        ],
+        ["import ghostzoo, over a bare interpreter", f"{figures['import_ms']:.1f} ms", "30 ms"],
+        ["ghostzoo list / import numpy", f"{figures['list_ratio']:.2f}", "2"],
+        ["load + first prediction / raw", f"{figures['first_prediction_ratio']:.2f}", "1.1"],
     ]
+    save(out, figures)
     print_table(["start-up", "measured", "target"], rows)
     print_table(["process", "median ms"], [[name, f"{1000 * statistics.median(times[name]):.0f}"] for name in commands])
 

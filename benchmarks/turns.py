@@ -42,7 +42,7 @@ class Candidate:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=os.environ | settings | {"PYTHONPATH": ""},
+            env=os.environ | settings | {"PYTHONPATH": "", "CI": "true"},  # on which OpenVINO sends no usage report
         )
         folder = str(model_folder(model))
         order = {"kind": kind, "work": work, "folder": folder, "threads": threads, "batch": batch, **extra}
@@ -106,6 +106,17 @@ class Turns:
         count = len(ours) // self._per_round
         rounds = [slice(index * self._per_round, (index + 1) * self._per_round) for index in range(count)]
         return statistics.median(min(ours[each]) / min(theirs[each]) for each in rounds)
+
+    def figures(self, ours: str) -> dict[str, dict[str, float]]:
+        """Times of each candidate, and the ratio of ``ours`` to it."""
+        return {
+            name: {
+                "median_ms": 1000 * self.median(name),
+                "noise": self.noise(name),
+                "ratio": self.ratio(ours, name),
+            }
+            for name in self.durations
+        }
 
     def leave(self, name: str, error: PeerError, candidates: dict[str, Candidate]) -> None:
         """Take a candidate out of what is compared; the first one is what all is compared with."""

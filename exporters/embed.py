@@ -30,12 +30,12 @@ def embed(runs: tuple[Path, ...]) -> None:
     """Make the result of the training RUN the bundled model of the package.
 
     The model card also describes the earlier runs that it started from. Accuracy and limits come from the catalog:
-    measure with 'ghostzoo eval' and enter them there first. The weights go to examples/, where other runs can start
-    from them; the bundle goes to ghostzoo/models.
+    measure with 'ghostzoo eval --out' first, and copy its report to ghostzoo/data. The weights go to examples/, where
+    other runs can start from them; the bundle goes to ghostzoo/models.
 
     \b
     Examples:
-      ghostzoo eval --model GhostNet_x0_5_cifar10/bundle --data cifar10-test-dev.tar
+      ghostzoo eval --model GhostNet_x0_5_cifar10/bundle --data cifar10-test-dev.tar --out report
       python -m exporters embed first GhostNet_x0_5_cifar10
     """
     *earlier, run = runs

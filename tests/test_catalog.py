@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
+import ghostzoo
 from ghostzoo.catalog import DEFAULT_MODEL, get_model, get_official_model, list_models, list_official_models
 from ghostzoo.errors import OptionError, UnknownModelError
 from ghostzoo.images.preprocessing import MAX_IMAGE_SIZE, Preprocessing
@@ -28,6 +30,15 @@ def test_the_bundled_model_is_listed_last() -> None:
     with pytest.raises(OptionError, match="no official weights"):
         get_official_model(DEFAULT_MODEL)
     assert get_official_model("GhostNet_x1_0") is get_model("GhostNet_x1_0")
+
+
+def test_measured_figures_are_those_of_the_stored_report() -> None:
+    report = json.loads((Path(ghostzoo.__file__).parent / "data" / f"{DEFAULT_MODEL}.json").read_text(encoding="utf-8"))
+    measured = get_model(DEFAULT_MODEL).measured
+    assert measured is not None
+    assert report["model"] == DEFAULT_MODEL
+    assert (measured.top1, measured.top5) == (report["top1"]["right"] / 5000, report["top5"]["right"] / 5000)
+    assert measured.images == report["images"] == sum(row["recall"]["total"] for row in report["classes"]) == 5000
 
 
 @pytest.mark.parametrize(

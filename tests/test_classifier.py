@@ -205,3 +205,15 @@ def test_the_bundle_can_be_read_after_loading(classifier: Classifier) -> None:
     assert len(classifier.bundle.model()) > 10_000
     assert classifier.bundle.origin == "folder"
     assert classifier.bundle.name in repr(classifier)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_arrays_have_a_row_for_each_image_or_raise(
+    classifier: Classifier, pictures: list[Path], tmp_path: Path, batch_size: int
+) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image")
+    for method in (classifier.logits, classifier.probabilities, classifier.embed):
+        assert len(method(pictures, batch_size=batch_size)) == len(pictures)
+        with pytest.raises(ImageError, match=r"bad\.jpg"):
+            method([pictures[0], bad, pictures[1]], batch_size=batch_size)

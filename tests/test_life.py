@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 
 import ghostzoo
-from ghostzoo import BundleError, Classifier, ImageError
+from ghostzoo import BundleError, Classifier, ImageError, OptionError
 from ghostzoo._utils.hardware import usable_cpus
 from ghostzoo.bundle.folder import Bundle
+from tests.fixtures.engines import require_engine
 
 pytestmark = pytest.mark.slow
 
@@ -211,6 +212,12 @@ def test_a_pickled_model_that_is_gone_or_changed_is_an_error(tiny_bundle: Bundle
         pickle.loads(data)
 
 
+@pytest.mark.parametrize("workers", [0, -1, True, 1.5, "2"])
+def test_a_senseless_number_of_workers_is_refused(classifier: Classifier, paths: list[Path], workers: object) -> None:
+    with pytest.raises(OptionError, match=r"workers must be a whole number of at least 1"):
+        classifier.predict(paths, workers=workers)
+
+
 FORK = """
 import os, sys, threading
 import ghostzoo
@@ -242,7 +249,7 @@ print("child ended with", os.waitstatus_to_exitcode(status))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_a_fork_works_and_ends(tiny_bundle: Bundle, paths: list[Path], engine: str) -> None:
-    pytest.importorskip(engine)
+    require_engine(engine)
     threads = min(2, usable_cpus())  # OpenVINO takes no more than there are
     script = FORK.format(model=str(tiny_bundle.path), engine=engine, threads=threads, images=list(map(str, paths)))
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)

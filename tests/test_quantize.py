@@ -23,6 +23,7 @@ from ghostzoo.evaluation.datasets import open_dataset
 from ghostzoo.evaluation.evaluate import open_labelled
 from ghostzoo.fetch.resolver import BUNDLED_FOLDER
 from ghostzoo.network.float16 import to_float16
+from tests.fixtures.engines import require_engine
 from tests.fixtures.pictures import encoded, picture
 
 pytestmark = pytest.mark.slow
@@ -109,8 +110,7 @@ def test_activations_are_per_tensor_and_weights_per_channel(tiny_bundle: Bundle)
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_a_bundle_gets_both_and_engines_run_them(bundle: Bundle, images: Path, engine: str) -> None:
-    if engine == "openvino":
-        pytest.importorskip("openvino", reason="openvino is an extra, which is not installed here")
+    require_engine(engine)
     dataset = open_dataset(images, labelled=False)
     labelled = open_labelled(images, bundle.labels)
     before = bundle.model()

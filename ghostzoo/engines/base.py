@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,15 @@ from ..network.architecture import EMBEDDING_SIZE
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
+
+opening = threading.RLock()
+"""Of what one thread at a time does when an engine is opened.
+
+It is held over a fork, so that the child's copy is not left locked by a thread that stayed behind, and nothing is
+forked half-way. It is one for all of them, so that no two wait for each other.
+"""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=opening.acquire, after_in_parent=opening.release, after_in_child=opening.release)
 
 Output = Literal["logits", "embedding"]
 MOST_THREADS_PER_CPU = 16

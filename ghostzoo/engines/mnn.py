@@ -18,31 +18,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError, OptionError, nearest
-from .base import OUTPUTS, Output
+from .base import OUTPUTS, Output, opening
 from .edge_formats import ConvertedEngine
 from .pool import Pool
 
 
 @contextmanager
 def _stdout_elsewhere(path: str | None = None) -> Iterator[None]:
-    """Send what MNN's C++ code prints to the file ``path``, or else to stderr: stdout is for data."""
-    try:
-        sys.stdout.flush()
-        kept = os.dup(1)
-        target = 2 if path is None else os.open(path, os.O_WRONLY)
-        os.dup2(target, 1)
-        if path is not None:
-            os.close(target)
-    except (AttributeError, OSError, ValueError):  # there is no stdout, or no stderr
-        yield
-        return
-    try:
-        yield
-    finally:
-        if os.name == "posix":
-            ctypes.CDLL(None).fflush(None)  # it may still be in the buffer of C
-        os.dup2(kept, 1)
-        os.close(kept)
+    """Send what MNN's C++ code prints to the file ``path``, or else to stderr: stdout is for data.
+
+    Two threads at once would each put back what the other had put there, and a fork would keep it.
+    """
+    with opening:
+        try:
+            sys.stdout.flush()
+            kept = os.dup(1)
+            target = 2 if path is None else os.open(path, os.O_WRONLY)
+            os.dup2(target, 1)
+            if path is not None:
+                os.close(target)
+        except (AttributeError, OSError, ValueError):  # there is no stdout, or no stderr
+            yield
+            return
+        try:
+            yield
+        finally:
+            if os.name == "posix":
+                ctypes.CDLL(None).fflush(None)  # it may still be in the buffer of C
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 with _stdout_elsewhere(os.devnull):  # it tells which instructions the CPU has

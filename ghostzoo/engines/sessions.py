@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from dataclasses import replace
 from functools import partial
 
@@ -13,13 +11,7 @@ from .._utils.hardware import usable_cpus
 from .._utils.timing import median_ms, time_in_turn
 from ..bundle.folder import Bundle
 from ..errors import OptionError
-from .base import Engine
-
-# Held over a fork, so that the child's copy is not left locked by a thread that stayed behind.
-_opening = threading.RLock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
-
+from .base import Engine, opening
 
 _TRIAL_SECONDS = 0.3
 """For which a model is timed on one CPU and on all."""
@@ -43,7 +35,7 @@ class OpenedEngines:
     def for_calls(self) -> Engine:
         """The engine as the caller asked for it; opened anew in a forked process, where its threads are missing."""
         if self._for_calls.is_inherited and not self._closed:
-            with _opening:
+            with opening:
                 if self._for_calls.is_inherited:
                     self._for_calls = self._open(self._options.threads)
         return self._for_calls
@@ -53,7 +45,7 @@ class OpenedEngines:
         """The engine for as many concurrent calls as there are CPU threads: on a CPU, each call takes one thread."""
         if not self._shares_cpu:
             return self.for_calls
-        with _opening:
+        with opening:
             if self._closed:
                 return self.for_calls
             if self._for_many is None or self._for_many.is_inherited:

@@ -85,6 +85,15 @@ def test_a_process_is_probed_although_downloads_are_drawn(tiny_bundle: Bundle) -
     assert measurement.load_seconds is not None
 
 
+def test_results_of_another_version_are_not_read(results: Results, tmp_path: Path) -> None:
+    content = json.loads(results.to_json())
+    path = tmp_path / "newer.json"
+    for version in (0, 99, None):
+        path.write_text(json.dumps(content | {"format_version": version}))
+        with pytest.raises(InputError, match=r"newer\.json holds no results.*no object with format_version"):
+            Results.read(path)
+
+
 def test_nothing_to_measure_is_an_error(tiny_bundle: Bundle) -> None:
     with pytest.raises(InputError, match=r"Nothing could be measured.*no engine named"):
         run_bench([Cell(str(tiny_bundle.path), "none", "fp32", 1, 1)], seconds=0)

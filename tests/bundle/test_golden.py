@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ghostzoo.bundle.golden import MAX_IMAGES, Golden, synthetic_images
-from ghostzoo.errors import BundleError
+from ghostzoo.errors import BundleError, EngineError
 
 SIZE, CLASSES = 8, 3
 PICTURES_SHA256 = "9177ea76e62aa2d7e9cbad33daf4a64afae562720fccd58006ad70880d1d4a8a"
@@ -195,3 +195,16 @@ def test_synthetic_images_have_contrast_and_differ() -> None:
             assert picture[..., channel].std() > 40
         assert not np.array_equal(picture[..., 0], picture[..., 1])
     assert np.abs(one.astype(int) - two).mean() > 30
+
+
+@pytest.mark.parametrize(("precision", "accepted"), [("fp32", 1e-4), ("fp16", 3e-2), ("int8", 0.5)])
+def test_an_engine_may_differ_so_much_and_no_more(precision: str, accepted: float) -> None:
+    honest = golden()
+    scale = float(np.abs(honest.logits).max())
+
+    def off_by(part: float) -> Any:
+        return lambda _: honest.logits + np.float32(part * scale)
+
+    assert honest.require(off_by(0.9 * accepted), precision, "engine").relative < accepted
+    with pytest.raises(EngineError, match=f"engine fails the golden check: .* at most {accepted:g} is accepted"):
+        honest.require(off_by(1.1 * accepted), precision, "engine")

@@ -158,3 +158,32 @@ def test_describe_says_what_runs(engine_type: type[Engine], engine_bundle: Bundl
     assert facts["engine"] == engine.name
     assert facts.get("threads") == options().threads
     assert facts["version"]
+
+
+class Raising(Engine):
+    """Raises what libraries raise."""
+
+    name = "raising"
+
+    @classmethod
+    def devices(cls) -> list[str]:
+        return ["cpu"]
+
+    def _infer(self, batch: np.ndarray, output: str) -> np.ndarray:
+        raise LookupError("first line\n  second line" + " x" * 999)
+
+    def describe(self) -> dict[str, object]:
+        return {}
+
+    def _release(self) -> None:
+        self.released = True
+
+
+def test_what_a_library_raises_is_one_short_line() -> None:
+    engine = Raising(b"", EngineOptions())
+    with pytest.raises(EngineError, match=r"^The raising engine failed on a batch of shape \(1, 3, 2, 2\): ") as error:
+        engine.run(np.zeros((1, 3, 2, 2), np.float32))
+    assert "LookupError: first line second line x x" in str(error.value)
+    assert len(str(error.value)) < 600
+    engine.close()
+    assert engine.released

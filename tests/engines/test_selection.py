@@ -32,6 +32,8 @@ from ghostzoo.engines.candidates import (
 )
 from ghostzoo.engines.selection import explain, open_engine, rank
 from ghostzoo.errors import EngineUnavailableError, OptionError, UnknownEngineError
+from tests.conftest import make_tiny_bundle
+from tests.fixtures.engines import require_engine
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +82,14 @@ def test_another_version_of_an_engine_is_another_decision(tiny_bundle: Bundle, m
     open_engine(tiny_bundle, "auto", EngineOptions(threads=1))[0].close()
     monkeypatch.setattr(EngineRecord, "versions", lambda self: {self.distributions[0]: "99"})
     engine, selection = open_engine(tiny_bundle, "auto", EngineOptions(threads=1))
+    engine.close()
+    assert selection.origin == "measured"
+
+
+def test_another_model_is_another_decision(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    open_engine(tiny_bundle, "auto", EngineOptions(threads=1))[0].close()
+    other = make_tiny_bundle(tmp_path / "tiny", seed=1)  # of the same name, with other weights
+    engine, selection = open_engine(other, "auto", EngineOptions(threads=1))
     engine.close()
     assert selection.origin == "measured"
 
@@ -226,7 +236,7 @@ def test_when_time_is_up_no_further_engine_is_imported(tiny_bundle: Bundle, monk
 
 
 def test_a_decision_without_all_of_them_is_not_kept(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("openvino")
+    require_engine("openvino")
     monkeypatch.setattr(select, "OPENING_SECONDS", 0.0)
     for _ in range(2):
         engine, selection = open_engine(tiny_bundle, "auto", EngineOptions(threads=1))
@@ -306,3 +316,9 @@ def test_a_report_prints_its_figures_and_reasons() -> None:
 def test_reports_survive_json() -> None:
     report = Selection("a", "cpu", "measured", "why", (row("a", 1.0),), (Discarded("b", None, "gone."),))
     assert Selection.from_json(json.dumps(report.to_dict()).encode()) == report
+
+
+def test_any_of_a_librarys_distributions_is_found() -> None:
+    record = EngineRecord("x", "x", "X", ("no-such-distribution", "numpy", "neither-this", "pytest"), "pip install x")
+    assert record.versions() == {"numpy": np.__version__, "pytest": pytest.__version__}
+    assert EngineRecord("x", "x", "X", ("no-such-distribution",), "pip install x").versions() == {}

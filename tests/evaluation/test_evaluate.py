@@ -51,6 +51,10 @@ def test_wilson_interval() -> None:
     assert Proportion(10, 10).interval[1] == 1.0
     assert Proportion(80, 100).agrees_with(0.75)
     assert not Proportion(80, 100).agrees_with(0.70)
+    assert not Proportion(80, 100).agrees_with(0.90)
+    assert Proportion(80, 100).agrees_with(low)
+    assert Proportion(80, 100).agrees_with(high)
+    assert Proportion(0, 0).interval == (0.0, 1.0)
 
 
 def test_figures_are_those_counted_by_hand(classifier: Classifier, data: Path) -> None:
@@ -68,6 +72,15 @@ def test_figures_are_those_counted_by_hand(classifier: Classifier, data: Path) -
     wrong = sorted((p.max() for p, t in zip(probabilities, truth, strict=True) if p.argmax() != t), reverse=True)
     assert [mistake.score for mistake in result.mistakes] == pytest.approx(wrong, rel=1e-5)
     assert result.to_dict()["classes"][0]["label"] == "class-0"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_of_the_mistakes_the_worst_are_kept(classifier: Classifier, data: Path, count: int) -> None:
+    dataset = open_labelled(data, classifier.bundle.labels)
+    every = evaluate(classifier, dataset).mistakes
+    assert len(every) > 3
+    assert list(every) == sorted(every, key=lambda mistake: mistake.score, reverse=True)
+    assert evaluate(classifier, dataset, max_mistakes=count).mistakes == every[:count]
 
 
 def test_a_tar_and_a_list_give_the_same(classifier: Classifier, data: Path, tmp_path: Path) -> None:
@@ -248,6 +261,26 @@ def test_the_report_is_written_whole(classifier: Classifier, data: Path, tmp_pat
         picture = cv2.imread(str(tmp_path / "report" / name))
         assert picture.shape[0] > 100
         assert picture.std() > 10
+
+
+def test_a_report_without_mistakes_has_no_picture_of_them(classifier: Classifier, data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib, which draws the report, is not installed here")
+    result = evaluate(classifier, open_labelled(data, classifier.bundle.labels))
+    write_report(result, tmp_path)
+    assert (tmp_path / "mistakes.png").exists()
+    for _ in range(2):
+        files = write_report(replace(result, mistakes=()), tmp_path)
+        assert sorted(path.name for path in files) == ["classes.csv", "confusion.png", "report.json"]
+        assert not (tmp_path / "mistakes.png").exists()
+
+
+def test_a_list_names_its_classes_by_number_if_nobody_else_does(data: Path) -> None:
+    listing = data / "numbers.txt"
+    listing.write_text("class-0/0.png 2\nclass-3/0.png 0\n")
+    assert open_dataset(listing).classes == ("class_0", "class_1", "class_2")
+    assert open_dataset(listing, classes=["a", "b", "c", "d"]).classes == ("a", "b", "c", "d")
+    with pytest.raises(InputError, match="class index 2, but the model has 2 classes"):
+        open_dataset(listing, classes=["a", "b"])
 
 
 def test_the_report_holds_no_formulas(classifier: Classifier, data: Path, tmp_path: Path) -> None:

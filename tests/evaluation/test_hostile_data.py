@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def test_a_hostile_tar_is_refused_for_little(data: bytes, tmp_path: Path) -> Non
     path.write_bytes(data)
     ended = run_limited(OPEN, path, memory_mb=2048, seconds=30)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith(f"{path} is no readable, uncompressed tar file: a ")
+    # The first Pythons 3.11 say less of a damaged map.
+    assert re.match(rf"{path} is no readable, uncompressed tar file: (a |invalid header)", ended.stdout)
     assert ended.stdout.count("\n") == 1
 
 

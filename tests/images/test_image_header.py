@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image, features
 
 from ghostzoo.errors import ImageError
+from ghostzoo.images import decode
 from ghostzoo.images.container import HeaderError
 from ghostzoo.images.decode import ImageLimits, read_image
 from ghostzoo.images.header import read_header
 from tests.fixtures.formats import bigtiff, os2_bmp, pnm, sun_raster
-from tests.fixtures.hostile_images import tiff
+from tests.fixtures.hostile_images import gif_of_clear_codes, greedy_exif, tiff
 from tests.fixtures.pictures import FORMATS, encoded, picture
 
 LARGE, SMALL = (300, 200), (50, 40)
@@ -293,6 +295,27 @@ def test_a_png_chunk_with_a_false_length_allocates_nothing(kind: bytes, claimed:
         decoded_size(bytes(data))
 
 
+def test_what_was_decoded_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should the decoder ever see another size than the header's reader, the limit still holds."""
+    honest = decode.read_header
+    monkeypatch.setattr(decode, "read_header", lambda data: replace(honest(data), width=2, height=2))
+    limits = ImageLimits(max_pixels=LARGE[0] * LARGE[1] - 1)
+    with pytest.raises(ImageError, match=r"pixels are more than"):
+        read_image(encoded(picture(*LARGE), "PNG"), limits)
+
+
+def test_of_a_gif_the_first_frame_alone_is_checked_and_kept() -> None:
+    """The decoder stops after the first frame, so that is the one whose cost counts."""
+    costly, cheap = gif_of_clear_codes(), encoded(picture(*SMALL), "GIF")
+    # After the screen and its colours come the frames, and then one byte that ends the file.
+    costly_frames, cheap_frames = (data[13 + 3 * 2 ** (1 + data[10] % 8) :] for data in (costly, cheap))
+    with pytest.raises(HeaderError, match="out of proportion"):
+        read_header(costly[:-1] + cheap_frames).check_data()
+    header = read_header(cheap[:-1] + costly_frames)
+    assert header.data == cheap
+    header.check_data()
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -335,3 +358,53 @@ def test_signed_counts_are_counted_too(kind: int) -> None:
     data = strips_of_tiff(kind, counted=2**30)
     with pytest.raises(HeaderError, match="its header has the same data read many times"):
         decoded_size(data + bytes(2 * 10**6))
+
+
+@pytest.mark.parametrize("tag", [256, 257])
+def test_a_tiff_without_a_side_has_no_size(tag: int) -> None:
+    data = bytearray(encoded(picture(*SMALL), "TIFF"))
+    (start,) = struct.unpack_from("<L", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    entries = [start + 2 + 12 * index for index in range(count)]
+    (place,) = [entry for entry in entries if struct.unpack_from("<H", data, entry) == (tag,)]
+    struct.pack_into("<H", data, place, 60000)
+    with pytest.raises(HeaderError, match="gives no size"):
+        read_header(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [*((field, 0) for field in (0, 1, 4, 5)), *((field, 2**32 - 1) for field in (2, 3, 6, 7))],
+)
+def test_a_jpeg2000_of_impossible_sides_is_damaged(field: int, value: int) -> None:
+    """Right, bottom, left, top, the tiles' width and height, and where the first one starts; Annex A.5.1."""
+    data = bytearray(encoded(picture(*SMALL), "JPEG2000"))
+    struct.pack_into(">L", data, data.index(b"\xff\x51") + 6 + 4 * field, value)
+    with pytest.raises(HeaderError, match="header is damaged"):
+        read_header(bytes(data))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_greedy_exif_is_refused_in_both_kinds_of_jpeg(progressive: bool) -> None:
+    data = encoded(picture(), "JPEG", progressive=progressive)
+    segment = b"\xff\xe1\xff\xff" + b"Exif\0\0" + greedy_exif(65527)
+    read_header(data)
+    with pytest.raises(HeaderError, match="EXIF data are out of proportion"):
+        read_header(data[:2] + segment * 480 + data[2:])
+
+
+@pytest.mark.parametrize("kind", [0xC2, 0xC6, 0xCA, 0xCE])
+def test_scans_of_each_progressive_kind_are_counted(kind: int) -> None:
+    """Progressive, differential and arithmetic: T.81, table B.1."""
+    data = encoded(picture(*LARGE), "JPEG", progressive=True)
+    scans = data.count(b"\xff\xda")
+    assert scans > 5
+    assert read_header(data.replace(b"\xff\xc2", bytes((0xFF, kind)), 1)).scans == scans
+
+
+def test_rubbish_between_the_parts_of_a_gif_is_damage() -> None:
+    data = encoded(picture(*SMALL), "GIF")
+    start = 13 + 3 * 2 ** (1 + data[10] % 8)
+    for kind in (0x00, 0x20, 0x2D, 0xFF):
+        with pytest.raises(HeaderError, match="damaged"):
+            read_header(data[:start] + bytes((kind, 0, 0)) + data[start:])

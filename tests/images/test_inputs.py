@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ghostzoo.errors import InputError
-from ghostzoo.images.inputs import IMAGE_SUFFIXES, expand, is_single
+from ghostzoo.images.inputs import IMAGE_SUFFIXES, count_at_hand, expand, is_single
 
 PIXELS = np.zeros((4, 6, 3), np.uint8)
 
@@ -232,3 +232,26 @@ def test_any_text_is_an_image_or_a_pattern_without_a_match(text: str) -> None:
     else:
         with pytest.raises(InputError, match="There are no images in "):
             list(expand(place))
+
+
+@pytest.mark.parametrize(
+    ("images", "count"),
+    [
+        ("cat.jpg", 1),
+        (Path("cat.jpg"), 1),
+        ("*.jpg", float("inf")),
+        (PIXELS, 1),
+        (np.stack([PIXELS] * 3), 3),
+        (["a.jpg", Path("b.jpg"), b"bytes", PIXELS], 4),
+        (("a.jpg", "b.jpg"), 2),
+        ([], 0),
+        ([io.BytesIO(b"x"), io.BytesIO(b"y")], 0),  # reading changes them
+        (["a.jpg", io.BytesIO(b"y")], 0),
+        ([Image.new("RGB", (2, 2))], 0),
+        (iter(["a.jpg"]), 0),  # may make each when it is asked for
+        (b"bytes", 0),
+    ],
+    ids=str,
+)
+def test_images_at_hand_are_counted(images: Any, count: float) -> None:
+    assert count_at_hand(images) == count

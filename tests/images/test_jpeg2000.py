@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ghostzoo.errors import ImageError
+from ghostzoo.images.container import HeaderError
 from ghostzoo.images.decode import read_image
 from ghostzoo.images.header import read_header
 from tests.fixtures.hostile_images import jpeg2000_of_parts
@@ -52,3 +54,21 @@ def test_what_writers_make_is_read(options: dict[str, Any]) -> None:
     assert (header.width, header.height) == (300, 200)
     difference = np.abs(read_image(data).astype(int) - np.asarray(image)).max()
     assert difference <= (60 if options.get("irreversible") else 0)
+
+
+@pytest.mark.parametrize("length", [0, 2**32 - 1])
+def test_the_last_tile_part_may_leave_its_length_open(length: int) -> None:
+    """Zero stands for the rest of the file (A.4.2); one that leads out of the file ends with it, too."""
+    data = bytearray(encoded(picture(300, 200), "JPEG2000"))
+    struct.pack_into(">L", data, data.index(b"\xff\x90") + 6, length)
+    header = read_header(bytes(data))
+    assert (header.width, header.height) == (300, 200)
+
+
+def test_a_file_of_comments_is_refused() -> None:
+    data = encoded(picture(), "JPEG2000")
+    place = data.index(b"\xff\x52")
+    comment = b"\xff\x64\0\4\0\1"
+    assert read_header(data[:place] + comment * 90_000 + data[place:]).width == 45
+    with pytest.raises(HeaderError, match="more or smaller parts"):
+        read_header(data[:place] + comment * 100_000 + data[place:])

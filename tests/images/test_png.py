@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -18,7 +19,7 @@ from ghostzoo.images.container import HeaderError
 from ghostzoo.images.decode import read_image
 from ghostzoo.images.header import read_header
 from tests.fixtures.fuzz import png_chunk
-from tests.fixtures.hostile_images import png_header, png_with
+from tests.fixtures.hostile_images import png_header, png_that_inflates, png_with
 from tests.fixtures.pictures import encoded, picture
 
 WIDTH, HEIGHT = 13, 9
@@ -153,6 +154,18 @@ def test_large_pixels_may_inflate_to_the_picture_and_little_more(colour: int, de
         else:
             with pytest.raises(ImageError, match="far more than its picture"):
                 read_image(data)
+
+
+def test_finding_out_that_a_file_inflates_takes_no_memory() -> None:
+    header = read_header(png_that_inflates())
+    tracemalloc.start()
+    try:
+        with pytest.raises(HeaderError, match="far more than its picture"):
+            header.check_data()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 2**20
 
 
 def test_a_file_of_too_many_chunks_is_refused() -> None:

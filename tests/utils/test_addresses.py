@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ghostzoo._utils.addresses import Address, is_public
+from ghostzoo._utils.addresses import Address, AddressRefusedError, is_public, resolve
 from ghostzoo._utils.http import Download, DownloadError
 from tests.fixtures.server import certified, content, redirect, serve
 
@@ -205,3 +205,24 @@ def test_a_name_is_looked_up_once(server: str, names: dict[str, list[list[str]]]
 def test_proxies_of_the_environment_are_not_used(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     assert fetch(f"{server}/image") == b"an image"
+
+
+@pytest.mark.parametrize("name", ["no-such-host.invalid", "x" * 300, "", "a..b"])
+def test_a_name_without_addresses_is_refused_in_a_sentence(name: str) -> None:
+    with pytest.raises(AddressRefusedError, match=r"its host has (no address|an address that is not public)"):
+        resolve(name, 80, is_public)
+
+
+def test_of_several_addresses_all_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(*texts: str) -> None:
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (text, 80)) for text in texts]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+    answers("2606:4700::1111", "8.8.8.8")
+    assert str(resolve("x", 80, is_public)) == "8.8.8.8"
+    answers("8.8.8.8", "127.0.0.1")
+    with pytest.raises(AddressRefusedError, match="not public"):
+        resolve("x", 80, is_public)
+    answers()
+    with pytest.raises(AddressRefusedError, match="not public"):
+        resolve("x", 80, is_public)

@@ -97,3 +97,22 @@ def test_affinity_of_this_process_counts() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "1"
+
+
+@pytest.mark.parametrize(("count", "expected"), [(8, 8), (1, 1), (None, 1)])
+def test_without_an_affinity_mask_all_cpus_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, count: int | None, expected: int
+) -> None:
+    """As on macOS and Windows."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: count)
+    monkeypatch.setattr(cpus, "_PROC_CGROUP", tmp_path / "none")
+    assert usable_cpus() == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no affinity masks")
+def test_the_affinity_mask_counts_more_than_all_cpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5})
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(cpus, "_PROC_CGROUP", tmp_path / "none")
+    assert usable_cpus() == 3

@@ -107,6 +107,25 @@ def test_what_the_items_raise_is_found_in_its_place(workers: int, fails_at: int)
     assert [item for batch in batches for item in batch] == [*range(fails_at), "source"]
 
 
+def test_closing_begins_no_batch_that_waits() -> None:
+    begun: list[int] = []
+    blocked = threading.Event()
+
+    def work(batch: Iterable[int]) -> None:
+        begun.append(1)
+        if len(begun) > 1:
+            blocked.wait(20)
+
+    results = map_batches(work, range(100), 1, 2)
+    next(results)
+    end = time.monotonic() + 20
+    while len(begun) < 3:  # both workers are busy; a further batch waits
+        assert time.monotonic() < end
+    threading.Timer(0.2, blocked.set).start()
+    results.close()
+    assert len(begun) == 3
+
+
 def test_closing_stops_within_a_batch_and_leaves_no_thread() -> None:
     done: list[int] = []
 

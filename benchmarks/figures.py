@@ -1,0 +1,289 @@
+"""The figures in README.md and benchmarks/README.md: what the benchmarks wrote as JSON, put between marks in the text.
+
+    make figures                        # takes all of them, on an idle machine, and writes them into the text
+    python -m benchmarks.figures        # writes those that are in benchmarks/results into the text
+    python -m benchmarks.figures --check
+
+A mark is ``<!-- figures: NAME -->``, and ``<!-- end -->`` after the text that is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import click
+
+from ghostzoo.bench.machine import describe_machine
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+TEXTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+MARKED = re.compile(r"(<!-- figures: ([a-z0-9-]+) -->)(.*?)(<!-- end -->)", re.DOTALL)
+
+Figures = Mapping[str, Any]
+WIDTHS = ("x0_5", "x1_0", "x1_3")
+PEERS = {
+    "onnxruntime": "paddle2onnx's graph in ONNX Runtime",
+    "openvino": "the same in OpenVINO",
+    "paddle": "Paddle Inference with oneDNN",
+    "torch": "PyTorch, eager",
+    "torch-compiled": "PyTorch, compiled",
+    "ncnn": "ncnn",
+    "mnn": "MNN",
+}
+
+out_option = click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures as JSON.")
+
+
+def save(out: Path | None, figures: Figures, **more: Any) -> None:
+    """Write a benchmark's figures with the command and the machine that made them; nothing where ``out`` is none."""
+    if out is None:
+        return
+    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    content = {
+        "command": command,
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": describe_machine(),
+        **more,
+        "figures": figures,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read(name: str) -> dict[str, Any]:
+    """Return what a benchmark wrote.
+
+    Raises:
+        FileNotFoundError: it has not been run.
+    """
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n" + "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+def to_raw_graph(batch: int) -> str:
+    """The ratio for each width of the network, as ``graph.py`` measured it."""
+    figures = read("graph")["figures"]
+    return " / ".join(f"{figures[f'GhostNet_{width}, batch {batch}']['onnxruntime']['ratio']:.2f}" for width in WIDTHS)
+
+
+def network() -> str:
+    figures = read("graph")["figures"]
+    header = ["network alone, `.venv/bin/python benchmarks/graph.py`"]
+    header += [width if batch == 1 else f"{width}, batch {batch}" for batch in (1, 8) for width in WIDTHS]
+    rows = []
+    for peer, title in PEERS.items():
+        cells = [figures[f"GhostNet_{width}, batch {batch}"].get(peer) for batch in (1, 8) for width in WIDTHS]
+        rows.append([title, *("-" if cell is None else f"{cell['ratio']:.2f}" for cell in cells)])
+    return table(header, rows)
+
+
+def network_milliseconds() -> str:
+    figures = read("graph")["figures"]
+    names = {"ghostzoo onnxruntime": "ghostzoo, ONNX Runtime", "ghostzoo openvino": "ghostzoo, OpenVINO"}
+    names |= {"onnxruntime": "ONNX Runtime, raw graph", "openvino": "OpenVINO, raw graph"}
+    rows = []
+    for name, title in (PEERS | names).items():
+        cells = [figures[f"GhostNet_{width}, batch 1"].get(name) for width in WIDTHS]
+        rows.append([title, *("-" if cell is None else f"{cell['median_ms']:.2f}" for cell in cells)])
+    return table(["", *WIDTHS], sorted(rows, key=lambda row: not row[0].startswith("ghostzoo")))
+
+
+def network_range() -> str:
+    figures = read("graph")["figures"].values()
+
+    def extent(*peers: str) -> str:
+        ratios = [row[peer]["ratio"] for row in figures for peer in peers if peer in row]
+        return f"{min(ratios):.2f} to {max(ratios):.2f}"
+
+    return (
+        f"the network takes {extent('onnxruntime')} of the time of what paddle2onnx exports, and "
+        f"{extent('torch', 'torch-compiled')} of PyTorch's"
+    )
+
+
+def end_to_end() -> str:
+    figures = read("end_to_end")["figures"]
+    title = "JPEG bytes to top-5, GhostNet_x1_0, `.venv/bin/python benchmarks/end_to_end.py`: the original's way in"
+    names = PEERS | {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+    rows = [[names[peer], f"{figures[peer]['ratio']:.2f}"] for peer in PEERS if peer in figures]
+    return table([title, ""], rows)
+
+
+def folder() -> str:
+    found = read("folder")["figures"]
+    times = " and ".join(f"{found[f'GhostNet_{width}']['times']:.1f} times ({width})" for width in ("x0_5", "x1_0"))
+    return f"goes through {times} as fast"
+
+
+def machine() -> str:
+    content = read("graph")
+    facts = content["machine"]
+    instructions = ", ".join(facts["instructions"])
+    return (
+        f"{facts['processor']} ({instructions}), {facts['cpus']} usable CPUs, {content['peak_gflops']:.0f} GFLOP/s a "
+        f"core in a product of matrices, ONNX Runtime {facts['libraries']['onnxruntime']}, {content['date']}"
+    )
+
+
+def quantized() -> str:
+    figures = read("quantized")["figures"]
+    rows = [
+        [name, f"{row['size']:.3g}", *(f"{row[engine]:.4f}" for engine in ("onnxruntime", "openvino"))]
+        for name, row in figures["precisions"].items()
+    ]
+    return table(["", "size, of float32", "top-1, ONNX Runtime", "top-1, OpenVINO"], rows)
+
+
+def calibration() -> str:
+    return f"{read('quantized')['figures']['calibration_images']:,}"
+
+
+def standing() -> str:
+    """The questions that each benchmark answers, with the aim of each."""
+    return table(["question", "measured", "aim"], [list(row) for row in _standing()])
+
+
+def _standing() -> Iterator[tuple[str, str, str]]:
+    yield "network to raw graph, batch 1: x0_5 / x1_0 / x1_3", to_raw_graph(1), "0.75 / 0.84 / 0.74"
+    yield "network to raw graph, batch 8: x0_5 / x1_0 / x1_3", to_raw_graph(8), "0.65 / 0.78 / 0.66"
+    whole = read("end_to_end")["figures"]
+    yield (
+        "bytes to top-5, to the original's way in ONNX Runtime / Paddle / compiled PyTorch",
+        " / ".join(f"{whole[peer]['ratio']:.2f}" for peer in ("onnxruntime", "paddle", "torch-compiled")),
+        "0.74 / 0.45 / 0.5",
+    )
+    photos = read("folder")["figures"]
+    yield (
+        "folder of 500 JPEG files, to a plain loop: x0_5 / x1_0",
+        " / ".join(f"{photos[name]['times']:.1f}" for name in ("GhostNet_x0_5", "GhostNet_x1_0")) + " times",
+        "4 times",
+    )
+    start = read("startup")["figures"]
+    yield "`import ghostzoo`, over a bare interpreter", f"{start['import_ms']:.0f} ms", "30 ms"
+    yield "`ghostzoo list` to `import numpy`", f"{start['list_ratio']:.2f}", "2"
+    yield (
+        "load and first prediction from a file to raw ONNX Runtime with OpenCV",
+        f"{start['first_prediction_ratio']:.2f}",
+        "1.1",
+    )
+    calls = read("overhead")["figures"]
+    yield (
+        "a `Classifier` call to the same by hand: x0_5 / x1_0",
+        " / ".join(f"{calls[name]['ratio']:.3f}" for name in ("GhostNet_x0_5", "GhostNet_x1_0")),
+        "1.03",
+    )
+    memory = read("memory")["figures"]
+    yield (
+        f"resident memory before and at most later in {memory['predictions']['count']:,} predictions",
+        " / ".join(f"{memory['predictions'][key]:.1f}" for key in ("before_mb", "later_mb")) + " MB",
+        "flat",
+    )
+    yield (
+        f"resident memory before and at most in a folder of {memory['folder']['count']:,} images",
+        " / ".join(f"{memory['folder'][key]:.1f}" for key in ("before_mb", "later_mb")) + " MB",
+        "bounded",
+    )
+    for name, of in (("serve-x1_0", "x1_0"), ("serve-x0_5", "x0_5"), ("serve-embedded", "the bundled model")):
+        rows = read(name)["figures"]
+        yield (
+            f"images a second of `ghostzoo serve` to a plain FastAPI handler, {of}, 1 / 8 / 64 clients",
+            " / ".join(f"{rows[clients]['ghostzoo serve']['of_plain']:.1f}" for clients in ("1", "8", "64")) + " times",
+            "2 times at 64",
+        )
+        busy = rows["64"]
+        yield (
+            f"processor time of an image there, plain handler to `ghostzoo serve`, {of}, 64 clients",
+            f"{busy['plain FastAPI']['cpu_ms'] / busy['ghostzoo serve']['cpu_ms']:.1f}",
+            "2",
+        )
+        yield (
+            f"99th percentile of `ghostzoo serve` and of the plain handler at 64 clients, {of}",
+            " and ".join(f"{busy[server]['p99_ms']:.0f}" for server in ("ghostzoo serve", "plain FastAPI")) + " ms",
+            "below",
+        )
+    soak = read("soak")["figures"]
+    yield (
+        f"{soak['requests']:,} requests, a fifth malformed: answered as they should be; memory warm and at most",
+        f"all; {soak['warm_mb']:.0f} and {soak['peak_mb']:.0f} MB",
+        "all; bounded",
+    )
+
+
+def stages() -> str:
+    rows = []
+    figures = read("stages")["figures"]
+    for title, names in (
+        ("decode", ("decode",)),
+        ("resize, normalise", ("resize", "normalise", "resize and normalise")),
+        ("network", ("network",)),
+        ("softmax, top 5", ("top 5",)),
+    ):
+        sums = [sum(figures[way].get(name, 0.0) for name in names) for way in ("original", "ghostzoo", "batch")]
+        rows.append([title, *(f"{microseconds:.0f}" for microseconds in sums)])
+    rows.append(["all", *(f"{sum(figures[way].values()):.0f}" for way in ("original", "ghostzoo", "batch"))])
+    return table(["", "original's way", "ghostzoo", "ghostzoo in batches of 4"], rows)
+
+
+RENDERERS: dict[str, Callable[[], str]] = {
+    "calibration": calibration,
+    "end-to-end": end_to_end,
+    "folder": folder,
+    "machine": machine,
+    "network": network,
+    "network-milliseconds": network_milliseconds,
+    "network-range": network_range,
+    "quantized": quantized,
+    "stages": stages,
+    "standing": standing,
+}
+
+
+def rendered(text: str) -> tuple[str, dict[str, str]]:
+    """Return the text with its figures, and why those that are left as they are cannot be written."""
+    missing: dict[str, str] = {}
+
+    def replacement(found: re.Match[str]) -> str:
+        try:
+            return f"{found[1]}{RENDERERS[found[2]]()}{found[4]}"
+        except FileNotFoundError as error:
+            missing[found[2]] = f"there is no benchmarks/results/{Path(error.filename).name}; 'make figures' writes it"
+            return found[0]
+
+    return MARKED.sub(replacement, text), missing
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Change nothing; the status is 1 where a text has other figures.")
+def main(check: bool) -> None:
+    """Write the figures of benchmarks/results into the texts."""
+    stale = []
+    for path in TEXTS:
+        text = path.read_text(encoding="utf-8")
+        new, missing = rendered(text)
+        for name, reason in missing.items():
+            print(f"{path.relative_to(ROOT)}: {name}: {reason}", file=sys.stderr)
+        if new != text:
+            stale.append(str(path.relative_to(ROOT)))
+            if not check:
+                path.write_text(new, encoding="utf-8")
+    if stale and check:
+        raise SystemExit(f"Other figures than those of benchmarks/results: {', '.join(stale)}; run 'make figures'.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The figures in the texts are those that the benchmarks wrote; nothing between two marks is typed."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import figures
+
+MARKS = [
+    (path, name) for path in figures.TEXTS for _, name, _, _ in figures.MARKED.findall(path.read_text(encoding="utf-8"))
+]
+MACHINE = {
+    "processor": "Some CPU",
+    "instructions": ["AVX2", "AVX-512"],
+    "cpus": 2,
+    "libraries": {"onnxruntime": "1.32.0"},
+}
+
+
+@pytest.mark.parametrize(("path", "name"), MARKS, ids=[f"{path.parent.name}-{name}" for path, name in MARKS])
+def test_a_text_has_the_figures_of_its_results(path: Path, name: str) -> None:
+    found = {mark: text for _, mark, text, _ in figures.MARKED.findall(path.read_text(encoding="utf-8"))}
+    try:
+        expected = figures.RENDERERS[name]()
+    except FileNotFoundError as error:
+        name = Path(error.filename).name
+        pytest.skip(f"there is no benchmarks/results/{name}: 'make figures' takes it, on an idle machine")
+    assert found[name] == expected
+
+
+def test_every_mark_is_ended_and_known() -> None:
+    for path in figures.TEXTS:
+        text = path.read_text(encoding="utf-8")
+        begun = re.findall(r"<!-- figures: (\S+) -->", text)
+        assert len(begun) == len(figures.MARKED.findall(text)) == text.count("<!-- end -->")
+        assert set(begun) <= set(figures.RENDERERS)
+    assert {name for _, name in MARKS} == set(figures.RENDERERS)
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for the results of benchmarks that were never run."""
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, name: str, content: dict[str, Any], **more: Any) -> None:
+    facts = {"command": "x", "date": "2026-01-02", "machine": MACHINE, "figures": content, **more}
+    (folder / f"{name}.json").write_text(json.dumps(facts))
+
+
+def write_graph(folder: Path) -> None:
+    rows = {}
+    for place, width in enumerate(figures.WIDTHS):
+        for batch in (1, 8):
+            cells = {peer: {"median_ms": 2.0, "noise": 0.01, "ratio": 0.5 + place / 10} for peer in figures.PEERS}
+            ours = {name: {"median_ms": 1.0, "ratio": 1.0} for name in ("ghostzoo onnxruntime", "ghostzoo openvino")}
+            rows[f"GhostNet_{width}, batch {batch}"] = cells | ours
+    write(folder, "graph", rows, peak_gflops=123.4)
+
+
+def test_figures_are_written_where_there_are_results(results: Path) -> None:
+    before = "a <!-- figures: folder -->old<!-- end --> b <!-- figures: network-range -->old<!-- end --> c"
+    after, missing = figures.rendered(before)
+    assert after == before
+    assert set(missing) == {"folder", "network-range"}
+    assert "folder.json" in missing["folder"]
+    write_graph(results)
+    write(results, "folder", {"GhostNet_x0_5": {"times": 3.26}, "GhostNet_x1_0": {"times": 3.44}})
+    after, missing = figures.rendered(before)
+    assert not missing
+    assert ">goes through 3.3 times (x0_5) and 3.4 times (x1_0) as fast<" in after
+    assert ">the network takes 0.50 to 0.70 of the time of what paddle2onnx exports, and 0.50 to 0.70 of" in after
+    assert figures.rendered(after) == (after, {})
+
+
+def test_tables_have_a_cell_for_each_figure(results: Path) -> None:
+    write_graph(results)
+    lines = figures.network().strip().splitlines()
+    assert len(lines) == 2 + len(figures.PEERS)
+    assert {line.count("|") for line in lines} == {8}
+    assert lines[2] == "| paddle2onnx's graph in ONNX Runtime | 0.50 | 0.60 | 0.70 | 0.50 | 0.60 | 0.70 |"
+    milliseconds = figures.network_milliseconds().strip().splitlines()
+    assert milliseconds[2] == "| ghostzoo, ONNX Runtime | 1.00 | 1.00 | 1.00 |"
+    assert "| ONNX Runtime, raw graph | 2.00 | 2.00 | 2.00 |" in milliseconds
+    assert figures.machine() == (
+        "Some CPU (AVX2, AVX-512), 2 usable CPUs, 123 GFLOP/s a core in a product of matrices, ONNX Runtime 1.32.0, "
+        "2026-01-02"
+    )
+
+
+def test_the_table_of_aims_takes_all_benchmarks(results: Path) -> None:
+    write_graph(results)
+    cells = {peer: {"ratio": 0.61} for peer in figures.PEERS}
+    write(results, "end_to_end", cells)
+    for name in ("folder", "overhead"):
+        write(results, name, {f"GhostNet_{width}": {"times": 3.0, "ratio": 1.02} for width in figures.WIDTHS})
+    write(results, "startup", {"import_ms": 7.2, "list_ratio": 0.96, "first_prediction_ratio": 0.97})
+    memory = {"before_mb": 100.0, "early_mb": 101.0, "later_mb": 102.0}
+    write(results, "memory", {"predictions": memory | {"count": 10000}, "folder": memory | {"count": 100000}})
+    server = {"of_plain": 1.9, "cpu_ms": 2.0, "p99_ms": 150.0}
+    servers = {"plain FastAPI": server | {"cpu_ms": 5.0}, "ghostzoo serve": server}
+    for model in ("x1_0", "x0_5", "embedded"):
+        write(results, f"serve-{model}", dict.fromkeys(("1", "8", "64"), servers))
+    write(results, "soak", {"requests": 20000, "warm_mb": 150.0, "peak_mb": 160.0, "slowest_s": 1.0})
+    text = figures.standing()
+    assert {line.count("|") for line in text.strip().splitlines()} == {4}
+    for part in (
+        "0.50 / 0.60 / 0.70",
+        "0.61 / 0.61 / 0.61",
+        "3.0 / 3.0 times",
+        "7 ms",
+        "| 2.5 | 2 |",
+        "20,000 requests",
+    ):
+        assert part in text
+
+
+def test_stages_add_up(results: Path) -> None:
+    ours = {"decode": 900.0, "resize and normalise": 220.0, "network": 2900.0, "top 5": 100.0}
+    theirs = {"decode": 900.0, "resize": 500.0, "normalise": 400.0, "network": 3900.0, "top 5": 110.0}
+    write(results, "stages", {"original": theirs, "ghostzoo": ours, "batch": ours})
+    assert figures.stages().strip().splitlines()[2:] == [
+        "| decode | 900 | 900 | 900 |",
+        "| resize, normalise | 900 | 220 | 220 |",
+        "| network | 3900 | 2900 | 2900 |",
+        "| softmax, top 5 | 110 | 100 | 100 |",
+        "| all | 5810 | 4120 | 4120 |",
+    ]
+
+
+def test_a_benchmark_writes_where_it_was_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/somewhere/benchmarks/graph.py", "--rounds", "3"])
+    figures.save(None, {"a": 1})
+    figures.save(tmp_path / "new" / "x.json", {"a": 1}, peak_gflops=5.0)
+    content = json.loads((tmp_path / "new" / "x.json").read_text())
+    assert content["command"] == "python benchmarks/graph.py --rounds 3"
+    assert (content["figures"], content["peak_gflops"]) == ({"a": 1}, 5.0)
+    assert {"processor", "cpus", "libraries", "load"} <= set(content["machine"])
