@@ -17,6 +17,8 @@ from ghostzoo.errors import GhostZooError, ParityError
 from ghostzoo.parity import compare_logits
 from tests.fixtures.networks import random_arrays, write_weights
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

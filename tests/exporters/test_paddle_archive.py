@@ -17,6 +17,8 @@ from ghostzoo.network.reference import reference_forward
 from ghostzoo.parity import compare_logits
 from ghostzoo.weights.params import read_weights
 
+pytestmark = pytest.mark.slow
+
 
 def test_weights_and_answers_come_back(archive: Path, weights: Path) -> None:
     content = read_archive(archive)

@@ -24,7 +24,6 @@ from tests.training.runs import EMBEDDED, ROOT, Run, train
 pytestmark = pytest.mark.slow
 
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10-test-dev.tar"
-OWN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 needs_photographs = pytest.mark.skipif(
     not CIFAR.exists(), reason=f"needs CIFAR-10's test images as {CIFAR.name} in a folder 'shared' beside the checkout"
 )
@@ -223,7 +222,7 @@ def test_as_many_but_other_classes_are_noticed(good: Path, pictures: Path, tmp_p
         shutil.copytree(pictures / old, tmp_path / "turned" / new)
     options = ("--data", tmp_path / "turned", "--val-split=0.5", "--init", weights, "--epochs=1")
     run = train(*options, "--out", tmp_path / "run").check()
-    assert "If its classes are others, or in another order, start anew with --new-head." in run.stderr
+    assert "If their classes are others, or in another order, start anew with --new-head." in run.stderr
     again = train(*options, "--out", tmp_path / "again", "--new-head").check()
     assert "starting from alone.pdparams, with a new head for 3 classes" in again.stderr
     assert "start anew with --new-head" not in again.stderr
