@@ -99,12 +99,14 @@ class _TrainCommand(Command):
 @click.option(
     "--init",
     type=_PATH,
-    help="Official weights to start from. Milder defaults hold then; a head for other classes is re-initialised.",
+    help="Official weights to start from, with milder defaults; a head for other classes is re-initialised.",
 )
 @click.option("--new-head", is_flag=True, help="With --init: re-initialise the head even if it fits the classes.")
 @click.option("--freeze-backbone", is_flag=True, help="With --init: train the head only.")
 @click.option(
-    "--head-epochs", type=int, help="With --init: train the head alone at first.  [default: a quarter of the epochs]"
+    "--head-epochs",
+    type=int,
+    help="With --init: epochs in which only the head is trained, at first.  [default: a quarter of all]",
 )
 @click.option(
     "--backbone-rate",
@@ -227,7 +229,7 @@ class _TrainCommand(Command):
     "--until",
     type=int,
     metavar="EPOCH",
-    help="Stop after this epoch of the schedule, and write the weights.",
+    help="Stop after this epoch of the schedule and write the weights.",
 )
 @click.option("--checkpoint-minutes", type=float, default=10.0, help="Time between checkpoints within an epoch.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out exactly from its checkpoint.")
