@@ -70,7 +70,7 @@ def read_archive(path: Path) -> Archive:
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     except MemoryError:
-        raise WeightsError(f"{path} takes more memory than there is; is it an inference archive?") from None
+        raise WeightsError(f"{path} needs more memory than is available; is it an inference archive?") from None
     return Archive(path, program, found[PARAMS_FILE], hashlib.sha256(data).hexdigest(), len(data))
 
 
@@ -85,7 +85,7 @@ def _read_file(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(size)
     except MemoryError:
-        raise WeightsError(f"{path} takes more memory than there is; is it an inference archive?") from None
+        raise WeightsError(f"{path} needs more memory than is available; is it an inference archive?") from None
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}; check its permissions.") from error
 
@@ -95,7 +95,7 @@ def _find_members(data: bytes) -> dict[str, bytes]:
         return dict(_members(data))
     except tarfile.TarError as error:
         raise WeightsError(
-            f"it is no readable, uncompressed tar file ({error}); get it again, or unpack it."
+            f"it is not a readable, uncompressed tar file ({error}); get it again, or unpack it."
         ) from error
 
 
@@ -108,7 +108,7 @@ def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
         if name not in (*PROGRAM_FILES, PARAMS_FILE):
             continue
         if name in seen:
-            raise WeightsError(f"it has {name} twice; which one counts cannot be known.")
+            raise WeightsError(f"it contains {name} twice, so it is unclear which one counts.")
         seen.add(name)
         if not member.isreg() or member.issparse():
             raise WeightsError(f"{name} in it is a link or special file, which is not read.")
@@ -210,7 +210,7 @@ def weights_of_archive(archive: Archive, model: bytes) -> Weights:
         architecture = infer_architecture(arrays)
         check_weights(arrays, architecture)
     except WeightsError as error:
-        raise WeightsError(f"{archive.path}: its program is no GhostNet; {error}") from error
+        raise WeightsError(f"{archive.path}: its program is not a GhostNet: {error}") from error
     file_name = archive.path.name.encode("utf-8", "backslashreplace").decode()
     return Weights(arrays, architecture, file_name, archive.sha256, archive.size)
 

@@ -35,7 +35,7 @@ class RouteComparison:
         return max(zip(self.images, rows, strict=True), key=lambda pair: _badness(pair[1]))[0]
 
     def to_report(self) -> dict[str, Any]:
-        """Return the summaries as JSON types; of images only the file name is told."""
+        """Return the summaries as JSON types; images are named by their file names only."""
         return {
             "reference": self.reference,
             "images": len(self.images),

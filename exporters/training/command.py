@@ -54,9 +54,9 @@ def _pair(form: str, second: type[int] | type[float]) -> Callable[[Any], tuple[i
     return parse
 
 
-def _with_init(name: str, usual: object) -> str:
-    """Return the two defaults of an option, for its help."""
-    return f"{usual}; {FINE_TUNING[name]} with --init"
+def _with_init(text: str, name: str, usual: object) -> dict[str, Any]:
+    """Return the help of an option that has another default with ``--init``."""
+    return {"help": f"{text}  [default: {usual}; with --init {FINE_TUNING[name]}]".strip(), "show_default": False}
 
 
 class _TrainCommand(Command):
@@ -88,8 +88,8 @@ class _TrainCommand(Command):
     "validation_split",
     type=click.FloatRange(0, 0.9),
     default=0.0,
-    show_default=f"0; {_HELD_OUT} with --init",
-    help="Without --val: the share of each class to hold out for validation.",
+    show_default=False,
+    help=f"Without --val: the share of each class to hold out for validation.  [default: 0; with --init {_HELD_OUT}]",
 )
 @click.option(
     "--skip-unreadable",
@@ -101,25 +101,26 @@ class _TrainCommand(Command):
 @click.option(
     "--init",
     type=_PATH,
-    help="Official weights to start from. Milder defaults hold then; a head for other classes is re-initialised.",
+    help="Official weights to start from, with milder defaults; a head for other classes is re-initialised.",
 )
 @click.option("--new-head", is_flag=True, help="With --init: re-initialise the head even if it fits the classes.")
 @click.option("--freeze-backbone", is_flag=True, help="With --init: train the head only.")
 @click.option(
-    "--head-epochs", type=int, help="With --init: train the head alone at first.  [default: a quarter of the epochs]"
+    "--head-epochs",
+    type=int,
+    help="With --init: epochs in which only the head is trained, at first.  [default: a quarter of all]",
 )
 @click.option(
     "--backbone-rate",
     type=float,
     default=1.0,
-    show_default=_with_init("backbone_rate", 1),
-    help="Share of the learning rate for all layers but the head.",
+    **_with_init("Share of the learning rate for all layers but the head.", "backbone_rate", 1),
 )
 @click.option(
     "--keep-statistics/--new-statistics",
     default=False,
-    show_default="new; keep with --init",
-    help="Keep the batch-norm statistics of --init, or take those of the batches.",
+    show_default=False,
+    help="Keep the batch-norm statistics of --init (its default), or take those of the batches.",
 )
 @click.option("--teacher", type=_PATH, help="Distil from this bundle or .pdparams file.")
 @click.option("--unlabelled", type=_PATH, help="Unlabelled images to distil on as well.")
@@ -129,8 +130,8 @@ class _TrainCommand(Command):
     "--image-size",
     type=int,
     default=224,
-    show_default="224, or that of --init where it is known",
-    help="Side of the network's input in pixels.",
+    show_default=False,
+    help="Side of the network's input in pixels.  [default: 224, or that of --init where it is known]",
 )
 @click.option(
     "--resize-short", type=int, help="Shorter side before the centre crop.  [default: image size x 256 / 224]"
@@ -146,21 +147,19 @@ class _TrainCommand(Command):
     "--epochs",
     type=int,
     default=360,
-    show_default=_with_init("epochs", 360),
-    help="Total, over all image sizes.",
+    **_with_init("Total, over all image sizes.", "epochs", 360),
 )
 @click.option(
     "--batch-size",
     type=int,
     default=512,
-    show_default=_with_init("batch_size", 512),
-    help="Images per step, over all processes.",
+    **_with_init("Images per step, over all processes.", "batch_size", 512),
 )
 @click.option(
     "--optimizer",
     type=click.Choice(["sgd", "adamw"]),
     default="sgd",
-    show_default=_with_init("optimizer", "sgd"),
+    **_with_init("", "optimizer", "sgd"),
 )
 @click.option(
     "--learning-rate",
@@ -178,8 +177,7 @@ class _TrainCommand(Command):
     "--crop-scale",
     type=float,
     default=0.08,
-    show_default=_with_init("crop_scale", 0.08),
-    help="Smallest share of the area that a random crop keeps.",
+    **_with_init("Smallest share of the area that a random crop keeps.", "crop_scale", 0.08),
 )
 @click.option(
     "--interpolation",
@@ -233,7 +231,7 @@ class _TrainCommand(Command):
     "--until",
     type=int,
     metavar="EPOCH",
-    help="Stop after this epoch of the schedule, and write the weights.",
+    help="Stop after this epoch of the schedule and write the weights.",
 )
 @click.option("--checkpoint-minutes", type=float, default=10.0, help="Time between checkpoints within an epoch.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out exactly from its checkpoint.")

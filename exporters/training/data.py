@@ -87,7 +87,7 @@ class TrainingData:
     skipped: int
     """Unreadable images."""
     passed_over: int = 0
-    """Files whose names are not those of images."""
+    """Files that are not named like images."""
 
     def facts(self) -> dict[str, Any]:
         """Return what there is of each kind, for the manifest."""
@@ -277,7 +277,7 @@ def _check_every_class(path: Path, dataset: ImageDataset) -> None:
     empty = [repr(name) for label, name in enumerate(dataset.classes) if not counts[label]]
     if empty:
         shown = ", ".join(empty[:_SHOWN]) + (" ..." if len(empty) > _SHOWN else "")
-        raise InputError(f"{path} has no readable training image of {len(empty)} class(es): {shown}; add some.")
+        raise InputError(f"{path} has no readable training images of {len(empty)} class(es): {shown}; add some.")
 
 
 def _find_unreadable(

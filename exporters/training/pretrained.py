@@ -96,7 +96,7 @@ def initial_network(recipe: Recipe, num_classes: int, init: Weights | None, rows
         recipe: width, dropout and seed.
         num_classes: number of classes in the data.
         init: official weights of that width.
-        rows: the parts of their head to keep; ``None``: the head is initialised anew.
+        rows: the parts of their head to keep; ``None``: the head is re-initialised.
     """
     torch.manual_seed(recipe.seed)
     network = GhostNet(Architecture.of(recipe.width, num_classes), dropout=recipe.dropout)

@@ -87,7 +87,7 @@ class Recipe:
     keep_statistics: bool = False
     """Keep the batch-norm statistics of the initial weights."""
     new_head: bool = False
-    """Initialise the head anew, even where that of the initial weights fits the classes."""
+    """Re-initialise the head, even if that of the initial weights fits the classes."""
     distill_weight: float = 1.0
     """Weight of the divergence from the teacher; the label loss has weight 1."""
     distill_temperature: float = 1.0

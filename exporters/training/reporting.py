@@ -35,7 +35,7 @@ _SHOWN = {
     "validation_loss": "validation loss",
     "validation_accuracy": "accuracy",
 }
-"""What a line on an epoch shows, and in which words."""
+"""The metrics in the log line of an epoch, and their names there."""
 RUN_FILE = "run.json"
 WEIGHTS_FILE = "weights.pdparams"
 LAST_FILE = "last.pdparams"
@@ -73,7 +73,7 @@ class Reporter:
             self._console.print(text)
 
     def warn(self, text: str) -> None:
-        """Print a line, even where all others are suppressed."""
+        """Print a warning, even with ``quiet``."""
         if self._writes:
             self._console.print(f"Warning: {text}")
 
@@ -226,13 +226,13 @@ def conclude(history: History, best: float, head_epochs: int, images: int) -> It
     if not best:
         yield (
             f"No epoch was better than the initial weights ({accuracy}), so {WEIGHTS_FILE} and {BUNDLE_FOLDER} hold "
-            f"these; {LAST_FILE} is of the last epoch. More images may help, or a lower --learning-rate."
+            f"those; {LAST_FILE} holds the last epoch. More images may help, or a lower --learning-rate."
         )
         return
     if best != history[-1]["epoch"]:
         yield (
-            f"Epoch {best:g} was the best ({accuracy}): {WEIGHTS_FILE} and {BUNDLE_FOLDER} are of it, {LAST_FILE} is "
-            "of the last one."
+            f"Epoch {best:g} was the best ({accuracy}): {WEIGHTS_FILE} and {BUNDLE_FOLDER} hold it, {LAST_FILE} holds "
+            "the last one."
         )
     frozen = [row for row in comparable if 0 < row["epoch"] <= head_epochs]
     free = [row for row in comparable if row["epoch"] > head_epochs]

@@ -66,7 +66,7 @@ class RunOptions:
     cache_bytes: int = 2**30
     checkpoint_minutes: float = 10.0
     until: int | None = None
-    """Stop after this epoch of the schedule, and write the weights."""
+    """Stop after this epoch of the schedule and write the weights."""
     resume: bool = False
     quiet: bool = False
 
@@ -103,7 +103,7 @@ def _check_options(recipe: Recipe, options: RunOptions) -> None:
         optimizer, other = ("AdamW", "SGD") if recipe.optimizer == "adamw" else ("SGD", "AdamW")
         start = "from random weights" if options.init is None else "from initial weights"
         raise OptionError(
-            f"{optimizer} {start} needs a --learning-rate of its own, such as 0.002; the default one is for {other}."
+            f"{optimizer} {start} needs an explicit --learning-rate, such as 0.002; the default is for {other}."
         )
     if options.sources.validation is not None and options.sources.validation_split:
         raise OptionError("Give --val or --val-split, not both: each says which images to validate on.")
@@ -210,14 +210,14 @@ def _begin(trainer: Trainer, start: StartingPoint, reporter: Reporter) -> None:
     if start.kept_head and accuracy <= _NEARLY_A_GUESS / len(trainer.classes):
         reporter.warn(
             f"The initial weights have a head for these classes, but are right on only {accuracy:.1%} of the images, "
-            "about as often as a guess. If their classes are others, or in another order, start anew with --new-head."
+            "about as often as a guess. If their classes differ, or come in another order, start again with --new-head."
         )
 
 
 def _facts(
     trainer: Trainer, options: RunOptions, data: TrainingData, start: StartingPoint, teacher: Teacher | None
 ) -> dict[str, Any]:
-    """What manifest and model card say about the run, in their order. Of paths only the last part is told."""
+    """What manifest and model card say about the run, in their order. Paths are reduced to their last part."""
     sources = options.sources
     facts: dict[str, Any] = {"training_data": sources.data.resolve().name, **data.facts()}
     facts["starting_point"] = start.description
@@ -269,7 +269,7 @@ def _write_results(trainer: Trainer, options: RunOptions, facts: Mapping[str, An
 
 @torch.inference_mode()
 def _golden(network: GhostNet, preprocessing: Preprocessing) -> Golden:
-    """Compute golden vectors in float64, so that any difference is the graph's."""
+    """Compute golden vectors in float64, so that any difference comes from the graph."""
     network = copy.deepcopy(network).to("cpu", torch.float64).eval()
     images = synthetic_images(_GOLDEN_IMAGES, preprocessing.resize_short)
     pixel_values = np.stack([preprocess(image, preprocessing) for image in images])

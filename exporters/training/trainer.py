@@ -58,7 +58,7 @@ def make_optimizer(network: GhostNet, recipe: Recipe) -> torch.optim.Optimizer:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where a run happens; none of it changes the result but the teacher."""
+    """Where and how a run is carried out; only the teacher affects the result."""
 
     out: Path
     """The run's folder."""
@@ -273,7 +273,7 @@ class Trainer:
             self._warned.add(kind)
             rate = self.recipe.peak_learning_rate / 10
             self._reporter.warn(
-                f"{text} The best epoch so far is kept; if the next ones are no better, start anew in another --out "
+                f"{text} The best epoch so far is kept; if the next ones are no better, start again in another --out "
                 f"with a lower --learning-rate, such as {rate:.2g}, or with --freeze-backbone."
             )
 

@@ -50,7 +50,7 @@ def _check_target(out: Path, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / INDEX).is_file():
-        raise InputError(f"{out} exists and is no such site; choose another folder.")
+        raise InputError(f"{out} exists and is not such a site; choose another folder.")
     if not overwrite:
         raise InputError(f"{out} exists; choose another folder, or replace it with --overwrite.")
 

@@ -20,6 +20,8 @@ from pathlib import Path
 from exporters.paddle_program import read_program
 from ghostzoo.errors import WeightsError
 from ghostzoo.weights.programs import check_params
+
+pytestmark = pytest.mark.slow
 data, suffix = Path(sys.argv[1]).read_bytes(), sys.argv[2]
 try:
     check_params(data) if suffix == ".pdiparams" else read_program(data, suffix)

@@ -19,6 +19,8 @@ from ghostzoo.network.architecture import Architecture
 from ghostzoo.parity import compare_logits
 from tests.fixtures.networks import random_arrays, write_weights
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

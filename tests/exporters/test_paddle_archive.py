@@ -17,6 +17,8 @@ from ghostzoo.network.reference import reference_forward
 from ghostzoo.parity import compare_logits
 from ghostzoo.weights.params import read_weights
 
+pytestmark = pytest.mark.slow
+
 
 def test_weights_and_answers_come_back(archive: Path, weights: Path) -> None:
     content = read_archive(archive)
@@ -153,5 +155,5 @@ def test_a_program_that_is_no_ghostnet_is_refused(archive: Path) -> None:
         [numpy_helper.from_array(np.eye(2, dtype=np.float32), "w")],
     )
     model = onnx.helper.make_model(graph).SerializeToString()
-    with pytest.raises(WeightsError, match="no GhostNet"):
+    with pytest.raises(WeightsError, match="is not a GhostNet"):
         weights_of_archive(read_archive(archive), model)

@@ -16,6 +16,8 @@ from ghostzoo.parity import compare_logits
 from ghostzoo.weights.params import read_weights
 from tests.fixtures.networks import random_arrays
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("width", "classes"), [(0.35, 3), (1.0, 10), (1.3, 7)])
 def test_keys_and_answers_are_those_of_the_table(width: float, classes: int) -> None:

@@ -12,6 +12,8 @@ import pytest
 from exporters.paddle_program import MAX_PROGRAM_BYTES, read_program
 from ghostzoo.errors import WeightsError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def program(archive: Path) -> tuple[bytes, str]:

@@ -24,7 +24,6 @@ from tests.training.runs import EMBEDDED, ROOT, Run, train
 pytestmark = pytest.mark.slow
 
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10-test-dev.tar"
-OWN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 needs_photographs = pytest.mark.skipif(
     not CIFAR.exists(), reason=f"needs CIFAR-10's test images as {CIFAR.name} in a folder 'shared' beside the checkout"
 )
@@ -223,10 +222,10 @@ def test_as_many_but_other_classes_are_noticed(good: Path, pictures: Path, tmp_p
         shutil.copytree(pictures / old, tmp_path / "turned" / new)
     options = ("--data", tmp_path / "turned", "--val-split=0.5", "--init", weights, "--epochs=1")
     run = train(*options, "--out", tmp_path / "run").check()
-    assert "If its classes are others, or in another order, start anew with --new-head." in run.stderr
+    assert "If their classes differ, or come in another order, start again with --new-head." in run.stderr
     again = train(*options, "--out", tmp_path / "again", "--new-head").check()
     assert "starting from alone.pdparams, with a new head for 3 classes" in again.stderr
-    assert "start anew with --new-head" not in again.stderr
+    assert "start again with --new-head" not in again.stderr
 
 
 def test_the_mild_defaults_hold_with_initial_weights_only(finished: Path, pictures: Path, tmp_path: Path) -> None:
@@ -281,7 +280,7 @@ def test_the_other_optimiser_needs_a_rate_of_its_own(finished: Path, pictures: P
     ):
         result = CliRunner().invoke(main, [*map(str, (*command, *options))])
         assert result.exit_code == 1
-        assert f"{name} needs a --learning-rate of its own" in result.stderr
+        assert f"{name} needs an explicit --learning-rate" in result.stderr
 
 
 def test_frozen_and_head_epochs_exclude_each_other(finished: Path, pictures: Path, tmp_path: Path) -> None:

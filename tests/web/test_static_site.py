@@ -96,6 +96,6 @@ def test_a_site_replaces_nothing_else(tmp_path: Path, tiny_bundle: Bundle) -> No
     out = tmp_path / "site"
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"exists and is no such site|make web"):
+    with pytest.raises(InputError, match=r"exists and is not such a site|make web"):
         write_site(out, [fetch()], overwrite=True)
     assert (out / "thesis.txt").read_text() == "mine"
