@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from types import TracebackType
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ._utils.parallel import map_batches
 from .bundle.folder import Bundle
 from .engines.base import Engine, EngineOptions, Output, check_count, check_thread_count
+from .engines.batches import Outputs, run_batch
 from .engines.candidates import Selection
 from .engines.selection import check_engine_name, open_engine
 from .engines.sessions import OpenedEngines
@@ -289,12 +290,12 @@ class Classifier:
 
     def _outputs(
         self, images: Any, batch_size: int, output: Output, raise_errors: bool, workers: int | None
-    ) -> Generator[_Outputs, None, None]:
+    ) -> Generator[Outputs, None, None]:
         """Read images and run the network on them, a batch after the other or several side by side."""
         if workers is None:
             workers = self._engines.concurrent_calls if count_at_hand(images) >= _MANY else 1
         engine = self._engines.for_calls if workers == 1 else self._engines.for_many
-        work = partial(_run_batch, read=self._read, engine=engine, output=output, raise_errors=raise_errors)
+        work = partial(run_batch, read=self._read, engine=engine, output=output, raise_errors=raise_errors)
         return map_batches(work, expand(images), batch_size, workers)
 
     def _batch_size(self, batch_size: int | None) -> int:
@@ -302,53 +303,3 @@ class Classifier:
             return self.engine.options.batch_size or _DEFAULT_BATCH_SIZE
         check_count("batch_size", batch_size)
         return batch_size
-
-
-@dataclass
-class _Outputs:
-    """A batch of images after the network."""
-
-    rows: NDArray[np.float32] | None = None
-    """(N, width) float32, for the N images that could be read; ``None`` without any."""
-    damaged: list[bool] = field(default_factory=list)
-    """One for each of these."""
-    errors: list[ImageError | None] = field(default_factory=list)
-    """One for each image, ``None`` where it has a row."""
-    failure: Exception | None = None
-    """What ended the batch early: it comes after the results of the images before it."""
-
-
-def _run_batch(
-    batch: Iterable[Any],
-    read: Callable[[Any], tuple[NDArray[np.float32], bool]],
-    engine: Engine,
-    output: Output,
-    raise_errors: bool,
-) -> _Outputs:
-    """Read the images of ``batch`` one after the other with ``read``, and run ``engine`` once on all of them.
-
-    Args:
-        batch: images, and perhaps an exception of the iterable itself.
-        read: image -> (3, H, W) float32 and whether it is damaged, or ``ImageError``.
-        engine: may be shared with other threads.
-        output: which of the network's outputs is wanted.
-        raise_errors: whether an ``ImageError`` ends the batch.
-    """
-    tensors: list[NDArray[np.float32]] = []
-    done = _Outputs()
-    try:
-        for source in batch:
-            try:
-                tensor, damaged = read(source)
-                tensors.append(tensor)
-                done.damaged.append(damaged)
-                done.errors.append(None)
-            except ImageError as error:
-                if raise_errors:
-                    raise
-                done.errors.append(error)
-    except Exception as failure:
-        done.failure = failure
-    if tensors:
-        done.rows = engine.run(np.stack(tensors), output)
-    return done

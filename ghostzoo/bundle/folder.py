@@ -22,6 +22,7 @@ from ..errors import BundleError, EngineUnavailableError, OptionError, nearest
 from ..images.preprocessing import Preprocessing
 from ..labels import ClassLabel
 from ..predictions import Postprocessing
+from .files import read_file, read_verified
 from .golden import Golden
 from .hub_configs import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_from_json
 from .manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, FileRecord, Manifest
@@ -80,14 +81,14 @@ class Bundle:
         path = as_path(path, "A bundle")
         restore(path)
         try:
-            listing = _read_file(path, MANIFEST_FILE, MAX_MANIFEST_BYTES)
+            listing = read_file(path, MANIFEST_FILE, MAX_MANIFEST_BYTES)
             if manifest_sha256 is not None and hashlib.sha256(listing).hexdigest() != manifest_sha256:
                 raise BundleError(f"{MANIFEST_FILE} is not the published one: its SHA-256 is not {manifest_sha256}.")
             manifest = Manifest.from_json(listing)
             absent = [name for name in _REQUIRED_FILES if name not in manifest.files]
             if absent:
                 raise BundleError(f"{MANIFEST_FILE} does not list {', '.join(absent)}; do not use this bundle.")
-            contents = {name: _read_verified(path, name, record) for name, record in manifest.files.items()}
+            contents = {name: read_verified(path, name, record) for name, record in manifest.files.items()}
             config = ModelConfig.from_json(contents[CONFIG_FILE])
             preprocessing = preprocessing_from_json(contents[PREPROCESSOR_FILE])
             if config.multi_label != manifest.multi_label:
@@ -135,7 +136,7 @@ class Bundle:
         if content is not None:
             return content
         try:
-            return _read_verified(self.path, name, self.manifest.files[name])
+            return read_verified(self.path, name, self.manifest.files[name])
         except BundleError as error:
             raise type(error)(f"Bundle {self.path}: {error}") from error
 
@@ -307,41 +308,3 @@ def _check_free(out: Path, overwrite: bool) -> None:
         raise BundleError(f"{out} exists and is not a bundle; choose another folder.")
     if not overwrite:
         raise BundleError(f"{out} exists; choose another folder, or ask to overwrite it.")
-
-
-def _read_verified(root: Path, name: str, record: FileRecord) -> bytes:
-    data = _read_file(root, name, record.size)
-    if len(data) != record.size:
-        raise BundleError(
-            f"{name} has {len(data)} bytes, the manifest says {record.size}; download or convert the model again."
-        )
-    if hashlib.sha256(data).hexdigest() != record.sha256:
-        raise BundleError(
-            f"{name} was changed: its SHA-256 is not the manifest's; download or convert the model again."
-        )
-    return data
-
-
-def _read_file(root: Path, name: str, max_bytes: int) -> bytes:
-    file = root / name
-    try:
-        if not root.is_dir():
-            raise BundleError("there is no such folder; check the path.")
-        resolved = file.resolve(strict=True)
-        if not resolved.is_relative_to(root.resolve(strict=True)):
-            raise BundleError(f"{name} is a link out of the folder; do not use this bundle.")
-        if not resolved.is_file():
-            raise BundleError(f"{name} is not a regular file; download or convert the model again.")
-        with resolved.open("rb") as stream:
-            # read() allocates what it is asked for, so the manifest's size is not used unchecked.
-            data = stream.read(min(max_bytes, resolved.stat().st_size) + 1)
-    except FileNotFoundError:
-        if name == MANIFEST_FILE:
-            raise BundleError(f"it holds no {MANIFEST_FILE}, so it is not a ghostzoo model; check the path.") from None
-        raise BundleError(f"{name} is missing; download or convert the model again.") from None
-    except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise BundleError(f"{name} cannot be read: {reason}; check its permissions.") from error
-    if len(data) > max_bytes:
-        raise BundleError(f"{name} has more than {max_bytes} bytes; download or convert the model again.")
-    return data

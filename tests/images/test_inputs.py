@@ -251,7 +251,7 @@ def test_any_text_is_an_image_or_a_pattern_without_a_match(text: str) -> None:
         (iter(["a.jpg"]), 0),  # may make each when it is asked for
         (b"bytes", 0),
     ],
-    ids=str,
+    ids=range(13),
 )
 def test_images_at_hand_are_counted(images: Any, count: float) -> None:
     assert count_at_hand(images) == count

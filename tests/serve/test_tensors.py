@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ghostzoo.serve.compression import decompressed
 from ghostzoo.serve.open_inference.tensors import (
     InputSpec,
     OutputTensor,
@@ -17,7 +18,6 @@ from ghostzoo.serve.open_inference.tensors import (
     from_values,
     read_parameter,
 )
-from ghostzoo.serve.open_inference.wire import decompressed, is_compressed
 from ghostzoo.serve.request_errors import RequestError
 
 IMAGES = InputSpec("images", "BYTES", (-1,))
@@ -115,7 +115,6 @@ def test_parameters_have_their_kind() -> None:
 def test_decompression_ends_at_the_limit_of_memory(bits: int) -> None:
     compressor = zlib.compressobj(9, wbits=bits)
     bomb = b"".join(compressor.compress(bytes(MIB)) for _ in range(256)) + compressor.flush()
-    assert is_compressed(bomb)
     tracemalloc.start()
     try:
         error = refused(decompressed, bomb, 4 * MIB)

@@ -1,0 +1,63 @@
+"""One batch of images: each is read, and then all run through the network in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ImageError
+from .base import Engine, Output
+
+
+@dataclass
+class Outputs:
+    """A batch of images after the network."""
+
+    rows: NDArray[np.float32] | None = None
+    """(N, width) float32, for the N images that could be read; ``None`` without any."""
+    damaged: list[bool] = field(default_factory=list)
+    """One for each of these."""
+    errors: list[ImageError | None] = field(default_factory=list)
+    """One for each image, ``None`` where it has a row."""
+    failure: Exception | None = None
+    """What ended the batch early: it comes after the results of the images before it."""
+
+
+def run_batch(
+    batch: Iterable[Any],
+    read: Callable[[Any], tuple[NDArray[np.float32], bool]],
+    engine: Engine,
+    output: Output,
+    raise_errors: bool,
+) -> Outputs:
+    """Read the images of ``batch`` one after the other with ``read``, and run ``engine`` once on all of them.
+
+    Args:
+        batch: images, and perhaps an exception of the iterable itself.
+        read: image -> (3, H, W) float32 and whether it is damaged, or ``ImageError``.
+        engine: may be shared with other threads.
+        output: which of the network's outputs is wanted.
+        raise_errors: whether an ``ImageError`` ends the batch.
+    """
+    tensors: list[NDArray[np.float32]] = []
+    done = Outputs()
+    try:
+        for source in batch:
+            try:
+                tensor, damaged = read(source)
+                tensors.append(tensor)
+                done.damaged.append(damaged)
+                done.errors.append(None)
+            except ImageError as error:
+                if raise_errors:
+                    raise
+                done.errors.append(error)
+    except Exception as failure:
+        done.failure = failure
+    if tensors:
+        done.rows = engine.run(np.stack(tensors), output)
+    return done
