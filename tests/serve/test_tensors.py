@@ -106,7 +106,8 @@ def test_values_are_counted_and_are_numbers() -> None:
 def test_parameters_have_their_kind() -> None:
     assert read_parameter({"binary": True}, "binary", bool, False) is True
     assert read_parameter({}, "classification", int, 0) == 0
-    for value in (1, "yes", None):
+    assert read_parameter({"classification": None}, "classification", int, 0) == 0  # as if it were not there
+    for value in (1, "yes"):
         assert "must be of type bool" in str(refused(read_parameter, {"binary": value}, "binary", bool, False))
     assert "must be of type int, not bool" in str(refused(read_parameter, {"n": True}, "n", int, 0))
 
