@@ -147,7 +147,7 @@ def test_unusable_training_data_is_one_clear_error(
         ("shapes/disc/00.png -1\n", "line 1: expected '<path> <class index>'"),
         ("\nshapes/disc/00.png\n", "line 2: expected '<path> <class index>'"),
         ("shapes/disc/00.png 0\nshapes/plain/00.png 3\n", "class index 3, but the model has 3 classes"),
-        ("shapes/disc/00.png 0\nshapes/plain/00.png 2\n", "no readable training image of 1 class(es): 'plain'"),
+        ("shapes/disc/00.png 0\nshapes/plain/00.png 2\n", "no readable training images of 1 class(es): 'plain'"),
         ("shapes/disc/00.png 0\nshapes/plain/none.png 1\nshapes/disc/01.png 2\n", "shapes/plain/none.png: cannot be"),
         ("", "lists no images"),
     ],
