@@ -81,6 +81,7 @@ async def classify(request: Request) -> Response:
         call = await _read_call(body)
         instance = service.repository.get(call.model).instance(call.engine)
         outcomes = await service.classify(instance, call.sources, body.info)
+        call.sources.clear()  # from here on they are not counted
 
     def answer() -> Response:
         # One image at a time: no other thread runs while a text is made.
