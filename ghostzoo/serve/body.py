@@ -73,7 +73,7 @@ class Body:
         """Return all of it, decompressed."""
         with BytesIO() as whole:  # it grows in place and gives up its bytes without a copy
             async for part in self._parts():
-                whole.write(part)
+                await self.aside(len(part), whole.write, part)  # which may move all that is there already
             return whole.getvalue()
 
     async def form(self) -> tuple[dict[str, str], list[tuple[str, bytes]]]:

@@ -85,6 +85,7 @@ async def classify(request: Request) -> Response:
         call = await _read_call(body)
         instance = service.repository.get(call.model).instance(call.engine)
         outcomes = await service.classify(instance, call.sources, body.info)
+        call.sources.clear()  # from here on they are not counted
     top_k = call.top_k or min(instance.classifier.bundle.postprocessing.top_k, MAX_TOP_K)
 
     def answer() -> Response:

@@ -192,10 +192,11 @@ class Listener:
         On Linux no client gets a connection meanwhile, so that none is lost when the socket is closed; elsewhere a few
         may, that connect in the last moment.
         """
-        program = ctypes.create_string_buffer(_DROP_ALL, len(_DROP_ALL))
-        with suppress(OSError):
+        if sys.platform == "linux":
+            program = ctypes.create_string_buffer(_DROP_ALL, len(_DROP_ALL))
             one = struct.pack("HL", 1, ctypes.addressof(program))
-            self._own.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, one)
+            with suppress(OSError):  # as in sandboxes
+                self._own.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, one)
         end = time.monotonic() + _CLOSING_SECONDS
         while select.select([self._own], [], [], 0)[0] and time.monotonic() < end:
             await asyncio.sleep(0.01)
