@@ -59,6 +59,7 @@ def test_channels_are_joined_and_nothing_else() -> None:
     for operands, axis in (
         ([IMAGE, IMAGE], 2),
         ([IMAGE, operand(N, 4, 20, 31)], 1),
+        ([IMAGE, operand(N, 4, 21, 30)], 1),
         ([IMAGE, operand(2, 4, 20, 30)], 1),
         ([operand(N), operand(N)], 1),
     ):
