@@ -5,6 +5,9 @@
 namespace ghostzoo {
 
 namespace generic { extern const Kernels kernels; }
+#if defined(GHOSTZOO_NEON)
+namespace neon { extern const Kernels kernels; }
+#endif
 #if defined(GHOSTZOO_AVX2)
 namespace avx2 { extern const Kernels kernels; }
 #endif
@@ -30,6 +33,9 @@ const Kernels* const kAll[] = {  // the best first
 #endif
 #if defined(GHOSTZOO_AVX2)
     &avx2::kernels,
+#endif
+#if defined(GHOSTZOO_NEON)
+    &neon::kernels,
 #endif
     &generic::kernels,
 };

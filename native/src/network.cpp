@@ -1,13 +1,16 @@
 #include "network.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <new>
-#include <thread>
 
+#if defined(_WIN32)
+#include <process.h>
+#else
+#include <unistd.h>
+#endif
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -21,9 +24,18 @@ using Kind = Operation::Kind;
 
 constexpr size_t kLargePage = size_t(2) << 20;
 constexpr long kLine = 16;  // floats in a cache line
+constexpr long kMaxFloats = long(1) << 28;  // of the planes of one image
 constexpr size_t kHeadImages = 12;  // that share one pass over the last layers' weights
 
 long round_up(long value, long to) { return (value + to - 1) / to * to; }
+
+long process_number() {
+#if defined(_WIN32)
+    return _getpid();
+#else
+    return static_cast<long>(getpid());
+#endif
+}
 
 // Floats from a pixel to the next. Not a multiple of many lines, or the pixels of a column would share a cache set.
 long pixel_stride(int channels) {
@@ -80,10 +92,27 @@ Network::Network(std::string_view onnx, const Kernels& kernels, int threads)
     : plan_(make_plan(read_graph(onnx), kernels.lanes)), kernels_(kernels), threads_(threads) {
     pack();
     lay_out();
-    give_back(take());
+    Shared& mine = shared();
+    mine.idle.push_back(make_workspace());  // what there is no memory for is told now
 }
 
-Network::~Network() = default;
+Network::~Network() {
+    Shared* shared = shared_.load();
+    // In a fork, the threads of a pool that is not its own are not there to be ended, and its locks may be held.
+    if (shared && shared->process == process_number()) delete shared;
+}
+
+Network::Shared& Network::shared() {
+    const long process = process_number();
+    Shared* current = shared_.load();
+    while (!current || current->process != process) {
+        auto fresh = std::make_unique<Shared>();
+        fresh->process = process;
+        fresh->pool = std::make_unique<Pool>(threads_);
+        if (shared_.compare_exchange_strong(current, fresh.get())) return *fresh.release();
+    }
+    return *current;
+}
 
 void Network::pack() {
     const int lanes = kernels_.lanes;
@@ -138,6 +167,7 @@ void Network::lay_out() {
         const long row = (plane.width + 2 * plane.halo) * pixel_stride(plane.channels);
         longest_row = std::max(longest_row, row);
         const long size = round_up(row * plane.rows() + 16, kLine) + kLine;
+        if (top + size > kMaxFloats) throw Failure(GHOSTZOO_BAD_MODEL, "The graph would take more than a gigabyte for one image.");
         std::vector<Placed> busy;
         for (const Placed& other : placed)
             if (other.first <= plane.last_step && plane.first_step <= other.last) busy.push_back(other);
@@ -195,15 +225,7 @@ void Network::lay_out() {
     workspace_floats_ = top + most_gates + kLine;
 }
 
-std::unique_ptr<Network::Workspace> Network::take() {
-    {
-        std::lock_guard<std::mutex> lock(mutex_);
-        if (!idle_.empty()) {
-            auto space = std::move(idle_.back());
-            idle_.pop_back();
-            return space;
-        }
-    }
+std::unique_ptr<Network::Workspace> Network::make_workspace() const {
     auto space = std::make_unique<Workspace>();
     space->memory = Block(workspace_floats_);
     float* memory = space->memory.data();
@@ -257,12 +279,7 @@ std::unique_ptr<Network::Workspace> Network::take() {
     return space;
 }
 
-void Network::give_back(std::unique_ptr<Workspace> space) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    idle_.push_back(std::move(space));
-}
-
-void Network::run_images(Workspace& space, const float* pixels, size_t images, float* logits, float* embeddings) {
+void Network::run_images(Workspace& space, const float* pixels, size_t images, float* logits, float* embeddings) const {
     float* memory = space.memory.data();
     const size_t image_floats = size_t(3) * plan_.image_size * plan_.image_size;
     auto linear = [&](const Operation& o, size_t index, int count) {
@@ -378,10 +395,40 @@ void Network::run_images(Workspace& space, const float* pixels, size_t images, f
     }
 }
 
-void Network::run(const float* pixels, size_t images, float* logits, float* embeddings) {
-    auto space = take();
+void Network::run_part(Shared& shared, const float* pixels, size_t images, float* logits, float* embeddings) {
+    std::unique_ptr<Workspace> space;
+    {
+        std::lock_guard<std::mutex> lock(shared.mutex);
+        if (!shared.idle.empty()) {
+            space = std::move(shared.idle.back());
+            shared.idle.pop_back();
+        }
+    }
+    if (!space) space = make_workspace();
     run_images(*space, pixels, images, logits, embeddings);
-    give_back(std::move(space));
+    std::lock_guard<std::mutex> lock(shared.mutex);
+    shared.idle.push_back(std::move(space));
+}
+
+void Network::run(const float* pixels, size_t images, float* logits, float* embeddings) {
+    Shared& mine = shared();
+    const size_t image_floats = size_t(3) * plan_.image_size * plan_.image_size;
+    const size_t parts = std::min<size_t>(images, static_cast<size_t>(threads_));
+    std::mutex mutex;
+    std::exception_ptr failure;
+    mine.pool->run(parts, [&](size_t part) {
+        const size_t from = images * part / parts, to = images * (part + 1) / parts;
+        try {
+            run_part(
+                mine, pixels + from * image_floats, to - from, logits ? logits + from * num_classes() : nullptr,
+                embeddings ? embeddings + from * embedding_size() : nullptr
+            );
+        } catch (...) {
+            std::lock_guard<std::mutex> lock(mutex);
+            failure = std::current_exception();
+        }
+    });
+    if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace ghostzoo

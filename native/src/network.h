@@ -1,6 +1,6 @@
 // A network that is ready to run: packed weights, and the memory of each thread that runs it.
 #pragma once
-#include <condition_variable>
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -9,6 +9,7 @@
 
 #include "kernels.h"
 #include "plan.h"
+#include "pool.h"
 
 namespace ghostzoo {
 
@@ -44,6 +45,13 @@ public:
 
 private:
     struct Workspace;
+    // What threads change. A fork of the process has threads and locks of its own, so it gets one of its own.
+    struct Shared {
+        std::mutex mutex;
+        std::vector<std::unique_ptr<Workspace>> idle;
+        std::unique_ptr<Pool> pool;
+        long process = 0;
+    };
     struct Packed {
         long weights = 0, bias = 0;  // where they begin
         long gated = 0;              // room for gated weights, in a workspace
@@ -51,9 +59,10 @@ private:
 
     void pack();
     void lay_out();
-    void run_images(Workspace& space, const float* pixels, size_t images, float* logits, float* embeddings);
-    std::unique_ptr<Workspace> take();
-    void give_back(std::unique_ptr<Workspace> space);
+    void run_images(Workspace& space, const float* pixels, size_t images, float* logits, float* embeddings) const;
+    Shared& shared();
+    std::unique_ptr<Workspace> make_workspace() const;
+    void run_part(Shared& shared, const float* pixels, size_t images, float* logits, float* embeddings);
 
     Plan plan_;
     const Kernels& kernels_;
@@ -62,8 +71,7 @@ private:
     std::vector<long> vector_offsets_, vector_strides_;
     Block weights_;
     long workspace_floats_ = 0, vectors_begin_ = 0, vectors_floats_ = 0, zeros_begin_ = 0, scratch_begin_ = 0, gates_begin_ = 0;
-    std::mutex mutex_;
-    std::vector<std::unique_ptr<Workspace>> idle_;
+    std::atomic<Shared*> shared_{nullptr};
 };
 
 }  // namespace ghostzoo
