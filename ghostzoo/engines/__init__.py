@@ -64,6 +64,7 @@ _ENGINES = {
             _ONNXRUNTIME_DISTRIBUTIONS,
             "pip install onnxruntime",
         ),
+        EngineRecord("native", "native", "NativeEngine", ("ghostzoo-native",), "pip install 'ghostzoo[native]'"),
         EngineRecord(
             "openvino",
             "openvino",
