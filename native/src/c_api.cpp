@@ -1,19 +1,29 @@
+#include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <string>
 #include <thread>
+#include <vector>
 #if defined(__linux__)
 #include <sched.h>
 #endif
 
 #include "error.h"
 #include "ghostzoo/ghostzoo.h"
+#include "image.h"
 #include "network.h"
 
 using namespace ghostzoo;
 
 struct ghostzoo_network {
     Network network;
+};
+
+struct ghostzoo_classifier {
+    Bundle bundle;
+    ghostzoo_network network;
 };
 
 namespace {
@@ -90,4 +100,96 @@ ghostzoo_status ghostzoo_network_run(ghostzoo_network* network, const float* pix
         need(pixels, "pixels");
         network->network.run(pixels, images, logits, embeddings);
     });
+}
+
+namespace {
+
+void best(ghostzoo_classifier& classifier, const std::vector<float>& pixels, ghostzoo_class* classes, size_t* count) {
+    const auto& labels = classifier.bundle.labels;
+    std::vector<float> scores(labels.size());
+    classifier.network.network.run(pixels.data(), 1, scores.data(), nullptr);
+    const float most = *std::max_element(scores.begin(), scores.end());
+    double sum = 0;
+    for (float& score : scores) sum += score = std::exp(score - most);
+    std::vector<int> order(scores.size());
+    for (size_t i = 0; i < order.size(); i++) order[i] = static_cast<int>(i);
+    *count = std::min(*count, order.size());
+    std::partial_sort(order.begin(), order.begin() + *count, order.end(), [&](int a, int b) {
+        return scores[a] != scores[b] ? scores[a] > scores[b] : a < b;
+    });
+    for (size_t i = 0; i < *count; i++)
+        classes[i] = {order[i], static_cast<float>(scores[order[i]] / sum), labels[order[i]].c_str()};
+}
+
+std::vector<float> room(const ghostzoo_classifier& classifier) {
+    const size_t size = static_cast<size_t>(classifier.bundle.preprocessing.crop_size);
+    return std::vector<float>(3 * size * size);
+}
+
+Image decoded(const void* file, size_t size) {
+    need(file, "file");
+    return decode({static_cast<const char*>(file), size});
+}
+
+}  // namespace
+
+ghostzoo_status ghostzoo_open(const char* path, const ghostzoo_options* options, ghostzoo_classifier** classifier) {
+    return guarded([&] {
+        need(path, "path");
+        need(classifier, "classifier");
+        check_precision(options);
+        Bundle bundle = read_bundle(path);
+        const std::string model = std::move(bundle.model);
+        auto opened = std::unique_ptr<ghostzoo_classifier>(
+            new ghostzoo_classifier{std::move(bundle), {{model, chosen(options), thread_count(options)}}}
+        );
+        const Network& network = opened->network.network;
+        if (network.num_classes() != static_cast<int>(opened->bundle.labels.size()) || network.image_size() != opened->bundle.preprocessing.crop_size)
+            throw Failure(GHOSTZOO_BAD_BUNDLE, std::string("Bundle ") + path + ": its graph does not fit its labels or its image size.");
+        *classifier = opened.release();
+    });
+}
+void ghostzoo_close(ghostzoo_classifier* classifier) { delete classifier; }
+const char* ghostzoo_name(const ghostzoo_classifier* classifier) { return classifier->bundle.name.c_str(); }
+int ghostzoo_num_classes(const ghostzoo_classifier* classifier) { return static_cast<int>(classifier->bundle.labels.size()); }
+const char* ghostzoo_label(const ghostzoo_classifier* classifier, int index) {
+    return index >= 0 && index < ghostzoo_num_classes(classifier) ? classifier->bundle.labels[index].c_str() : nullptr;
+}
+ghostzoo_network* ghostzoo_classifier_network(ghostzoo_classifier* classifier) { return &classifier->network; }
+const char* ghostzoo_formats(void) { return decoded_formats(); }
+
+ghostzoo_status ghostzoo_classify_rgb(
+    ghostzoo_classifier* classifier, const uint8_t* rgb, int width, int height, ghostzoo_class* classes, size_t* count
+) {
+    return guarded([&] {
+        need(classifier, "classifier");
+        need(rgb, "rgb");
+        need(count, "count");
+        if (*count) need(classes, "classes");
+        std::vector<float> pixels = room(*classifier);
+        preprocess(rgb, width, height, classifier->bundle.preprocessing, pixels.data());
+        best(*classifier, pixels, classes, count);
+    });
+}
+ghostzoo_status ghostzoo_classify(
+    ghostzoo_classifier* classifier, const void* file, size_t size, ghostzoo_class* classes, size_t* count
+) {
+    Image image;
+    const ghostzoo_status status = guarded([&] { image = decoded(file, size); });
+    if (status != GHOSTZOO_OK) return status;
+    return ghostzoo_classify_rgb(classifier, image.rgb.data(), image.width, image.height, classes, count);
+}
+ghostzoo_status ghostzoo_preprocess_rgb(const ghostzoo_classifier* classifier, const uint8_t* rgb, int width, int height, float* pixels) {
+    return guarded([&] {
+        need(classifier, "classifier");
+        need(rgb, "rgb");
+        need(pixels, "pixels");
+        preprocess(rgb, width, height, classifier->bundle.preprocessing, pixels);
+    });
+}
+ghostzoo_status ghostzoo_preprocess(const ghostzoo_classifier* classifier, const void* file, size_t size, float* pixels) {
+    Image image;
+    const ghostzoo_status status = guarded([&] { image = decoded(file, size); });
+    if (status != GHOSTZOO_OK) return status;
+    return ghostzoo_preprocess_rgb(classifier, image.rgb.data(), image.width, image.height, pixels);
 }

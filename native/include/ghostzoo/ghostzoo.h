@@ -70,6 +70,49 @@ GHOSTZOO_API ghostzoo_status ghostzoo_network_run(
     ghostzoo_network* network, const float* pixels, size_t images, float* logits, float* embeddings
 );
 
+/* ---- A bundle: images in, classes out. */
+
+typedef struct ghostzoo_classifier ghostzoo_classifier;
+
+typedef struct ghostzoo_class {
+    int index;
+    float score;       /* 0 to 1; those of all classes add up to 1 */
+    const char* label; /* UTF-8; valid until the classifier is closed */
+} ghostzoo_class;
+
+/* Opens the bundle folder `path` (UTF-8). Its files are held against the manifest. `options` may be NULL. */
+GHOSTZOO_API ghostzoo_status ghostzoo_open(
+    const char* path, const ghostzoo_options* options, ghostzoo_classifier** classifier
+);
+GHOSTZOO_API void ghostzoo_close(ghostzoo_classifier* classifier);
+
+GHOSTZOO_API const char* ghostzoo_name(const ghostzoo_classifier* classifier);
+GHOSTZOO_API int ghostzoo_num_classes(const ghostzoo_classifier* classifier);
+GHOSTZOO_API const char* ghostzoo_label(const ghostzoo_classifier* classifier, int index); /* NULL beyond the last */
+/* Its network, which belongs to it. */
+GHOSTZOO_API ghostzoo_network* ghostzoo_classifier_network(ghostzoo_classifier* classifier);
+
+/* The formats of images that this build decodes, such as "JPEG, PNG, PPM". */
+GHOSTZOO_API const char* ghostzoo_formats(void);
+
+/* Classifies an image file that is in memory: the `*count` best classes, best first; of equal scores the lower index
+ * first. `classes` has room for `*count`; fewer are given where the model has fewer. */
+GHOSTZOO_API ghostzoo_status ghostzoo_classify(
+    ghostzoo_classifier* classifier, const void* file, size_t size, ghostzoo_class* classes, size_t* count
+);
+/* The same for pixels: rows from the top, three bytes (red, green, blue) a pixel. */
+GHOSTZOO_API ghostzoo_status ghostzoo_classify_rgb(
+    ghostzoo_classifier* classifier, const uint8_t* rgb, int width, int height, ghostzoo_class* classes, size_t* count
+);
+
+/* What the network is given for an image: `pixels` gets [3][size][size] floats. */
+GHOSTZOO_API ghostzoo_status ghostzoo_preprocess(
+    const ghostzoo_classifier* classifier, const void* file, size_t size, float* pixels
+);
+GHOSTZOO_API ghostzoo_status ghostzoo_preprocess_rgb(
+    const ghostzoo_classifier* classifier, const uint8_t* rgb, int width, int height, float* pixels
+);
+
 #ifdef __cplusplus
 }
 #endif
