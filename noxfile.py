@@ -106,8 +106,20 @@ def native(session: nox.Session) -> None:
     record = programs.parent / "native.txt"
     if record.exists() and record.read_text(encoding="utf-8") == digest:
         return
-    tests = ("-C", "build-dir=native/build", "-C", "cmake.define.GHOSTZOO_BUILD_TESTS=ON")
-    session.run(python, "-m", "pip", "install", "--quiet", "--no-build-isolation", *tests, "./native/python")
+    wanted = ("BUILD_TESTS", "BUILD_PROGRAMS", "DECODERS")
+    tests = [word for name in wanted for word in ("-C", f"cmake.define.GHOSTZOO_{name}=ON")]
+    session.run(
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-build-isolation",
+        "-C",
+        "build-dir=native/build",
+        *tests,
+        "./native/python",
+    )
     session.run(str(programs / "ctest"), "--test-dir", "native/build", "--output-on-failure")
     record.write_text(digest, encoding="utf-8")
 
