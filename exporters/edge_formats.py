@@ -18,7 +18,7 @@ from ghostzoo.errors import EngineUnavailableError, OptionError, ParityError
 from ghostzoo.fetch.resolver import fetch
 from ghostzoo.parity import ENGINE_TOLERANCE, Agreement, compare_logits
 
-FORMATS = ("ncnn", "mnn", "paddle")
+FORMATS = ("ncnn", "mnn", "litert", "paddle")
 """Each has a module ``to_<format>`` with ``convert`` and ``tools``."""
 _SECTION = "conversions"
 """Section of the manifest's validation report."""

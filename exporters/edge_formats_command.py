@@ -16,7 +16,7 @@ _STEPS = 3
 @click.option("--out", type=click.Path(), help="Write a copy of the bundle there.  [default: add to BUNDLE itself]")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle at --out.")
 def export_edge_command(bundle: str, forms: tuple[str, ...], out: str | None, overwrite: bool) -> None:
-    """Add the network in the format of ncnn, MNN or Paddle Inference to BUNDLE, a folder.
+    """Add the network in the format of ncnn, MNN, LiteRT or Paddle Inference to BUNDLE, a folder.
 
     The engine itself must reproduce the bundle's golden vectors; otherwise nothing is written. With --out, BUNDLE may
     also be the name of a model.

@@ -36,6 +36,7 @@ CONVERTED_FILES = {
     "paddle": ("paddle/inference.json", "paddle/inference.pdiparams"),
     "ncnn": ("ncnn/model.param", "ncnn/model.bin"),
     "mnn": ("mnn/model.mnn",),
+    "litert": ("litert/model.tflite",),
 }
 """Engine that reads no ONNX -> the same network in its own format. A bundle has those that were asked for."""
 

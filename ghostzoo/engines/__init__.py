@@ -89,6 +89,7 @@ _ENGINES = {
             "pip install 'ghostzoo[mnn]'",
             reads_unchecked=True,
         ),
+        EngineRecord("litert", "litert", "LiteRtEngine", ("ai-edge-litert",), "pip install 'ghostzoo[litert]'"),
         EngineRecord(
             "paddle",
             "paddle",
