@@ -131,7 +131,7 @@ def test_invalid_graph_is_refused_before_conversion(
     write_bundle(tmp_path / "broken", name="broken", contents=contents, weights={}, created_by={}, validation={})
     with pytest.raises(BundleError, match=r"onnx/model\.onnx .*; do not use this bundle"):
         edge_formats.export_edge(tmp_path / "broken", form)
-    monkeypatch.setattr(Bundle, "model", lambda _: b"no graph")  # and where one fails all the same
+    monkeypatch.setattr(Bundle, "model", lambda *_: b"no graph")  # and where one fails all the same
     with pytest.raises(EngineError, match=r"Its last output: .|is no ONNX graph"):
         edge_formats.export_edge(tmp_path / "broken", form)
 
