@@ -75,10 +75,10 @@ class LiteRtEngine(ConvertedEngine):
         }
 
     def _release(self) -> None:
-        super()._release()
         if self._interpreters is not None:
             self._interpreters.close()
         self._interpreters = None
+        super()._release()  # last: the interpreters map the file
 
 
 class _Interpreter:
