@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ghostzoo.bundle.folder import Bundle
+from ghostzoo.network.flatbuffer import Field, FlatBuffer, Kind
 from ghostzoo.network.tflite_check import check_tflite
 from ghostzoo.network.wire import RefusedGraphError
 
@@ -91,6 +92,36 @@ def _pad_before_computed(model: Any) -> None:
     graph.operators.insert(0, paddings[1])
 
 
+def _pad_twice(model: Any) -> None:
+    """Two paddings of one tensor, each with amounts of its own, into the same memory."""
+    graph, padding = model.subgraphs[0], operator(model, "PAD")
+    amounts = tensor(model, padding.inputs[1])
+    model.buffers.append(schema.BufferT(data=constant(model, padding.inputs[1]).data))
+    graph.tensors.append(
+        schema.TensorT(shape=amounts.shape, type=amounts.type, buffer=len(model.buffers) - 1, name=b"again")
+    )
+    again = schema.OperatorT(
+        opcodeIndex=padding.opcodeIndex,
+        inputs=[padding.inputs[0], len(graph.tensors) - 1],
+        outputs=padding.outputs,
+        builtinOptionsType=padding.builtinOptionsType,
+        builtinOptions=padding.builtinOptions,
+    )
+    graph.operators.insert(graph.operators.index(padding), again)
+
+
+def _use_weights_twice(model: Any) -> None:
+    code = operator(model, "CONV_2D").opcodeIndex
+    by_shape: dict[tuple[int, ...], Any] = {}
+    for item in model.subgraphs[0].operators:
+        shape = tuple(tensor(model, item.inputs[1]).shape) if item.opcodeIndex == code else ()
+        if shape in by_shape and shape:
+            item.inputs = [item.inputs[0], by_shape[shape].inputs[1], item.inputs[2]]
+            return
+        by_shape[shape] = item
+    raise AssertionError("no two convolutions have weights of one shape")
+
+
 CHANGES: dict[str, Callable[[Any], object]] = {
     "another operator": lambda m: replace(m.operatorCodes[0], builtinCode=126, deprecatedBuiltinCode=126),
     "two codes of one operator": lambda m: replace(m.operatorCodes[0], deprecatedBuiltinCode=126),
@@ -116,6 +147,8 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "buffer out of range": lambda m: replace(tensor(m, 0), buffer=10**6),
     "external buffer": lambda m: replace(constant(m, operator(m, "MEAN").inputs[1]), offset=64, size=8),
     "shared values": _share_values,
+    "weights of two convolutions": _use_weights_twice,
+    "two paddings into one tensor": _pad_twice,
     "short weights": lambda m: replace(constant(m, operator(m, "CONV_2D").inputs[1]), data=np.zeros(8, np.uint8)),
     "huge padding": lambda m: set_values(m, operator(m, "PAD").inputs[1], [0, 0, *[10**5] * 4, 0, 0]),
     "negative padding": lambda m: set_values(m, operator(m, "PAD").inputs[1], [0, 0, *[-1] * 4, 0, 0]),
@@ -156,6 +189,36 @@ def test_what_a_ghostnet_does_not_need_is_refused(network: bytes, unchanged: byt
     assert data != unchanged
     with pytest.raises(RefusedGraphError):
         check(data)
+
+
+def test_constants_in_the_same_place_are_refused(network: bytes) -> None:
+    """Each has a buffer of its own, and all of these point to the largest: far more memory than the file has."""
+    model = FlatBuffer(network)
+    root = model.read(model.root(b"TFL3"), {4: Field("buffers", Kind.TABLES, 10**4), **OTHERS})
+    spans = {}
+    for position in root["buffers"]:
+        found = model.read(position, {0: Field("data", Kind.SPAN)})
+        if "data" in found:
+            spans[position] = found["data"]
+    start, _ = max(spans.values(), key=lambda span: span[1] - span[0])
+    changed = bytearray(network)
+    for position, (own, _) in spans.items():
+        slot = next(at for at in range(position + 4, len(network), 4) if at + offset(network, at) == own - 4)
+        if slot < start:
+            changed[slot : slot + 4] = struct.pack("<I", start - 4 - slot)
+    with pytest.raises(RefusedGraphError, match="share their values"):
+        check(bytes(changed))
+
+
+OTHERS = {
+    **{0: Field("version", Kind.UINT), 1: Field("codes", Kind.TABLES, 99), 2: Field("graphs", Kind.TABLES, 9)},
+    **{3: Field("description", Kind.TEXT), 7: Field("signatures", Kind.TABLES, 9)},
+}
+
+
+def offset(data: bytes, position: int) -> int:
+    value: int = struct.unpack_from("<I", data, position)[0]
+    return value
 
 
 @pytest.mark.parametrize("data", [b"", b"TFL3", b"\0\0\0\0TFL3", b"\xff" * 64, struct.pack("<I4sI", 8, b"TFL3", 2**31)])
