@@ -2,6 +2,7 @@
 # make test    the tests of the package with the light extras: neither PyTorch nor PaddlePaddle
 # make test-all   all tests: also training, the exporter, and other projects' clients and libraries
 # make coverage   how much of the package its tests run
+# make native   build ghostzoo's own engine, test it, and install it into .venv (needs a C++ compiler)
 # make lowest  the quick tests with the lowest versions that pyproject.toml allows; make opencv, those of images with each
 #              OpenCV from there on
 # make audit   known vulnerabilities and licences of what the container installs
@@ -39,7 +40,7 @@ MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
 # One pip at a time fills an environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all coverage lowest opencv audit figures lint web peers bench-peers clean lock sbom base-image image
+.PHONY: demo test test-all coverage lowest opencv audit figures lint native web peers bench-peers clean lock sbom base-image image
 
 ifeq ($(WEIGHTS),)
 demo: $(RUNTIME)
@@ -50,15 +51,19 @@ demo: $(RUNTIME)
 	.venv/bin/ghostzoo predict "$(IMAGE)" --model "bundles/$(MODEL)"
 endif
 
+# Without a C++ compiler the native engine is not built, and its tests are skipped, saying so.
 test: $(NOX) $(NODE)
-	$(NOX) --session test
+	$(NOX) --session native test
 
 # 'make test test-all' runs nothing twice. Every part runs, and the last lines say how each ended.
 test-all: $(NOX) $(NODE)
-	$(NOX) --session $(if $(filter test,$(MAKECMDGOALS)),,test) interop hub1 training exporters
+	$(NOX) --session $(if $(filter test,$(MAKECMDGOALS)),,native test) interop hub1 training exporters
 
 coverage: $(NOX) $(NODE)
 	$(NOX) --session coverage
+
+native: $(NOX)
+	$(NOX) --session native
 
 lint: $(NOX)
 	$(NOX) --session lint

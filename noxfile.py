@@ -7,8 +7,10 @@ say how each ended.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +98,36 @@ def dev(session: nox.Session) -> None:
 def release(session: nox.Session) -> None:
     """Make .venv-release, with the tools that lock and list versions and build the package."""
     make_environment(session, "release")
+
+
+@nox.session
+def native(session: nox.Session) -> None:
+    """Build the native engine, test it, and install it into .venv."""
+    python = make_environment(session, "dev")
+    programs = Path(python).parent
+    if shutil.which("c++") is None:
+        session.skip("No C++ compiler was found, so the native engine is not built and its tests are skipped.")
+    sources = sorted(path for path in Path("native").rglob("*") if path.is_file() and "build" not in path.parts)
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    record = programs.parent / "native.txt"
+    if record.exists() and record.read_text(encoding="utf-8") == digest:
+        return
+    wanted = ("BUILD_TESTS", "BUILD_PROGRAMS", "DECODERS")
+    tests = [word for name in wanted for word in ("-C", f"cmake.define.GHOSTZOO_{name}=ON")]
+    session.run(
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-build-isolation",
+        "-C",
+        "build-dir=native/build",
+        *tests,
+        "./native/python",
+    )
+    session.run(str(programs / "ctest"), "--test-dir", "native/build", "--output-on-failure")
+    record.write_text(digest, encoding="utf-8")
 
 
 @nox.session

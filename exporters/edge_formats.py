@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ghostzoo.bundle.edit import add_files
 from ghostzoo.bundle.folder import Bundle, check_target, write_bundle
@@ -18,7 +18,11 @@ from ghostzoo.errors import EngineUnavailableError, OptionError, ParityError
 from ghostzoo.fetch.resolver import fetch
 from ghostzoo.parity import ENGINE_TOLERANCE, Agreement, compare_logits
 
-FORMATS = ("ncnn", "mnn", "paddle")
+if TYPE_CHECKING:
+    from exporters.quantized_bundle import GraphComparison
+    from ghostzoo.evaluation.datasets import ImageDataset
+
+FORMATS = ("ncnn", "mnn", "litert", "paddle")
 """Each has a module ``to_<format>`` with ``convert`` and ``tools``."""
 _SECTION = "conversions"
 """Section of the manifest's validation report."""
@@ -33,6 +37,8 @@ class EdgeExport:
     """Size in bytes by path in the bundle."""
     agreements: Mapping[str, Agreement]
     """By output of the network."""
+    int8: GraphComparison | None = None
+    """The int8 network compared with float32, if there is one."""
 
 
 def export_edge(
@@ -41,6 +47,7 @@ def export_edge(
     *,
     out: str | PathLike[str] | None = None,
     overwrite: bool = False,
+    int8_images: ImageDataset | None = None,
     on_step: Callable[[str], object] = lambda _: None,
 ) -> EdgeExport:
     """Add the files of an engine that does not read ONNX to a bundle.
@@ -50,12 +57,14 @@ def export_edge(
         form: one of ``FORMATS``.
         out: write a copy of the bundle there and leave ``model`` unchanged.
         overwrite: replace a bundle at ``out``.
+        int8_images: with ``litert``, also convert the int8 graph that the bundle has, and compare it with float32 on
+            these.
         on_step: called at the start of each of the three steps.
 
     Raises:
-        OptionError: without ``out``, ``model`` is not the user's own folder.
+        OptionError: without ``out``, ``model`` is not the user's own folder; or the format or the bundle has no int8.
         EngineUnavailableError: the converter or the engine is not installed.
-        ParityError: the engine does not reproduce the golden vectors; nothing was written.
+        ParityError: the engine does not reproduce the golden vectors, or int8 loses too much; nothing was written.
         GhostZooError: the bundle cannot be read or written, or the conversion failed; nothing was written.
     """
     if out is not None:
@@ -63,6 +72,8 @@ def export_edge(
     bundle = fetch(model)
     if out is None and bundle.origin != "folder":
         raise OptionError(f"{model} is not a folder of your own ({bundle.origin}); give --out, a folder for the copy.")
+    if int8_images is not None and form != "litert":
+        raise OptionError(f"int8 is converted to litert alone, not to {form}; leave the images out.")
     engine_type = cast(type[ConvertedEngine], engine_class(form))
     converter = _import_converter(form)
     on_step(f"converting to {form}")
@@ -72,12 +83,17 @@ def export_edge(
         agreements = _check(engine.run, bundle, form)
     tools: Mapping[str, str] = converter.tools()
     facts = {form: {output: item.to_dict() for output, item in agreements.items()}}
+    int8 = None
+    if int8_images is not None:
+        smaller, int8 = converter.convert_int8(bundle, int8_images)
+        contents |= smaller
+        facts[f"{form}_int8"] = int8.to_dict()
     on_step("writing the files")
     if out is None:
         written = add_files(bundle.path, contents, created_by=tools, section=_SECTION, facts=facts)
     else:
         written = _write_copy(bundle, Path(out), contents, tools, facts, overwrite)
-    return EdgeExport(written, {name: len(data) for name, data in contents.items()}, agreements)
+    return EdgeExport(written, {name: len(data) for name, data in contents.items()}, agreements, int8)
 
 
 def _import_converter(form: str) -> Any:

@@ -134,12 +134,20 @@ def quantize_bundle(
 
 def compare_graphs(bundle: Bundle, graph: bytes, precision: str, samples: Sequence[Sample]) -> GraphComparison:
     """Run the bundle's float32 graph and ``graph`` on every sample, in ONNX Runtime."""
+    with _engine(graph, precision) as smaller:
+        return compare_runs(bundle, smaller.run, samples)
+
+
+def compare_runs(
+    bundle: Bundle, run: Callable[[NDArray[np.float32]], NDArray[np.float32]], samples: Sequence[Sample]
+) -> GraphComparison:
+    """Hold the logits that ``run`` gives for every sample against those of the bundle's float32 graph."""
     same = right = original_right = 0
     difference = scale = 0.0
     labels = np.array([sample.label for sample in samples])
-    with _engine(bundle.model("fp32"), "fp32") as original, _engine(graph, precision) as smaller:
+    with _engine(bundle.model("fp32"), "fp32") as original:
         for start, batch in zip(range(0, len(samples), _BATCH_SIZE), _batches(bundle, samples), strict=True):
-            expected, actual = original.run(batch), smaller.run(batch)
+            expected, actual = original.run(batch), run(batch)
             best, original_best = actual.argmax(1), expected.argmax(1)
             truth = labels[start : start + len(batch)]
             same += int((best == original_best).sum())

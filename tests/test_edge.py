@@ -1,4 +1,4 @@
-"""``python -m exporters export-edge`` with the real converters of ncnn and MNN."""
+"""``python -m exporters export-edge`` with the real converters of ncnn, MNN and LiteRT."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def needs(*distributions: str) -> pytest.MarkDecorator:
 FORMATS = [
     pytest.param("ncnn", marks=needs("ncnn", "pnnx")),
     pytest.param("mnn", marks=needs("MNN")),
+    pytest.param("litert", marks=needs("ai-edge-litert")),
 ]
 
 
@@ -60,23 +61,24 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, encoding="utf-8", cwd=ROOT)
 
 
-@needs("ncnn", "pnnx", "MNN")
-def test_both_formats_join_the_bundle_and_run(folder: Path) -> None:
+@needs("ncnn", "pnnx", "MNN", "ai-edge-litert")
+def test_all_formats_join_the_bundle_and_run(folder: Path) -> None:
     before = files_in(folder)
-    result = command(folder, "--to", "ncnn", "--to", "mnn")
+    formats = ("ncnn", "mnn", "litert")
+    result = command(folder, *(word for form in formats for word in ("--to", form)))
     assert result.returncode == 0, result.stderr
     assert "ncnn/model.param" in result.stdout
     after = files_in(folder)
-    added = set(CONVERTED_FILES["ncnn"] + CONVERTED_FILES["mnn"])
+    added = {file for form in formats for file in CONVERTED_FILES[form]}
     assert set(after) == set(before) | added
     assert {name for name in before if after[name] != before[name]} == {"ghostzoo.json"}
     bundle = Bundle.open(folder)
-    assert set(bundle.manifest.validation["conversions"]) == {"ncnn", "mnn"}
-    assert {"pnnx", "ncnn", "MNN"} <= set(bundle.manifest.created_by)
+    assert set(bundle.manifest.validation["conversions"]) == set(formats)
+    assert {"pnnx", "ncnn", "MNN", "ai-edge-litert"} <= set(bundle.manifest.created_by)
     picture = np.random.default_rng(0).integers(0, 256, (80, 90, 3), np.uint8)
     with ghostzoo.load(folder, engine="onnxruntime", threads=1) as clf:
         expected = clf.logits(picture), clf.embed(picture)
-    for engine in ("ncnn", "mnn"):
+    for engine in formats:
         with ghostzoo.load(folder, engine=engine, threads=1) as clf:
             assert clf.self_check().within(ENGINE_TOLERANCE)
             assert compare_logits(expected[0], clf.logits(picture)).within(ENGINE_TOLERANCE)
@@ -129,8 +131,8 @@ def test_invalid_graph_is_refused_before_conversion(
     write_bundle(tmp_path / "broken", name="broken", contents=contents, weights={}, created_by={}, validation={})
     with pytest.raises(BundleError, match=r"onnx/model\.onnx .*; do not use this bundle"):
         edge_formats.export_edge(tmp_path / "broken", form)
-    monkeypatch.setattr(Bundle, "model", lambda _: b"no graph")  # and where one fails all the same
-    with pytest.raises(EngineError, match=r"Its last output: ."):
+    monkeypatch.setattr(Bundle, "model", lambda *_: b"no graph")  # and where one fails all the same
+    with pytest.raises(EngineError, match=r"Its last output: .|is no ONNX graph"):
         edge_formats.export_edge(tmp_path / "broken", form)
 
 

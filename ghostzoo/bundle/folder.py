@@ -45,6 +45,7 @@ CONVERTED_FILES = {
     "paddle": ("paddle/inference.json", "paddle/inference.pdiparams"),
     "ncnn": ("ncnn/model.param", "ncnn/model.bin"),
     "mnn": ("mnn/model.mnn",),
+    "litert": ("litert/model.tflite",),
 }
 """Files in their own format by engine, for engines that do not read ONNX. All are optional."""
 

@@ -82,6 +82,7 @@ _ENGINES = {
             _ONNXRUNTIME_DISTRIBUTIONS,
             "pip install onnxruntime",
         ),
+        EngineRecord("native", "native", "NativeEngine", ("ghostzoo-native",), "pip install 'ghostzoo[native]'"),
         EngineRecord(
             "openvino",
             "openvino",
@@ -108,6 +109,7 @@ _ENGINES = {
             "pip install 'ghostzoo[mnn]'",
             reads_unchecked=True,
         ),
+        EngineRecord("litert", "litert", "LiteRtEngine", ("ai-edge-litert",), "pip install 'ghostzoo[litert]'"),
         EngineRecord(
             "paddle",
             "paddle",

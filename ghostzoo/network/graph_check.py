@@ -50,14 +50,16 @@ def check_graph(data: bytes, file: str, *, num_classes: int, image_size: int) ->
         raise BundleError(f"{file} {fault}; do not use this bundle.") from None
 
 
-def check_network(graph: Graph, *, num_classes: int, image_size: int) -> None:
-    """Check a graph that was read already, from any kind of file.
+def check_network(graph: Graph, *, num_classes: int, image_size: int) -> dict[str, Shape]:
+    """Check a graph that was read already, from any kind of file; return the shape of every tensor by its name.
 
     Raises:
         RefusedGraphError: it is no classifier that engines may open.
     """
     _check_input(graph, image_size)
-    _check_outputs(graph, _infer_shapes(graph, image_size), num_classes)
+    tensors = _infer_shapes(graph, image_size)
+    _check_outputs(graph, tensors, num_classes)
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _check_input(graph: Graph, image_size: int) -> None:

@@ -211,6 +211,43 @@ def test_ncnns_text_is_checked(tmp_path: Path, name: str) -> None:
         engine_record("ncnn").load_class().load(bad, EngineOptions())
 
 
+def test_a_network_that_litert_may_see_opens_or_is_refused(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    """Changed files that the check lets pass neither crash LiteRT nor raise anything else."""
+    pytest.importorskip("ai_edge_litert", reason="LiteRT is an extra, which is not installed here")
+    from exporters.to_litert import convert
+    from tests.network.test_tflite_check import mutants
+
+    (data,) = convert(tiny_bundle).values()
+    for index, changed in enumerate(mutants(data, random.Random(1), 400)):  # noqa: S311 - no secret
+        (tmp_path / f"{index}.tflite").write_bytes(changed)
+    ended = run_limited(OPEN_TFLITE, tmp_path, memory_mb=8192, seconds=300)
+    assert ended.returncode == 0, (ended.stdout[-500:], ended.stderr[-500:])
+    assert "opened" in ended.stdout
+
+
+OPEN_TFLITE = """
+import sys
+import numpy as np
+from pathlib import Path
+from ghostzoo.engines.base import EngineOptions
+from ghostzoo.engines.litert import LiteRtEngine
+from ghostzoo.errors import EngineError
+from ghostzoo.network.tflite_check import check_tflite
+from ghostzoo.network.wire import RefusedGraphError
+for path in sorted(Path(sys.argv[1]).glob("*.tflite")):
+    data = path.read_bytes()
+    try:
+        check_tflite(data, num_classes=7, image_size=64)
+        print("admitted", path.name, flush=True)
+        with LiteRtEngine({"litert/model.tflite": data}, EngineOptions(threads=1), 64) as engine:
+            engine.run(np.zeros((1, 3, 64, 64), np.float32))
+            engine.run(np.zeros((2, 3, 64, 64), np.float32))
+        print("opened", path.name, flush=True)
+    except (RefusedGraphError, EngineError, ValueError, RuntimeError) as error:
+        print(type(error).__name__, str(error)[:200], flush=True)
+"""
+
+
 def test_an_output_that_is_not_there_is_told(tiny_bundle: Bundle, onnx_engine: str) -> None:
     """OpenVINO raises a ``RuntimeError``, or a ``KeyError``, ONNX Runtime an exception of its own."""
 

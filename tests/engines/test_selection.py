@@ -145,7 +145,8 @@ def test_a_cached_decision_imports_the_chosen_engine_alone(tiny_bundle: Bundle) 
         "ghostzoo.engines.selection.OPENING_SECONDS = 60.0\n"
         f"clf = ghostzoo.load({str(tiny_bundle.path)!r}, threads=1)\n"
         "print(clf.selection.origin, clf.selection.engine, *sorted(set(sys.modules) & "
-        "{'onnxruntime', 'openvino', 'tensorrt', 'onnx', 'huggingface_hub', 'paddle', 'ncnn', 'MNN'}))\n"
+        "{'onnxruntime', 'openvino', 'tensorrt', 'onnx', 'huggingface_hub', 'paddle', 'ncnn', 'MNN', "
+        "'ai_edge_litert'}))\n"
     )
     runs = [
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=dict(os.environ))

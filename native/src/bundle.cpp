@@ -1,0 +1,139 @@
+#include "bundle.h"
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <stdexcept>
+
+#include "error.h"
+#include "json.h"
+#include "sha256.h"
+
+namespace ghostzoo {
+namespace {
+
+namespace fs = std::filesystem;
+
+// As in ghostzoo's Python package, bundle/manifest.py.
+constexpr int kFormatVersion = 1;
+constexpr double kMaxBytes = 512.0 * 1024 * 1024;
+constexpr uintmax_t kMaxManifest = 4 << 20;
+constexpr size_t kMaxClasses = 65536;
+constexpr double kMaxPixels = 1024;
+constexpr char kManifest[] = "ghostzoo.json", kConfig[] = "config.json", kPreprocessor[] = "preprocessor_config.json";
+constexpr char kModel[] = "onnx/model.onnx";
+
+class Reader {
+public:
+    explicit Reader(const std::string& path) : path_(path) {}
+
+    Bundle read() {
+        const Json manifest = json(kManifest, file(kManifest, kMaxManifest));
+        const Json* version = manifest.find("format_version");
+        if (!version || version->type != Json::Type::number || version->number < 1) refuse(std::string(kManifest) + " has no format_version");
+        if (version->number > kFormatVersion) refuse("it has a newer format than this library reads");
+        const Json* name = manifest.find("name");
+        if (!name || name->type != Json::Type::string) refuse(std::string(kManifest) + " has no name");
+        files_ = manifest.find("files");
+        if (!files_ || files_->type != Json::Type::object) refuse(std::string(kManifest) + " lists no files");
+        Bundle bundle;
+        bundle.name = name->string;
+        bundle.labels = labels(json(kConfig, listed(kConfig)));
+        bundle.preprocessing = preprocessing(json(kPreprocessor, listed(kPreprocessor)));
+        bundle.model = listed(kModel);
+        return bundle;
+    }
+
+private:
+    [[noreturn]] void refuse(const std::string& reason, ghostzoo_status status = GHOSTZOO_BAD_BUNDLE) const {
+        throw Failure(status, "Bundle " + path_ + ": " + reason + ".");
+    }
+
+    std::string file(const std::string& name, uintmax_t most) const {
+        const fs::path path = fs::u8path(path_) / fs::u8path(name);
+        std::error_code error;
+        if (!fs::is_regular_file(path, error)) refuse("there is no file " + name, GHOSTZOO_NOT_FOUND);
+        const uintmax_t size = fs::file_size(path, error);
+        if (error || size > most) refuse(name + " is larger than it may be");
+        std::ifstream stream(path, std::ios::binary);
+        std::string content(static_cast<size_t>(size), '\0');
+        stream.read(content.data(), static_cast<std::streamsize>(size));
+        if (!stream || stream.peek() != std::ifstream::traits_type::eof()) refuse(name + " cannot be read", GHOSTZOO_NOT_FOUND);
+        return content;
+    }
+
+    std::string listed(const std::string& name) const {
+        const Json* record = files_->find(name);
+        const Json* size = record ? record->find("size") : nullptr;
+        const Json* hash = record ? record->find("sha256") : nullptr;
+        if (!size || !hash || size->type != Json::Type::number || hash->type != Json::Type::string) refuse(std::string(kManifest) + " does not list " + name);
+        if (!(size->number >= 0 && size->number <= kMaxBytes)) refuse(name + " has an impossible size");
+        const std::string content = file(name, static_cast<uintmax_t>(size->number));
+        if (content.size() != static_cast<uintmax_t>(size->number) || sha256(content) != hash->string)
+            refuse(name + " is not the file that the manifest lists; download the model again");
+        return content;
+    }
+
+    Json json(const std::string& name, const std::string& text) const {
+        try {
+            Json value = parse_json(text);
+            if (value.type == Json::Type::object) return value;
+        } catch (const std::invalid_argument& error) {
+            refuse(name + " is " + error.what());
+        }
+        refuse(name + " holds no JSON object");
+    }
+
+    std::vector<std::string> labels(const Json& config) const {
+        const Json* names = config.find("id2label");
+        if (!names || names->object.empty() || names->object.size() > kMaxClasses) refuse(std::string(kConfig) + " has no labels");
+        std::vector<std::string> result;
+        for (size_t i = 0; i < names->object.size(); i++) {
+            const Json* label = names->find(std::to_string(i));
+            if (!label || label->type != Json::Type::string) refuse(std::string(kConfig) + " has no label " + std::to_string(i));
+            result.push_back(label->string);
+        }
+        return result;
+    }
+
+    double number(const Json* value, const char* key, double low, double high) const {
+        if (!value || value->type != Json::Type::number || !(value->number >= low && value->number <= high))
+            refuse(std::string(kPreprocessor) + " has no possible " + key);
+        return value->number;
+    }
+
+    Preprocessing preprocessing(const Json& config) const {
+        for (const char* step : {"do_resize", "do_center_crop", "do_rescale", "do_normalize"}) {
+            const Json* value = config.find(step);
+            if (!value || value->type != Json::Type::boolean || !value->boolean) refuse(std::string(kPreprocessor) + " does not say " + step);
+        }
+        if (number(config.find("resample"), "resample", 0, 5) != 2) refuse(std::string(kPreprocessor) + " asks for another interpolation than bilinear");
+        auto pixels = [&](const char* group, const char* key) {
+            const Json* outer = config.find(group);
+            const double value = number(outer ? outer->find(key) : nullptr, group, 1, kMaxPixels);
+            if (value != std::floor(value)) refuse(std::string(kPreprocessor) + " has no possible " + group);
+            return static_cast<int>(value);
+        };
+        Preprocessing result;
+        result.resize_short = pixels("size", "shortest_edge");
+        result.crop_size = pixels("crop_size", "height");
+        if (result.crop_size != pixels("crop_size", "width") || result.crop_size > result.resize_short) refuse(std::string(kPreprocessor) + " has no possible crop_size");
+        result.rescale_factor = number(config.find("rescale_factor"), "rescale_factor", 1e-9, 1e9);
+        const Json *mean = config.find("image_mean"), *std = config.find("image_std");
+        if (!mean || mean->array.size() != 3 || !std || std->array.size() != 3) refuse(std::string(kPreprocessor) + " has no mean or deviation of three colours");
+        for (size_t i = 0; i < 3; i++) {
+            result.mean[i] = number(&mean->array[i], "image_mean", -1e6, 1e6);
+            result.std[i] = number(&std->array[i], "image_std", 1e-9, 1e6);
+        }
+        return result;
+    }
+
+    const std::string path_;
+    const Json* files_ = nullptr;
+};
+
+}  // namespace
+
+Bundle read_bundle(const std::string& path) { return Reader(path).read(); }
+
+}  // namespace ghostzoo

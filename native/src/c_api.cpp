@@ -1,0 +1,195 @@
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <string>
+#include <thread>
+#include <vector>
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+#include "error.h"
+#include "ghostzoo/ghostzoo.h"
+#include "image.h"
+#include "network.h"
+
+using namespace ghostzoo;
+
+struct ghostzoo_network {
+    Network network;
+};
+
+struct ghostzoo_classifier {
+    Bundle bundle;
+    ghostzoo_network network;
+};
+
+namespace {
+
+thread_local std::string last_error;
+
+template <class Work> ghostzoo_status guarded(Work work) {
+    try {
+        work();
+        return GHOSTZOO_OK;
+    } catch (const Failure& failure) {
+        last_error = failure.what();
+        return failure.status;
+    } catch (const std::bad_alloc&) {
+        last_error = "There is not enough memory.";
+        return GHOSTZOO_NO_MEMORY;
+    } catch (const std::exception& error) {
+        last_error = error.what();
+        return GHOSTZOO_UNSUPPORTED;
+    }
+}
+
+const Kernels& chosen(const ghostzoo_options* options) {
+    if (!options || !options->instructions || !*options->instructions) return best_kernels();
+    const Kernels* kernels = find_kernels(options->instructions);
+    if (!kernels) throw Failure(GHOSTZOO_UNSUPPORTED, std::string("This CPU or this build has no ") + options->instructions + ".");
+    return *kernels;
+}
+
+int thread_count(const ghostzoo_options* options) {
+    const int threads = options ? options->threads : 0;
+    if (threads < 0 || threads > 1024) throw Failure(GHOSTZOO_BAD_ARGUMENT, "threads must be 0 to 1024.");
+    if (threads > 0) return threads;
+#if defined(__linux__)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+    const unsigned known = std::thread::hardware_concurrency();
+    return known ? static_cast<int>(known) : 1;
+}
+
+void check_precision(const ghostzoo_options* options) {
+    if (!options || !options->precision || !*options->precision || !std::strcmp(options->precision, "fp32")) return;
+    throw Failure(GHOSTZOO_UNSUPPORTED, std::string("There is no precision ") + options->precision + "; use fp32.");
+}
+
+template <class T> void need(const T* pointer, const char* name) {
+    if (!pointer) throw Failure(GHOSTZOO_BAD_ARGUMENT, std::string(name) + " must not be null.");
+}
+
+}  // namespace
+
+const char* ghostzoo_version(void) { return GHOSTZOO_VERSION; }
+const char* ghostzoo_last_error(void) { return last_error.c_str(); }
+
+ghostzoo_status ghostzoo_network_open(const void* onnx, size_t size, const ghostzoo_options* options, ghostzoo_network** network) {
+    return guarded([&] {
+        need(onnx, "onnx");
+        need(network, "network");
+        check_precision(options);
+        const std::string_view file(static_cast<const char*>(onnx), size);
+        *network = new ghostzoo_network{{file, chosen(options), thread_count(options)}};
+    });
+}
+void ghostzoo_network_close(ghostzoo_network* network) { delete network; }
+int ghostzoo_network_image_size(const ghostzoo_network* network) { return network->network.image_size(); }
+int ghostzoo_network_num_classes(const ghostzoo_network* network) { return network->network.num_classes(); }
+int ghostzoo_network_embedding_size(const ghostzoo_network* network) { return network->network.embedding_size(); }
+const char* ghostzoo_network_instructions(const ghostzoo_network* network) { return network->network.kernels().name; }
+ghostzoo_status ghostzoo_network_run(ghostzoo_network* network, const float* pixels, size_t images, float* logits, float* embeddings) {
+    return guarded([&] {
+        need(network, "network");
+        if (images == 0) return;
+        need(pixels, "pixels");
+        network->network.run(pixels, images, logits, embeddings);
+    });
+}
+
+namespace {
+
+void best(ghostzoo_classifier& classifier, const std::vector<float>& pixels, ghostzoo_class* classes, size_t* count) {
+    const auto& labels = classifier.bundle.labels;
+    std::vector<float> scores(labels.size());
+    classifier.network.network.run(pixels.data(), 1, scores.data(), nullptr);
+    const float most = *std::max_element(scores.begin(), scores.end());
+    double sum = 0;
+    for (float& score : scores) sum += score = std::exp(score - most);
+    std::vector<int> order(scores.size());
+    for (size_t i = 0; i < order.size(); i++) order[i] = static_cast<int>(i);
+    *count = std::min(*count, order.size());
+    std::partial_sort(order.begin(), order.begin() + *count, order.end(), [&](int a, int b) {
+        return scores[a] != scores[b] ? scores[a] > scores[b] : a < b;
+    });
+    for (size_t i = 0; i < *count; i++)
+        classes[i] = {order[i], static_cast<float>(scores[order[i]] / sum), labels[order[i]].c_str()};
+}
+
+std::vector<float> room(const ghostzoo_classifier& classifier) {
+    const size_t size = static_cast<size_t>(classifier.bundle.preprocessing.crop_size);
+    return std::vector<float>(3 * size * size);
+}
+
+Image decoded(const void* file, size_t size) {
+    need(file, "file");
+    return decode({static_cast<const char*>(file), size});
+}
+
+}  // namespace
+
+ghostzoo_status ghostzoo_open(const char* path, const ghostzoo_options* options, ghostzoo_classifier** classifier) {
+    return guarded([&] {
+        need(path, "path");
+        need(classifier, "classifier");
+        check_precision(options);
+        Bundle bundle = read_bundle(path);
+        const std::string model = std::move(bundle.model);
+        auto opened = std::unique_ptr<ghostzoo_classifier>(
+            new ghostzoo_classifier{std::move(bundle), {{model, chosen(options), thread_count(options)}}}
+        );
+        const Network& network = opened->network.network;
+        if (network.num_classes() != static_cast<int>(opened->bundle.labels.size()) || network.image_size() != opened->bundle.preprocessing.crop_size)
+            throw Failure(GHOSTZOO_BAD_BUNDLE, std::string("Bundle ") + path + ": its graph does not fit its labels or its image size.");
+        *classifier = opened.release();
+    });
+}
+void ghostzoo_close(ghostzoo_classifier* classifier) { delete classifier; }
+const char* ghostzoo_name(const ghostzoo_classifier* classifier) { return classifier->bundle.name.c_str(); }
+int ghostzoo_num_classes(const ghostzoo_classifier* classifier) { return static_cast<int>(classifier->bundle.labels.size()); }
+const char* ghostzoo_label(const ghostzoo_classifier* classifier, int index) {
+    return index >= 0 && index < ghostzoo_num_classes(classifier) ? classifier->bundle.labels[index].c_str() : nullptr;
+}
+ghostzoo_network* ghostzoo_classifier_network(ghostzoo_classifier* classifier) { return &classifier->network; }
+const char* ghostzoo_formats(void) { return decoded_formats(); }
+
+ghostzoo_status ghostzoo_classify_rgb(
+    ghostzoo_classifier* classifier, const uint8_t* rgb, int width, int height, ghostzoo_class* classes, size_t* count
+) {
+    return guarded([&] {
+        need(classifier, "classifier");
+        need(rgb, "rgb");
+        need(count, "count");
+        if (*count) need(classes, "classes");
+        std::vector<float> pixels = room(*classifier);
+        preprocess(rgb, width, height, classifier->bundle.preprocessing, pixels.data());
+        best(*classifier, pixels, classes, count);
+    });
+}
+ghostzoo_status ghostzoo_classify(
+    ghostzoo_classifier* classifier, const void* file, size_t size, ghostzoo_class* classes, size_t* count
+) {
+    Image image;
+    const ghostzoo_status status = guarded([&] { image = decoded(file, size); });
+    if (status != GHOSTZOO_OK) return status;
+    return ghostzoo_classify_rgb(classifier, image.rgb.data(), image.width, image.height, classes, count);
+}
+ghostzoo_status ghostzoo_preprocess_rgb(const ghostzoo_classifier* classifier, const uint8_t* rgb, int width, int height, float* pixels) {
+    return guarded([&] {
+        need(classifier, "classifier");
+        need(rgb, "rgb");
+        need(pixels, "pixels");
+        preprocess(rgb, width, height, classifier->bundle.preprocessing, pixels);
+    });
+}
+ghostzoo_status ghostzoo_preprocess(const ghostzoo_classifier* classifier, const void* file, size_t size, float* pixels) {
+    Image image;
+    const ghostzoo_status status = guarded([&] { image = decoded(file, size); });
+    if (status != GHOSTZOO_OK) return status;
+    return ghostzoo_preprocess_rgb(classifier, image.rgb.data(), image.width, image.height, pixels);
+}

@@ -1,0 +1,434 @@
+#include "network.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <new>
+
+#if defined(_WIN32)
+#include <process.h>
+#else
+#include <unistd.h>
+#endif
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include "error.h"
+
+namespace ghostzoo {
+namespace {
+
+using Kind = Operation::Kind;
+
+constexpr size_t kLargePage = size_t(2) << 20;
+constexpr long kLine = 16;  // floats in a cache line
+constexpr long kMaxFloats = long(1) << 28;  // of the planes of one image
+constexpr size_t kHeadImages = 12;  // that share one pass over the last layers' weights
+
+long round_up(long value, long to) { return (value + to - 1) / to * to; }
+
+long process_number() {
+#if defined(_WIN32)
+    return _getpid();
+#else
+    return static_cast<long>(getpid());
+#endif
+}
+
+// Floats from a pixel to the next. Not a multiple of many lines, or the pixels of a column would share a cache set.
+long pixel_stride(int channels) {
+    const long stride = channels <= 8 ? 8 : round_up(channels, 16);
+    return stride >= 64 && stride / 16 % 2 == 0 ? stride + 16 : stride;
+}
+
+}  // namespace
+
+Block::Block(size_t floats) : size_(floats * sizeof(float)) {
+    const size_t alignment = size_ >= kLargePage ? kLargePage : 64;
+    size_ = (size_ + alignment - 1) / alignment * alignment;
+    if (size_ == 0) return;
+#if defined(_WIN32)
+    data_ = static_cast<float*>(_aligned_malloc(size_, alignment));
+#else
+    data_ = static_cast<float*>(std::aligned_alloc(alignment, size_));
+#endif
+    if (!data_) throw std::bad_alloc();
+#if defined(__linux__)
+    if (size_ >= kLargePage) madvise(data_, size_, MADV_HUGEPAGE);
+#endif
+    std::memset(data_, 0, size_);
+}
+
+Block::~Block() {
+#if defined(_WIN32)
+    _aligned_free(data_);
+#else
+    std::free(data_);
+#endif
+}
+
+Block& Block::operator=(Block&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+}
+
+// What one run needs: a call of a kernel for each operation, with its places in this workspace filled in.
+struct Network::Workspace {
+    Block memory;
+    struct Calls {
+        PointwiseCall pointwise;
+        DepthwiseCall depthwise;
+        StemCall stem;
+        AddCall add;
+        PoolCall pool;
+    };
+    std::vector<Calls> calls;
+};
+
+Network::Network(std::string_view onnx, const Kernels& kernels, int threads)
+    : plan_(make_plan(read_graph(onnx), kernels.lanes)), kernels_(kernels), threads_(threads) {
+    pack();
+    lay_out();
+    Shared& mine = shared();
+    mine.idle.push_back(make_workspace());  // what there is no memory for is told now
+}
+
+Network::~Network() {
+    Shared* shared = shared_.load();
+    // In a fork, the threads of a pool that is not its own are not there to be ended, and its locks may be held.
+    if (shared && shared->process == process_number()) delete shared;
+}
+
+Network::Shared& Network::shared() {
+    const long process = process_number();
+    Shared* current = shared_.load();
+    while (!current || current->process != process) {
+        auto fresh = std::make_unique<Shared>();
+        fresh->process = process;
+        fresh->pool = std::make_unique<Pool>(threads_);
+        if (shared_.compare_exchange_strong(current, fresh.get())) return *fresh.release();
+    }
+    return *current;
+}
+
+void Network::pack() {
+    const int lanes = kernels_.lanes;
+    std::vector<float> all;
+    auto align = [&] { all.resize(static_cast<size_t>(round_up(static_cast<long>(all.size()), kLine))); };
+    packed_.resize(plan_.operations.size());
+    for (size_t i = 0; i < plan_.operations.size(); i++) {
+        Operation& o = plan_.operations[i];
+        if (o.weights.empty() || o.kind == Kind::removed) continue;
+        align();
+        packed_[i].weights = static_cast<long>(all.size());
+        const int out = static_cast<int>(o.bias.size());
+        const size_t each = o.weights.size() / out;
+        // Blocks of channels, of which each input (or place in the kernel) has its weights side by side.
+        auto block = [&](int first, int wide) {
+            for (size_t k = 0; k < each; k++)
+                for (int n = first; n < first + wide; n++) all.push_back(n < out ? o.weights[n * each + k] : 0);
+        };
+        if (o.kind == Kind::linear) {
+            const int vectors = (out + lanes - 1) / lanes;
+            for (int v = 0; v < vectors; v += 8) block(v * lanes, std::min(8, vectors - v) * lanes);
+        } else {
+            const Vectors vectors(out, lanes);
+            const int step = o.kind == Kind::pointwise ? 2 : 1;
+            int v = 0;
+            for (; v + step <= vectors.whole; v += step) block(v * lanes, step * lanes);
+            const int left = (vectors.whole - v) * lanes + vectors.half * 8;
+            if (left) block(v * lanes, left);
+        }
+        align();
+        packed_[i].bias = static_cast<long>(all.size());
+        all.insert(all.end(), o.bias.begin(), o.bias.end());
+        all.resize(all.size() + 2 * lanes);
+        o.weights = {};
+    }
+    weights_ = Block(all.size());
+    std::memcpy(weights_.data(), all.data(), all.size() * sizeof(float));
+}
+
+void Network::lay_out() {
+    // Planes: the first place where no other lies at the same time.
+    struct Placed {
+        long begin, end;
+        int first, last;
+    };
+    std::vector<Placed> placed;
+    long top = 0;
+    long longest_row = 0;
+    for (size_t p = 0; p < plan_.planes.size(); p++) {
+        PlaneInfo& plane = plan_.planes[p];
+        if (plane.first_step < 0) continue;
+        const long row = (plane.width + 2 * plane.halo) * pixel_stride(plane.channels);
+        longest_row = std::max(longest_row, row);
+        const long size = round_up(row * plane.rows() + 16, kLine) + kLine;
+        if (top + size > kMaxFloats) throw Failure(GHOSTZOO_BAD_MODEL, "The graph would take more than a gigabyte for one image.");
+        std::vector<Placed> busy;
+        for (const Placed& other : placed)
+            if (other.first <= plane.last_step && plane.first_step <= other.last) busy.push_back(other);
+        std::sort(busy.begin(), busy.end(), [](const Placed& a, const Placed& b) { return a.begin < b.begin; });
+        long at = 0;
+        for (const Placed& other : busy) {
+            if (at + size <= other.begin) break;
+            at = std::max(at, other.end);
+        }
+        plane.offset = at;
+        placed.push_back({at, at + size, plane.first_step, plane.last_step});
+        top = std::max(top, at + size);
+    }
+    zeros_begin_ = round_up(top, kLine);
+    top = zeros_begin_ + longest_row + 64;
+    scratch_begin_ = round_up(top, kLine);
+    top = scratch_begin_ + 12 * stem_row(plan_.image_size);
+    // Vectors: those of the head for several images, the others for one.
+    std::vector<char> in_head(plan_.vectors.size(), 0);
+    for (size_t s = plan_.head; s < plan_.steps.size(); s++) {
+        const Operation& o = plan_.operations[plan_.steps[s].operation];
+        in_head[o.vector_in] = in_head[o.vector_out] = 1;
+    }
+    vectors_begin_ = top = round_up(top, kLine);
+    vector_offsets_.assign(plan_.vectors.size(), -1);
+    vector_strides_.assign(plan_.vectors.size(), 0);
+    for (size_t v = 0; v < plan_.vectors.size(); v++) {
+        if (plan_.vectors[v].whole >= 0) continue;
+        vector_offsets_[v] = top;
+        vector_strides_[v] = round_up(plan_.vectors[v].size, kLine) + 2 * kLine;
+        top += vector_strides_[v] * (in_head[v] ? static_cast<long>(kHeadImages) : 1);
+    }
+    for (size_t v = 0; v < plan_.vectors.size(); v++) {
+        int whole = static_cast<int>(v);
+        long at = 0;
+        while (plan_.vectors[whole].whole >= 0) {
+            at += plan_.vectors[whole].part_of_whole;
+            whole = plan_.vectors[whole].whole;
+        }
+        vector_offsets_[v] = vector_offsets_[whole] + at;
+        vector_strides_[v] = vector_strides_[whole];
+    }
+    vectors_floats_ = top - vectors_begin_;
+    long most_gates = 0;
+    for (const Operation& o : plan_.operations) {
+        if (o.kind != Kind::gate) continue;
+        const Operation& target = plan_.operations[o.gated];
+        long depth = 0;
+        for (int plane : target.inputs) depth += plan_.planes[plane].channels;
+        most_gates = std::max(most_gates, depth);
+        packed_[o.gated].gated = top = round_up(top, kLine);
+        top += depth * Vectors(static_cast<int>(target.bias.size()), kernels_.lanes).floats(kernels_.lanes);
+    }
+    gates_begin_ = top = round_up(top, kLine);
+    workspace_floats_ = top + most_gates + kLine;
+}
+
+std::unique_ptr<Network::Workspace> Network::make_workspace() const {
+    auto space = std::make_unique<Workspace>();
+    space->memory = Block(workspace_floats_);
+    float* memory = space->memory.data();
+    auto view = [&](int index) {
+        View v;
+        if (index < 0) return v;
+        const PlaneInfo& plane = plan_.planes[index];
+        if (plane.offset < 0) return v;
+        v.pixel = pixel_stride(plane.channels);
+        v.row = (plane.width + 2 * plane.halo) * v.pixel;
+        v.base = memory + plane.offset + plane.halo * v.pixel;
+        v.mask = plane.ring ? plane.ring - 1 : -1;
+        return v;
+    };
+    auto vector = [&](int index) { return index < 0 ? nullptr : memory + vector_offsets_[index]; };
+    space->calls.resize(plan_.operations.size());
+    for (size_t i = 0; i < plan_.operations.size(); i++) {
+        const Operation& o = plan_.operations[i];
+        auto& call = space->calls[i];
+        const float* weights = weights_.data() + packed_[i].weights;
+        const float* bias = weights_.data() + packed_[i].bias;
+        if (o.kind == Kind::pointwise) {
+            PointwiseCall& c = call.pointwise;
+            c.input_count = static_cast<int>(o.inputs.size());
+            for (size_t k = 0; k < o.inputs.size(); k++)
+                c.inputs[k] = {view(o.inputs[k]), plan_.planes[o.inputs[k]].channels};
+            c.out = view(o.out);
+            c.out_channels = plan_.planes[o.out].channels;
+            c.residual = view(o.residual);
+            c.relu = o.relu;
+            c.weights = packed_[i].gated ? memory + packed_[i].gated : weights;
+            c.bias = bias;
+            c.width = plan_.planes[o.out].width;
+        } else if (o.kind == Kind::depthwise) {
+            const PlaneInfo& in = plan_.planes[o.inputs[0]];
+            call.depthwise = {view(o.inputs[0]), view(o.out), o.kernel, o.stride, in.channels, in.height,
+                plan_.planes[o.out].width, memory + zeros_begin_ + in.halo * pixel_stride(in.channels), view(o.residual),
+                view(o.copy), view(o.copy_residual), o.relu, weights, bias, vector(o.sum_in), vector(o.sum_out), 0, 0, 0, 0};
+        } else if (o.kind == Kind::stem) {
+            const PlaneInfo& out = plan_.planes[o.out];
+            call.stem = {nullptr, plan_.image_size, plan_.image_size, memory + scratch_begin_, view(o.out), out.channels,
+                out.width, o.relu, weights, bias, 0, 0};
+        } else if (o.kind == Kind::add) {
+            const PlaneInfo& out = plan_.planes[o.out];
+            call.add = {view(o.inputs[0]), view(o.inputs[1]), view(o.out), out.channels, out.width, o.relu, 0, 0};
+        } else if (o.kind == Kind::pool) {
+            const PlaneInfo& in = plan_.planes[o.inputs[0]];
+            call.pool = {view(o.inputs[0]), in.channels, in.width, vector(o.sum_out), 0, 0};
+        }
+    }
+    return space;
+}
+
+void Network::run_images(Workspace& space, const float* pixels, size_t images, float* logits, float* embeddings) const {
+    float* memory = space.memory.data();
+    const size_t image_floats = size_t(3) * plan_.image_size * plan_.image_size;
+    auto linear = [&](const Operation& o, size_t index, int count) {
+        LinearCall call;
+        call.in = memory + vector_offsets_[o.vector_in];
+        call.out = memory + vector_offsets_[o.vector_out];
+        call.in_stride = vector_strides_[o.vector_in];
+        call.out_stride = vector_strides_[o.vector_out];
+        call.images = count;
+        call.in_size = plan_.vectors[o.vector_in].size;
+        call.out_size = plan_.vectors[o.vector_out].size;
+        call.weights = weights_.data() + packed_[index].weights;
+        call.bias = weights_.data() + packed_[index].bias;
+        call.activation = o.activation;
+        call.scale = plan_.vectors[o.vector_in].scale;
+        kernels_.linear(call);
+    };
+    const int head_in = plan_.operations[plan_.steps[plan_.head].operation].vector_in;
+    for (size_t first = 0; first < images; first += kHeadImages) {
+        const size_t count = std::min(kHeadImages, images - first);
+        // Backwards: the first image's place among the head's inputs is where each of them is pooled.
+        for (size_t image = count; image-- > 0;) {
+            std::memset(memory + vectors_begin_, 0, sizeof(float) * (vector_offsets_[head_in] - vectors_begin_));
+            std::memset(memory + vector_offsets_[head_in], 0, sizeof(float) * vector_strides_[head_in]);
+            for (size_t s = 0; s < plan_.head; s++) {
+                const Step& step = plan_.steps[s];
+                if (step.to_row == 0) {
+                    const PlaneInfo& plane = plan_.planes[step.operation];
+                    const long pixel = pixel_stride(plane.channels), row = (plane.width + 2 * plane.halo) * pixel;
+                    float* p = memory + plane.offset;
+                    const size_t size = sizeof(float) * plane.halo * pixel;
+                    for (int r = 0; r < plane.rows(); r++, p += row) {
+                        std::memset(p, 0, size);
+                        std::memset(p + row - plane.halo * pixel, 0, size);
+                    }
+                    continue;
+                }
+                const Operation& o = plan_.operations[step.operation];
+                auto& calls = space.calls[step.operation];
+                switch (o.kind) {
+                    case Kind::pointwise: {
+                        PointwiseCall& call = calls.pointwise;
+                        call.from_row = step.from_row;
+                        call.to_row = step.to_row;
+                        call.from_block = step.from_block;
+                        call.to_block = step.to_block;
+                        kernels_.pointwise(call);
+                        break;
+                    }
+                    case Kind::depthwise: {
+                        DepthwiseCall& call = calls.depthwise;
+                        call.from_row = step.from_row;
+                        call.to_row = step.to_row;
+                        call.from_vector = 2 * step.from_block;
+                        call.to_vector = 2 * step.to_block;
+                        kernels_.depthwise(call);
+                        break;
+                    }
+                    case Kind::stem: {
+                        StemCall& call = calls.stem;
+                        call.image = pixels + (first + image) * image_floats;
+                        call.from_row = step.from_row;
+                        call.to_row = step.to_row;
+                        kernels_.stem(call);
+                        break;
+                    }
+                    case Kind::add:
+                        calls.add.from_row = step.from_row;
+                        calls.add.to_row = step.to_row;
+                        kernels_.add(calls.add);
+                        break;
+                    case Kind::pool:
+                        calls.pool.from_row = step.from_row;
+                        calls.pool.to_row = step.to_row;
+                        kernels_.pool(calls.pool);
+                        break;
+                    case Kind::linear: linear(o, step.operation, 1); break;
+                    case Kind::gate: {
+                        const Operation& target = plan_.operations[o.gated];
+                        float* gates = memory + gates_begin_;
+                        int depth = 0;
+                        for (size_t k = 0; k < target.inputs.size(); k++) {
+                            const int channels = plan_.planes[target.inputs[k]].channels;
+                            for (int c = 0; c < channels; c++)
+                                gates[depth + c] = target.gates[k] < 0 ? 1 : memory[vector_offsets_[target.gates[k]] + c];
+                            depth += channels;
+                        }
+                        kernels_.gate(
+                            weights_.data() + packed_[o.gated].weights, gates, depth,
+                            static_cast<int>(target.bias.size()), memory + packed_[o.gated].gated
+                        );
+                        break;
+                    }
+                    case Kind::removed: break;
+                }
+            }
+            if (image > 0)
+                std::memcpy(
+                    memory + vector_offsets_[head_in] + static_cast<long>(image) * vector_strides_[head_in],
+                    memory + vector_offsets_[head_in], sizeof(float) * vector_strides_[head_in]
+                );
+        }
+        for (size_t s = plan_.head; s < plan_.steps.size(); s++)
+            linear(plan_.operations[plan_.steps[s].operation], plan_.steps[s].operation, static_cast<int>(count));
+        auto copy = [&](int vector, float* out) {
+            if (!out) return;
+            const size_t size = plan_.vectors[vector].size;
+            for (size_t image = 0; image < count; image++)
+                std::memcpy(out + (first + image) * size, memory + vector_offsets_[vector] + static_cast<long>(image) * vector_strides_[vector], size * sizeof(float));
+        };
+        copy(plan_.logits, logits);
+        copy(plan_.embedding, embeddings);
+    }
+}
+
+void Network::run_part(Shared& shared, const float* pixels, size_t images, float* logits, float* embeddings) {
+    std::unique_ptr<Workspace> space;
+    {
+        std::lock_guard<std::mutex> lock(shared.mutex);
+        if (!shared.idle.empty()) {
+            space = std::move(shared.idle.back());
+            shared.idle.pop_back();
+        }
+    }
+    if (!space) space = make_workspace();
+    run_images(*space, pixels, images, logits, embeddings);
+    std::lock_guard<std::mutex> lock(shared.mutex);
+    shared.idle.push_back(std::move(space));
+}
+
+void Network::run(const float* pixels, size_t images, float* logits, float* embeddings) {
+    Shared& mine = shared();
+    const size_t image_floats = size_t(3) * plan_.image_size * plan_.image_size;
+    const size_t parts = std::min<size_t>(images, static_cast<size_t>(threads_));
+    std::mutex mutex;
+    std::exception_ptr failure;
+    mine.pool->run(parts, [&](size_t part) {
+        const size_t from = images * part / parts, to = images * (part + 1) / parts;
+        try {
+            run_part(
+                mine, pixels + from * image_floats, to - from, logits ? logits + from * num_classes() : nullptr,
+                embeddings ? embeddings + from * embedding_size() : nullptr
+            );
+        } catch (...) {
+            std::lock_guard<std::mutex> lock(mutex);
+            failure = std::current_exception();
+        }
+    });
+    if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace ghostzoo

@@ -1,0 +1,77 @@
+// A network that is ready to run: packed weights, and the memory of each thread that runs it.
+#pragma once
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels.h"
+#include "plan.h"
+#include "pool.h"
+
+namespace ghostzoo {
+
+// Memory that begins on a cache line, in large pages where the system has them; zero at first.
+class Block {
+public:
+    Block() = default;
+    explicit Block(size_t floats);
+    ~Block();
+    Block(Block&& other) noexcept : data_(other.data_), size_(other.size_) { other.data_ = nullptr; }
+    Block& operator=(Block&& other) noexcept;
+    Block(const Block&) = delete;
+    Block& operator=(const Block&) = delete;
+    float* data() const { return data_; }
+
+private:
+    float* data_ = nullptr;
+    size_t size_ = 0;
+};
+
+class Network {
+public:
+    Network(std::string_view onnx, const Kernels& kernels, int threads);
+    ~Network();
+
+    int image_size() const { return plan_.image_size; }
+    int num_classes() const { return plan_.vectors[plan_.logits].size; }
+    int embedding_size() const { return plan_.vectors[plan_.embedding].size; }
+    const Kernels& kernels() const { return kernels_; }
+
+    // As ghostzoo_network_run; any number of threads may call it at a time.
+    void run(const float* pixels, size_t images, float* logits, float* embeddings);
+
+private:
+    struct Workspace;
+    // What threads change. A fork of the process has threads and locks of its own, so it gets one of its own.
+    struct Shared {
+        std::mutex mutex;
+        std::vector<std::unique_ptr<Workspace>> idle;
+        std::unique_ptr<Pool> pool;
+        long process = 0;
+    };
+    struct Packed {
+        long weights = 0, bias = 0;  // where they begin
+        long gated = 0;              // room for gated weights, in a workspace
+    };
+
+    void pack();
+    void lay_out();
+    void run_images(Workspace& space, const float* pixels, size_t images, float* logits, float* embeddings) const;
+    Shared& shared();
+    std::unique_ptr<Workspace> make_workspace() const;
+    void run_part(Shared& shared, const float* pixels, size_t images, float* logits, float* embeddings);
+
+    Plan plan_;
+    const Kernels& kernels_;
+    const int threads_;
+    std::vector<Packed> packed_;
+    std::vector<long> vector_offsets_, vector_strides_;
+    Block weights_;
+    long workspace_floats_ = 0, vectors_begin_ = 0, vectors_floats_ = 0, zeros_begin_ = 0, scratch_begin_ = 0, gates_begin_ = 0;
+    std::atomic<Shared*> shared_{nullptr};
+};
+
+}  // namespace ghostzoo

@@ -1,0 +1,700 @@
+#include "plan.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "error.h"
+
+namespace ghostzoo {
+namespace {
+
+using Kind = Operation::Kind;
+
+constexpr int kMaxChannels = 8192;
+constexpr int kMaxSize = 1024;
+// Images from so many pixels wide stream; smaller ones fit in the cache whole.
+constexpr int kStreamedWidth = 28;
+
+struct Part {
+    int plane;
+    int gate;
+};
+
+// A value of the graph: planes side by side, or a vector where it is one pixel.
+struct Value {
+    std::vector<Part> parts;
+    int vector = -1;
+};
+
+class Lowering {
+public:
+    Lowering(const Graph& graph, Plan& plan) : graph_(graph), plan_(plan) {}
+
+    void run() {
+        const auto& shape = graph_.input_shape;
+        if (shape.size() != 4 || shape[1] != 3 || shape[2] != shape[3] || shape[2] < 1 || shape[2] > kMaxSize)
+            refuse("the input is not an image of three colours");
+        plan_.image_size = static_cast<int>(shape[2]);
+        for (const Node& node : graph_.nodes)
+            for (const std::string& input : node.inputs) uses_[input]++;
+        for (const std::string& output : graph_.outputs) uses_[output]++;
+        plan_.image_plane = new_plane(3, plan_.image_size);
+        values_[graph_.input] = {{{plan_.image_plane, -1}}, -1};
+        for (const Node& node : graph_.nodes) lower(node);
+        plan_.logits = output("logits");
+        plan_.embedding = output("embedding");
+    }
+
+    const std::vector<int>& order() const { return order_; }
+
+private:
+    [[noreturn]] void refuse(const std::string& reason) const {
+        std::string place = node_ ? "Node " + node_->name + " (" + node_->op + "): " : "The graph: ";
+        throw Failure(GHOSTZOO_UNSUPPORTED, place + reason + "; the native engine does not run this model.");
+    }
+
+    void lower(const Node& node) {
+        node_ = &node;
+        if (node.outputs.size() != 1 || node.inputs.empty()) refuse("it has not one result");
+        Value result;
+        if (node.op == "Conv") result = conv(node);
+        else if (node.op == "Relu") result = relu(node);
+        else if (node.op == "Clip") result = clip(node);
+        else if (node.op == "Add") result = add(node);
+        else if (node.op == "Mul") result = mul(node);
+        else if (node.op == "Concat") result = concat(node);
+        else if (node.op == "GlobalAveragePool") result = pool(node);
+        else if (node.op == "Resize" || node.op == "Flatten" || node.op == "Identity") result = unchanged(node);
+        else refuse("this operator is not known");
+        if (!values_.emplace(node.outputs[0], std::move(result)).second) refuse("its result is there already");
+        node_ = nullptr;
+    }
+
+    // ---- helpers
+
+    const Value& value(const std::string& name) const {
+        auto found = values_.find(name);
+        if (found == values_.end()) refuse("it takes " + name + ", which nothing gives");
+        return found->second;
+    }
+    const Weight& weight(const std::string& name) const {
+        auto found = graph_.weights.find(name);
+        if (found == graph_.weights.end()) refuse("there are no weights " + name);
+        return found->second;
+    }
+    bool used_once(const std::string& name) const { return uses_.at(name) == 1; }
+
+    std::vector<int64_t> ints(const Node& node, const char* name, std::vector<int64_t> otherwise) const {
+        auto found = node.ints.find(name);
+        return found == node.ints.end() ? otherwise : found->second;
+    }
+
+    int new_plane(int channels, int size) {
+        if (channels < 1 || channels > kMaxChannels) refuse("it has too many channels");
+        PlaneInfo plane;
+        plane.channels = channels;
+        plane.height = plane.width = size;
+        plan_.planes.push_back(plane);
+        producers_.push_back(-1);
+        return static_cast<int>(plan_.planes.size()) - 1;
+    }
+    int new_vector(int size) {
+        if (size < 1 || size > 65536) refuse("it has too many channels");
+        VectorInfo vector;
+        vector.size = size;
+        plan_.vectors.push_back(vector);
+        return static_cast<int>(plan_.vectors.size()) - 1;
+    }
+    int append(Operation operation) {
+        const int index = static_cast<int>(plan_.operations.size());
+        if (operation.out >= 0) producers_[operation.out] = index;
+        plan_.operations.push_back(std::move(operation));
+        order_.push_back(index);
+        return index;
+    }
+    Operation* producer(int plane) {
+        return producers_[plane] < 0 ? nullptr : &plan_.operations[producers_[plane]];
+    }
+    // Do it last of what there is so far: what it now takes comes later than it did.
+    void move_to_end(int index) {
+        order_.erase(std::find(order_.begin(), order_.end(), index));
+        order_.push_back(index);
+    }
+    // Where only `index`, the last operation, reads what a 1x1 convolution makes, do that just before it.
+    void bring_source(int index) {
+        const int plane = plan_.operations[index].inputs[0], source = producers_[plane];
+        if (source < 0 || plan_.operations[source].kind != Kind::pointwise) return;
+        for (int i : order_) {
+            const Operation& other = plan_.operations[i];
+            const bool reads = std::count(other.inputs.begin(), other.inputs.end(), plane) || other.residual == plane;
+            if (i != index && reads) return;
+        }
+        move_to_end(source);
+        move_to_end(index);
+    }
+    void remove(int index) {
+        order_.erase(std::find(order_.begin(), order_.end(), index));
+        plan_.operations[index].kind = Kind::removed;
+    }
+
+    int output(const std::string& name) {
+        auto found = values_.find(name);
+        if (found == values_.end() || found->second.vector < 0) refuse("it has no output " + name);
+        return found->second.vector;
+    }
+
+    // ---- operators
+
+    Value conv(const Node& node) {
+        if (node.inputs.size() < 2) refuse("it has no weights");
+        const Value in = value(node.inputs[0]);
+        const Weight& w = weight(node.inputs[1]);
+        if (w.shape.size() != 4 || w.shape[2] != w.shape[3]) refuse("its weights are not square");
+        for (int64_t extent : w.shape)
+            if (extent > 65536) refuse("its weights are too large");
+        const int out = static_cast<int>(w.shape[0]), kernel = static_cast<int>(w.shape[2]);
+        const int64_t group = ints(node, "group", {1}).at(0);
+        const auto strides = ints(node, "strides", {1, 1});
+        const auto pads = ints(node, "pads", {0, 0, 0, 0});
+        const auto dilations = ints(node, "dilations", {1, 1});
+        if (strides.size() != 2 || strides[0] != strides[1] || strides[0] < 1 || strides[0] > 2) refuse("its strides are not 1 or 2");
+        for (int64_t pad : pads)
+            if (pads.size() != 4 || pad != kernel / 2) refuse("its padding is not half of its kernel");
+        for (int64_t dilation : dilations)
+            if (dilation != 1) refuse("it is dilated");
+        if (kernel != 1 && kernel != 3 && kernel != 5) refuse("its kernel is not 1, 3 or 5 wide");
+        Operation operation;
+        operation.kernel = kernel;
+        operation.stride = static_cast<int>(strides[0]);
+        operation.bias.assign(out, 0);
+        if (node.inputs.size() > 2 && !node.inputs[2].empty()) {
+            const Weight& bias = weight(node.inputs[2]);
+            if (bias.values.size() != static_cast<size_t>(out)) refuse("its bias does not fit");
+            operation.bias = bias.values;
+        }
+        operation.weights = w.values;
+        if (in.vector >= 0) return linear(operation, in.vector, w, group);
+        const PlaneInfo& first = plan_.planes[in.parts[0].plane];
+        const int size = (first.width + operation.stride - 1) / operation.stride;
+        int channels = 0;
+        for (const Part& part : in.parts) channels += plan_.planes[part.plane].channels;
+        if (in.parts[0].plane == plan_.image_plane) {
+            if (kernel != 3 || group != 1 || w.shape[1] != 3 || operation.stride != 2 || in.parts.size() != 1)
+                refuse("the first layer is no 3x3 convolution with stride 2");
+            operation.kind = Kind::stem;
+        } else if (group == 1) {
+            if (kernel != 1 || operation.stride != 1 || w.shape[1] != channels)
+                refuse("a convolution over all channels is not 1x1 with stride 1, or its weights do not fit");
+            operation.kind = Kind::pointwise;
+        } else {
+            return depthwise(operation, in, w, group, size);
+        }
+        if (in.parts.size() > kMaxInputs) refuse("it takes too many tensors");
+        for (const Part& part : in.parts) {
+            operation.inputs.push_back(part.plane);
+            operation.gates.push_back(part.gate);
+        }
+        operation.out = new_plane(out, size);
+        append(operation);
+        return {{{plan_.operations.back().out, -1}}, -1};
+    }
+
+    Value depthwise(const Operation& whole, const Value& in, const Weight& w, int64_t group, int size) {
+        int channels = 0;
+        for (const Part& part : in.parts) channels += plan_.planes[part.plane].channels;
+        if (w.shape[1] != 1 || w.shape[0] != group || group != channels || whole.kernel == 1)
+            refuse("a convolution in groups is not depthwise, or its weights do not fit");
+        Value result;
+        size_t first = 0;
+        const size_t taps = static_cast<size_t>(whole.kernel) * whole.kernel;
+        for (const Part& part : in.parts) {
+            if (part.gate >= 0) refuse("a gated tensor goes into a depthwise convolution");
+            Operation operation = whole;
+            const size_t count = plan_.planes[part.plane].channels;
+            operation.kind = Kind::depthwise;
+            operation.weights.assign(whole.weights.begin() + first * taps, whole.weights.begin() + (first + count) * taps);
+            operation.bias.assign(whole.bias.begin() + first, whole.bias.begin() + first + count);
+            first += count;
+            operation.inputs = {part.plane};
+            operation.out = new_plane(static_cast<int>(count), size);
+            PlaneInfo& source = plan_.planes[part.plane];
+            source.halo = std::max(source.halo, whole.kernel / 2);
+            append(operation);
+            result.parts.push_back({operation.out, -1});
+        }
+        return result;
+    }
+
+    Value linear(Operation operation, int in, const Weight& w, int64_t group) {
+        const VectorInfo& vector = plan_.vectors[in];
+        if (operation.kernel != 1 || group != 1 || w.shape[1] != vector.size) refuse("its weights do not fit");
+        operation.kind = Kind::linear;
+        operation.vector_in = in;
+        operation.vector_out = new_vector(static_cast<int>(w.shape[0]));
+        const int out = operation.vector_out;
+        append(std::move(operation));
+        linears_[out] = order_.back();
+        return {{}, out};
+    }
+
+    Value relu(const Node& node) {
+        const Value in = value(node.inputs[0]);
+        if (!used_once(node.inputs[0])) refuse("its input is used elsewhere, too");
+        if (in.vector >= 0) {
+            activate(in.vector, Activation::relu);
+            return in;
+        }
+        for (const Part& part : in.parts) {
+            Operation* source = producer(part.plane);
+            if (part.gate >= 0 || !source || source->relu || source->copy == part.plane) refuse("nothing before it takes it on");
+            source->relu = true;
+        }
+        return in;
+    }
+
+    Value clip(const Node& node) {
+        const Value in = value(node.inputs[0]);
+        if (in.vector < 0 || node.inputs.size() != 3 || !used_once(node.inputs[0])) refuse("it is not the end of a gate");
+        const Weight &low = weight(node.inputs[1]), &high = weight(node.inputs[2]);
+        if (low.values != std::vector<float>{0} || high.values != std::vector<float>{1}) refuse("its limits are not 0 and 1");
+        activate(in.vector, Activation::clip);
+        return in;
+    }
+
+    void activate(int vector, Activation activation) {
+        auto found = linears_.find(vector);
+        if (found == linears_.end()) refuse("nothing before it takes it on");
+        Operation& source = plan_.operations[found->second];
+        if (source.activation != Activation::none) refuse("there are two activations");
+        source.activation = activation;
+    }
+
+    Value add(const Node& node) {
+        if (node.inputs.size() != 2) refuse("it does not add two tensors");
+        Value a = value(node.inputs[0]), b = value(node.inputs[1]);
+        if (a.vector >= 0 || b.vector >= 0) refuse("it adds vectors");
+        const bool once_a = used_once(node.inputs[0]), once_b = used_once(node.inputs[1]);
+        if (a.parts.size() == 1 && b.parts.size() == 1 && once_a && once_b && merge(a.parts[0], b.parts[0]))
+            return b;
+        split(a, b, once_b);
+        split(b, a, once_a);
+        if (a.parts.size() != b.parts.size()) refuse("its tensors are made of different parts");
+        Value result;
+        std::vector<int> fused;
+        result.parts.assign(a.parts.size(), {-1, -1});
+        for (size_t i = 0; i < a.parts.size(); i++) {
+            check_pair(a.parts[i], b.parts[i]);
+            for (auto [mine, other] : {std::pair{a.parts[i].plane, b.parts[i].plane}, std::pair{b.parts[i].plane, a.parts[i].plane}}) {
+                if (result.parts[i].plane >= 0 || !takes_residual(mine)) continue;
+                producer(mine)->residual = other;
+                move_to_end(producers_[mine]);
+                bring_source(producers_[mine]);
+                if (producer(mine)->kind == Kind::depthwise) fused.push_back(producers_[mine]);
+                result.parts[i].plane = mine;
+            }
+        }
+        for (size_t i = 0; i < a.parts.size(); i++) {
+            if (result.parts[i].plane < 0) result.parts[i].plane = add_rows(a.parts[i].plane, b.parts[i].plane, fused);
+        }
+        return result;
+    }
+
+    void check_pair(const Part& a, const Part& b) const {
+        const PlaneInfo &x = plan_.planes[a.plane], &y = plan_.planes[b.plane];
+        if (a.gate >= 0 || b.gate >= 0 || x.channels != y.channels || x.width != y.width)
+            refuse("its tensors do not fit each other");
+    }
+
+    // Whether the operation that makes a plane can add another to it: nobody else wants the plane as it was.
+    bool takes_residual(int plane) {
+        Operation* source = producer(plane);
+        if (!source || source->relu || source->residual >= 0 || source->sum_out >= 0 || source->out != plane) return false;
+        if (source->kind != Kind::depthwise && source->kind != Kind::pointwise) return false;
+        for (int i : order_) {
+            const Operation& other = plan_.operations[i];
+            if (std::count(other.inputs.begin(), other.inputs.end(), plane) || other.residual == plane || other.copy_residual == plane) return false;
+        }
+        return true;
+    }
+
+    // A sum of two 1x1 convolutions is one over both inputs.
+    bool merge(const Part& a, const Part& b) {
+        Operation *x = producer(a.plane), *y = producer(b.plane);
+        if (!x || !y || x->kind != Kind::pointwise || y->kind != Kind::pointwise || x == y) return false;
+        if (x->relu || y->relu || x->residual >= 0 || y->residual >= 0) return false;
+        const PlaneInfo &p = plan_.planes[a.plane], &q = plan_.planes[b.plane];
+        if (p.channels != q.channels || p.width != q.width) return false;
+        if (x->inputs.size() + y->inputs.size() > kMaxInputs) return false;
+        const size_t out = p.channels, mine = x->weights.size() / out, other = y->weights.size() / out;
+        std::vector<float> weights;
+        for (size_t row = 0; row < out; row++) {
+            weights.insert(weights.end(), x->weights.begin() + row * mine, x->weights.begin() + (row + 1) * mine);
+            weights.insert(weights.end(), y->weights.begin() + row * other, y->weights.begin() + (row + 1) * other);
+            y->bias[row] += x->bias[row];
+        }
+        y->weights = std::move(weights);
+        y->inputs.insert(y->inputs.begin(), x->inputs.begin(), x->inputs.end());
+        y->gates.insert(y->gates.begin(), x->gates.begin(), x->gates.end());
+        remove(producers_[a.plane]);
+        return true;
+    }
+
+    // Cut the one plane of `whole` into planes like those of `like`.
+    void split(const Value& like, Value& whole, bool once) {
+        if (whole.parts.size() != 1 || like.parts.size() < 2) return;
+        Operation* source = producer(whole.parts[0].plane);
+        if (!once || !source || source->kind != Kind::pointwise || source->residual >= 0) refuse("its tensors are made of different parts");
+        const Operation old = *source;
+        const PlaneInfo plane = plan_.planes[old.out];
+        const size_t depth = old.weights.size() / plane.channels;
+        size_t first = 0;
+        remove(producers_[old.out]);
+        whole.parts.clear();
+        for (const Part& part : like.parts) {
+            const size_t count = plan_.planes[part.plane].channels;
+            if (first + count > static_cast<size_t>(plane.channels)) refuse("its tensors do not fit each other");
+            Operation piece = old;
+            piece.weights.assign(old.weights.begin() + first * depth, old.weights.begin() + (first + count) * depth);
+            piece.bias.assign(old.bias.begin() + first, old.bias.begin() + first + count);
+            piece.out = new_plane(static_cast<int>(count), plane.width);
+            first += count;
+            whole.parts.push_back({piece.out, -1});
+            append(std::move(piece));
+        }
+        if (first != static_cast<size_t>(plane.channels)) refuse("its tensors do not fit each other");
+    }
+
+    // The sum of two planes: where one of them goes through a depthwise convolution of this sum, on that way.
+    int add_rows(int a, int b, const std::vector<int>& fused) {
+        const int out = new_plane(plan_.planes[a].channels, plan_.planes[a].width);
+        for (int index : fused) {
+            Operation& operation = plan_.operations[index];
+            if (operation.stride != 1 || operation.copy >= 0) continue;
+            for (auto [through, other] : {std::pair{a, b}, std::pair{b, a}}) {
+                if (operation.inputs[0] != through) continue;
+                operation.copy = out;
+                operation.copy_residual = other;
+                producers_[out] = index;
+                return out;
+            }
+        }
+        Operation operation;
+        operation.kind = Kind::add;
+        operation.inputs = {a, b};
+        operation.out = out;
+        append(operation);
+        return out;
+    }
+
+    Value mul(const Node& node) {
+        if (node.inputs.size() != 2) refuse("it does not multiply two tensors");
+        Value rows = value(node.inputs[0]);
+        const Value gate = value(node.inputs[1]);
+        if (gate.vector < 0 || rows.parts.size() != 1 || rows.parts[0].gate >= 0) refuse("it is not the gate of one tensor");
+        if (plan_.vectors[gate.vector].size != plan_.planes[rows.parts[0].plane].channels) refuse("its gate does not fit");
+        rows.parts[0].gate = gate.vector;
+        return rows;
+    }
+
+    Value concat(const Node& node) {
+        if (ints(node, "axis", {0}).at(0) != 1) refuse("it does not join channels");
+        Value result;
+        std::vector<int> vectors;
+        for (const std::string& name : node.inputs) {
+            const Value& part = value(name);
+            if (part.vector >= 0) vectors.push_back(part.vector);
+            result.parts.insert(result.parts.end(), part.parts.begin(), part.parts.end());
+        }
+        if (vectors.empty()) {
+            for (const Part& part : result.parts)
+                if (plan_.planes[part.plane].width != plan_.planes[result.parts[0].plane].width) refuse("its tensors do not fit each other");
+            return result;
+        }
+        if (!result.parts.empty()) refuse("it joins tensors of different sizes");
+        result.vector = join(vectors);
+        return result;
+    }
+
+    int join(const std::vector<int>& vectors) {
+        if (vectors.size() == 1) return vectors[0];
+        int size = 0;
+        for (int vector : vectors) size += plan_.vectors[vector].size;
+        const int whole = new_vector(size);
+        int at = 0;
+        plan_.vectors[whole].scale = plan_.vectors[vectors[0]].scale;
+        for (int vector : vectors) {
+            VectorInfo& part = plan_.vectors[vector];
+            // Whole vectors are stored, so that a part begins where no other ends.
+            if (part.whole >= 0 || part.scale != plan_.vectors[whole].scale || part.size % 8) refuse("it joins what cannot be joined");
+            part.whole = whole;
+            part.part_of_whole = at;
+            at += part.size;
+        }
+        return whole;
+    }
+
+    Value pool(const Node& node) {
+        const Value in = value(node.inputs[0]);
+        if (in.vector >= 0) refuse("it pools a vector");
+        std::vector<int> vectors;
+        for (const Part& part : in.parts) {
+            if (part.gate >= 0) refuse("it pools a gated tensor");
+            const PlaneInfo& plane = plan_.planes[part.plane];
+            const int vector = new_vector(plane.channels);
+            plan_.vectors[vector].scale = 1.0f / (static_cast<float>(plane.width) * static_cast<float>(plane.height));
+            sum(part.plane, vector);
+            vectors.push_back(vector);
+        }
+        return {{}, join(vectors)};
+    }
+
+    void sum(int plane, int vector) {
+        Operation* source = producer(plane);
+        if (source && source->kind == Kind::depthwise && source->out == plane && source->sum_out < 0) {
+            source->sum_out = vector;
+            return;
+        }
+        for (int i : order_) {
+            Operation& other = plan_.operations[i];
+            if (other.kind == Kind::depthwise && other.stride == 1 && other.sum_in < 0 && other.inputs[0] == plane) {
+                other.sum_in = vector;
+                return;
+            }
+        }
+        Operation operation;
+        operation.kind = Kind::pool;
+        operation.inputs = {plane};
+        operation.sum_out = vector;
+        append(operation);
+    }
+
+    Value unchanged(const Node& node) {
+        const Value in = value(node.inputs[0]);
+        if (in.vector < 0 && node.op != "Identity") refuse("it changes an image");
+        return in;
+    }
+
+    const Graph& graph_;
+    Plan& plan_;
+    const Node* node_ = nullptr;
+    std::map<std::string, Value> values_;
+    std::map<std::string, int> uses_;
+    std::map<int, int> linears_;      // vector -> the operation that makes it
+    std::vector<int> producers_;      // plane -> the operation that makes it
+    std::vector<int> order_;
+};
+
+class Schedule {
+public:
+    Schedule(Plan& plan, std::vector<int> order, int lanes) : plan_(plan), order_(std::move(order)), lanes_(lanes) {}
+
+    void run() {
+        add_gates();
+        done_.assign(plan_.operations.size(), 0);
+        int last = -1;
+        for (int i : order_)
+            if (operation(i).on_rows()) last = i;
+        bool after = false;
+        for (int i : order_) {
+            if (operation(i).on_rows()) {
+                if (!group_.empty() && streams(group_.back()) != streams(i)) flush();
+                group_.push_back(i);
+            } else {
+                flush();
+                if (after && plan_.head == 0) plan_.head = plan_.steps.size();
+                emit(i, 0, 1, 0, 0);
+            }
+            after = after || i == last;
+        }
+        flush();
+        if (plan_.head == 0) throw Failure(GHOSTZOO_UNSUPPORTED, "The graph has no layer after its last image.");
+        place();
+    }
+
+private:
+    Operation& operation(int index) { return plan_.operations[index]; }
+    int height(int index) {
+        const Operation& o = operation(index);
+        return plan_.planes[o.out >= 0 ? o.out : o.inputs[0]].height;
+    }
+    bool streams(int index) {
+        const Operation& o = operation(index);
+        int widest = plan_.planes[o.inputs[0]].width;
+        if (o.kind == Kind::stem) widest /= 2;
+        return widest >= kStreamedWidth;
+    }
+
+    void add_gates() {
+        std::vector<int> order;
+        for (int i : order_) {
+            const bool gated = std::any_of(operation(i).gates.begin(), operation(i).gates.end(), [](int g) { return g >= 0; });
+            if (gated) {
+                Operation gate;
+                gate.kind = Kind::gate;
+                gate.gated = i;
+                plan_.operations.push_back(gate);
+                order.push_back(static_cast<int>(plan_.operations.size()) - 1);
+            }
+            order.push_back(i);
+        }
+        order_ = order;
+    }
+
+    void emit(int index, int from, int to, int from_block, int to_block) {
+        plan_.steps.push_back({index, static_cast<short>(from), static_cast<short>(to), static_cast<short>(from_block), static_cast<short>(to_block)});
+    }
+    int blocks(int index) {
+        const Operation& o = operation(index);
+        const int plane = o.out >= 0 ? o.out : o.inputs[0];
+        return Vectors(plan_.planes[plane].channels, lanes_).blocks();
+    }
+
+    void flush() {
+        if (group_.empty()) return;
+        if (streams(group_[0])) stream();
+        else in_stages();
+        group_.clear();
+    }
+
+    // Operator after operator; what follows channel by channel does so while a block of channels is in the cache.
+    void in_stages() {
+        for (size_t i = 0; i < group_.size();) {
+            const Operation& first = operation(group_[i]);
+            size_t end = i + 1;
+            std::vector<int> made = {first.out};
+            if (first.kind == Kind::pointwise) {
+                for (; end < group_.size(); end++) {
+                    const Operation& next = operation(group_[end]);
+                    if (next.kind != Kind::depthwise || !std::count(made.begin(), made.end(), next.inputs[0])) break;
+                    made.push_back(next.out);
+                }
+            }
+            if (end == i + 1) {
+                emit(group_[i], 0, height(group_[i]), 0, blocks(group_[i]));
+            } else {
+                for (int block = 0; block < blocks(group_[i]); block++)
+                    for (size_t j = i; j < end; j++) emit(group_[j], 0, height(group_[j]), block, block + 1);
+            }
+            i = end;
+        }
+    }
+
+    // Row by row: each operator as soon as the last one of the group needs what it makes.
+    void stream() {
+        int tallest = 0;
+        for (int i : group_) tallest = std::max(tallest, height(i));
+        for (int row = 0; row < tallest; row++) {
+            for (int i : group_)
+                if (!has_reader(i)) reach(i, (row + 1) * height(i) / tallest);
+        }
+        for (int i : group_) reach(i, height(i));
+        for (int i : group_) {
+            for (int plane : {operation(i).out, operation(i).copy})
+                if (plane >= 0 && read_only_here(plane)) {
+                    int ring = 1;
+                    while (ring < needed_[plane]) ring *= 2;
+                    if (ring < plan_.planes[plane].height) plan_.planes[plane].ring = ring;
+                }
+        }
+    }
+
+    static bool reads(const Operation& o, int plane) {
+        return std::count(o.inputs.begin(), o.inputs.end(), plane) || o.residual == plane || o.copy_residual == plane;
+    }
+    bool has_reader(int index) {
+        const Operation& mine = operation(index);
+        return std::any_of(group_.begin(), group_.end(), [&](int i) {
+            return i != index && ((mine.out >= 0 && reads(operation(i), mine.out)) || (mine.copy >= 0 && reads(operation(i), mine.copy)));
+        });
+    }
+    bool read_only_here(int plane) {
+        return std::all_of(order_.begin(), order_.end(), [&](int i) {
+            return !reads(operation(i), plane) || std::count(group_.begin(), group_.end(), i);
+        });
+    }
+    int maker(int plane) {
+        for (int i : group_)
+            if (operation(i).out == plane || operation(i).copy == plane) return i;
+        return -1;
+    }
+
+    void reach(int index, int rows) {
+        const Operation& o = operation(index);
+        while (done_[index] < rows) {
+            const int row = done_[index];
+            for (int plane : o.inputs) {
+                const int source = maker(plane);
+                if (source < 0) continue;
+                const int reach_to = o.kind == Kind::depthwise ? row * o.stride + o.kernel / 2 + 1 : row + 1;
+                reach(source, std::min(reach_to, height(source)));
+            }
+            for (int plane : {o.residual, o.copy_residual})
+                if (plane >= 0 && maker(plane) >= 0) reach(maker(plane), row + 1);
+            emit(index, row, row + 1, 0, blocks(index));
+            done_[index]++;
+            for (int plane : {o.out, o.copy})
+                if (plane >= 0) note(plane, row);
+        }
+    }
+
+    // Row `row` of a plane has just been made: how many rows of it are there whose turn is still to come?
+    void note(int plane, int row) {
+        if (needed_.size() < plan_.planes.size()) needed_.resize(plan_.planes.size(), 1);
+        for (int i : group_) {
+            const Operation& o = operation(i);
+            if (!reads(o, plane) || done_[i] >= height(i)) continue;
+            int low = done_[i];
+            if (o.kind == Kind::depthwise && std::count(o.inputs.begin(), o.inputs.end(), plane)) {
+                int first = done_[i] * o.stride - o.kernel / 2;
+                low = o.residual == plane || o.copy_residual == plane ? std::min(first, low) : first;
+            }
+            needed_[plane] = std::max(needed_[plane], row - std::max(low, 0) + 1);
+        }
+    }
+
+    // Planes share memory where their times do not meet.
+    void place() {
+        std::vector<Step> steps;
+        std::vector<char> made(plan_.planes.size(), 0);
+        size_t head = 0;
+        for (size_t s = 0; s < plan_.steps.size(); s++) {
+            const Step& step = plan_.steps[s];
+            if (s == plan_.head) head = steps.size();
+            const Operation& o = operation(step.operation);
+            if (o.on_rows()) {
+                for (int plane : {o.out, o.copy}) {
+                    if (plane < 0 || made[plane]) continue;
+                    made[plane] = 1;
+                    plan_.planes[plane].first_step = static_cast<int>(steps.size());
+                    if (plan_.planes[plane].halo) steps.push_back({plane, 0, 0, 0, 0});
+                }
+                std::vector<int> used = o.inputs;
+                used.insert(used.end(), {o.out, o.copy, o.residual, o.copy_residual});
+                for (int plane : used)
+                    if (plane >= 0) plan_.planes[plane].last_step = static_cast<int>(steps.size());
+            }
+            steps.push_back(step);
+        }
+        plan_.steps = std::move(steps);
+        plan_.head = head;
+    }
+
+    Plan& plan_;
+    std::vector<int> order_;
+    const int lanes_;
+    std::vector<int> group_;
+    std::vector<int> done_;
+    std::vector<int> needed_;
+};
+
+}  // namespace
+
+Plan make_plan(const Graph& graph, int lanes) {
+    Plan plan;
+    Lowering lowering(graph, plan);
+    lowering.run();
+    Schedule(plan, lowering.order(), lanes).run();
+    return plan;
+}
+
+}  // namespace ghostzoo

@@ -1,0 +1,58 @@
+#include "pool.h"
+
+namespace ghostzoo {
+
+Pool::Pool(int threads) {
+    for (int i = 1; i < threads; i++) threads_.emplace_back([this] { serve(); });
+}
+
+Pool::~Pool() {
+    {
+        std::lock_guard<std::mutex> lock(mutex_);
+        ends_ = true;
+    }
+    begin_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+}
+
+void Pool::run(size_t parts, const std::function<void(size_t)>& work) {
+    if (threads_.empty() || parts < 2) {
+        for (size_t part = 0; part < parts; part++) work(part);
+        return;
+    }
+    std::lock_guard<std::mutex> one_call(call_);
+    std::unique_lock<std::mutex> lock(mutex_);
+    work_ = &work;
+    next_ = 0;
+    parts_ = parts;
+    begin_.notify_all();
+    while (next_ < parts_) {
+        const size_t part = next_++;
+        running_++;
+        lock.unlock();
+        work(part);
+        lock.lock();
+        running_--;
+    }
+    end_.wait(lock, [this] { return running_ == 0; });
+    work_ = nullptr;
+}
+
+void Pool::serve() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (true) {
+        begin_.wait(lock, [this] { return ends_ || next_ < parts_; });
+        if (ends_) return;
+        while (next_ < parts_) {
+            const size_t part = next_++;
+            const auto& work = *work_;
+            running_++;
+            lock.unlock();
+            work(part);
+            lock.lock();
+            if (--running_ == 0 && next_ >= parts_) end_.notify_all();
+        }
+    }
+}
+
+}  // namespace ghostzoo

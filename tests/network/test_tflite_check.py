@@ -1,0 +1,286 @@
+"""LiteRT's file is read as data before LiteRT maps it."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ghostzoo.bundle.folder import Bundle
+from ghostzoo.network.flatbuffer import Field, FlatBuffer, Kind
+from ghostzoo.network.tflite_check import check_tflite
+from ghostzoo.network.wire import RefusedGraphError
+
+schema = pytest.importorskip(
+    "ai_edge_litert.schema_py_generated", reason="LiteRT is an extra, which is not installed here"
+)
+
+
+@pytest.fixture(scope="module")
+def network(tiny_bundle: Bundle) -> bytes:
+    from exporters.to_litert import convert
+
+    (data,) = convert(tiny_bundle).values()
+    return data
+
+
+@pytest.fixture(scope="module")
+def unchanged(network: bytes) -> bytes:
+    """The network as the changes below are written."""
+    return packed(schema.ModelT.InitFromPackedBuf(network))
+
+
+def check(data: bytes) -> None:
+    check_tflite(data, num_classes=7, image_size=64)
+
+
+def packed(model: Any) -> bytes:
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def operator(model: Any, name: str) -> Any:
+    code = getattr(schema.BuiltinOperator, name)
+    graph = model.subgraphs[0]
+    return next(item for item in graph.operators if model.operatorCodes[item.opcodeIndex].builtinCode == code)
+
+
+def tensor(model: Any, number: int) -> Any:
+    return model.subgraphs[0].tensors[number]
+
+
+def constant(model: Any, number: int) -> Any:
+    return model.buffers[tensor(model, number).buffer]
+
+
+def set_values(model: Any, number: int, values: list[int]) -> None:
+    constant(model, number).data = np.frombuffer(np.array(values, np.int32).tobytes(), np.uint8)
+
+
+def replace(item: Any, **values: object) -> None:
+    for name, value in values.items():
+        assert hasattr(item, name)
+        setattr(item, name, value)
+
+
+def _share_values(model: Any) -> None:
+    """Weights of the same shape, read from the same place: memory that the file does not have."""
+    convolution = operator(model, "CONV_2D")
+    weight = tensor(model, convolution.inputs[1])
+    model.subgraphs[0].tensors.append(
+        schema.TensorT(shape=weight.shape, type=weight.type, buffer=weight.buffer, name=b"b")
+    )
+
+
+def _swap_first_operators(model: Any) -> None:
+    operators = model.subgraphs[0].operators
+    operators[0], operators[1] = operators[1], operators[0]
+
+
+def _pad_before_computed(model: Any) -> None:
+    """A padding that reads a tensor of a later operator: memory that nobody wrote."""
+    graph = model.subgraphs[0]
+    paddings = [item for item in graph.operators if item.opcodeIndex == operator(model, "PAD").opcodeIndex]
+    graph.operators.remove(paddings[1])
+    graph.operators.insert(0, paddings[1])
+
+
+def _pad_twice(model: Any) -> None:
+    """Two paddings of one tensor, each with amounts of its own, into the same memory."""
+    graph, padding = model.subgraphs[0], operator(model, "PAD")
+    amounts = tensor(model, padding.inputs[1])
+    model.buffers.append(schema.BufferT(data=constant(model, padding.inputs[1]).data))
+    graph.tensors.append(
+        schema.TensorT(shape=amounts.shape, type=amounts.type, buffer=len(model.buffers) - 1, name=b"again")
+    )
+    again = schema.OperatorT(
+        opcodeIndex=padding.opcodeIndex,
+        inputs=[padding.inputs[0], len(graph.tensors) - 1],
+        outputs=padding.outputs,
+        builtinOptionsType=padding.builtinOptionsType,
+        builtinOptions=padding.builtinOptions,
+    )
+    graph.operators.insert(graph.operators.index(padding), again)
+
+
+def _use_weights_twice(model: Any) -> None:
+    code = operator(model, "CONV_2D").opcodeIndex
+    by_shape: dict[tuple[int, ...], Any] = {}
+    for item in model.subgraphs[0].operators:
+        shape = tuple(tensor(model, item.inputs[1]).shape) if item.opcodeIndex == code else ()
+        if shape in by_shape and shape:
+            item.inputs = [item.inputs[0], by_shape[shape].inputs[1], item.inputs[2]]
+            return
+        by_shape[shape] = item
+    raise AssertionError("no two convolutions have weights of one shape")
+
+
+CHANGES: dict[str, Callable[[Any], object]] = {
+    "another operator": lambda m: replace(m.operatorCodes[0], builtinCode=126, deprecatedBuiltinCode=126),
+    "two codes of one operator": lambda m: replace(m.operatorCodes[0], deprecatedBuiltinCode=126),
+    "custom operator": lambda m: replace(m.operatorCodes[0], customCode=b"Custom"),
+    "unknown opcode": lambda m: replace(operator(m, "PAD"), opcodeIndex=99),
+    "another input": lambda m: replace(m.subgraphs[0], inputs=[m.subgraphs[0].outputs[0]]),
+    "constant input": lambda m: replace(tensor(m, m.subgraphs[0].inputs[0]), buffer=len(m.buffers) - 1),
+    "tensor out of range": lambda m: replace(operator(m, "MUL"), inputs=[0, 10**6]),
+    "negative tensor": lambda m: replace(operator(m, "CONV_2D"), inputs=[-1, *operator(m, "CONV_2D").inputs[1:]]),
+    "missing bias": lambda m: replace(operator(m, "CONV_2D"), inputs=list(operator(m, "CONV_2D").inputs[:2])),
+    "output into a constant": lambda m: replace(operator(m, "ADD"), outputs=[operator(m, "CONV_2D").inputs[1]]),
+    "output into the input": lambda m: replace(operator(m, "ADD"), outputs=[m.subgraphs[0].inputs[0]]),
+    "padding into the input": lambda m: replace(operator(m, "PAD"), outputs=[m.subgraphs[0].inputs[0]]),
+    "operators in another order": _swap_first_operators,
+    "padding of what is not computed": _pad_before_computed,
+    "huge tensor": lambda m: replace(tensor(m, operator(m, "ADD").outputs[0]), shape=[1, 30000, 30000, 16]),
+    "tensor of no size": lambda m: replace(tensor(m, operator(m, "ADD").outputs[0]), shape=[1, 0, 16, 16]),
+    "negative size": lambda m: replace(tensor(m, operator(m, "ADD").outputs[0]), shape=[1, -4, 16, 16]),
+    "integer tensor": lambda m: replace(tensor(m, operator(m, "ADD").outputs[0]), type=2),
+    "text tensor": lambda m: replace(tensor(m, operator(m, "ADD").outputs[0]), type=5),
+    "variable tensor": lambda m: replace(tensor(m, operator(m, "ADD").outputs[0]), isVariable=True),
+    "free size": lambda m: replace(tensor(m, operator(m, "ADD").outputs[0]), shapeSignature=[-1, 8, 8, 16]),
+    "buffer out of range": lambda m: replace(tensor(m, 0), buffer=10**6),
+    "external buffer": lambda m: replace(constant(m, operator(m, "MEAN").inputs[1]), offset=64, size=8),
+    "shared values": _share_values,
+    "weights of two convolutions": _use_weights_twice,
+    "two paddings into one tensor": _pad_twice,
+    "short weights": lambda m: replace(constant(m, operator(m, "CONV_2D").inputs[1]), data=np.zeros(8, np.uint8)),
+    "huge padding": lambda m: set_values(m, operator(m, "PAD").inputs[1], [0, 0, *[10**5] * 4, 0, 0]),
+    "negative padding": lambda m: set_values(m, operator(m, "PAD").inputs[1], [0, 0, *[-1] * 4, 0, 0]),
+    "padded batch": lambda m: set_values(m, operator(m, "PAD").inputs[1], [1, 1, 1, 1, 1, 1, 0, 0]),
+    "mean of the batch": lambda m: set_values(m, operator(m, "MEAN").inputs[1], [0, 1]),
+    "mean without its sides": lambda m: replace(operator(m, "MEAN").builtinOptions, keepDims=False),
+    "reshaped batch": lambda m: set_values(m, operator(m, "RESHAPE").inputs[1], [7, -1]),
+    "another reshape": lambda m: replace(operator(m, "RESHAPE").builtinOptions, newShape=[1, -1]),
+    "joined images": lambda m: replace(operator(m, "CONCATENATION").builtinOptions, axis=0),
+    "strides of nothing": lambda m: replace(operator(m, "CONV_2D").builtinOptions, strideH=0, strideW=0),
+    "dilation": lambda m: replace(operator(m, "CONV_2D").builtinOptions, dilationHFactor=2),
+    "another activation": lambda m: replace(operator(m, "CONV_2D").builtinOptions, fusedActivationFunction=3),
+    "depth multiplier": lambda m: replace(operator(m, "DEPTHWISE_CONV_2D").builtinOptions, depthMultiplier=2),
+    "options of another": lambda m: replace(
+        operator(m, "MUL"), builtinOptionsType=22, builtinOptions=schema.PadOptionsT()
+    ),
+    "custom options": lambda m: replace(operator(m, "MUL"), customOptions=[1, 2, 3]),
+    "two networks": lambda m: m.subgraphs.append(m.subgraphs[0]),
+    "metadata": lambda m: replace(m, metadata=[schema.MetadataT(name=b"a", buffer=0)]),
+    "signature of another tensor": lambda m: replace(m.signatureDefs[0].inputs[0], tensorIndex=10**6),
+    "signature of another network": lambda m: replace(m.signatureDefs[0], subgraphIndex=1),
+    "another version": lambda m: replace(m, version=4),
+    "name with control characters": lambda m: replace(tensor(m, 5), name=b"\x1b[2J"),
+    "long name": lambda m: replace(tensor(m, 5), name=b"a" * 300),
+}
+
+
+def test_what_the_converter_writes_is_admitted(network: bytes, unchanged: bytes) -> None:
+    check(network)
+    check(unchanged)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_a_ghostnet_does_not_need_is_refused(network: bytes, unchanged: bytes, name: str) -> None:
+    model = schema.ModelT.InitFromPackedBuf(network)
+    CHANGES[name](model)
+    data = packed(model)
+    assert data != unchanged
+    with pytest.raises(RefusedGraphError):
+        check(data)
+
+
+def test_constants_in_the_same_place_are_refused(network: bytes) -> None:
+    """Each has a buffer of its own, and all of these point to the largest: far more memory than the file has."""
+    model = FlatBuffer(network)
+    root = model.read(model.root(b"TFL3"), {4: Field("buffers", Kind.TABLES, 10**4), **OTHERS})
+    spans = {}
+    for position in root["buffers"]:
+        found = model.read(position, {0: Field("data", Kind.SPAN)})
+        if "data" in found:
+            spans[position] = found["data"]
+    start, _ = max(spans.values(), key=lambda span: span[1] - span[0])
+    changed = bytearray(network)
+    for position, (own, _) in spans.items():
+        slot = next(at for at in range(position + 4, len(network), 4) if at + offset(network, at) == own - 4)
+        if slot < start:
+            changed[slot : slot + 4] = struct.pack("<I", start - 4 - slot)
+    with pytest.raises(RefusedGraphError, match="share their values"):
+        check(bytes(changed))
+
+
+OTHERS = {
+    **{0: Field("version", Kind.UINT), 1: Field("codes", Kind.TABLES, 99), 2: Field("graphs", Kind.TABLES, 9)},
+    **{3: Field("description", Kind.TEXT), 7: Field("signatures", Kind.TABLES, 9)},
+}
+
+
+def offset(data: bytes, position: int) -> int:
+    value: int = struct.unpack_from("<I", data, position)[0]
+    return value
+
+
+@pytest.mark.parametrize("data", [b"", b"TFL3", b"\0\0\0\0TFL3", b"\xff" * 64, struct.pack("<I4sI", 8, b"TFL3", 2**31)])
+def test_what_is_no_network_is_refused(data: bytes) -> None:
+    with pytest.raises(RefusedGraphError):
+        check(data)
+
+
+def test_another_size_or_class_count_is_refused(network: bytes) -> None:
+    with pytest.raises(RefusedGraphError, match="gives logits of shape"):
+        check_tflite(network, num_classes=8, image_size=64)
+    with pytest.raises(RefusedGraphError, match="declares the tensor"):
+        check_tflite(network, num_classes=7, image_size=96)
+
+
+def test_any_bytes_are_admitted_or_refused_in_a_sentence(network: bytes) -> None:
+    """Nothing else is raised, whatever is changed or cut off."""
+    rng = random.Random(0)  # noqa: S311 - no secret
+    admitted = refused = 0
+    for data in mutants(network, rng, 1500):
+        try:
+            check(data)
+            admitted += 1
+        except RefusedGraphError:
+            refused += 1
+    assert admitted > 0  # a changed letter of a name is fine, most else is not
+    assert refused > admitted
+
+
+def mutants(data: bytes, rng: random.Random, count: int) -> list[bytes]:
+    """Changed files; nearly all changes are outside of weights, where random ones would not be."""
+    places = structure(data)
+    return [mutated(data, places, rng) for _ in range(count)]
+
+
+def structure(data: bytes) -> list[int]:
+    """Where a file's bytes are no weights."""
+    model = schema.ModelT.InitFromPackedBuf(data)
+    weights = bytearray(len(data))
+    for buffer in model.buffers:
+        if buffer.data is not None and len(buffer.data) > 64:
+            start = data.index(bytes(buffer.data))
+            weights[start : start + len(buffer.data)] = b"\1" * len(buffer.data)
+    return [place for place, is_weight in enumerate(weights) if not is_weight]
+
+
+def mutated(data: bytes, places: list[int], rng: random.Random) -> bytes:
+    changed = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        place = rng.choice(places)
+        match rng.randrange(4):
+            case 0:
+                changed[place] = rng.randrange(256)
+            case 1:
+                changed[place] ^= 1 << rng.randrange(8)
+            case 2:
+                changed[place : place + 4] = struct.pack(
+                    "<I", rng.choice((0, 1, 4, 2**16, 2**31 - 1, 2**31, 2**32 - 1))
+                )
+            case _:
+                source = rng.choice(places)
+                changed[place : place + 4] = data[source : source + 4]
+    if rng.random() < 0.05:
+        del changed[rng.randrange(len(changed)) :]
+    return bytes(changed[: len(data)])
