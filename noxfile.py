@@ -112,21 +112,12 @@ def native(session: nox.Session) -> None:
     record = programs.parent / "native.txt"
     if record.exists() and record.read_text(encoding="utf-8") == digest:
         return
+    build = Path("native/build").absolute()
     wanted = ("BUILD_TESTS", "BUILD_PROGRAMS", "DECODERS")
-    tests = [word for name in wanted for word in ("-C", f"cmake.define.GHOSTZOO_{name}=ON")]
-    session.run(
-        python,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-build-isolation",
-        "-C",
-        "build-dir=native/build",
-        *tests,
-        "./native/python",
-    )
-    session.run(str(programs / "ctest"), "--test-dir", "native/build", "--output-on-failure")
+    settings = [f"build-dir={build}", *(f"cmake.define.GHOSTZOO_{name}=ON" for name in wanted)]
+    options = [word for setting in settings for word in ("-C", setting)]
+    session.run(python, "-m", "pip", "install", "--quiet", "--no-build-isolation", *options, "./native/python")
+    session.run(str(programs / "ctest"), "--test-dir", str(build), "--output-on-failure")
     record.write_text(digest, encoding="utf-8")
 
 
