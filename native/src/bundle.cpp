@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 
 // As in ghostzoo's Python package, bundle/manifest.py.
 constexpr int kFormatVersion = 1;
-constexpr double kMaxBytes = 512.0 * 1024 * 1024;
+constexpr uintmax_t kMaxBytes = 512 << 20, kMaxJson = 64 << 20;
 constexpr uintmax_t kMaxManifest = 4 << 20;
 constexpr size_t kMaxClasses = 65536;
 constexpr double kMaxPixels = 1024;
@@ -38,9 +38,9 @@ public:
         if (!files_ || files_->type != Json::Type::object) refuse(std::string(kManifest) + " lists no files");
         Bundle bundle;
         bundle.name = name->string;
-        bundle.labels = labels(json(kConfig, listed(kConfig)));
-        bundle.preprocessing = preprocessing(json(kPreprocessor, listed(kPreprocessor)));
-        bundle.model = listed(kModel);
+        bundle.labels = labels(json(kConfig, listed(kConfig, kMaxJson)));
+        bundle.preprocessing = preprocessing(json(kPreprocessor, listed(kPreprocessor, kMaxJson)));
+        bundle.model = listed(kModel, kMaxBytes);
         return bundle;
     }
 
@@ -62,12 +62,12 @@ private:
         return content;
     }
 
-    std::string listed(const std::string& name) const {
+    std::string listed(const std::string& name, uintmax_t most) const {
         const Json* record = files_->find(name);
         const Json* size = record ? record->find("size") : nullptr;
         const Json* hash = record ? record->find("sha256") : nullptr;
         if (!size || !hash || size->type != Json::Type::number || hash->type != Json::Type::string) refuse(std::string(kManifest) + " does not list " + name);
-        if (!(size->number >= 0 && size->number <= kMaxBytes)) refuse(name + " has an impossible size");
+        if (!(size->number >= 0 && size->number <= static_cast<double>(most))) refuse(name + " has an impossible size");
         const std::string content = file(name, static_cast<uintmax_t>(size->number));
         if (content.size() != static_cast<uintmax_t>(size->number) || sha256(content) != hash->string)
             refuse(name + " is not the file that the manifest lists; download the model again");

@@ -23,6 +23,7 @@ public:
 
 private:
     void serve();
+    void end();
 
     std::mutex call_, mutex_;
     std::condition_variable begin_, end_;
