@@ -17,7 +17,7 @@ namespace avx512 { extern const Kernels kernels; }
 
 namespace {
 
-bool usable(const Kernels& kernels) {
+bool usable([[maybe_unused]] const Kernels& kernels) {
 #if defined(GHOSTZOO_AVX2) || defined(GHOSTZOO_AVX512)
     if (!std::strcmp(kernels.name, "avx512"))
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&

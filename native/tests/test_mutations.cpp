@@ -27,7 +27,7 @@ namespace {
 
 std::mt19937_64 source(1);
 size_t random(size_t below) { return below ? source() % below : 0; }
-template <class List> auto& any(List& list) { return list[random(list.size())]; }
+template <class List> auto& any(List& list) { return list[random(std::size(list))]; }
 
 std::string content(const fs::path& path) {
     std::ifstream stream(path, std::ios::binary);
