@@ -4,7 +4,6 @@
 #include <memory>
 #include <new>
 #include <string>
-#include <thread>
 #include <vector>
 #if defined(__linux__)
 #include <sched.h>
@@ -14,6 +13,7 @@
 #include "ghostzoo/ghostzoo.h"
 #include "image.h"
 #include "network.h"
+#include "pool.h"
 
 using namespace ghostzoo;
 
@@ -65,6 +65,10 @@ const Kernels& chosen(const ghostzoo_options* options) {
 int thread_count(const ghostzoo_options* options) {
     const int threads = options ? options->threads : 0;
     if (threads < 0 || threads > 1024) throw Failure(GHOSTZOO_BAD_ARGUMENT, "threads must be 0 to 1024.");
+#if defined(GHOSTZOO_NO_THREADS)
+    if (threads > 1) throw Failure(GHOSTZOO_UNSUPPORTED, "This build has no threads of its own; use threads = 1.");
+    return 1;
+#else
     if (threads > 0) return threads;
 #if defined(__linux__)
     cpu_set_t set;
@@ -72,6 +76,7 @@ int thread_count(const ghostzoo_options* options) {
 #endif
     const unsigned known = std::thread::hardware_concurrency();
     return known ? static_cast<int>(known) : 1;
+#endif
 }
 
 template <class T> void need(const T* pointer, const char* name) {

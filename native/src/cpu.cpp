@@ -8,6 +8,9 @@ namespace generic { extern const Kernels kernels; }
 #if defined(GHOSTZOO_NEON)
 namespace neon { extern const Kernels kernels; }
 #endif
+#if defined(GHOSTZOO_WASM)
+namespace wasm { extern const Kernels kernels; }
+#endif
 #if defined(GHOSTZOO_AVX2)
 namespace avx2 { extern const Kernels kernels; }
 #endif
@@ -36,6 +39,9 @@ const Kernels* const kAll[] = {  // the best first
 #endif
 #if defined(GHOSTZOO_NEON)
     &neon::kernels,
+#endif
+#if defined(GHOSTZOO_WASM)
+    &wasm::kernels,
 #endif
     &generic::kernels,
 };

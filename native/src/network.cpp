@@ -32,6 +32,8 @@ int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to;
 long process_number() {
 #if defined(_WIN32)
     return _getpid();
+#elif defined(__wasm__)
+    return 1;  // there is but one
 #else
     return static_cast<long>(getpid());
 #endif
@@ -406,7 +408,7 @@ void Network::run_images(Workspace& space, const float* pixels, size_t images, f
 void Network::run_part(Shared& shared, const float* pixels, size_t images, float* logits, float* embeddings) {
     std::unique_ptr<Workspace> space;
     {
-        std::lock_guard<std::mutex> lock(shared.mutex);
+        std::lock_guard<Mutex> lock(shared.mutex);
         if (!shared.idle.empty()) {
             space = std::move(shared.idle.back());
             shared.idle.pop_back();
@@ -414,7 +416,7 @@ void Network::run_part(Shared& shared, const float* pixels, size_t images, float
     }
     if (!space) space = make_workspace();
     run_images(*space, pixels, images, logits, embeddings);
-    std::lock_guard<std::mutex> lock(shared.mutex);
+    std::lock_guard<Mutex> lock(shared.mutex);
     shared.idle.push_back(std::move(space));
 }
 
@@ -422,7 +424,7 @@ void Network::run(const float* pixels, size_t images, float* logits, float* embe
     Shared& mine = shared();
     const size_t image_floats = size_t(3) * plan_.image_size * plan_.image_size;
     const size_t parts = std::min<size_t>(images, static_cast<size_t>(threads_));
-    std::mutex mutex;
+    Mutex mutex;
     std::exception_ptr failure;
     mine.pool->run(parts, [&](size_t part) {
         const size_t from = images * part / parts, to = images * (part + 1) / parts;
@@ -432,7 +434,7 @@ void Network::run(const float* pixels, size_t images, float* logits, float* embe
                 embeddings ? embeddings + from * embedding_size() : nullptr
             );
         } catch (...) {
-            std::lock_guard<std::mutex> lock(mutex);
+            std::lock_guard<Mutex> lock(mutex);
             failure = std::current_exception();
         }
     });

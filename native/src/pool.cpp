@@ -5,6 +5,8 @@
 
 #include "error.h"
 
+#if !defined(GHOSTZOO_NO_THREADS)
+
 namespace ghostzoo {
 
 Pool::Pool(int threads) {
@@ -68,3 +70,5 @@ void Pool::serve() {
 }
 
 }  // namespace ghostzoo
+
+#endif
