@@ -16,10 +16,8 @@ CHELSEA = ROOT / "examples/chelsea.png"
 BLOCKS = re.findall(r"^```(c|cpp)\n(.*?)^```", (ROOT / "native/README.md").read_text(encoding="utf-8"), re.M | re.S)
 
 
-def run(*words: object, **environment: str) -> str:
-    done = subprocess.run(
-        [str(word) for word in words], capture_output=True, text=True, timeout=600, check=False, env=environment or None
-    )
+def run(*words: object) -> str:
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -48,13 +46,15 @@ def test_a_project_finds_the_installed_package(prefix: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("language", "source"), BLOCKS, ids=[language for language, _ in BLOCKS])
-def test_snippets_of_the_readme_run(library: Path, tmp_path: Path, language: str, source: str) -> None:
+def test_snippets_of_the_readme_run(
+    library: Path, tmp_path: Path, language: str, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert [name for name, _ in BLOCKS] == ["cpp", "c"]
     compiler = {"cpp": ["c++", "-std=c++17"], "c": ["cc", "-std=c99"]}[language]
     if not shutil.which(compiler[0]) or not shutil.which("pkg-config"):
         pytest.skip(f"{compiler[0]} or pkg-config is not in PATH")
-    path = "/usr/bin:/bin"
-    flags = run("pkg-config", "--cflags", "--libs", "ghostzoo", PATH=path, PKG_CONFIG_PATH=f"{library.parent}/pkgconfig")
+    monkeypatch.setenv("PKG_CONFIG_PATH", f"{library.parent}/pkgconfig")
+    flags = run("pkg-config", "--cflags", "--libs", "ghostzoo")
     file = tmp_path / f"main.{language}"
     file.write_text(source, encoding="utf-8")
     program = tmp_path / "main"
