@@ -15,5 +15,7 @@ void __cxa_free_exception(void* exception) { std::free(exception); }
     std::fprintf(stderr, "%s\n", mine ? static_cast<ghostzoo::Failure*>(exception)->what() : type->name());
     std::abort();
 }
+// What belongs to the only thread lives as long as the module.
+int __cxa_thread_atexit(void (*)(void*), void*, void*) { return 0; }
 
 }

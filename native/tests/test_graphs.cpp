@@ -170,6 +170,15 @@ int main() {
             for (Node& node : b.graph.nodes)
                 if (node.ints.count(attribute)) node.ints[attribute] = {0};
         });
+    const ghostzoo_options old{4, 1, "", nullptr}, many{sizeof many, 1000000, "", nullptr};
+    ghostzoo_network* network = nullptr;
+    for (const ghostzoo_options* options : {&old, &many})
+        if (ghostzoo_network_open("", 0, options, &network) != GHOSTZOO_BAD_ARGUMENT) fail("options that are no such are refused");
+    if (ghostzoo_network_open("", 0, nullptr, nullptr) != GHOSTZOO_BAD_ARGUMENT) fail("a null pointer is refused");
+    if (ghostzoo_network_run(nullptr, nullptr, 1, nullptr, nullptr) != GHOSTZOO_BAD_ARGUMENT) fail("a null network is refused");
+    if (ghostzoo_network_num_classes(nullptr) || ghostzoo_num_classes(nullptr) || *ghostzoo_name(nullptr) || ghostzoo_label(nullptr, 0))
+        fail("a null handle has nothing");
+    ghostzoo_close(nullptr);
     std::printf("%d failures\n", failures);
     return failures ? 1 : 0;
 }
