@@ -1,9 +1,13 @@
 #include "bundle.h"
 
 #include <cmath>
-#include <filesystem>
-#include <fstream>
+#include <cstdio>
+#include <memory>
 #include <stdexcept>
+#include <sys/stat.h>
+#if defined(_WIN32)
+#include <filesystem>
+#endif
 
 #include "error.h"
 #include "json.h"
@@ -12,11 +16,9 @@
 namespace ghostzoo {
 namespace {
 
-namespace fs = std::filesystem;
-
 // As in ghostzoo's Python package, bundle/manifest.py.
 constexpr int kFormatVersion = 1;
-constexpr double kMaxBytes = 512.0 * 1024 * 1024;
+constexpr uintmax_t kMaxBytes = 512 << 20, kMaxJson = 64 << 20;
 constexpr uintmax_t kMaxManifest = 4 << 20;
 constexpr size_t kMaxClasses = 65536;
 constexpr double kMaxPixels = 1024;
@@ -38,9 +40,9 @@ public:
         if (!files_ || files_->type != Json::Type::object) refuse(std::string(kManifest) + " lists no files");
         Bundle bundle;
         bundle.name = name->string;
-        bundle.labels = labels(json(kConfig, listed(kConfig)));
-        bundle.preprocessing = preprocessing(json(kPreprocessor, listed(kPreprocessor)));
-        bundle.model = listed(kModel);
+        bundle.labels = labels(json(kConfig, listed(kConfig, kMaxJson)));
+        bundle.preprocessing = preprocessing(json(kPreprocessor, listed(kPreprocessor, kMaxJson)));
+        bundle.model = listed(kModel, kMaxBytes);
         return bundle;
     }
 
@@ -50,24 +52,33 @@ private:
     }
 
     std::string file(const std::string& name, uintmax_t most) const {
-        const fs::path path = fs::u8path(path_) / fs::u8path(name);
-        std::error_code error;
-        if (!fs::is_regular_file(path, error)) refuse("there is no file " + name, GHOSTZOO_NOT_FOUND);
-        const uintmax_t size = fs::file_size(path, error);
-        if (error || size > most) refuse(name + " is larger than it may be");
-        std::ifstream stream(path, std::ios::binary);
+        const std::string path = path_ + "/" + name;
+#if defined(_WIN32)
+        const std::wstring wide = std::filesystem::u8path(path).wstring();
+        struct _stat64 found;
+        const bool regular = _wstat64(wide.c_str(), &found) == 0 && (found.st_mode & _S_IFREG);
+        auto open = [&] { return _wfopen(wide.c_str(), L"rb"); };
+#else
+        struct stat found;
+        const bool regular = stat(path.c_str(), &found) == 0 && S_ISREG(found.st_mode);
+        auto open = [&] { return std::fopen(path.c_str(), "rb"); };
+#endif
+        if (!regular) refuse("there is no file " + name, GHOSTZOO_NOT_FOUND);
+        const auto size = static_cast<uintmax_t>(found.st_size);
+        if (size > most) refuse(name + " is larger than it may be");
+        const std::unique_ptr<std::FILE, int (*)(std::FILE*)> stream(open(), std::fclose);
         std::string content(static_cast<size_t>(size), '\0');
-        stream.read(content.data(), static_cast<std::streamsize>(size));
-        if (!stream || stream.peek() != std::ifstream::traits_type::eof()) refuse(name + " cannot be read", GHOSTZOO_NOT_FOUND);
+        if (!stream || std::fread(content.data(), 1, content.size(), stream.get()) != content.size() || std::fgetc(stream.get()) != EOF)
+            refuse(name + " cannot be read", GHOSTZOO_NOT_FOUND);
         return content;
     }
 
-    std::string listed(const std::string& name) const {
+    std::string listed(const std::string& name, uintmax_t most) const {
         const Json* record = files_->find(name);
         const Json* size = record ? record->find("size") : nullptr;
         const Json* hash = record ? record->find("sha256") : nullptr;
         if (!size || !hash || size->type != Json::Type::number || hash->type != Json::Type::string) refuse(std::string(kManifest) + " does not list " + name);
-        if (!(size->number >= 0 && size->number <= kMaxBytes)) refuse(name + " has an impossible size");
+        if (!(size->number >= 0 && size->number <= static_cast<double>(most))) refuse(name + " has an impossible size");
         const std::string content = file(name, static_cast<uintmax_t>(size->number));
         if (content.size() != static_cast<uintmax_t>(size->number) || sha256(content) != hash->string)
             refuse(name + " is not the file that the manifest lists; download the model again");

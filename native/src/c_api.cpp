@@ -4,7 +4,6 @@
 #include <memory>
 #include <new>
 #include <string>
-#include <thread>
 #include <vector>
 #if defined(__linux__)
 #include <sched.h>
@@ -14,6 +13,7 @@
 #include "ghostzoo/ghostzoo.h"
 #include "image.h"
 #include "network.h"
+#include "pool.h"
 
 using namespace ghostzoo;
 
@@ -46,7 +46,16 @@ template <class Work> ghostzoo_status guarded(Work work) {
     }
 }
 
+// How many bytes a caller's options have tells which version of the header it was compiled with.
+void check(const ghostzoo_options* options) {
+    if (options && options->size < sizeof(ghostzoo_options))
+        throw Failure(GHOSTZOO_BAD_ARGUMENT, "options.size must be sizeof(ghostzoo_options).");
+    if (!options || !options->precision || !*options->precision || !std::strcmp(options->precision, "fp32")) return;
+    throw Failure(GHOSTZOO_UNSUPPORTED, std::string("There is no precision ") + options->precision + "; use fp32.");
+}
+
 const Kernels& chosen(const ghostzoo_options* options) {
+    check(options);
     if (!options || !options->instructions || !*options->instructions) return best_kernels();
     const Kernels* kernels = find_kernels(options->instructions);
     if (!kernels) throw Failure(GHOSTZOO_UNSUPPORTED, std::string("This CPU or this build has no ") + options->instructions + ".");
@@ -56,6 +65,10 @@ const Kernels& chosen(const ghostzoo_options* options) {
 int thread_count(const ghostzoo_options* options) {
     const int threads = options ? options->threads : 0;
     if (threads < 0 || threads > 1024) throw Failure(GHOSTZOO_BAD_ARGUMENT, "threads must be 0 to 1024.");
+#if defined(GHOSTZOO_NO_THREADS)
+    if (threads > 1) throw Failure(GHOSTZOO_UNSUPPORTED, "This build has no threads of its own; use threads = 1.");
+    return 1;
+#else
     if (threads > 0) return threads;
 #if defined(__linux__)
     cpu_set_t set;
@@ -63,11 +76,7 @@ int thread_count(const ghostzoo_options* options) {
 #endif
     const unsigned known = std::thread::hardware_concurrency();
     return known ? static_cast<int>(known) : 1;
-}
-
-void check_precision(const ghostzoo_options* options) {
-    if (!options || !options->precision || !*options->precision || !std::strcmp(options->precision, "fp32")) return;
-    throw Failure(GHOSTZOO_UNSUPPORTED, std::string("There is no precision ") + options->precision + "; use fp32.");
+#endif
 }
 
 template <class T> void need(const T* pointer, const char* name) {
@@ -83,16 +92,15 @@ ghostzoo_status ghostzoo_network_open(const void* onnx, size_t size, const ghost
     return guarded([&] {
         need(onnx, "onnx");
         need(network, "network");
-        check_precision(options);
         const std::string_view file(static_cast<const char*>(onnx), size);
         *network = new ghostzoo_network{{file, chosen(options), thread_count(options)}};
     });
 }
 void ghostzoo_network_close(ghostzoo_network* network) { delete network; }
-int ghostzoo_network_image_size(const ghostzoo_network* network) { return network->network.image_size(); }
-int ghostzoo_network_num_classes(const ghostzoo_network* network) { return network->network.num_classes(); }
-int ghostzoo_network_embedding_size(const ghostzoo_network* network) { return network->network.embedding_size(); }
-const char* ghostzoo_network_instructions(const ghostzoo_network* network) { return network->network.kernels().name; }
+int ghostzoo_network_image_size(const ghostzoo_network* network) { return !network ? 0 : network->network.image_size(); }
+int ghostzoo_network_num_classes(const ghostzoo_network* network) { return !network ? 0 : network->network.num_classes(); }
+int ghostzoo_network_embedding_size(const ghostzoo_network* network) { return !network ? 0 : network->network.embedding_size(); }
+const char* ghostzoo_network_instructions(const ghostzoo_network* network) { return !network ? "" : network->network.kernels().name; }
 ghostzoo_status ghostzoo_network_run(ghostzoo_network* network, const float* pixels, size_t images, float* logits, float* embeddings) {
     return guarded([&] {
         need(network, "network");
@@ -111,6 +119,7 @@ void best(ghostzoo_classifier& classifier, const std::vector<float>& pixels, gho
     const float most = *std::max_element(scores.begin(), scores.end());
     double sum = 0;
     for (float& score : scores) sum += score = std::exp(score - most);
+    if (!std::isfinite(sum)) throw Failure(GHOSTZOO_BAD_MODEL, "Bundle " + classifier.bundle.name + ": its network gives no finite scores for this image.");
     std::vector<int> order(scores.size());
     for (size_t i = 0; i < order.size(); i++) order[i] = static_cast<int>(i);
     *count = std::min(*count, order.size());
@@ -137,7 +146,6 @@ ghostzoo_status ghostzoo_open(const char* path, const ghostzoo_options* options,
     return guarded([&] {
         need(path, "path");
         need(classifier, "classifier");
-        check_precision(options);
         Bundle bundle = read_bundle(path);
         const std::string model = std::move(bundle.model);
         auto opened = std::unique_ptr<ghostzoo_classifier>(
@@ -150,12 +158,12 @@ ghostzoo_status ghostzoo_open(const char* path, const ghostzoo_options* options,
     });
 }
 void ghostzoo_close(ghostzoo_classifier* classifier) { delete classifier; }
-const char* ghostzoo_name(const ghostzoo_classifier* classifier) { return classifier->bundle.name.c_str(); }
-int ghostzoo_num_classes(const ghostzoo_classifier* classifier) { return static_cast<int>(classifier->bundle.labels.size()); }
+const char* ghostzoo_name(const ghostzoo_classifier* classifier) { return !classifier ? "" : classifier->bundle.name.c_str(); }
+int ghostzoo_num_classes(const ghostzoo_classifier* classifier) { return !classifier ? 0 : static_cast<int>(classifier->bundle.labels.size()); }
 const char* ghostzoo_label(const ghostzoo_classifier* classifier, int index) {
     return index >= 0 && index < ghostzoo_num_classes(classifier) ? classifier->bundle.labels[index].c_str() : nullptr;
 }
-ghostzoo_network* ghostzoo_classifier_network(ghostzoo_classifier* classifier) { return &classifier->network; }
+ghostzoo_network* ghostzoo_classifier_network(ghostzoo_classifier* classifier) { return !classifier ? nullptr : &classifier->network; }
 const char* ghostzoo_formats(void) { return decoded_formats(); }
 
 ghostzoo_status ghostzoo_classify_rgb(

@@ -8,6 +8,9 @@ namespace generic { extern const Kernels kernels; }
 #if defined(GHOSTZOO_NEON)
 namespace neon { extern const Kernels kernels; }
 #endif
+#if defined(GHOSTZOO_WASM)
+namespace wasm { extern const Kernels kernels; }
+#endif
 #if defined(GHOSTZOO_AVX2)
 namespace avx2 { extern const Kernels kernels; }
 #endif
@@ -17,7 +20,7 @@ namespace avx512 { extern const Kernels kernels; }
 
 namespace {
 
-bool usable(const Kernels& kernels) {
+bool usable([[maybe_unused]] const Kernels& kernels) {
 #if defined(GHOSTZOO_AVX2) || defined(GHOSTZOO_AVX512)
     if (!std::strcmp(kernels.name, "avx512"))
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
@@ -36,6 +39,9 @@ const Kernels* const kAll[] = {  // the best first
 #endif
 #if defined(GHOSTZOO_NEON)
     &neon::kernels,
+#endif
+#if defined(GHOSTZOO_WASM)
+    &wasm::kernels,
 #endif
     &generic::kernels,
 };

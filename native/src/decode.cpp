@@ -118,8 +118,15 @@ void limit_scans(j_common_ptr info) {
     }
 }
 
+// Frees what libjpeg holds however the function is left; begun before the place that a failure jumps back to.
+struct Decompressor {
+    jpeg_decompress_struct info{};
+    ~Decompressor() { jpeg_destroy_decompress(&info); }
+};
+
 Image decode_jpeg(std::string_view file) {
-    jpeg_decompress_struct info;
+    Decompressor decompressor;
+    jpeg_decompress_struct& info = decompressor.info;
     JpegErrors errors;
     jpeg_progress_mgr progress;
     const auto held = std::make_unique<Image>();
@@ -129,10 +136,7 @@ Image decode_jpeg(std::string_view file) {
     errors.manager.error_exit = jpeg_failed;
     errors.manager.emit_message = jpeg_warned;
     // No object with a destructor begins between here and the end: a failure jumps over it.
-    if (setjmp(errors.back)) {
-        jpeg_destroy_decompress(&info);
-        refuse(std::string("is a damaged JPEG (") + errors.reason + ")");
-    }
+    if (setjmp(errors.back)) refuse(std::string("is a damaged JPEG (") + errors.reason + ")");
     jpeg_create_decompress(&info);
     progress.progress_monitor = limit_scans;
     info.progress = &progress;
@@ -142,10 +146,8 @@ Image decode_jpeg(std::string_view file) {
     jpeg_read_header(&info, TRUE);
     for (jpeg_saved_marker_ptr marker = info.marker_list; marker; marker = marker->next)
         if (marker->marker == JPEG_APP0 + 1 && orientation == 1) orientation = exif_orientation(marker->data, marker->data_length);
-    if (static_cast<long>(info.image_width) > kMaxImagePixels / std::max<long>(1, info.image_height) || (info.jpeg_color_space != JCS_YCbCr && info.jpeg_color_space != JCS_GRAYSCALE && info.jpeg_color_space != JCS_RGB)) {
-        jpeg_destroy_decompress(&info);
+    if (static_cast<long>(info.image_width) > kMaxImagePixels / std::max<long>(1, info.image_height) || (info.jpeg_color_space != JCS_YCbCr && info.jpeg_color_space != JCS_GRAYSCALE && info.jpeg_color_space != JCS_RGB))
         refuse("has too many pixels, or is a JPEG in other colours than RGB, YCbCr and grey");
-    }
     info.out_color_space = JCS_RGB;
     jpeg_start_decompress(&info);
     image.width = static_cast<int>(info.output_width);
@@ -156,7 +158,6 @@ Image decode_jpeg(std::string_view file) {
         jpeg_read_scanlines(&info, &row, 1);
     }
     jpeg_finish_decompress(&info);
-    jpeg_destroy_decompress(&info);
     return oriented(std::move(image), orientation);
 }
 

@@ -1,12 +1,14 @@
 #include "json.h"
 
-#include <cstdlib>
+#include <locale>
+#include <sstream>
 #include <stdexcept>
 
 namespace ghostzoo {
 namespace {
 
 constexpr int kMaxDepth = 32;
+constexpr int kMaxValues = 1 << 19;  // two for each label of 65,536 classes, and to spare
 
 class Parser {
 public:
@@ -37,7 +39,7 @@ private:
     }
 
     Json parse(int depth) {
-        if (depth > kMaxDepth) fail();
+        if (depth > kMaxDepth || ++values_ > kMaxValues) fail();
         skip();
         Json value;
         const char c = peek();
@@ -84,9 +86,11 @@ private:
         const size_t start = at_;
         while (at_ < text_.size() && at_ - start < 64 && std::string_view("+-.0123456789eE").find(text_[at_]) != std::string_view::npos) at_++;
         const std::string digits(text_.substr(start, at_ - start));
-        char* end = nullptr;
-        const double value = std::strtod(digits.c_str(), &end);
-        if (digits.empty() || digits[0] == '+' || digits[0] == '.' || *end) fail();
+        if (digits.empty() || digits[0] == '+' || digits[0] == '.') fail();
+        std::istringstream stream(digits);
+        stream.imbue(std::locale::classic());  // a point, whatever the program's language
+        double value = 0;
+        if (!(stream >> value) || stream.peek() != std::istringstream::traits_type::eof()) fail();
         return value;
     }
 
@@ -147,6 +151,7 @@ private:
 
     std::string_view text_;
     size_t at_ = 0;
+    int values_ = 0;
 };
 
 }  // namespace

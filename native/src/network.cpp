@@ -24,14 +24,16 @@ using Kind = Operation::Kind;
 
 constexpr size_t kLargePage = size_t(2) << 20;
 constexpr long kLine = 16;  // floats in a cache line
-constexpr long kMaxFloats = long(1) << 28;  // of the planes of one image
+constexpr int64_t kMaxFloats = int64_t(1) << 28;  // of the weights, and of what one image needs
 constexpr size_t kHeadImages = 12;  // that share one pass over the last layers' weights
 
-long round_up(long value, long to) { return (value + to - 1) / to * to; }
+int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 
 long process_number() {
 #if defined(_WIN32)
     return _getpid();
+#elif defined(__wasm__)
+    return 1;  // there is but one
 #else
     return static_cast<long>(getpid());
 #endif
@@ -39,7 +41,7 @@ long process_number() {
 
 // Floats from a pixel to the next. Not a multiple of many lines, or the pixels of a column would share a cache set.
 long pixel_stride(int channels) {
-    const long stride = channels <= 8 ? 8 : round_up(channels, 16);
+    const long stride = channels <= 8 ? 8 : (channels + 15L) / 16 * 16;
     return stride >= 64 && stride / 16 % 2 == 0 ? stride + 16 : stride;
 }
 
@@ -92,8 +94,8 @@ Network::Network(std::string_view onnx, const Kernels& kernels, int threads)
     : plan_(make_plan(read_graph(onnx), kernels.lanes)), kernels_(kernels), threads_(threads) {
     pack();
     lay_out();
-    Shared& mine = shared();
-    mine.idle.push_back(make_workspace());  // what there is no memory for is told now
+    auto space = make_workspace();  // what there is no memory for is told now
+    shared().idle.push_back(std::move(space));
 }
 
 Network::~Network() {
@@ -117,7 +119,10 @@ Network::Shared& Network::shared() {
 void Network::pack() {
     const int lanes = kernels_.lanes;
     std::vector<float> all;
-    auto align = [&] { all.resize(static_cast<size_t>(round_up(static_cast<long>(all.size()), kLine))); };
+    auto align = [&] {
+        if (static_cast<int64_t>(all.size()) > kMaxFloats) throw Failure(GHOSTZOO_BAD_MODEL, "The graph has more than a gigabyte of weights.");
+        all.resize(static_cast<size_t>(round_up(static_cast<int64_t>(all.size()), kLine)));
+    };
     packed_.resize(plan_.operations.size());
     for (size_t i = 0; i < plan_.operations.size(); i++) {
         Operation& o = plan_.operations[i];
@@ -155,35 +160,38 @@ void Network::pack() {
 void Network::lay_out() {
     // Planes: the first place where no other lies at the same time.
     struct Placed {
-        long begin, end;
+        int64_t begin, end;
         int first, last;
     };
     std::vector<Placed> placed;
-    long top = 0;
-    long longest_row = 0;
+    int64_t top = 0;
+    int64_t longest_row = 0;
+    auto check = [&](int64_t more) {
+        if (top + more > kMaxFloats) throw Failure(GHOSTZOO_BAD_MODEL, "The graph would take more than a gigabyte for one image.");
+    };
     for (size_t p = 0; p < plan_.planes.size(); p++) {
         PlaneInfo& plane = plan_.planes[p];
         if (plane.first_step < 0) continue;
-        const long row = (plane.width + 2 * plane.halo) * pixel_stride(plane.channels);
+        const int64_t row = static_cast<int64_t>(plane.width + 2 * plane.halo) * pixel_stride(plane.channels);
         longest_row = std::max(longest_row, row);
-        const long size = round_up(row * plane.rows() + 16, kLine) + kLine;
-        if (top + size > kMaxFloats) throw Failure(GHOSTZOO_BAD_MODEL, "The graph would take more than a gigabyte for one image.");
+        const int64_t size = round_up(row * plane.rows() + 16, kLine) + kLine;
+        check(size);
         std::vector<Placed> busy;
         for (const Placed& other : placed)
             if (other.first <= plane.last_step && plane.first_step <= other.last) busy.push_back(other);
         std::sort(busy.begin(), busy.end(), [](const Placed& a, const Placed& b) { return a.begin < b.begin; });
-        long at = 0;
+        int64_t at = 0;
         for (const Placed& other : busy) {
             if (at + size <= other.begin) break;
             at = std::max(at, other.end);
         }
-        plane.offset = at;
+        plane.offset = static_cast<long>(at);
         placed.push_back({at, at + size, plane.first_step, plane.last_step});
         top = std::max(top, at + size);
     }
-    zeros_begin_ = round_up(top, kLine);
+    zeros_begin_ = static_cast<long>(round_up(top, kLine));
     top = zeros_begin_ + longest_row + 64;
-    scratch_begin_ = round_up(top, kLine);
+    scratch_begin_ = static_cast<long>(round_up(top, kLine));
     top = scratch_begin_ + 12 * stem_row(plan_.image_size);
     // Vectors: those of the head for several images, the others for one.
     std::vector<char> in_head(plan_.vectors.size(), 0);
@@ -191,14 +199,15 @@ void Network::lay_out() {
         const Operation& o = plan_.operations[plan_.steps[s].operation];
         in_head[o.vector_in] = in_head[o.vector_out] = 1;
     }
-    vectors_begin_ = top = round_up(top, kLine);
+    vectors_begin_ = static_cast<long>(top = round_up(top, kLine));
     vector_offsets_.assign(plan_.vectors.size(), -1);
     vector_strides_.assign(plan_.vectors.size(), 0);
     for (size_t v = 0; v < plan_.vectors.size(); v++) {
         if (plan_.vectors[v].whole >= 0) continue;
-        vector_offsets_[v] = top;
-        vector_strides_[v] = round_up(plan_.vectors[v].size, kLine) + 2 * kLine;
+        vector_offsets_[v] = static_cast<long>(top);
+        vector_strides_[v] = static_cast<long>(round_up(plan_.vectors[v].size, kLine)) + 2 * kLine;
         top += vector_strides_[v] * (in_head[v] ? static_cast<long>(kHeadImages) : 1);
+        check(0);
     }
     for (size_t v = 0; v < plan_.vectors.size(); v++) {
         int whole = static_cast<int>(v);
@@ -210,7 +219,7 @@ void Network::lay_out() {
         vector_offsets_[v] = vector_offsets_[whole] + at;
         vector_strides_[v] = vector_strides_[whole];
     }
-    vectors_floats_ = top - vectors_begin_;
+    vectors_floats_ = static_cast<long>(top) - vectors_begin_;
     long most_gates = 0;
     for (const Operation& o : plan_.operations) {
         if (o.kind != Kind::gate) continue;
@@ -218,11 +227,12 @@ void Network::lay_out() {
         long depth = 0;
         for (int plane : target.inputs) depth += plan_.planes[plane].channels;
         most_gates = std::max(most_gates, depth);
-        packed_[o.gated].gated = top = round_up(top, kLine);
-        top += depth * Vectors(static_cast<int>(target.bias.size()), kernels_.lanes).floats(kernels_.lanes);
+        packed_[o.gated].gated = static_cast<long>(top = round_up(top, kLine));
+        top += static_cast<int64_t>(depth) * Vectors(static_cast<int>(target.bias.size()), kernels_.lanes).floats(kernels_.lanes);
+        check(0);
     }
-    gates_begin_ = top = round_up(top, kLine);
-    workspace_floats_ = top + most_gates + kLine;
+    gates_begin_ = static_cast<long>(top = round_up(top, kLine));
+    workspace_floats_ = gates_begin_ + most_gates + kLine;
 }
 
 std::unique_ptr<Network::Workspace> Network::make_workspace() const {
@@ -398,7 +408,7 @@ void Network::run_images(Workspace& space, const float* pixels, size_t images, f
 void Network::run_part(Shared& shared, const float* pixels, size_t images, float* logits, float* embeddings) {
     std::unique_ptr<Workspace> space;
     {
-        std::lock_guard<std::mutex> lock(shared.mutex);
+        std::lock_guard<Mutex> lock(shared.mutex);
         if (!shared.idle.empty()) {
             space = std::move(shared.idle.back());
             shared.idle.pop_back();
@@ -406,7 +416,7 @@ void Network::run_part(Shared& shared, const float* pixels, size_t images, float
     }
     if (!space) space = make_workspace();
     run_images(*space, pixels, images, logits, embeddings);
-    std::lock_guard<std::mutex> lock(shared.mutex);
+    std::lock_guard<Mutex> lock(shared.mutex);
     shared.idle.push_back(std::move(space));
 }
 
@@ -414,7 +424,7 @@ void Network::run(const float* pixels, size_t images, float* logits, float* embe
     Shared& mine = shared();
     const size_t image_floats = size_t(3) * plan_.image_size * plan_.image_size;
     const size_t parts = std::min<size_t>(images, static_cast<size_t>(threads_));
-    std::mutex mutex;
+    Mutex mutex;
     std::exception_ptr failure;
     mine.pool->run(parts, [&](size_t part) {
         const size_t from = images * part / parts, to = images * (part + 1) / parts;
@@ -424,7 +434,7 @@ void Network::run(const float* pixels, size_t images, float* logits, float* embe
                 embeddings ? embeddings + from * embedding_size() : nullptr
             );
         } catch (...) {
-            std::lock_guard<std::mutex> lock(mutex);
+            std::lock_guard<Mutex> lock(mutex);
             failure = std::current_exception();
         }
     });

@@ -47,7 +47,7 @@ private:
     struct Workspace;
     // What threads change. A fork of the process has threads and locks of its own, so it gets one of its own.
     struct Shared {
-        std::mutex mutex;
+        Mutex mutex;
         std::vector<std::unique_ptr<Workspace>> idle;
         std::unique_ptr<Pool> pool;
         long process = 0;

@@ -7,7 +7,10 @@
 namespace ghostzoo {
 namespace {
 
-constexpr size_t kMaxNodes = 4096;
+constexpr size_t kMaxNodes = 1024;
+constexpr size_t kMaxTensors = 4096;
+constexpr size_t kMaxListed = 64;  // names or attributes of a node
+constexpr size_t kMaxNumbers = 8;  // in a list of them
 constexpr size_t kMaxRank = 4;
 constexpr int64_t kFloat = 1;
 
@@ -45,12 +48,13 @@ public:
 
     // A repeated number: packed or one at a time.
     void append_to(std::vector<int64_t>& list) const {
-        if (wire_ == 0) {
-            list.push_back(number);
-        } else {
-            Message packed(text());
-            while (!packed.rest_.empty()) list.push_back(static_cast<int64_t>(packed.varint()));
-        }
+        auto append = [&](int64_t value) {
+            if (list.size() == kMaxNumbers) refuse("has a list of numbers that is too long");
+            list.push_back(value);
+        };
+        if (wire_ == 0) return append(number);
+        Message packed(text());
+        while (!packed.rest_.empty()) append(static_cast<int64_t>(packed.varint()));
     }
 
     uint64_t field = 0;
@@ -100,11 +104,11 @@ void read_weight(std::string_view bytes, Graph& graph) {
     if (weight.shape.size() > kMaxRank) refuse("has a tensor of too many dimensions");
     uint64_t count = 1;
     for (int64_t extent : weight.shape) {
-        if (extent <= 0 || static_cast<uint64_t>(extent) > raw.size()) refuse("has a tensor of a wrong size");
+        if (extent <= 0 || static_cast<uint64_t>(extent) > raw.size() / count) refuse("has a tensor of a wrong size");
         count *= static_cast<uint64_t>(extent);
-        if (count > raw.size()) refuse("has a tensor of a wrong size");
     }
-    if (count * 4 != raw.size()) refuse("has a tensor of a wrong size");
+    if (graph.weights.size() == kMaxTensors) refuse("has too many tensors");
+    if (raw.size() % 4 || count != raw.size() / 4) refuse("has a tensor of a wrong size");
     weight.values.resize(count);
     std::memcpy(weight.values.data(), raw.data(), raw.size());
     if (!graph.weights.emplace(name, std::move(weight)).second) refuse("has two tensors of one name");
@@ -119,13 +123,12 @@ void read_attribute(std::string_view bytes, Node& node) {
     while (message.next()) {
         switch (message.field) {
             case 1: name = message.string(); break;
-            case 3: ints.push_back(message.number); break;
+            case 3: ints.assign(1, message.number); break;
             case 4: text = message.string(); has_text = true; break;
             case 8: message.append_to(ints); break;
             case 20: break;  // its type
             default: refuse("has an attribute in a form that is not read");
         }
-        if (ints.size() > 8) refuse("has an attribute that is too long");
     }
     if (has_text) {
         node.strings[name] = text;
@@ -151,6 +154,8 @@ void read_node(std::string_view bytes, Graph& graph) {
                 break;
             default: refuse("has a node in a form that is not read");
         }
+        if (node.inputs.size() + node.outputs.size() + node.ints.size() + node.strings.size() > kMaxListed)
+            refuse("has a node with too many inputs, outputs or attributes");
     }
     graph.nodes.push_back(std::move(node));
 }
@@ -207,6 +212,7 @@ Graph read_graph(std::string_view file) {
                     read_value(body.text(), graph.input, &graph.input_shape);
                     break;
                 case 12:
+                    if (graph.outputs.size() == kMaxListed) refuse("has too many outputs");
                     graph.outputs.emplace_back();
                     read_value(body.text(), graph.outputs.back(), nullptr);
                     break;

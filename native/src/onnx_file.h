@@ -30,7 +30,8 @@ struct Graph {
     std::vector<std::string> outputs;
 };
 
-// Throws Failure (GHOSTZOO_BAD_MODEL) where `file` is no such graph. Allocates no more than the file is large.
+// Throws Failure (GHOSTZOO_BAD_MODEL) where `file` is no such graph. Allocates some
+// megabytes more than the file is large, and no more.
 Graph read_graph(std::string_view file);
 
 }  // namespace ghostzoo

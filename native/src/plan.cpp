@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "error.h"
 
@@ -12,6 +13,8 @@ using Kind = Operation::Kind;
 
 constexpr int kMaxChannels = 8192;
 constexpr int kMaxSize = 1024;
+constexpr size_t kMaxParts = 64;                     // of a tensor
+constexpr size_t kMaxWeights = size_t(1) << 27;      // floats, in all operations together
 // Images from so many pixels wide stream; smaller ones fit in the cache whole.
 constexpr int kStreamedWidth = 28;
 
@@ -38,6 +41,7 @@ public:
         for (const Node& node : graph_.nodes)
             for (const std::string& input : node.inputs) uses_[input]++;
         for (const std::string& output : graph_.outputs) uses_[output]++;
+        left_ = uses_;
         plan_.image_plane = new_plane(3, plan_.image_size);
         values_[graph_.input] = {{{plan_.image_plane, -1}}, -1};
         for (const Node& node : graph_.nodes) lower(node);
@@ -56,6 +60,7 @@ private:
     void lower(const Node& node) {
         node_ = &node;
         if (node.outputs.size() != 1 || node.inputs.empty()) refuse("it has not one result");
+        for (const std::string& input : node.inputs) left_[input]--;
         Value result;
         if (node.op == "Conv") result = conv(node);
         else if (node.op == "Relu") result = relu(node);
@@ -66,6 +71,7 @@ private:
         else if (node.op == "GlobalAveragePool") result = pool(node);
         else if (node.op == "Resize" || node.op == "Flatten" || node.op == "Identity") result = unchanged(node);
         else refuse("this operator is not known");
+        if (has(result, plan_.image_plane)) refuse("it takes the image, which only the first convolution can");
         if (!values_.emplace(node.outputs[0], std::move(result)).second) refuse("its result is there already");
         node_ = nullptr;
     }
@@ -82,7 +88,46 @@ private:
         if (found == graph_.weights.end()) refuse("there are no weights " + name);
         return found->second;
     }
-    bool used_once(const std::string& name) const { return uses_.at(name) == 1; }
+    static bool has(const Value& value, int plane) {
+        return std::any_of(value.parts.begin(), value.parts.end(), [plane](const Part& part) { return part.plane == plane; });
+    }
+    // The tensors that nodes which are still to come ask for.
+    template <class Test> bool any_wanted(Test test) const {
+        return std::any_of(values_.begin(), values_.end(), [&](const auto& entry) {
+            auto left = left_.find(entry.first);
+            return left != left_.end() && left->second > 0 && test(entry.second);
+        });
+    }
+    bool wanted(int plane) const {
+        return any_wanted([plane](const Value& value) { return has(value, plane); });
+    }
+    // Whether an operation takes a plane already.
+    bool taken(int plane) const {
+        return std::any_of(order_.begin(), order_.end(), [&](int i) {
+            const Operation& o = plan_.operations[i];
+            return std::count(o.inputs.begin(), o.inputs.end(), plane) || o.residual == plane || o.copy_residual == plane;
+        });
+    }
+    // Whether only the node at hand sees a tensor, also under other names, so that it may be made in another way.
+    bool used_once(const std::string& name) const {
+        if (uses_.at(name) != 1) return false;
+        const Value& mine = value(name);
+        for (const Part& part : mine.parts)
+            if (wanted(part.plane) || taken(part.plane)) return false;
+        if (mine.vector < 0) return true;
+        auto gated = [&](const Part& part) { return part.gate == mine.vector; };
+        auto takes = [&](const Operation& o) {
+            return o.vector_in == mine.vector || std::count(o.gates.begin(), o.gates.end(), mine.vector);
+        };
+        return !any_wanted([&](const Value& value) {
+            return value.vector == mine.vector || std::any_of(value.parts.begin(), value.parts.end(), gated);
+        }) && std::none_of(plan_.operations.begin(), plan_.operations.end(), takes);
+    }
+    int integer(const Node& node, const char* name, int64_t otherwise) const {
+        const auto list = ints(node, name, {otherwise});
+        if (list.size() != 1 || list[0] < 0 || list[0] > 65536) refuse(std::string("it has no possible ") + name);
+        return static_cast<int>(list[0]);
+    }
 
     std::vector<int64_t> ints(const Node& node, const char* name, std::vector<int64_t> otherwise) const {
         auto found = node.ints.find(name);
@@ -153,7 +198,7 @@ private:
         for (int64_t extent : w.shape)
             if (extent > 65536) refuse("its weights are too large");
         const int out = static_cast<int>(w.shape[0]), kernel = static_cast<int>(w.shape[2]);
-        const int64_t group = ints(node, "group", {1}).at(0);
+        const int group = integer(node, "group", 1);
         const auto strides = ints(node, "strides", {1, 1});
         const auto pads = ints(node, "pads", {0, 0, 0, 0});
         const auto dilations = ints(node, "dilations", {1, 1});
@@ -172,13 +217,15 @@ private:
             if (bias.values.size() != static_cast<size_t>(out)) refuse("its bias does not fit");
             operation.bias = bias.values;
         }
+        weights_ += w.values.size();
+        if (weights_ > kMaxWeights) refuse("the graph has too many weights");
         operation.weights = w.values;
         if (in.vector >= 0) return linear(operation, in.vector, w, group);
         const PlaneInfo& first = plan_.planes[in.parts[0].plane];
         const int size = (first.width + operation.stride - 1) / operation.stride;
         int channels = 0;
         for (const Part& part : in.parts) channels += plan_.planes[part.plane].channels;
-        if (in.parts[0].plane == plan_.image_plane) {
+        if (has(in, plan_.image_plane)) {
             if (kernel != 3 || group != 1 || w.shape[1] != 3 || operation.stride != 2 || in.parts.size() != 1)
                 refuse("the first layer is no 3x3 convolution with stride 2");
             operation.kind = Kind::stem;
@@ -274,10 +321,15 @@ private:
         Value a = value(node.inputs[0]), b = value(node.inputs[1]);
         if (a.vector >= 0 || b.vector >= 0) refuse("it adds vectors");
         const bool once_a = used_once(node.inputs[0]), once_b = used_once(node.inputs[1]);
+        if (has(a, plan_.image_plane) || has(b, plan_.image_plane)) refuse("it adds to the image");
         if (a.parts.size() == 1 && b.parts.size() == 1 && once_a && once_b && merge(a.parts[0], b.parts[0]))
             return b;
         split(a, b, once_b);
         split(b, a, once_a);
+        auto only_here = [&](const Value& mine, const Value& other, int plane) {
+            auto same = [plane](const Part& part) { return part.plane == plane; };
+            return std::count_if(mine.parts.begin(), mine.parts.end(), same) == 1 && !has(other, plane) && !wanted(plane);
+        };
         if (a.parts.size() != b.parts.size()) refuse("its tensors are made of different parts");
         Value result;
         std::vector<int> fused;
@@ -285,7 +337,8 @@ private:
         for (size_t i = 0; i < a.parts.size(); i++) {
             check_pair(a.parts[i], b.parts[i]);
             for (auto [mine, other] : {std::pair{a.parts[i].plane, b.parts[i].plane}, std::pair{b.parts[i].plane, a.parts[i].plane}}) {
-                if (result.parts[i].plane >= 0 || !takes_residual(mine)) continue;
+                const bool is_a = mine == a.parts[i].plane;
+                if (result.parts[i].plane >= 0 || !only_here(is_a ? a : b, is_a ? b : a, mine) || !takes_residual(mine)) continue;
                 producer(mine)->residual = other;
                 move_to_end(producers_[mine]);
                 bring_source(producers_[mine]);
@@ -308,20 +361,17 @@ private:
     // Whether the operation that makes a plane can add another to it: nobody else wants the plane as it was.
     bool takes_residual(int plane) {
         Operation* source = producer(plane);
-        if (!source || source->relu || source->residual >= 0 || source->sum_out >= 0 || source->out != plane) return false;
+        if (!source || source->relu || source->residual >= 0 || source->sum_in >= 0 || source->sum_out >= 0 || source->out != plane)
+            return false;
         if (source->kind != Kind::depthwise && source->kind != Kind::pointwise) return false;
-        for (int i : order_) {
-            const Operation& other = plan_.operations[i];
-            if (std::count(other.inputs.begin(), other.inputs.end(), plane) || other.residual == plane || other.copy_residual == plane) return false;
-        }
-        return true;
+        return !taken(plane);
     }
 
     // A sum of two 1x1 convolutions is one over both inputs.
     bool merge(const Part& a, const Part& b) {
         Operation *x = producer(a.plane), *y = producer(b.plane);
         if (!x || !y || x->kind != Kind::pointwise || y->kind != Kind::pointwise || x == y) return false;
-        if (x->relu || y->relu || x->residual >= 0 || y->residual >= 0) return false;
+        if (x->relu || y->relu || x->residual >= 0 || y->residual >= 0 || a.gate >= 0 || b.gate >= 0) return false;
         const PlaneInfo &p = plan_.planes[a.plane], &q = plan_.planes[b.plane];
         if (p.channels != q.channels || p.width != q.width) return false;
         if (x->inputs.size() + y->inputs.size() > kMaxInputs) return false;
@@ -335,7 +385,9 @@ private:
         y->weights = std::move(weights);
         y->inputs.insert(y->inputs.begin(), x->inputs.begin(), x->inputs.end());
         y->gates.insert(y->gates.begin(), x->gates.begin(), x->gates.end());
-        remove(producers_[a.plane]);
+        const int first = producers_[a.plane], second = producers_[b.plane];
+        if (std::find(order_.begin(), order_.end(), first) > std::find(order_.begin(), order_.end(), second)) move_to_end(second);
+        remove(first);
         return true;
     }
 
@@ -390,20 +442,21 @@ private:
         if (node.inputs.size() != 2) refuse("it does not multiply two tensors");
         Value rows = value(node.inputs[0]);
         const Value gate = value(node.inputs[1]);
-        if (gate.vector < 0 || rows.parts.size() != 1 || rows.parts[0].gate >= 0) refuse("it is not the gate of one tensor");
+        if (rows.parts.size() != 1 || rows.parts[0].gate >= 0 || !linears_.count(gate.vector)) refuse("it is not the gate of one tensor");
         if (plan_.vectors[gate.vector].size != plan_.planes[rows.parts[0].plane].channels) refuse("its gate does not fit");
         rows.parts[0].gate = gate.vector;
         return rows;
     }
 
     Value concat(const Node& node) {
-        if (ints(node, "axis", {0}).at(0) != 1) refuse("it does not join channels");
+        if (integer(node, "axis", 0) != 1) refuse("it does not join channels");
         Value result;
         std::vector<int> vectors;
         for (const std::string& name : node.inputs) {
             const Value& part = value(name);
             if (part.vector >= 0) vectors.push_back(part.vector);
             result.parts.insert(result.parts.end(), part.parts.begin(), part.parts.end());
+            if (result.parts.size() > kMaxParts) refuse("it joins too many tensors");
         }
         if (vectors.empty()) {
             for (const Part& part : result.parts)
@@ -425,7 +478,7 @@ private:
         for (int vector : vectors) {
             VectorInfo& part = plan_.vectors[vector];
             // Whole vectors are stored, so that a part begins where no other ends.
-            if (part.whole >= 0 || part.scale != plan_.vectors[whole].scale || part.size % 8) refuse("it joins what cannot be joined");
+            if (linears_.count(vector) || vector == whole || part.whole >= 0 || part.scale != plan_.vectors[whole].scale || part.size % 8) refuse("it joins what cannot be joined");
             part.whole = whole;
             part.part_of_whole = at;
             at += part.size;
@@ -435,7 +488,7 @@ private:
 
     Value pool(const Node& node) {
         const Value in = value(node.inputs[0]);
-        if (in.vector >= 0) refuse("it pools a vector");
+        if (in.vector >= 0 || has(in, plan_.image_plane)) refuse("it does not pool what a layer makes");
         std::vector<int> vectors;
         for (const Part& part : in.parts) {
             if (part.gate >= 0) refuse("it pools a gated tensor");
@@ -478,7 +531,8 @@ private:
     Plan& plan_;
     const Node* node_ = nullptr;
     std::map<std::string, Value> values_;
-    std::map<std::string, int> uses_;
+    std::map<std::string, int> uses_, left_;  // of each tensor: by how many nodes, and by how many that are to come
+    size_t weights_ = 0;
     std::map<int, int> linears_;      // vector -> the operation that makes it
     std::vector<int> producers_;      // plane -> the operation that makes it
     std::vector<int> order_;
@@ -507,7 +561,7 @@ public:
             after = after || i == last;
         }
         flush();
-        if (plan_.head == 0) throw Failure(GHOSTZOO_UNSUPPORTED, "The graph has no layer after its last image.");
+        check_head();
         place();
     }
 
@@ -549,6 +603,20 @@ private:
         return Vectors(plan_.planes[plane].channels, lanes_).blocks();
     }
 
+    // The head gets one vector of each image, and makes both outputs.
+    void check_head() {
+        auto refuse = [] { throw Failure(GHOSTZOO_UNSUPPORTED, "The graph's last layers are none that the native engine runs."); };
+        if (plan_.head == 0) refuse();
+        std::vector<char> there(plan_.vectors.size(), 0), made(plan_.vectors.size(), 0);
+        there[operation(plan_.steps[plan_.head].operation).vector_in] = 1;
+        for (size_t s = plan_.head; s < plan_.steps.size(); s++) {
+            const Operation& o = operation(plan_.steps[s].operation);
+            if (!there[o.vector_in]) refuse();
+            there[o.vector_out] = made[o.vector_out] = 1;
+        }
+        if (!made[plan_.logits] || !made[plan_.embedding]) refuse();
+    }
+
     void flush() {
         if (group_.empty()) return;
         if (streams(group_[0])) stream();
@@ -583,9 +651,10 @@ private:
     void stream() {
         int tallest = 0;
         for (int i : group_) tallest = std::max(tallest, height(i));
+        std::vector<int> ends;
+        std::copy_if(group_.begin(), group_.end(), std::back_inserter(ends), [&](int i) { return !has_reader(i); });
         for (int row = 0; row < tallest; row++) {
-            for (int i : group_)
-                if (!has_reader(i)) reach(i, (row + 1) * height(i) / tallest);
+            for (int i : ends) reach(i, (row + 1) * height(i) / tallest);
         }
         for (int i : group_) reach(i, height(i));
         for (int i : group_) {

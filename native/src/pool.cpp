@@ -1,12 +1,26 @@
 #include "pool.h"
 
+#include <string>
+#include <system_error>
+
+#include "error.h"
+
+#if !defined(GHOSTZOO_NO_THREADS)
+
 namespace ghostzoo {
 
 Pool::Pool(int threads) {
-    for (int i = 1; i < threads; i++) threads_.emplace_back([this] { serve(); });
+    try {
+        for (int i = 1; i < threads; i++) threads_.emplace_back([this] { serve(); });
+    } catch (const std::system_error&) {
+        end();
+        throw Failure(GHOSTZOO_NO_MEMORY, "The system starts no more than " + std::to_string(threads_.size()) + " threads; ask for fewer.");
+    }
 }
 
-Pool::~Pool() {
+Pool::~Pool() { end(); }
+
+void Pool::end() {
     {
         std::lock_guard<std::mutex> lock(mutex_);
         ends_ = true;
@@ -56,3 +70,5 @@ void Pool::serve() {
 }
 
 }  // namespace ghostzoo
+
+#endif

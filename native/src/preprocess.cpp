@@ -94,7 +94,7 @@ private:
 
 void preprocess(const uint8_t* rgb, int width, int height, const Preprocessing& config, float* out) {
     if (width < 1 || height < 1) throw Failure(GHOSTZOO_BAD_IMAGE, "The image has no pixels.");
-    if (static_cast<long>(width) * height > kMaxImagePixels || std::max(width, height) / std::min(width, height) >= kMaxAspect)
+    if (static_cast<int64_t>(width) * height > kMaxImagePixels || std::max(width, height) / std::min(width, height) >= kMaxAspect)
         throw Failure(GHOSTZOO_BAD_IMAGE, "The image has " + std::to_string(width) + " x " + std::to_string(height) + " pixels, which is more than is read, or it is too long for its width.");
     const double scale = static_cast<double>(config.resize_short) / std::min(width, height);
     const int resized_width = static_cast<int>(std::nearbyint(width * scale)), resized_height = static_cast<int>(std::nearbyint(height * scale));
