@@ -228,7 +228,7 @@ def test_a_closed_stream_is_no_error(redirection: str, words: str) -> None:
     command = f"{sys.executable} -m ghostzoo {words.format(photo=PHOTO)} {redirection}"
     result = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0
-    assert [line for line in result.stderr.splitlines() if not line.startswith("No model was named")] == []
+    assert [line for line in result.stderr.splitlines() if not line.startswith("Using the bundled")] == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from ..errors import BundleError, EngineError, EngineUnavailableError, OptionError
+from ..errors import BundleError, EngineError, OptionError
 from ..network.tflite_check import check_tflite
 from ..network.wire import RefusedGraphError
 from .base import Output
@@ -18,13 +19,6 @@ from .pool import Pool
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
-
-try:
-    from ai_edge_litert.interpreter import Interpreter
-except ImportError as error:
-    raise EngineUnavailableError(
-        f"LiteRT cannot be imported ({error}); install it with: pip install 'ghostzoo[litert]'"
-    ) from error
 
 
 class LiteRtEngine(ConvertedEngine):

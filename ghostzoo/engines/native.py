@@ -10,21 +10,18 @@ import ctypes
 import weakref
 from typing import Any, ClassVar
 
+import ghostzoo_native
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
+from ..errors import EngineError, OptionError, nearest
 from ..network.architecture import EMBEDDING_SIZE
 from .base import Engine, EngineOptions, Output
 
 try:
-    import ghostzoo_native
-
     _library = ctypes.CDLL(str(ghostzoo_native.library()))
-except (ImportError, OSError) as error:
-    raise EngineUnavailableError(
-        f"ghostzoo-native cannot be loaded ({error}); install it with: pip install 'ghostzoo[native]'"
-    ) from error
+except OSError as error:  # built for another system
+    raise ImportError(str(error)) from error
 
 _OK = 0
 _INSTRUCTIONS = ("avx512", "avx2", "neon", "generic")

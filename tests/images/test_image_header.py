@@ -298,7 +298,9 @@ def test_a_png_chunk_with_a_false_length_allocates_nothing(kind: bytes, claimed:
 def test_what_was_decoded_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Should the decoder ever see another size than the header's reader, the limit still holds."""
     honest = decode.read_header
-    monkeypatch.setattr(decode, "read_header", lambda data: replace(honest(data), width=2, height=2))
+    monkeypatch.setattr(
+        decode, "read_header", lambda data, **options: replace(honest(data, **options), width=2, height=2)
+    )
     limits = ImageLimits(max_pixels=LARGE[0] * LARGE[1] - 1)
     with pytest.raises(ImageError, match=r"pixels are more than"):
         read_image(encoded(picture(*LARGE), "PNG"), limits)

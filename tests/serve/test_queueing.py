@@ -110,7 +110,7 @@ def test_a_free_worker_takes_early_what_waits_longest() -> None:
     decoded = threading.Event()
     for lane in lanes[1:]:
         lane.run = lambda batch, *, alone, name=lane.model: (order.append(name), batch)[1]  # type: ignore[method-assign]
-        lane.decode = lambda source, deadline, name=lane.model: (  # type: ignore[method-assign]
+        lane.decode = lambda source, deadline, on_message=None, *, name=lane.model: (  # type: ignore[method-assign]
             decoding[name].set(),
             decoded.wait(20),
             pixels(0),
