@@ -146,7 +146,7 @@ def test_a_cached_decision_imports_the_chosen_engine_alone(tiny_bundle: Bundle) 
         f"clf = ghostzoo.load({str(tiny_bundle.path)!r}, threads=1)\n"
         "print(clf.selection.origin, clf.selection.engine, *sorted(set(sys.modules) & "
         "{'onnxruntime', 'openvino', 'tensorrt', 'onnx', 'huggingface_hub', 'paddle', 'ncnn', 'MNN', "
-        "'ai_edge_litert'}))\n"
+        "'ai_edge_litert', 'ghostzoo_native'}))\n"
     )
     runs = [
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=dict(os.environ))
@@ -155,7 +155,7 @@ def test_a_cached_decision_imports_the_chosen_engine_alone(tiny_bundle: Bundle) 
     assert runs[0].stdout.startswith("measured")
     origin, engine, *modules = runs[1].stdout.split()
     assert origin == "cached"
-    assert modules == [engine]
+    assert modules == [{"native": "ghostzoo_native"}.get(engine, engine)]
 
 
 class WrongEngine(Engine):

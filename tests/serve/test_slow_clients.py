@@ -123,13 +123,14 @@ def test_many_requests_whose_answers_nobody_reads(server: ServerProcess) -> None
     assert requests.get(f"{server.http}/healthz", timeout=60).status_code == 200
 
 
-def test_a_client_that_closes_its_sending_side_has_gone(server: ServerProcess, jpeg: bytes) -> None:
+def test_a_client_that_closes_its_sending_side_has_gone(tiny_bundle: Bundle, jpeg: bytes) -> None:
     slow = encoded(picture(2400, 1800), "PNG", compress_level=1)
-    for sent in (post(slow), post(jpeg)[:-10], get("/healthz")[:-2], b""):
-        with client(server, buffer=MIB) as connection:
-            connection.sendall(sent)
-            connection.shutdown(socket.SHUT_WR)
-            assert read_to_end(connection)[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 499")
+    with running_server(str(tiny_bundle.path), program=("-c", IMPATIENT)) as server:
+        for sent in (post(slow), post(jpeg)[:-10], get("/healthz")[:-2], b""):
+            with client(server, buffer=MIB) as connection:
+                connection.sendall(sent)
+                connection.shutdown(socket.SHUT_WR)
+                assert read_to_end(connection)[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 499")
 
 
 def test_a_connection_without_a_whole_request_ends(tiny_bundle: Bundle) -> None:
