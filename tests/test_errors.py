@@ -111,6 +111,14 @@ def test_what_was_meant_is_found(name: str, known: list[str], sentence: str) -> 
         (["predict", PHOTO, "--top-k", "1", "--top-k", "5"], "--top-k is given 2 times; give it once."),
         (["serve", "--page", "--no-page"], "--page and --no-page exclude each other; give one of them."),
         (["serve", "--url-port", "8080"], "--url-port needs --allow-urls; give both, or neither."),
+        (
+            ["serve", "--no-grpc", "--grpc-port", "1"],
+            "--grpc-port and --no-grpc exclude each other; leave one of them out.",
+        ),
+        (
+            ["serve", "--no-decode-processes", "--decode-timeout", "1"],
+            "--no-decode-processes exclude each other; leave one of them out.",
+        ),
         (["preditc", PHOTO], "There is no command 'preditc'. Did you mean predict?"),
         (["cache", "lst"], "There is no command 'lst'. Did you mean list?"),
         (

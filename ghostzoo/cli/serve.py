@@ -96,11 +96,17 @@ def serve(api_key_file: str | None, log: str, **given: Any) -> None:
     \b
     Examples:
       ghostzoo serve --model GhostNet_x1_0
-      ghostzoo serve --model ./flowers --model GhostNet_x1_0 --host 0.0.0.0 --api-key-file key.txt
+      ghostzoo serve --model ./flowers --model GhostNet_x1_0 \\
+          --host 0.0.0.0 --api-key-file key.txt
       ghostzoo serve --host 0.0.0.0 --allowed-host zoo.example.com
     """
     if given["url_ports"] and not given["allow_urls"]:
         raise click.UsageError("--url-port needs --allow-urls; give both, or neither.")
+    source = click.get_current_context().get_parameter_source("grpc_port")
+    if not given["grpc"] and source == click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--grpc-port and --no-grpc exclude each other; leave one of them out.")
+    if given["decode_timeout"] is not None and not given["decode_processes"]:
+        raise click.UsageError("--decode-timeout and --no-decode-processes exclude each other; leave one of them out.")
     missing = [name for name in _LIBRARIES if find_spec(name) is None]
     if missing:
         raise EngineUnavailableError(
