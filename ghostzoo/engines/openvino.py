@@ -9,6 +9,7 @@ On a CPU the compiled model is kept in ghostzoo's cache folder, which checks wha
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -65,6 +66,20 @@ def _no_usage_reports() -> Iterator[None]:
 
 with _no_usage_reports():
     import openvino as ov
+
+
+def _end_without_threads() -> None:
+    """In a fork: have the process end without the library's own end, which may wait for threads that stayed behind.
+
+    What is registered last is called first, with the exit status. Python has flushed its files by then.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "on_exit"):  # glibc
+        library.on_exit(ctypes.cast(library._exit, ctypes.c_void_p), None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_end_without_threads)
 
 _CACHE = "openvino"
 _DEVICE_KINDS = ("CPU", "GPU", "NPU", "AUTO")
