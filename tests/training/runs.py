@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from click import Context
 from click.testing import CliRunner
 
 from exporters.cli import main
@@ -67,9 +69,26 @@ class Run:
         return lines[0]
 
 
+def options(*arguments: Any) -> list[str]:
+    """Return the words of a small run with ``arguments``: of an option that has one value, the last one counts."""
+    words = [*SMALL, *map(str, arguments)]
+    starts = [place for place, word in enumerate(words) if word.startswith("--")]
+    given = [words[start:end] for start, end in pairwise([*starts, len(words)])]
+    command = main.get_command(Context(main), "train")
+    assert command is not None
+    repeatable = {name for item in command.params if getattr(item, "multiple", False) for name in item.opts}
+    names = [option[0].partition("=")[0] for option in given]
+    kept = [
+        option
+        for place, (name, option) in enumerate(zip(names, given, strict=True))
+        if name in repeatable or name not in names[place + 1 :]
+    ]
+    return [word for option in kept for word in option]
+
+
 def train(*arguments: Any) -> Run:
     """Run the command in this process."""
-    result = CliRunner().invoke(main, ["train", *SMALL, *map(str, arguments)])
+    result = CliRunner().invoke(main, ["train", *options(*arguments)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Run(result.exit_code, result.stdout, result.stderr)
@@ -77,7 +96,7 @@ def train(*arguments: Any) -> Run:
 
 def start(*arguments: Any, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     """Start the command in a process of its own."""
-    command = [sys.executable, *launcher, "-m", "exporters", "train", *SMALL, *map(str, arguments)]
+    command = [sys.executable, *launcher, "-m", "exporters", "train", *options(*arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

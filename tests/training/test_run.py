@@ -52,7 +52,7 @@ def test_the_figure_of_the_card_is_what_the_runtime_measures(pictures: Path, tmp
     validation = classifier.bundle.manifest.validation
     assert validation["validation_accuracy"] == pytest.approx(sum(right) / len(files))
     assert any(right)
-    assert f"- validation accuracy: {sum(right) / len(files):.3g}" in (tmp_path / "run/bundle/README.md").read_text()
+    assert f"- validation accuracy: {sum(right) / len(files):.4g}" in (tmp_path / "run/bundle/README.md").read_text()
 
 
 def test_card_and_manifest_say_data_command_seed_and_result(finished: Path, pictures: Path) -> None:
@@ -69,7 +69,7 @@ def test_card_and_manifest_say_data_command_seed_and_result(finished: Path, pict
         "- training images: 96",
         "- validation images: 24",
         "- starting point: random weights",
-        f"- validation accuracy: {float(last['validation_accuracy']):.3g}",
+        f"- validation accuracy: {float(last['validation_accuracy']):.4g}",
     ):
         assert line in card
     manifest = Bundle.open(finished / "bundle").manifest
