@@ -14,6 +14,8 @@ from ghostzoo.errors import WeightsError
 from ghostzoo.weights.programs import MAX_PROGRAM_BYTES, check_params
 from tests.fixtures.limited import run_limited
 
+pytestmark = pytest.mark.slow
+
 READ = """
 import sys
 from pathlib import Path
@@ -21,7 +23,6 @@ from exporters.paddle_program import read_program
 from ghostzoo.errors import WeightsError
 from ghostzoo.weights.programs import check_params
 
-pytestmark = pytest.mark.slow
 data, suffix = Path(sys.argv[1]).read_bytes(), sys.argv[2]
 try:
     check_params(data) if suffix == ".pdiparams" else read_program(data, suffix)
