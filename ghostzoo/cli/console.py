@@ -37,7 +37,7 @@ ANY_PATH = _LocalPath(readable=False)
 """A path as an option. What opens it says what is wrong with it; click would call an unreadable file wrong usage."""
 
 _DEBUG = "ghostzoo.debug"
-_INTERRUPTED = 130
+INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the signal's number."""
 _NUMBER = re.compile(r"-?|[\d.,]+( ?(%|[kMG]?B|M|ms|s))?")
 """A cell that stands flush right."""
@@ -165,7 +165,7 @@ class Group(click.Group):
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one need not wait for what is still running
             newline = "\n" if sys.stderr.isatty() else ""  # the terminal shows ^C
             click.echo(f"{newline}Interrupted.", err=True)
-            ctx.exit(_INTERRUPTED)
+            ctx.exit(INTERRUPTED)
 
 
 class LazyGroup(Group):

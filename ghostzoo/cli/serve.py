@@ -11,7 +11,7 @@ import click
 
 from ..catalog import DEFAULT_MODEL
 from ..errors import EngineUnavailableError
-from .console import Command
+from .console import INTERRUPTED, Command
 from .options import fetch_options
 
 _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "hypercorn", "prometheus_client", "python_multipart")
@@ -88,8 +88,8 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "hypercorn", "prometheus_cli
 def serve(api_key_file: str | None, log: str, **given: Any) -> None:
     """Serve models over REST, gRPC and a web page, on this machine only unless --host says otherwise.
 
-    SIGTERM or SIGINT ends it once accepted requests are answered, with status 0; with 1 where something still hangs
-    five seconds after --drain-timeout. A second SIGINT ends it at once.
+    SIGTERM ends it once accepted requests are answered, with status 0, and Ctrl-C with 130; with 1 where something
+    still hangs five seconds after --drain-timeout. A second Ctrl-C ends it at once.
 
     The API is documented at /docs. A key in GHOSTZOO_API_KEY, or in a file, must then be shown by all clients.
 
@@ -118,7 +118,12 @@ def serve(api_key_file: str | None, log: str, **given: Any) -> None:
     from ..serve.server import serve as run
 
     text_log = log == "text" or (log == "auto" and sys.stderr.isatty())
-    run(_options(api_key=find_api_key(api_key_file), text_log=text_log, **given))
+    try:
+        run(_options(api_key=find_api_key(api_key_file), text_log=text_log, **given))
+    except KeyboardInterrupt:
+        if text_log:
+            raise
+        sys.exit(INTERRUPTED)  # the log has said it, and all its lines are JSON
 
 
 def _options(grpc: bool, grpc_port: int, **given: Any) -> Any:

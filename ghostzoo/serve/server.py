@@ -55,15 +55,20 @@ def serve(options: ServeOptions) -> None:
 
     Raises:
         GhostZooError: a model, an engine or an address cannot be used.
+        KeyboardInterrupt: it was SIGINT that ended it.
     """
     with log_lines(text=options.text_log) as lines, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
-            runner.run(_serve(options, lines))
+            ended_by = runner.run(_serve(options, lines))
+            if ended_by == signal.SIGINT and not options.text_log:
+                _logger.info("interrupted")
         except (GhostZooError, OSError):
             raise
         except Exception:
             _logger.critical("The server has failed.", exc_info=True)
             sys.exit(1)
+    if ended_by == signal.SIGINT:
+        raise KeyboardInterrupt
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -74,12 +79,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-async def _serve(options: ServeOptions, lines: LineWriter) -> None:
+async def _serve(options: ServeOptions, lines: LineWriter) -> int | None:
+    """Serve until a signal comes, and return its number."""
     listener = Listener(options)
     service = Service(options)
     service.metrics.watch_log(lambda: lines.dropped)
     end = _HardEnd(service, lines)
     stop = asyncio.Event()
+    signals: list[int] = []
     grpc = None
 
     async def stopped() -> None:
@@ -94,7 +101,7 @@ async def _serve(options: ServeOptions, lines: LineWriter) -> None:
         if grpc is not None:
             await grpc.start()
             addresses["grpc"] = f"{_bracketed(options.host)}:{grpc_port}"
-        _on_signals(stop, end, options.drain_timeout)
+        _on_signals(stop, signals, end, options.drain_timeout)
         draining = asyncio.create_task(_stop_with(service, grpc))
         if options.text_log:
             lines.put(_greeting(service, addresses))
@@ -108,6 +115,7 @@ async def _serve(options: ServeOptions, lines: LineWriter) -> None:
         listener.close()
         if not await service.close():
             end.now()
+    return signals[0] if signals else None
 
 
 def _greeting(service: Service, addresses: dict[str, str]) -> str:
@@ -129,11 +137,12 @@ async def _stop_with(service: Service, grpc: Any) -> None:
         await grpc.stop(service.options.drain_timeout)
 
 
-def _on_signals(stop: asyncio.Event, end: _HardEnd, drain_timeout: float) -> None:
-    """Begin to stop at SIGTERM or SIGINT, and end at once at a second SIGINT."""
+def _on_signals(stop: asyncio.Event, signals: list[int], end: _HardEnd, drain_timeout: float) -> None:
+    """Begin to stop at SIGTERM or SIGINT, of which ``signals`` are told, and end at once at a second SIGINT."""
     loop = asyncio.get_running_loop()
 
     def obey(number: int, _: object) -> None:
+        signals.append(number)
         end.within(0 if stop.is_set() and number == signal.SIGINT else drain_timeout + _END_SECONDS)
         loop.call_soon_threadsafe(stop.set)
 

@@ -50,7 +50,8 @@ def at_a_terminal(*arguments: str) -> tuple[int, str]:
 
 def test_a_person_is_greeted(tiny_bundle: Bundle) -> None:
     status, seen = at_a_terminal("--model", str(tiny_bundle.path))
-    assert status == 0
+    assert status == 130
+    assert seen.splitlines()[-1] == "Interrupted."
     assert re.search(r"ghostzoo serves tiny at http://127\.0\.0\.1:\d+\s", seen)
     assert "Press Ctrl+C to stop" in seen
     assert r"GET /a\x1b[31mb: 404" in seen  # and the terminal is not told to write in red
@@ -59,8 +60,10 @@ def test_a_person_is_greeted(tiny_bundle: Bundle) -> None:
 
 
 def test_a_program_gets_json_lines(tiny_bundle: Bundle) -> None:
-    _, seen = at_a_terminal("--model", str(tiny_bundle.path), "--log", "json")
-    assert [json.loads(line)["message"] for line in seen.splitlines()] == ["ghostzoo serves", "request"]
+    status, seen = at_a_terminal("--model", str(tiny_bundle.path), "--log", "json")
+    assert status == 130
+    messages = [json.loads(line)["message"] for line in seen.splitlines()]
+    assert messages == ["ghostzoo serves", "request", "interrupted"]
 
 
 @pytest.mark.parametrize(
