@@ -128,7 +128,14 @@ def _measured(bundle: Bundle, record: CatalogModel | None, facts: CardFacts) -> 
     elif record is not None and record.measured is not None:
         figures = record.measured
         data = f"{figures.data[0].upper()}{figures.data[1:]}, {figures.images:,} images"
-        yield Accuracy(figures.top1, figures.top5, "measured by ghostzoo", data, find_dataset(record))
+        yield Accuracy(
+            figures.top1,
+            figures.top5,
+            "measured by ghostzoo",
+            data,
+            find_dataset(record),
+            photographs=figures.photographs,
+        )
 
 
 def _accuracy_table(accuracies: list[Accuracy]) -> str:

@@ -48,6 +48,8 @@ class Accuracy:
     """The published data set that they are of, where that is known."""
     source: tuple[str, str] | None = None
     """Name and URL of who published it."""
+    photographs: str = ""
+    """What became of ordinary photographs, in words, if that differs much."""
 
 
 def find_dataset(record: CatalogModel | None) -> Dataset | None:
@@ -91,7 +93,8 @@ def _results(name: str, accuracy: Accuracy) -> list[dict[str, Any]]:
         EvalResult(
             task_type=TASK,
             dataset_type=dataset.id if dataset else "custom",
-            dataset_name=f"{accuracy.data}, {accuracy.who}",
+            dataset_name=f"{accuracy.data}, {accuracy.who}"
+            + (f"; {beside}" if (beside := accuracy.photographs) else ""),
             dataset_split=dataset.split if dataset else None,
             metric_type="accuracy",
             metric_name=f"{metric} accuracy, {accuracy.who}",

@@ -113,6 +113,8 @@ def test_the_embedded_model_has_its_measured_figures() -> None:
     assert data["datasets"] == ["cifar10"]
     measured = get_model(bundle.name).measured
     assert f"5,000 images |\n\nIt recognised {measured.photographs}." in card
+    for result in data["model-index"][0]["results"]:
+        assert result["dataset"]["name"].endswith(f"measured by ghostzoo; {measured.photographs}")
     assert data["model-index"][0]["results"][0]["metrics"][0]["value"] == measured.top1
     assert "## Training" in card
     assert "10 classes (airplane, " in card
