@@ -90,8 +90,11 @@ def test_children_of_busy_processes_end(engine_type: type[Engine], engine_bundle
     result = subprocess.run(
         [*command, str(CHILDREN), str(SECONDS)], capture_output=True, text=True, timeout=SECONDS * (CHILDREN + 2)
     )
-    *children, end = result.stdout.splitlines()
-    assert (result.returncode, end) == (0, "all ended"), result.stdout + result.stderr
+    # While a thread loads an MNN model, what is written to stdout goes to stderr.
+    lines = [*result.stdout.splitlines(), *result.stderr.splitlines()]
+    assert result.returncode == 0, lines
+    assert "all ended" in lines
+    children = [line for line in lines if line.startswith(("answered", "refused"))]
     assert len(children) == CHILDREN
     if engine_type.opens_after_fork:
         assert set(children) == {"answered"}
