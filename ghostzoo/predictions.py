@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -66,7 +67,7 @@ def top_predictions(
     probabilities: NDArray[np.float32],
     labels: Sequence[ClassLabel],
     top_k: int,
-    min_score: float = 0.0,
+    min_score: float = -math.inf,
     *,
     damaged: bool = False,
 ) -> list[Prediction]:

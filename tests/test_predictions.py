@@ -57,6 +57,11 @@ def test_a_network_that_gives_no_numbers_still_gives_classes() -> None:
     assert all(np.isnan(p.score) for p in best)
 
 
+def test_logits_below_zero_are_classes_too() -> None:
+    best = top_predictions(np.array([-3, 1, -2, -5, -4, -6, -7, -8], np.float32), LABELS, 3)
+    assert [each.index for each in best] == [1, 2, 0]
+
+
 def test_more_classes_than_there_are_gives_all() -> None:
     assert len(top_predictions(softmax(np.zeros((1, 8), np.float32))[0], LABELS, 50)) == 8
     assert len(top_predictions(np.ones(1, np.float32), LABELS[:1], 5)) == 1
