@@ -6,8 +6,9 @@
 # make lowest  the quick tests with the lowest versions that pyproject.toml allows; make opencv, those of images with each
 #              OpenCV from there on
 # make audit   known vulnerabilities and licences of what the container installs
-# make figures  all measurements that README.md and benchmarks/README.md quote, on an idle machine, and write them there; takes
+# make figures  all measurements that README.md and docs/ quote, on an idle machine, and write them there; takes
 #              about an hour, and DATA=folder with the two tars of CONTRIBUTING.md
+# make docs    the documentation as a site, in site/
 # make lint    ruff, mypy and the layers of imports
 # make peers   fetch transformers.js, with which the tests load published models (needs npm)
 # make web     fetch onnxruntime-web, with which the web page runs models in the browser (needs npm)
@@ -40,7 +41,7 @@ MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
 # One pip at a time fills an environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all coverage lowest opencv audit figures lint native web peers bench-peers clean lock sbom base-image image
+.PHONY: demo test test-all coverage docs lowest opencv audit figures lint native web peers bench-peers clean lock sbom base-image image
 
 ifeq ($(WEIGHTS),)
 demo: $(RUNTIME)
@@ -68,7 +69,7 @@ native: $(NOX)
 lint: $(NOX)
 	$(NOX) --session lint
 
-lowest opencv audit: $(NOX)
+docs lowest opencv audit: $(NOX)
 	$(NOX) --session $@
 
 bench-peers: $(NOX)
@@ -134,7 +135,7 @@ image:
 	$(DOCKER) build --build-arg "BASE_IMAGE=$(BASE_IMAGE)" --tag "ghostzoo:$(VERSION)" .
 
 clean:
-	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-peers .bench-models bundles $(WEB) exporters/web/node_modules $(PEERS)
+	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-docs .venv-peers .bench-models bundles site $(WEB) exporters/web/node_modules $(PEERS)
 
 $(NOX):
 	$(PYTHON) -m venv .venv-nox

@@ -18,6 +18,10 @@ from pathlib import Path
 import nox
 
 PROJECT = nox.project.load_toml("pyproject.toml")
+PROGRAMS = "Scripts" if sys.platform == "win32" else "bin"
+"""Folder of an environment's programs."""
+AUDIT = ["zizmor", "--offline", "--quiet", ".github"]
+"""What a workflow of GitHub's should not do."""
 FOLDERS = {"runtime": ".venv", "dev": ".venv"}
 """Group of dependencies -> folder of its environment, where that is not ``.venv-`` and the group's name."""
 NEEDS_OLD_PYTHON = {"export", "interop"}
@@ -60,7 +64,7 @@ def make_environment(session: nox.Session, group: str) -> str:
     if base is None:
         session.skip("PaddlePaddle needs Python 3.11 or 3.12, and neither was found.")
     folder = Path(FOLDERS.get(group, f".venv-{group}"))
-    python = folder.absolute() / "bin" / "python"
+    python = folder.absolute() / PROGRAMS / "python"
     lines = nox.project.dependency_groups(PROJECT, group)
     of_checkout = [line for line in lines if re.match(r"ghostzoo\b", line)]
     requirements = [line for line in lines if line not in of_checkout]
@@ -123,10 +127,19 @@ def native(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff, mypy and the layers of imports."""
+    """ruff, mypy, the layers of imports, and what the workflows may do."""
     programs = Path(make_environment(session, "dev")).parent
-    for words in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["lint-imports", "--no-cache"]):
+    commands = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["lint-imports", "--no-cache"])
+    for words in (*commands, AUDIT):
         session.run(str(programs / words[0]), *words[1:])
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation as a site, in site/. Fails on a broken link, an unknown name, and a page that is not listed."""
+    python = make_environment(session, "docs")
+    # The site's tool announces its own end on every run; https://zensical.org reads the same mkdocs.yml.
+    session.run(python, "-m", "mkdocs", "build", "--strict", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session
@@ -187,7 +200,7 @@ def coverage(session: nox.Session) -> None:
 def make_other(session: nox.Session, folder: str) -> tuple[list[str], str]:
     """Make an empty environment; return uv's command to install into it, and its interpreter."""
     uv = str(Path(make_environment(session, "release")).with_name("uv"))
-    python = str(Path(folder).absolute() / "bin" / "python")
+    python = str(Path(folder).absolute() / PROGRAMS / "python")
     session.run(uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder)
     return [uv, "pip", "install", "--quiet", "--python", python], python
 

@@ -1,4 +1,4 @@
-"""The figures in README.md and benchmarks/README.md: what the benchmarks wrote as JSON, put between marks in the text.
+"""The figures in README.md and docs/: what the benchmarks wrote as JSON, put between marks in the text.
 
     make figures                        # takes all of them, on an idle machine, and writes them into the text
     python -m benchmarks.figures        # writes those that are in benchmarks/results into the text
@@ -26,7 +26,7 @@ from ghostzoo.bench.machine import describe_machine
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-TEXTS = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+TEXTS = tuple(ROOT / name for name in ("README.md", "docs/performance.md", "docs/guides/quantize.md"))
 MARKED = re.compile(r"(<!-- figures: ([a-z0-9-]+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 
 Figures = Mapping[str, Any]

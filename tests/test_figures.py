@@ -22,7 +22,7 @@ MACHINE = {
 }
 
 
-@pytest.mark.parametrize(("path", "name"), MARKS, ids=[f"{path.parent.name}-{name}" for path, name in MARKS])
+@pytest.mark.parametrize(("path", "name"), MARKS, ids=[f"{path.stem}-{name}" for path, name in MARKS])
 def test_a_text_has_the_figures_of_its_results(path: Path, name: str) -> None:
     found = {mark: text for _, mark, text, _ in figures.MARKED.findall(path.read_text(encoding="utf-8"))}
     try:

@@ -76,7 +76,7 @@ def resolved(arguments: list[str], **variables: str) -> list[str]:
 
 @pytest.mark.slow
 def test_the_line_for_users_installs_the_cpu_build(indexes: str) -> None:
-    words = documented("README.md", "pip install torch")
+    words = documented("docs/guides/train.md", "pip install torch")
     assert words == ["pip", "install", "torch", "--index-url", CPU_INDEX]
     assert resolved([indexes + urlsplit(word).path if word == CPU_INDEX else word for word in words[2:]]) == [
         "2.13.0+cpu"
