@@ -58,7 +58,7 @@ test: $(NOX) $(NODE)
 
 # 'make test test-all' runs nothing twice. Every part runs, and the last lines say how each ended.
 test-all: $(NOX) $(NODE)
-	$(NOX) --session $(if $(filter test,$(MAKECMDGOALS)),,native test) interop hub1 training exporters
+	$(NOX) --session $(if $(filter test,$(MAKECMDGOALS)),,native test) interop hub1 training exporters examples
 
 coverage: $(NOX) $(NODE)
 	$(NOX) --session coverage
@@ -135,7 +135,7 @@ image:
 	$(DOCKER) build --build-arg "BASE_IMAGE=$(BASE_IMAGE)" --tag "ghostzoo:$(VERSION)" .
 
 clean:
-	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-docs .venv-peers .bench-models bundles site $(WEB) exporters/web/node_modules $(PEERS)
+	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-docs .venv-examples .venv-peers .bench-models bundles site $(WEB) exporters/web/node_modules $(PEERS)
 
 $(NOX):
 	$(PYTHON) -m venv .venv-nox

@@ -159,6 +159,13 @@ def interop(session: nox.Session) -> None:
 
 
 @nox.session
+def examples(session: nox.Session) -> None:
+    """The examples, with the libraries that they are for."""
+    python = make_environment(session, "examples")
+    session.run(python, "-m", "pytest", "tests/examples", "-p", "no:celery", *session.posargs)
+
+
+@nox.session
 def hub1(session: nox.Session) -> None:
     """Fetching and publishing with the older line of the Hub's client."""
     python = make_environment(session, "train")
