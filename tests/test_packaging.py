@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from email.message import Message
@@ -14,6 +15,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ghostzoo import __version__, list_models
 
@@ -129,6 +131,18 @@ def imported_modules() -> set[str]:
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
                 modules.add(node.module)
     return {name.partition(".")[0] for name in modules} - set(sys.stdlib_module_names) - {"ghostzoo"}
+
+
+def test_the_conda_recipe_asks_for_the_same() -> None:
+    recipe = yaml.safe_load((ROOT / "docs/conda/recipe.yaml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    renamed = {"huggingface-hub": "huggingface_hub", "opencv-python-headless": "py-opencv"}
+    wanted = {f"python {project['requires-python']}"}
+    for line in project["dependencies"]:
+        name, bound = line.split(">=")
+        wanted.add(f"{renamed.get(name, name)} >={bound}")
+    assert set(recipe["requirements"]["run"]) == wanted
+    assert recipe["context"]["version"] == __version__
 
 
 def test_every_library_that_the_package_imports_is_required(metadata: Message) -> None:
