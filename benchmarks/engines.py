@@ -30,13 +30,16 @@ from ghostzoo.engines.candidates import (
     Candidate,
     Discarded,
     Measured,
+    Opened,
     find_devices,
     keep_devices,
     keep_installed,
     keep_with_files,
+    measure,
+    open_checked,
     reason_of,
 )
-from ghostzoo.engines.selection import BASE_ENGINE, Opened, measure, open_checked
+from ghostzoo.engines.selection import BASE_ENGINE
 from ghostzoo.fetch.resolver import fetch
 from ghostzoo.network.architecture import Architecture
 from tests.fixtures.networks import random_arrays, write_weights

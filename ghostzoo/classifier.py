@@ -8,17 +8,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._utils.parallel import map_batches
 from .bundle.folder import Bundle
 from .engines.base import Engine, EngineOptions, Output, check_count, check_thread_count
-from .engines.batches import Outputs, run_batch
-from .engines.candidates import Selection
-from .engines.selection import check_engine_name, open_engine
+from .engines.selection import Selection, check_engine_name, open_engine
 from .engines.sessions import OpenedEngines
 from .errors import BundleError, ImageError, OptionError
 from .fetch.options import FetchOptions
@@ -28,8 +25,11 @@ from .images.inputs import check_single, count_at_hand, expand
 from .images.options import Colour, ReadOptions
 from .images.transform import preprocess
 from .network.architecture import EMBEDDING_SIZE
-from .parity import Agreement, engine_tolerance
 from .predictions import Prediction, check_min_score
+
+if TYPE_CHECKING:
+    from .engines.batches import Outputs
+    from .parity import Agreement
 
 _DEFAULT_BATCH_SIZE = 4
 """Images a call of the engine in ``predict``; on CPUs, batches of 2 to 4 give the most images a second."""
@@ -217,6 +217,8 @@ class Classifier:
 
     def self_check(self) -> Agreement:
         """Run the bundle's golden inputs on this engine and compare the logits with the original's."""
+        from .parity import engine_tolerance
+
         return self.bundle.golden().check(self.engine.run, engine_tolerance(self.engine.options.precision))
 
     def warmup(self, batch_size: int | None = None) -> None:
@@ -292,6 +294,9 @@ class Classifier:
         self, images: Any, batch_size: int, output: Output, raise_errors: bool, workers: int | None
     ) -> Generator[Outputs, None, None]:
         """Read images and run the network on them, a batch after the other or several side by side."""
+        from ._utils.parallel import map_batches
+        from .engines.batches import run_batch
+
         if workers is None:
             workers = self._engines.concurrent_calls if count_at_hand(images) >= _MANY else 1
         engine = self._engines.for_calls if workers == 1 else self._engines.for_many

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ._utils.files import as_path
+from ._utils.urls import as_path
 from ._version import __version__
 from .bundle.card import write_card
 from .bundle.export_config import read_exported_preprocessing

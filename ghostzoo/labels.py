@@ -13,8 +13,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ._utils.texts import CHINESE, decode
-from ._utils.yaml_files import load_yaml
 from .errors import LabelsError
 
 MAX_LABEL_FILE_BYTES = 16 * 2**20
@@ -88,6 +86,8 @@ def read_export_config(path: str | PathLike[str]) -> dict[str, Any]:
     Raises:
         LabelsError: it cannot be read.
     """
+    from ._utils.yaml_files import load_yaml
+
     try:
         content = load_yaml(Path(path))
     except OSError as error:
@@ -183,6 +183,8 @@ def resolve_labels(labels: str | PathLike[str] | Sequence[str] | None, num_class
 
 
 def _read_text(path: Path) -> str:
+    from ._utils.texts import CHINESE, decode
+
     try:
         with path.open("rb") as file:
             data = file.read(MAX_LABEL_FILE_BYTES + 1)

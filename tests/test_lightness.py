@@ -50,3 +50,32 @@ def test_every_public_name_can_be_imported() -> None:
     # A module of the same name must not shadow a function, whatever is imported first.
     code = "import ghostzoo.converter, ghostzoo.classifier, ghostzoo; assert callable(ghostzoo.convert)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+PREDICT = """
+import sys, ghostzoo
+ran, image = set(), sys.argv[1]
+
+def note(frame, event, argument):
+    if event == "call" and "/ghostzoo/" in frame.f_code.co_filename:
+        ran.add(frame.f_code.co_filename)
+
+ghostzoo.load("GhostNet_x0_5_cifar10", engine="onnxruntime", threads=1)  # what imports run does not count
+sys.setprofile(note)
+classifier = ghostzoo.load("GhostNet_x0_5_cifar10", engine="onnxruntime", threads=1)
+sys.setprofile(None)
+classifier(image)
+print(len(ran), sum(name.partition(".")[0] == "ghostzoo" for name in sys.modules))
+"""
+
+
+def test_the_way_from_a_name_to_predictions_is_short(tmp_path: Path) -> None:
+    """A reader of it opens few files; a module that most callers do not need is imported where it is used."""
+    image = tmp_path / "a.png"
+    cv2.imwrite(str(image), np.zeros((70, 80, 3), np.uint8))
+    words = [sys.executable, "-c", PREDICT, str(image)]
+    for _ in range(2):  # the first time, the graph is checked
+        result = subprocess.run(words, capture_output=True, text=True, check=True)
+    run, loaded = map(int, result.stdout.split())
+    assert run <= 20
+    assert loaded <= 46

@@ -5,24 +5,10 @@ from __future__ import annotations
 import re
 import time
 from contextlib import suppress
-from os import PathLike
 from pathlib import Path
-
-from ..errors import OptionError
 
 _ABANDONED_SECONDS = 3600
 """A scratch file that nobody has written to for so long is a killed process's; writing one takes seconds."""
-
-
-def as_path(value: object, name: str) -> Path:
-    """Return what a caller gave as a path.
-
-    Raises:
-        OptionError: it is none; the message tells the option's ``name``.
-    """
-    if not isinstance(value, str | PathLike):
-        raise OptionError(f"{name} must be a path, not {value!r}.")
-    return Path(value)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

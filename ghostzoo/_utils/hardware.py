@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import os
 import platform
-import shutil
-import subprocess
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,6 +17,7 @@ _FEATURES = (
     *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),
 )
 """Instruction sets that decide how fast a network runs, by the kernel's names, on x86 and on Arm."""
+_CPU_FACTS = ("vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU part")  # x86 and Arm
 
 
 @lru_cache(maxsize=1)
@@ -42,6 +41,12 @@ def cpu_features() -> tuple[str, ...]:
     info = cpu_info()
     present = set((info.get("flags") or info.get("Features") or "").split())
     return tuple(name for name in _FEATURES if name in present)
+
+
+def cpu_facts() -> tuple[str, ...]:
+    """Return what distinguishes this CPU: its model and instruction sets, if the system lists them."""
+    facts = [f"{name}={value}" for name, value in cpu_info().items() if name in _CPU_FACTS]
+    return platform.machine(), *(facts or [platform.processor()])
 
 
 def usable_cpus() -> int:
@@ -139,6 +144,9 @@ def has_nvidia_gpu() -> bool:
 
 
 def _ask_nvidia() -> list[str]:
+    import shutil
+    import subprocess  # opening a model should not wait for it
+
     program = shutil.which("nvidia-smi")
     if program is None:
         return []

@@ -1,12 +1,27 @@
-"""URLs as text."""
+"""Paths and URLs as callers give them."""
 
 from __future__ import annotations
 
 import re
+from os import PathLike
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from ..errors import OptionError
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+
+
+def as_path(value: object, name: str) -> Path:
+    """Return what a caller gave as a path.
+
+    Raises:
+        OptionError: it is none; the message tells the option's ``name``.
+    """
+    if not isinstance(value, str | PathLike):
+        raise OptionError(f"{name} must be a path, not {value!r}.")
+    return Path(value)
 
 
 def is_url(source: Any) -> bool:

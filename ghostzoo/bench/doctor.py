@@ -13,9 +13,8 @@ from .._version import __version__
 from ..bundle.folder import Bundle
 from ..engines import EngineRecord, engine_names, engine_record, installation_conflict
 from ..engines.base import EngineOptions
-from ..engines.candidates import find_devices, keep_with_files, reason_of
+from ..engines.candidates import Opened, find_devices, keep_with_files, measure, open_checked, reason_of
 from ..engines.model_cache import writable_folder
-from ..engines.selection import Opened, measure, open_checked
 
 BATCH_SIZES = (1, 8)
 SECONDS = 0.5

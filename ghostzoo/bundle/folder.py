@@ -12,20 +12,21 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._utils.cache import cache_key, find_cached, write_cached
-from .._utils.files import as_path
 from .._utils.folders import recover, replaced, restore
+from .._utils.urls import as_path
 from .._version import __version__
 from ..errors import BundleError, EngineUnavailableError, OptionError, nearest
 from ..images.preprocessing import Preprocessing
 from ..labels import ClassLabel
 from ..predictions import Postprocessing
-from .files import read_file, read_verified
-from .golden import Golden
 from .hub_configs import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_from_json
-from .manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, FileRecord, Manifest
+from .manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, FileRecord, Manifest, read_file, read_verified
+
+if TYPE_CHECKING:
+    from .golden import Golden
 
 CARD_FILE = "README.md"
 GOLDEN_FILE = "golden.npz"
@@ -194,6 +195,8 @@ class Bundle:
 
     def golden(self) -> Golden:
         """Return the inputs and reference outputs for checking an engine."""
+        from .golden import Golden
+
         data = self.read(GOLDEN_FILE)
         try:
             return Golden.from_bytes(data, num_classes=self.num_classes, image_size=self.config.image_size)

@@ -42,7 +42,7 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "hypercorn", "prometheus_cli
 )
 @click.option(
     "--decode-processes/--no-decode-processes",
-    default=True,
+    default=sys.platform != "win32",
     show_default=True,
     help="Decode images in processes that may hang or crash alone.",
 )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from types import FrameType
 
 from .._utils.hardware import has_nvidia_gpu
-from .._utils.interrupts import interrupts_wait
 from ..errors import EngineUnavailableError, GhostZooError, UnknownEngineError, nearest
 from .base import Engine
 
@@ -178,6 +181,27 @@ def installation_conflict() -> str | None:
         f"files. Remove them all with 'pip uninstall {' '.join(found)}', then install the one you need, as in "
         f"'pip install {remaining}'."
     )
+
+
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is left.
+
+    A library that calls Python while it is being imported takes the exception for its own and loses it. Blocking the
+    signal would not do: another thread may receive it.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    waiting: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: waiting.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if waiting:
+            before(*waiting[0])
 
 
 def _installed(distributions: Iterable[str]) -> Iterable[tuple[str, str]]:

@@ -1,19 +1,25 @@
-"""The report of a selection: what was measured, what was discarded and why, and what was chosen."""
+"""The engines that may run a model here: found, filtered by pure functions, opened, checked and measured.
+
+Each filter returns what it kept and why it discarded the rest.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
 
 from ..bundle.folder import CONVERTED_FILES, Bundle
 from ..errors import EngineUnavailableError, GhostZooError
-from . import EngineRecord
-from .base import EngineOptions
+from . import EngineRecord, engine_class
+from .base import Engine, EngineOptions
 from .devices import is_same_device
 
-Origin = Literal["asked for", "environment", "measured", "cached"]
+OPENING_SECONDS = 1.5
+"""After this time no other candidate is opened: opening one takes up to a second."""
 
 
 @dataclass(frozen=True)
@@ -51,43 +57,6 @@ class Measured:
             f"{self.milliseconds:7.2f} ms  {self.engine} {self.version} on {self.device}, batch {self.batch_size}, "
             f"{threads}; differs by {self.relative_difference:.1e} of the logits' scale"
         )
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The engine that runs, and everything that led to it."""
-
-    engine: str
-    device: str
-    origin: Origin
-    reason: str
-    measured: tuple[Measured, ...] = ()
-    """Fastest first."""
-    discarded: tuple[Discarded, ...] = ()
-    complete: bool = True
-    """False if time ran out before all were tried: such a decision is not kept."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON types."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Selection:
-        """Read the result of ``to_dict``.
-
-        Raises:
-            ValueError, TypeError, KeyError: it is something else.
-        """
-        content = json.loads(data)
-        content["measured"] = tuple(Measured(**row) for row in content["measured"])
-        content["discarded"] = tuple(Discarded(**row) for row in content["discarded"])
-        return cls(**content)
-
-    def __str__(self) -> str:
-        lines = [f"{self.engine} on {self.device} ({self.origin}): {self.reason}"]
-        lines += [row.to_line() for row in self.measured]
-        lines += [f"{'-':>10}  {item}" for item in self.discarded]
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -189,3 +158,106 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, GhostZooError):
         return str(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A candidate that gave the right answers."""
+
+    engine: Engine
+    relative_difference: float
+    """Difference from the golden logits, as a fraction of their scale."""
+
+
+def open_checked(bundle: Bundle, candidate: Candidate, options: EngineOptions) -> Opened:
+    """Open ``bundle`` with the candidate and hold its answers against the golden vectors.
+
+    Raises:
+        EngineError: its answers are wrong.
+        EngineUnavailableError: opening it would take too long.
+        GhostZooError: it cannot be opened with these options.
+    """
+    kind = engine_class(candidate.engine)
+    wanted = replace(options, device=candidate.device)
+    slow = kind.slow_start(bundle, wanted)
+    if slow is not None:
+        raise EngineUnavailableError(slow)
+    engine = kind.load(bundle, wanted)
+    try:
+        agreement = bundle.golden().require(engine.run, options.precision, engine.name)
+    except BaseException:
+        engine.close()
+        raise
+    return Opened(engine, agreement.relative)
+
+
+@dataclass
+class Tried:
+    """What became of the candidates."""
+
+    opened: list[Opened] = field(default_factory=list)
+    discarded: list[Discarded] = field(default_factory=list)
+    """Engines that were not asked to open the model."""
+    failed: list[Discarded] = field(default_factory=list)
+    """Engines that were asked and could not, or whose library is broken."""
+    devices: list[str] = field(default_factory=list)
+    """That the installed engines find."""
+
+
+def open_all(
+    bundle: Bundle,
+    options: EngineOptions,
+    records: Sequence[EngineRecord],
+    versions: Mapping[str, Mapping[str, str]],
+) -> Tried:
+    """Open ``bundle`` with all engines that may run it, until ``OPENING_SECONDS`` are over."""
+    deadline = time.perf_counter() + OPENING_SECONDS
+    with_files, without_files = keep_with_files(records, bundle)
+    checked, unchecked = keep_checked(with_files)
+    precise, imprecise = keep_precise(checked, bundle, options.precision)
+    kept, absent = keep_installed(precise, versions)
+    tried = Tried(discarded=without_files + unchecked + imprecise + absent)
+    for record in kept:
+        if tried.opened and time.perf_counter() > deadline:  # not even imported: that may take longest
+            tried.discarded.append(Discarded(record.name, None, untried()))
+            continue
+        found, unusable = find_devices(record)
+        candidates, unsuitable = keep_devices(found, options)
+        tried.devices += [candidate.device for candidate in found]
+        tried.discarded += unsuitable
+        tried.failed += unusable
+        for candidate in candidates:
+            if tried.opened and time.perf_counter() > deadline:
+                tried.discarded.append(candidate.discard(untried()))
+                continue
+            try:
+                tried.opened.append(open_checked(bundle, candidate, options))
+            except Exception as error:  # a library that is broken or half installed may raise anything
+                tried.failed.append(candidate.discard(reason_of(error)))
+    return tried
+
+
+def untried() -> str:
+    return f"not tried this time: {OPENING_SECONDS:g} s were used up."
+
+
+def measure(bundle: Bundle, opened: Sequence[Opened], batch_size: int, seconds: float) -> list[Measured]:
+    """Time calls with ``batch_size`` images for about ``seconds`` in all; return a row for each, in the same order."""
+    from .._utils.timing import median_ms, time_in_turn
+
+    pixels = bundle.golden().pixel_values
+    batch = np.ascontiguousarray(np.resize(pixels, (batch_size, *pixels.shape[1:])))
+    calls = {str(index): partial(item.engine.run, batch) for index, item in enumerate(opened)}
+    durations = time_in_turn(calls, seconds)
+    return [
+        Measured(
+            item.engine.name,
+            item.engine.device,
+            str(item.engine.describe()["version"]),
+            batch_size,
+            item.engine.options.thread_count,
+            round(median_ms(durations[str(index)]), 4),
+            item.relative_difference,
+        )
+        for index, item in enumerate(opened)
+    ]

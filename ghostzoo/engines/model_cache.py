@@ -7,24 +7,15 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from .._utils.cache import cache_folder, cache_key, find_cached, locked, write_cached
-from .._utils.hardware import cpu_info
-
-_CPU_FACTS = ("vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU part")  # x86 and Arm
+from .._utils.hardware import cpu_facts
 
 _log = logging.getLogger("ghostzoo")
 _T = TypeVar("_T")
-
-
-def cpu_facts() -> tuple[str, ...]:
-    """Return what distinguishes this CPU: its model and instruction sets, if the system lists them."""
-    facts = [f"{name}={value}" for name, value in cpu_info().items() if name in _CPU_FACTS]
-    return platform.machine(), *(facts or [platform.processor()])
 
 
 def writable_folder(kind: str) -> Path | None:

@@ -24,9 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.cache import CHECKSUM_BYTES
-from .._utils.interrupts import interrupts_wait
 from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
-from . import installation_conflict
+from . import installation_conflict, interrupts_wait
 from .base import Engine, EngineOptions, Output
 from .devices import missing_device
 from .model_cache import prepare

@@ -1,8 +1,7 @@
 """Which engine runs a model: the one that was named, or the fastest one that gives right answers on this machine.
 
-The candidates are filtered by pure functions, each of which returns what it kept and why it discarded the rest. What
-remains is opened, checked against the bundle's golden vectors, and measured. The decision is kept in the cache folder
-until the model, the options, the machine or a version of an engine changes; ``load`` then imports the chosen one alone.
+The ``candidates`` are measured. The decision is kept in the cache folder until the model, the options, the machine or a
+version of an engine changes; ``load`` then imports the chosen one alone.
 """
 
 from __future__ import annotations
@@ -12,45 +11,27 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-import numpy as np
+from typing import Any, Literal
 
 from .._utils.cache import cache_folder, cache_key, read_cached, write_cached
-from .._utils.hardware import usable_cpus
-from .._utils.timing import median_ms, time_in_turn
+from .._utils.hardware import cpu_facts, usable_cpus
 from .._version import __version__
 from ..bundle.folder import Bundle
 from ..errors import EngineUnavailableError, GhostZooError, OptionError, UnknownEngineError
 from . import EngineRecord, engine_class, engine_names, engine_record
 from .base import Engine, EngineOptions
-from .candidates import (
-    Candidate,
-    Discarded,
-    Measured,
-    Origin,
-    Selection,
-    find_devices,
-    keep_checked,
-    keep_devices,
-    keep_installed,
-    keep_precise,
-    keep_with_files,
-    reason_of,
-)
+from .candidates import Discarded, Measured, Tried, measure, open_all, untried
 from .devices import check_device_kind, is_same_device, missing_device
-from .model_cache import cpu_facts
 
+Origin = Literal["asked for", "environment", "measured", "cached"]
 AUTO = "auto"
 ENGINE_VARIABLE = "GHOSTZOO_ENGINE"
 """Environment variable that names the engine if the caller does not."""
 
 MEASURING_SECONDS = 3.0
 """Time limit of the first decision."""
-OPENING_SECONDS = 1.5
-"""After this time no other candidate is opened: opening one takes up to a second."""
 ROUNDS_SECONDS = 0.3
 """Time to measure each candidate, if that much is left."""
 REQUIRED_GAIN = 0.9
@@ -60,6 +41,43 @@ BASE_ENGINE = "onnxruntime"
 
 _ACCELERATORS = ("nvidia[0-9]*", "dri/renderD*", "accel/accel*", "kfd")
 """Device files below ``/dev`` of GPUs and NPUs."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The engine that runs, and everything that led to it."""
+
+    engine: str
+    device: str
+    origin: Origin
+    reason: str
+    measured: tuple[Measured, ...] = ()
+    """Fastest first."""
+    discarded: tuple[Discarded, ...] = ()
+    complete: bool = True
+    """False if time ran out before all were tried: such a decision is not kept."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Selection:
+        """Read the result of ``to_dict``.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is something else.
+        """
+        content = json.loads(data)
+        content["measured"] = tuple(Measured(**row) for row in content["measured"])
+        content["discarded"] = tuple(Discarded(**row) for row in content["discarded"])
+        return cls(**content)
+
+    def __str__(self) -> str:
+        lines = [f"{self.engine} on {self.device} ({self.origin}): {self.reason}"]
+        lines += [row.to_line() for row in self.measured]
+        lines += [f"{'-':>10}  {item}" for item in self.discarded]
+        return "\n".join(lines)
 
 
 def check_engine_name(engine: str) -> None:
@@ -154,7 +172,7 @@ def select(
         GhostZooError: none can be used; the message names the cause.
     """
     start = time.perf_counter()
-    tried = _open_all(bundle, options, records, versions, start + OPENING_SECONDS)
+    tried = open_all(bundle, options, records, versions)
     opened, discarded = tried.opened, [*tried.discarded, *tried.failed]
     if not opened:
         raise _failure(bundle, options, tried)
@@ -167,7 +185,7 @@ def select(
     for other in opened:
         if other.engine is not chosen:
             other.engine.close()
-    complete = all(item.reason != _untried() for item in discarded)
+    complete = all(item.reason != untried() for item in discarded)
     return chosen, Selection(
         best.engine,
         best.device,
@@ -179,52 +197,7 @@ def select(
     )
 
 
-@dataclass
-class _Tried:
-    """What became of the candidates."""
-
-    opened: list[Opened] = field(default_factory=list)
-    discarded: list[Discarded] = field(default_factory=list)
-    """Engines that were not asked to open the model."""
-    failed: list[Discarded] = field(default_factory=list)
-    """Engines that were asked and could not, or whose library is broken."""
-    devices: list[str] = field(default_factory=list)
-    """That the installed engines find."""
-
-
-def _open_all(
-    bundle: Bundle,
-    options: EngineOptions,
-    records: Sequence[EngineRecord],
-    versions: Mapping[str, Mapping[str, str]],
-    deadline: float,
-) -> _Tried:
-    with_files, without_files = keep_with_files(records, bundle)
-    checked, unchecked = keep_checked(with_files)
-    precise, imprecise = keep_precise(checked, bundle, options.precision)
-    kept, absent = keep_installed(precise, versions)
-    tried = _Tried(discarded=without_files + unchecked + imprecise + absent)
-    for record in kept:
-        if tried.opened and time.perf_counter() > deadline:  # not even imported: that may take longest
-            tried.discarded.append(Discarded(record.name, None, _untried()))
-            continue
-        found, unusable = find_devices(record)
-        candidates, unsuitable = keep_devices(found, options)
-        tried.devices += [candidate.device for candidate in found]
-        tried.discarded += unsuitable
-        tried.failed += unusable
-        for candidate in candidates:
-            if tried.opened and time.perf_counter() > deadline:
-                tried.discarded.append(candidate.discard(_untried()))
-                continue
-            try:
-                tried.opened.append(open_checked(bundle, candidate, options))
-            except Exception as error:  # a library that is broken or half installed may raise anything
-                tried.failed.append(candidate.discard(reason_of(error)))
-    return tried
-
-
-def _failure(bundle: Bundle, options: EngineOptions, tried: _Tried) -> GhostZooError:
+def _failure(bundle: Bundle, options: EngineOptions, tried: Tried) -> GhostZooError:
     """Return the one cause for which no engine can be used."""
     device = options.device
     if options.precision not in bundle.precisions:
@@ -238,10 +211,6 @@ def _failure(bundle: Bundle, options: EngineOptions, tried: _Tried) -> GhostZooE
     return EngineUnavailableError(
         f"No engine is installed that runs {bundle.name} unless it is named; run 'pip install onnxruntime'."
     )
-
-
-def _untried() -> str:
-    return f"not tried this time: {OPENING_SECONDS:g} s were used up."
 
 
 def rank(measured: Iterable[Measured]) -> list[Measured]:
@@ -263,54 +232,3 @@ def explain(best: Measured, measured: Sequence[Measured], complete: bool = True)
     if fastest.milliseconds < best.milliseconds:
         return f"{best} needs no further import, and the others win by too little: {figures}."
     return f"{best} was the fastest: {figures}."
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A candidate that gave the right answers."""
-
-    engine: Engine
-    relative_difference: float
-    """Difference from the golden logits, as a fraction of their scale."""
-
-
-def open_checked(bundle: Bundle, candidate: Candidate, options: EngineOptions) -> Opened:
-    """Open ``bundle`` with the candidate and hold its answers against the golden vectors.
-
-    Raises:
-        EngineError: its answers are wrong.
-        EngineUnavailableError: opening it would take too long.
-        GhostZooError: it cannot be opened with these options.
-    """
-    kind = engine_class(candidate.engine)
-    wanted = replace(options, device=candidate.device)
-    slow = kind.slow_start(bundle, wanted)
-    if slow is not None:
-        raise EngineUnavailableError(slow)
-    engine = kind.load(bundle, wanted)
-    try:
-        agreement = bundle.golden().require(engine.run, options.precision, engine.name)
-    except BaseException:
-        engine.close()
-        raise
-    return Opened(engine, agreement.relative)
-
-
-def measure(bundle: Bundle, opened: Sequence[Opened], batch_size: int, seconds: float) -> list[Measured]:
-    """Time calls with ``batch_size`` images for about ``seconds`` in all; return a row for each, in the same order."""
-    pixels = bundle.golden().pixel_values
-    batch = np.ascontiguousarray(np.resize(pixels, (batch_size, *pixels.shape[1:])))
-    calls = {str(index): partial(item.engine.run, batch) for index, item in enumerate(opened)}
-    durations = time_in_turn(calls, seconds)
-    return [
-        Measured(
-            item.engine.name,
-            item.engine.device,
-            str(item.engine.describe()["version"]),
-            batch_size,
-            item.engine.options.thread_count,
-            round(median_ms(durations[str(index)]), 4),
-            item.relative_difference,
-        )
-        for index, item in enumerate(opened)
-    ]

@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 
 from .._utils.hardware import usable_cpus
-from .._utils.timing import median_ms, time_in_turn
 from ..bundle.folder import Bundle
 from ..errors import OptionError
 from .base import Engine, opening
@@ -71,6 +70,8 @@ class OpenedEngines:
         engine = self._for_calls
         if engine.device.lower() != "cpu" or engine.options.threads != 1 or usable_cpus() == 1:
             return
+        from .._utils.timing import median_ms, time_in_turn
+
         opened = self._open(None)
         side = self._bundle.config.image_size
         image = np.zeros((1, 3, side, side), np.float32)

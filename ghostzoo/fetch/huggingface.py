@@ -3,54 +3,19 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from .._utils.hashes import COMMIT
 from ..bundle.folder import Bundle
-from ..errors import BundleError, OptionError
-from .huggingface_client import Hub, HubModel, UnreachableError
-from .lockfile import find_pin, find_published
-from .options import HUB_SCHEME, NAMESPACE_VARIABLE, FetchOptions, hub_namespace
+from ..errors import BundleError
+from .huggingface_client import Hub, UnreachableError
+from .lockfile import find_published
+from .options import FetchOptions, HubModel
 from .store import Store
 
-_REFERENCE = re.compile(r"([A-Za-z0-9][\w.-]{0,95})/([A-Za-z0-9][\w.-]{0,95})(?:@(\S+))?", re.ASCII)
-
 _log = logging.getLogger("ghostzoo")
-
-
-def parse_reference(text: str, options: FetchOptions) -> HubModel | None:
-    """Read ``hf://owner/name[@revision]`` or ``owner/name[@revision]``; ``None`` if it is neither.
-
-    Raises:
-        OptionError: ``hf://`` is not followed by a repository, or two revisions are given.
-    """
-    match = _REFERENCE.fullmatch(text.removeprefix(HUB_SCHEME))
-    if match is None or any("--" in part or ".." in part for part in match.group(1, 2)):
-        if text.startswith(HUB_SCHEME):
-            raise OptionError(f"{text!r} names no repository of the Hub; write {HUB_SCHEME}owner/name[@revision].")
-        return None
-    if match[3] and options.revision and match[3] != options.revision:
-        raise OptionError(f"{text!r} and revision={options.revision!r} name two revisions; give one.")
-    return HubModel(f"{match[1]}/{match[2]}", match[3] or options.revision or "main")
-
-
-def published_as(name: str, options: FetchOptions) -> HubModel | None:
-    """Return where the model ``name`` is on the Hub: in ``GHOSTZOO_HUB_NAMESPACE``, or as given by the lock file.
-
-    Raises:
-        OptionError: ``GHOSTZOO_HUB_NAMESPACE`` is not a valid name of a user or an organisation.
-    """
-    pin = find_pin(name)
-    namespace = hub_namespace()
-    if namespace and not (pin and pin.repo == f"{namespace}/{name}"):
-        model = parse_reference(f"{namespace}/{name}", options)
-        if model is None:
-            raise OptionError(f"{NAMESPACE_VARIABLE} is {namespace!r}, which names no user or organisation of the Hub.")
-        return model
-    return HubModel(pin.repo, options.revision or pin.commit) if pin else None
 
 
 def open_kept(model: HubModel, store: Store, options: FetchOptions) -> Bundle | None:

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +17,7 @@ from typing import Any, TypeVar
 from .._utils.hashes import COMMIT
 from ..bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest
 from ..errors import BundleError, FetchError, innermost
-from .options import HUB_SCHEME, OFFLINE_VARIABLE, FetchOptions
+from .options import OFFLINE_VARIABLE, FetchOptions, HubModel
 from .retry import TRANSIENT_STATUSES, TransientError, parse_retry_after, retry
 
 _TIMEOUT = 10.0
@@ -27,19 +26,6 @@ _ATTEMPTS = 4
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class HubModel:
-    """A repository and its revision."""
-
-    repo: str
-    """``owner/name``."""
-    revision: str = "main"
-    """Branch, tag or commit."""
-
-    def __str__(self) -> str:
-        return f"{HUB_SCHEME}{self.repo}@{self.revision}"
 
 
 class UnreachableError(FetchError):

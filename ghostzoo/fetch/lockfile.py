@@ -15,7 +15,8 @@ from pathlib import Path
 from .._utils.files import write_atomically
 from .._utils.hashes import COMMIT, SHA256
 from ..bundle.manifest import parse_json_object
-from ..errors import BundleError
+from ..errors import BundleError, OptionError
+from .options import NAMESPACE_VARIABLE, FetchOptions, HubModel, hub_namespace, parse_reference
 
 LOCK_FILE = Path(__file__).parents[1] / "data" / "hub.lock.json"
 
@@ -67,3 +68,19 @@ def find_pin(name: str) -> Pin | None:
 def find_published(repo: str, commit: str) -> Pin | None:
     """Return the pin of this commit of this repository, if it was published."""
     return next((pin for pin in read_lock().values() if (pin.repo, pin.commit) == (repo, commit)), None)
+
+
+def published_as(name: str, options: FetchOptions) -> HubModel | None:
+    """Return where the model ``name`` is on the Hub: in ``GHOSTZOO_HUB_NAMESPACE``, or as given by the lock file.
+
+    Raises:
+        OptionError: ``GHOSTZOO_HUB_NAMESPACE`` is not a valid name of a user or an organisation.
+    """
+    pin = find_pin(name)
+    namespace = hub_namespace()
+    if namespace and not (pin and pin.repo == f"{namespace}/{name}"):
+        model = parse_reference(f"{namespace}/{name}", options)
+        if model is None:
+            raise OptionError(f"{NAMESPACE_VARIABLE} is {namespace!r}, which names no user or organisation of the Hub.")
+        return model
+    return HubModel(pin.repo, options.revision or pin.commit) if pin else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from os import PathLike
@@ -38,6 +39,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "endpoint": (str,),
     "token": (str, bool),
 }
+_REFERENCE = re.compile(r"([A-Za-z0-9][\w.-]{0,95})/([A-Za-z0-9][\w.-]{0,95})(?:@(\S+))?", re.ASCII)
 _TRUE = ("1", "on", "yes", "true")
 
 
@@ -133,3 +135,32 @@ def model_folders() -> Iterator[Path]:
     for entry in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep):
         if entry.strip():
             yield Path(os.path.expanduser(entry.strip()))  # noqa: PTH111  # where ~ means nothing, it is no error
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A repository and its revision."""
+
+    repo: str
+    """``owner/name``."""
+    revision: str = "main"
+    """Branch, tag or commit."""
+
+    def __str__(self) -> str:
+        return f"{HUB_SCHEME}{self.repo}@{self.revision}"
+
+
+def parse_reference(text: str, options: FetchOptions) -> HubModel | None:
+    """Read ``hf://owner/name[@revision]`` or ``owner/name[@revision]``; ``None`` if it is neither.
+
+    Raises:
+        OptionError: ``hf://`` is not followed by a repository, or two revisions are given.
+    """
+    match = _REFERENCE.fullmatch(text.removeprefix(HUB_SCHEME))
+    if match is None or any("--" in part or ".." in part for part in match.group(1, 2)):
+        if text.startswith(HUB_SCHEME):
+            raise OptionError(f"{text!r} names no repository of the Hub; write {HUB_SCHEME}owner/name[@revision].")
+        return None
+    if match[3] and options.revision and match[3] != options.revision:
+        raise OptionError(f"{text!r} and revision={options.revision!r} name two revisions; give one.")
+    return HubModel(f"{match[1]}/{match[2]}", match[3] or options.revision or "main")

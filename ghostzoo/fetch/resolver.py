@@ -6,8 +6,10 @@ import logging
 import os
 import re
 from collections.abc import Callable
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .._utils.folders import restore
 from .._utils.urls import scheme_of
@@ -15,7 +17,6 @@ from ..bundle.folder import Bundle
 from ..bundle.manifest import MANIFEST_FILE
 from ..catalog import DEFAULT_MODEL, CatalogModel, get_model, list_models
 from ..errors import FetchError, OptionError, UnknownModelError, nearest
-from .huggingface import fetch_from_hub, open_kept, parse_reference, published_as
 from .options import (
     CATALOG_SCHEME,
     HUB_SCHEME,
@@ -23,9 +24,13 @@ from .options import (
     NAMESPACE_VARIABLE,
     WEIGHTS_VARIABLE,
     FetchOptions,
+    HubModel,
     model_folders,
+    parse_reference,
 )
-from .store import Store, StoreError, is_bundle_folder
+
+if TYPE_CHECKING:
+    from .store import Store
 
 BUNDLED_FOLDER = Path(__file__).parents[1] / "models"
 """The bundles in the package, each in a folder of its name."""
@@ -70,7 +75,7 @@ def fetch(
         options.refuse_revision(model)
         return Bundle.open(model)
     if model.startswith(CATALOG_SCHEME):
-        return _find(get_model(model.removeprefix(CATALOG_SCHEME)).name, options, refresh, accept)
+        return _Search(get_model(model.removeprefix(CATALOG_SCHEME)).name, options, refresh, accept).run()
     restore(Path(model))
     if os.path.isdir(model):  # noqa: PTH112  # unlike Path's, it raises nothing
         options.refuse_revision(model)
@@ -83,6 +88,9 @@ def fetch(
         return Bundle.open(model)
     reference = parse_reference(model, options)
     if reference is not None:
+        from .huggingface import fetch_from_hub
+        from .store import Store
+
         try:
             return fetch_from_hub(reference, Store(options.models_cache), options, refresh=refresh)
         except FetchError as error:
@@ -92,7 +100,7 @@ def fetch(
     if any(separator in model for separator in ("/", "\\", os.sep)):
         options.refuse_revision(model)
         return Bundle.open(model)
-    return _find(model, options, refresh, accept)
+    return _Search(model, options, refresh, accept).run()
 
 
 def _check_model(model: object) -> None:
@@ -145,22 +153,29 @@ def look_up(model: str | PathLike[str], options: FetchOptions | None = None) -> 
     return fetch(model, options)
 
 
-def _find(name: str, options: FetchOptions, refresh: bool, accept: str | None) -> Bundle:
-    return _Search(name, Store(options.models_cache), options, refresh, accept).run()
-
-
 class _Search:
-    """The search for one name, place after place."""
+    """The search for one name, place after place; what a place needs is imported when it is its turn."""
 
-    def __init__(self, name: str, store: Store, options: FetchOptions, refresh: bool, accept: str | None) -> None:
+    def __init__(self, name: str, options: FetchOptions, refresh: bool, accept: str | None) -> None:
         self.name = name
-        self.store = store
         self.options = options
         self.refresh = refresh or accept is not None
         self.accept = accept
         self.record = get_model(name) if name in list_models() else None
-        self.published = published_as(name, options)
         self.tried: list[str] = []
+
+    @cached_property
+    def store(self) -> Store:
+        from .store import Store
+
+        return Store(self.options.models_cache)
+
+    @cached_property
+    def published(self) -> HubModel | None:
+        """Where the model is on the Hub, if anywhere."""
+        from .lockfile import published_as
+
+        return published_as(self.name, self.options)
 
     def run(self) -> Bundle:
         """Return the first bundle found.
@@ -194,7 +209,7 @@ class _Search:
     def _model_folders(self) -> Bundle | None:
         for folder in model_folders():
             restore(folder / self.name)
-            if is_bundle_folder(folder / self.name):
+            if os.path.isfile(folder / self.name / MANIFEST_FILE):  # noqa: PTH113  # unlike Path's, it raises nothing
                 return Bundle.open(folder / self.name, origin="models folder")
             self.tried.append(f"{MODELS_VARIABLE}: no {folder / self.name / MANIFEST_FILE}")
         return None
@@ -202,7 +217,11 @@ class _Search:
     def _cache(self) -> Bundle | None:
         if self.refresh:
             return None
-        bundle = open_kept(self.published, self.store, self.options) if self.published else None
+        bundle = None
+        if self.published is not None:
+            from .huggingface import open_kept
+
+            bundle = open_kept(self.published, self.store, self.options)
         if bundle is None and self.record is not None:
             bundle = self.store.open(self.store.official_path(self.name))
         if bundle is None:
@@ -217,6 +236,9 @@ class _Search:
                 f"Hub: not asked, since {self.name} has no pinned repository and {NAMESPACE_VARIABLE} is unset"
             )
             return None
+        from .huggingface import fetch_from_hub
+        from .store import StoreError
+
         try:
             return fetch_from_hub(self.published, self.store, self.options, refresh=self.refresh)
         except StoreError:
@@ -231,6 +253,7 @@ class _Search:
         if self.record is None or self.record.weights_url is None:
             return None
         from .paddleclas import build_from_official
+        from .store import StoreError
 
         try:
             return build_from_official(self.record, self.store, self.options, refresh=self.refresh, accept=self.accept)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -27,7 +26,6 @@ from .._utils.cache import CACHE_VARIABLE, NO_CACHE
 from .._utils.files import write_atomically
 from .._utils.locks import LockHeldError, acquire
 from ..bundle.folder import Bundle
-from ..bundle.manifest import MANIFEST_FILE
 from ..errors import BundleError, FetchError
 
 _HUB = "hub"
@@ -230,11 +228,6 @@ class Store:
         except (OSError, ValueError):  # it only saves a request to the Hub
             return {}
         return {key: str(value) for key, value in content.items()} if isinstance(content, dict) else {}
-
-
-def is_bundle_folder(path: Path) -> bool:
-    """Whether ``path`` holds a manifest."""
-    return os.path.isfile(path / MANIFEST_FILE)  # noqa: PTH113  # unlike Path's, it raises nothing
 
 
 def folder_size(path: Path) -> int:

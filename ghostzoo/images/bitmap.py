@@ -6,7 +6,6 @@ import struct
 
 from .container import DAMAGED, Alpha, Header, HeaderError
 
-SUN_RASTER = b"\x59\xa6\x6a\x95"
 _OS2 = 12
 """Bytes of the header of OS/2 1.x, BITMAPCOREHEADER, whose sides have 16 bits."""
 _WINDOWS = 36

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
+JPEG = b"\xff\xd8"
+PNG = b"\x89PNG\r\n\x1a\n"
+CODE_STREAM = b"\xff\x4f\xff\x51"
+"""How files of these formats begin, a JPEG 2000 file without boxes the last."""
+
 TRUNCATED = "it is truncated or damaged; get the file again"
 DAMAGED = "its header is damaged; save it again"
 UNDECODABLE = "it is damaged, or of a kind of its format that cannot be decoded"

@@ -10,16 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError
-from .container import TRUNCATED, UNDECODABLE, HeaderError
+from .container import JPEG, TRUNCATED, UNDECODABLE, HeaderError
 from .header import read_header
-from .jpeg import SIGNATURE as JPEG
-from .limits import ImageLimits, describe
-from .options import ReadOptions
-from .pil import from_heif, from_pil, is_pil_image
+from .inputs import is_pil_image
+from .options import ImageLimits, ReadOptions, describe
 from .pixels import compose, decode_pixels
 from .sources import read_encoded
 
-__all__ = ["ImageLimits", "Picture", "ReadOptions", "describe", "is_pil_image", "read_image", "read_picture"]
+__all__ = ["ImageLimits", "Picture", "ReadOptions", "describe", "read_image", "read_picture"]
 
 
 _DEFAULT_LIMITS = ImageLimits(
@@ -67,6 +65,8 @@ def read_picture(source: Any, limits: ImageLimits, options: ReadOptions) -> Pict
     if isinstance(source, np.ndarray):
         return Picture(_from_array(source, limits, options))
     if is_pil_image(source):
+        from .pil import from_pil
+
         return Picture(np.ascontiguousarray(from_pil(source, limits, options)))
     return _decode(source, read_encoded(source, limits), limits, options)
 
@@ -78,6 +78,8 @@ def _decode(source: Any, data: bytes, limits: ImageLimits, options: ReadOptions)
         limits.check_scans(source, header.width * header.height, header.scans)
         header.check_data()
         if header.decoder == "heif":
+            from .pil import from_heif
+
             return Picture(np.ascontiguousarray(from_heif(header.data, source, limits, options)))
         rgb, damaged = decode_pixels(header, options)
     except HeaderError as error:

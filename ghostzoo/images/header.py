@@ -9,22 +9,9 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from importlib import import_module
 
-from .bitmap import SUN_RASTER, read_bmp, read_sun_raster
-from .container import Header, HeaderError
-from .gif import read_gif
-from .heif import is_heif, read_heif
-from .jpeg import SIGNATURE as JPEG
-from .jpeg import read_jpeg
-from .jpeg2000 import CODE_STREAM, read_jpeg2000
-from .jpeg2000 import SIGNATURE as JPEG2000
-from .png import SIGNATURE as PNG
-from .png import read_png
-from .pnm import read_pam, read_pnm
-from .tiff import SIGNATURES as TIFF
-from .tiff import read_tiff
-from .webp import read_webp
+from .container import CODE_STREAM, JPEG, PNG, Header, HeaderError
 
 FORMATS = "JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP, TIFF, PNM, PAM, JPEG 2000 or Sun raster"
 
@@ -47,14 +34,22 @@ def read_header(data: bytes, *, lenient: bool = False) -> Header:
     """
     try:
         if data.startswith(JPEG):
+            from .jpeg import read_jpeg
+
             return read_jpeg(data, lenient=lenient)
-        for signatures, reader in _READERS:
+        for signatures, module, reader in _READERS:
             if data.startswith(signatures):
-                return reader(data)
+                header: Header = getattr(import_module(f".{module}", __package__), reader)(data)
+                return header
         if _PNM.match(data):
+            from .pnm import read_pnm
+
             return read_pnm(data)
-        if is_heif(data):
-            return read_heif(data)
+        if data[4:8] == b"ftyp":
+            from .heif import is_heif, read_heif
+
+            if is_heif(data):
+                return read_heif(data)
     except struct.error as error:
         raise HeaderError("its header is truncated; get the file again") from error
     if _FLOATING_POINT.match(data):
@@ -62,14 +57,14 @@ def read_header(data: bytes, *, lenient: bool = False) -> Header:
     raise HeaderError(f"it is no image in a format that is read ({FORMATS})")
 
 
-_READERS: tuple[tuple[bytes | tuple[bytes, ...], Callable[[bytes], Header]], ...] = (
-    (PNG, read_png),
-    (b"RIFF", read_webp),
-    ((b"GIF87a", b"GIF89a"), read_gif),
-    (b"BM", read_bmp),
-    (TIFF, read_tiff),
-    ((JPEG2000, CODE_STREAM), read_jpeg2000),
-    (_PAM, read_pam),
-    (SUN_RASTER, read_sun_raster),
+_READERS: tuple[tuple[bytes | tuple[bytes, ...], str, str], ...] = (
+    (PNG, "png", "read_png"),
+    (b"RIFF", "webp", "read_webp"),
+    ((b"GIF87a", b"GIF89a"), "gif", "read_gif"),
+    (b"BM", "bitmap", "read_bmp"),
+    ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "tiff", "read_tiff"),
+    ((b"\0\0\0\x0cjP  ", CODE_STREAM), "jpeg2000", "read_jpeg2000"),
+    (_PAM, "pnm", "read_pam"),
+    (b"\x59\xa6\x6a\x95", "bitmap", "read_sun_raster"),
 )
-"""Signatures of a format, and the function that reads its header."""
+"""Signatures of a format, and the module and function that read its header, imported when there is such an image."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
@@ -14,7 +15,6 @@ import numpy as np
 
 from .._utils.urls import is_url, scheme_of
 from ..errors import InputError
-from .pil import is_pil_image
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -45,6 +45,12 @@ IMAGE_SUFFIXES = frozenset(
 
 _FIXED = (str, PathLike, bytes, np.ndarray)
 """Kinds of images that several threads may read at the same time."""
+
+
+def is_pil_image(source: Any) -> bool:
+    """Whether this is a PIL image; PIL is not imported to find out."""
+    pil = sys.modules.get("PIL.Image")
+    return pil is not None and isinstance(source, pil.Image)
 
 
 def is_single(source: Any) -> bool:

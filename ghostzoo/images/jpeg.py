@@ -14,7 +14,6 @@ it among pixels; elsewhere it refuses reserved codes."""
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _APP1, _SCAN, _END = 0xE1, 0xDA, 0xD9
-SIGNATURE = b"\xff\xd8"
 END = bytes((0xFF, _END))
 """How a file ends."""
 _MOST_SEGMENTS = 10_000

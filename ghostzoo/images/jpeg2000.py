@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import struct
 
-from .container import DAMAGED, TRUNCATED, Alpha, Header, HeaderError
+from .container import CODE_STREAM, DAMAGED, TRUNCATED, Alpha, Header, HeaderError
 
-SIGNATURE = b"\0\0\0\x0cjP  "
-CODE_STREAM = b"\xff\x4f\xff\x51"
-"""How a file without boxes begins."""
 _START, _SIZE, _CODING, _COMPONENT_CODING, _TILE_PART, _DATA, _END = 0x4F, 0x51, 0x52, 0x53, 0x90, 0x93, 0xD9
 _SEGMENTS = frozenset({0x50, _SIZE, _CODING, _COMPONENT_CODING, 0x55, 0x57, 0x58, 0x59, 0x5C, 0x5D, 0x5E, 0x5F})
 _SEGMENTS |= {0x60, 0x61, 0x63, 0x64, 0x74, 0x75, 0x77, 0x78}

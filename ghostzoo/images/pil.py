@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import sys
 from typing import Any
 
 import numpy as np
@@ -12,18 +11,11 @@ from numpy.typing import NDArray
 
 from ..errors import ImageError
 from .exif import ORIENTATION, read_orientation
-from .limits import ImageLimits, describe
-from .options import ReadOptions
+from .options import ImageLimits, ReadOptions, describe
 from .pixels import compose, turned
 
 _WITH_ALPHA = ("RGBA", "LA", "La", "PA", "RGBa")
 _ORIENTATION_IN_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
-
-
-def is_pil_image(source: Any) -> bool:
-    """Whether this is a PIL image; PIL is not imported to find out."""
-    pil = sys.modules.get("PIL.Image")
-    return pil is not None and isinstance(source, pil.Image)
 
 
 def from_pil(image: Any, limits: ImageLimits, options: ReadOptions) -> NDArray[np.uint8]:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from .buffers import new_image
 from .container import UNDECODABLE, Alpha, Header, HeaderError
-from .jpeg import END as JPEG_END
 from .options import Colour, ReadOptions
 
 _REDUCED = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
@@ -124,6 +123,8 @@ def _decoded(header: Header, reduction: int) -> NDArray[np.uint8]:
 
 def _salvaged(header: Header, reduction: int) -> NDArray[np.uint8] | None:
     """Decode the longest prefix of whole scans that can be decoded, found by bisection."""
+    from .jpeg import END
+
     pixels = None
     good, bad = 0, len(header.cuts)
     for _ in range(_MOST_CUTS):
@@ -131,7 +132,7 @@ def _salvaged(header: Header, reduction: int) -> NDArray[np.uint8] | None:
             break
         middle = (good + bad) // 2
         try:
-            pixels = _decoded(replace(header, data=header.data[: header.cuts[middle]] + JPEG_END), reduction)
+            pixels = _decoded(replace(header, data=header.data[: header.cuts[middle]] + END), reduction)
             good = middle + 1
         except HeaderError:
             bad = middle

@@ -11,10 +11,9 @@ import struct
 import zlib
 from functools import partial
 
-from .container import DAMAGED, TRUNCATED, Alpha, Header, HeaderError
+from .container import DAMAGED, PNG, TRUNCATED, Alpha, Header, HeaderError
 from .exif import check_exif, read_orientation
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK_EXTRA = 12
 """Bytes of a chunk besides its content: length, kind and checksum."""
 _MOST_CHUNKS = 100_000
@@ -47,7 +46,7 @@ def read_png(data: bytes) -> Header:
     kept: list[memoryview] = []
     pixels: list[memoryview] = []
     header, extras = None, _Extras()
-    position, start = len(SIGNATURE), 0
+    position, start = len(PNG), 0
     for _ in range(_MOST_CHUNKS):
         length, kind = struct.unpack_from(">L4s", data, position)
         if length > len(data) - position - _CHUNK_EXTRA:

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from .._utils.urls import is_url, why_no_path, without_secrets
 from ..errors import ImageError, InputError
-from .limits import ImageLimits, describe
+from .options import ImageLimits, describe
 
 _OPEN_FILE = re.compile(r"/dev/stdin|/(dev|proc/self)/fd/\d+")
 """Files that this process has open already, as shells name them: ``<(curl ...)``."""

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from .container import Alpha, Header, HeaderError
 
-SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BIG = (b"+\0", b"\0+")
 _SIZES = {256: "width", 257: "height", 322: "tile width", 323: "tile height"}
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from io import BytesIO
@@ -247,6 +247,18 @@ def _validate(schema: type[_Schema], body: bytes) -> _Schema:
         return schema.model_validate_json(body)
     except ValidationError as error:
         raise bad_request(f"The JSON body is not as it should be: {_first_problem(error)}.") from error
+
+
+def read_parameters(schema: type[_Schema], parameters: Mapping[str, str]) -> _Schema:
+    """Read the fields of a query or a form as ``schema`` says.
+
+    Raises:
+        RequestError: one is not as it should be.
+    """
+    try:
+        return schema.model_validate(parameters)
+    except ValidationError as error:
+        raise bad_request(f"A parameter is not as it should be: {_first_problem(error)}.") from error
 
 
 def _first_problem(error: ValidationError) -> str:

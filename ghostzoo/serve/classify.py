@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -14,7 +13,7 @@ from fastapi.responses import Response
 
 from ..errors import ImageError
 from .answers import ApiRoute, json_text, json_text_response
-from .body import FEW_VALUES, Body, body_of
+from .body import FEW_VALUES, Body, body_of, read_parameters
 from .documentation import SMALL_GIF, failures, image_bodies, json_body, query, with_body
 from .memory import Hold
 from .queueing import Answer, Source
@@ -24,14 +23,13 @@ from .schemas import (
     MAX_TOP_K,
     MIN_SCORE,
     TOP_K,
+    ClassifyOptions,
     ClassifyRequest,
     ClassifyResponse,
     ErrorResponse,
     ImageRequest,
     decode_base64,
     decoding_bytes,
-    parse_min_score,
-    parse_top_k,
 )
 
 router = APIRouter(tags=["classify"], route_class=ApiRoute)
@@ -46,18 +44,6 @@ _EXAMPLES = {
     "base64": {"value": {"images": [{"base64": SMALL_GIF, "name": "red.gif"}], "top_k": 3}},
     "url": {"summary": "Needs --allow-urls.", "value": {"images": [{"url": "https://example.com/cat.jpg"}]}},
 }
-
-
-@dataclass(frozen=True)
-class ClassifyCall:
-    """What a client asks for, in whichever form it was sent."""
-
-    names: list[str]
-    sources: list[Source]
-    top_k: int | None
-    min_score: float | None
-    model: str | None
-    engine: str | None
 
 
 @router.post(
@@ -82,17 +68,17 @@ async def classify(request: Request) -> Response:
     """
     async with body_of(request) as body:
         service, started = body.service, body.info.started
-        call = await _read_call(body)
-        instance = service.repository.get(call.model).instance(call.engine)
-        outcomes = await service.classify(instance, call.sources, body.info)
-        call.sources.clear()  # from here on they are not counted
-    top_k = call.top_k or min(instance.classifier.bundle.postprocessing.top_k, MAX_TOP_K)
+        names, sources, options = await _read_call(body)
+        instance = service.repository.get(options.model).instance(options.engine)
+        outcomes = await service.classify(instance, sources, body.info)
+        sources.clear()  # from here on they are not counted
+    top_k = options.top_k or min(instance.classifier.bundle.postprocessing.top_k, MAX_TOP_K)
 
     def answer() -> Response:
         # One image at a time: no other thread runs while a text is made.
         results = (
-            json_text({"name": name} | _result(instance, outcome, top_k, call.min_score))
-            for name, outcome in zip(call.names, outcomes, strict=True)
+            json_text({"name": name} | _result(instance, outcome, top_k, options.min_score))
+            for name, outcome in zip(names, outcomes, strict=True)
         )
         images = ", ".join(results)
         head = json_text({"model": instance.model, "engine": instance.engine})
@@ -105,7 +91,8 @@ async def classify(request: Request) -> Response:
     return await service.aside(answer)
 
 
-async def _read_call(body: Body) -> ClassifyCall:
+async def _read_call(body: Body) -> tuple[list[str], list[Source], ClassifyOptions]:
+    """Return the images' names, the images, and what is wanted of them, in whichever form they were sent."""
     request = body.request
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     query: Mapping[str, str] = request.query_params if request.scope["query_string"] else {}
@@ -113,14 +100,15 @@ async def _read_call(body: Body) -> ClassifyCall:
         fields, files = await body.form()
         if not files:
             raise bad_request("The form has no file; send images as its files.")
-        return _from_parameters({**query, **fields}, [name for name, _ in files], [data for _, data in files])
+        options = _options({**query, **fields})
+        return [name for name, _ in files], [data for _, data in files], options
     if kind in ("application/json", "text/json"):
         return await _from_json(body)
     if kind.startswith("image/") or kind in ("application/octet-stream", ""):
         image = await body.read()
         if not image:
             raise bad_request("The body is empty; send an image.")
-        return _from_parameters(query, [query.get("name") or "image"], [image])
+        return [query.get("name") or "image"], [image], _options(query)
     raise RequestError(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         f"Content-Type {kind[:80]!r} is not read; send multipart/form-data, image/*, application/octet-stream or "
@@ -128,18 +116,13 @@ async def _read_call(body: Body) -> ClassifyCall:
     )
 
 
-def _from_parameters(parameters: Mapping[str, str], names: list[str], sources: list[Source]) -> ClassifyCall:
-    return ClassifyCall(
-        names,
-        sources,
-        parse_top_k(parameters.get("top_k")),
-        parse_min_score(parameters.get("min_score")),
-        parameters.get("model") or None,
-        parameters.get("engine") or None,
-    )
+def _options(parameters: Mapping[str, str]) -> ClassifyOptions:
+    """Of a query or a form, in which an empty name is none."""
+    given = {name: text for name, text in parameters.items() if text or name not in ("model", "engine")}
+    return read_parameters(ClassifyOptions, given)
 
 
-async def _from_json(body: Body) -> ClassifyCall:
+async def _from_json(body: Body) -> tuple[list[str], list[Source], ClassifyOptions]:
     max_images = body.service.options.limits.max_images
     content = await body.json(ClassifyRequest, values=FEW_VALUES + _VALUES_OF_IMAGE * max_images)
     if len(content.images) > max_images:
@@ -153,7 +136,7 @@ async def _from_json(body: Body) -> ClassifyCall:
         raise errors.exceptions[0] from None
     sources = [task.result() for task in tasks]
     names = [image.name or f"image-{index}" for index, image in enumerate(content.images)]
-    return ClassifyCall(names, sources, content.top_k, content.min_score, content.model, content.engine)
+    return names, sources, content
 
 
 def running_total(body: Body) -> Hold:

@@ -29,17 +29,6 @@ _BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 _STAGES = ("queue", "decode", "batch", "inference")
 
 
-@dataclass(frozen=True, slots=True)
-class _LaneMetrics:
-    """What is counted of one model on one engine."""
-
-    classified: Counter
-    failed: Counter
-    batches: Histogram
-    stages: tuple[Histogram, ...]
-    """In the order of ``_STAGES``."""
-
-
 @dataclass(frozen=True)
 class ModelCounts:
     """What was counted of one model since the start, over all its engines."""
@@ -113,9 +102,7 @@ class Metrics:
         )
         self._last: dict[str, float] = {}
         # Looking a child up by its labels takes longer than counting in it.
-        self._answers_of = cache(self._find_answers)
-        self._active_of = cache(self._active.labels)
-        self._lane_of = cache(self._find_lane)
+        self._child = cache(lambda metric, *labels: metric.labels(*labels))
 
     def watch(self, *, waiting: Callable[[], int], buffered: Callable[[], int]) -> None:
         """Ask for the length of the queue and the size of the bodies in memory whenever the metrics are read."""
@@ -146,13 +133,12 @@ class Metrics:
         )
 
     def on_request(self, protocol: str) -> None:
-        self._active_of(protocol).inc()
+        self._child(self._active, protocol).inc()
 
     def on_answer(self, protocol: str, route: str, status: str, seconds: float) -> None:
-        requests, histogram = self._answers_of(protocol, route, status)
-        self._active_of(protocol).dec()
-        requests.inc()
-        histogram.observe(seconds)
+        self._child(self._active, protocol).dec()
+        self._child(self._requests, protocol, route, status).inc()
+        self._child(self._seconds, protocol, route).observe(seconds)
 
     def on_rejected(self) -> None:
         self._rejected.inc()
@@ -161,28 +147,14 @@ class Metrics:
         self._decoders.labels(reason).inc()
 
     def on_batch(self, instance: Instance, size: int, seconds: float) -> None:
-        self._lane_of(instance.model, instance.engine).batches.observe(size)
+        self._child(self._batches, instance.model, instance.engine).observe(size)
         self._last[instance.model] = time.time()
 
     def on_image(self, instance: Instance, outcome: Outcome) -> None:
-        found = self._lane_of(instance.model, instance.engine)
-        if isinstance(outcome, Answer):
-            found.classified.inc()
-            stages = outcome.stages
-            for histogram, seconds in zip(
-                found.stages, (stages.queue, stages.decode, stages.batch, stages.inference), strict=True
-            ):
-                histogram.observe(seconds)
-        else:
-            found.failed.inc()
-
-    def _find_answers(self, protocol: str, route: str, status: str) -> tuple[Counter, Histogram]:
-        return self._requests.labels(protocol, route, status), self._seconds.labels(protocol, route)
-
-    def _find_lane(self, model: str, engine: str) -> _LaneMetrics:
-        return _LaneMetrics(
-            self._images.labels(model, engine, "classified"),
-            self._images.labels(model, engine, "failed"),
-            self._batches.labels(model, engine),
-            tuple(self._stages.labels(model, engine, stage) for stage in _STAGES),
-        )
+        labels = instance.model, instance.engine
+        if not isinstance(outcome, Answer):
+            self._child(self._images, *labels, "failed").inc()
+            return
+        self._child(self._images, *labels, "classified").inc()
+        for stage in _STAGES:
+            self._child(self._stages, *labels, stage).observe(getattr(outcome.stages, stage))

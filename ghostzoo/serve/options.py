@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,9 +80,9 @@ class ServeOptions:
     """Seconds for one request, from its first byte to its answer."""
     write_timeout: float = 20.0
     """Seconds in which a client has to take in 16 KiB of an answer, or what is left of it; else it is dropped."""
-    decode_processes: bool = True
+    decode_processes: bool = sys.platform != "win32"
     """Whether images are decoded in processes of their own, one for each worker, or by the workers themselves. What
-    hangs or crashes the decoder then costs its own image; a thread cannot be ended."""
+    hangs or crashes the decoder then costs its own image; a thread cannot be ended. Windows has no such processes."""
     decode_timeout: float = 15.0
     """Seconds that decoding one image may take in such a process: a few times what the largest takes."""
     drain_timeout: float = 30.0

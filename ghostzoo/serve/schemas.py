@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from .request_errors import bad_request, unprocessable
+from .request_errors import unprocessable
 
 MAX_TOP_K = 1000
 MAX_NAME = 200
@@ -37,14 +37,21 @@ class ImageRequest(_Strict):
     name: Name | None = Field(None, description="What the answer calls it.")
 
 
-class ClassifyRequest(_Strict):
-    """Images to classify."""
+class ClassifyOptions(BaseModel):
+    """What is wanted of images, in the JSON, a query or a form."""
 
-    images: list[ImageRequest] = Field(min_length=1)
+    model_config = ConfigDict(frozen=True)
+
     top_k: int | None = Field(None, ge=1, le=MAX_TOP_K, description=TOP_K)
     min_score: float | None = Field(None, ge=0, le=1, description=MIN_SCORE)
     model: Name | None = Field(None, description="By default the first model of the server.")
     engine: Name | None = Field(None, description="By default the first engine of the server.")
+
+
+class ClassifyRequest(ClassifyOptions, _Strict):
+    """Images to classify."""
+
+    images: list[ImageRequest] = Field(min_length=1)
 
 
 class PredictionResult(BaseModel):
@@ -147,33 +154,3 @@ def _reason(error: ValueError) -> str:
 def decoding_bytes(texts: Iterable[str]) -> int:
     """The bytes that decoding one of ``texts`` after the other takes at most at a time, with what comes of it."""
     return 3 * max(map(len, texts), default=0)
-
-
-def parse_top_k(text: str | None) -> int | None:
-    """Read the number of classes that is asked for in a query or a form, if any.
-
-    Raises:
-        RequestError: it is no number from 1 to 1000.
-    """
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= MAX_TOP_K):
-        raise bad_request(f"top_k must be a whole number from 1 to {MAX_TOP_K}, not {text[:20]!r}.")
-    return int(text)
-
-
-def parse_min_score(text: str | None) -> float | None:
-    """Read the lowest score that is asked for in a query or a form, if any.
-
-    Raises:
-        RequestError: it is no number from 0 to 1.
-    """
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise bad_request(f"min_score must be a number from 0 to 1, not {text[:20]!r}.")
-    return value

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ..errors import GhostZooError, ImageError
-from .answers import SharedFiles
 from .decoder_pool import DecoderPool
 from .fetching import Fetcher
 from .memory import Hold, Memory
@@ -66,7 +65,8 @@ class Service:
         )
         self.memory = Memory(options.limits.max_buffered_bytes, self.metrics.on_rejected)
         self.metrics.watch(waiting=lambda: self.scheduler.waiting, buffered=lambda: self.memory.used)
-        self.files = SharedFiles(self.memory)
+        self.verifying = asyncio.Lock()
+        """Held while a file is read to be verified: one at a time."""
         self._decoders: DecoderPool | None = None
         if options.decode_processes:
             self._decoders = DecoderPool(

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from ghostzoo._utils import hardware
+from ghostzoo._utils.hardware import cpu_facts
 from ghostzoo.bundle.folder import Bundle
-from ghostzoo.engines import engine_class, model_cache
+from ghostzoo.engines import engine_class
 from ghostzoo.engines.base import EngineOptions
-from ghostzoo.engines.model_cache import cpu_facts, prepare
+from ghostzoo.engines.model_cache import prepare
 from tests.conftest import make_tiny_bundle
 from tests.fixtures.engines import require_engine
 
@@ -55,18 +57,18 @@ def test_what_was_prepared_is_used_again(opened: Callable[..., set[str]]) -> Non
 def test_another_cpu_has_its_own(
     opened: Callable[..., set[str]], other: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_cache, "cpu_info", lambda: INTEL)
+    monkeypatch.setattr(hardware, "cpu_info", lambda: INTEL)
     first = opened()
-    monkeypatch.setattr(model_cache, "cpu_info", lambda: INTEL | other)
+    monkeypatch.setattr(hardware, "cpu_info", lambda: INTEL | other)
     assert len(opened() - first) == 1
 
 
 def test_another_clock_is_no_other_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_cache, "cpu_info", lambda: INTEL)
+    monkeypatch.setattr(hardware, "cpu_info", lambda: INTEL)
     first = cpu_facts()
-    monkeypatch.setattr(model_cache, "cpu_info", lambda: INTEL | {"cpu MHz": "3000.0"})
+    monkeypatch.setattr(hardware, "cpu_info", lambda: INTEL | {"cpu MHz": "3000.0"})
     assert cpu_facts() == first
-    monkeypatch.setattr(model_cache, "cpu_info", dict)
+    monkeypatch.setattr(hardware, "cpu_info", dict)
     assert cpu_facts()[1:] != ()  # where the system lists nothing, there is still a name
 
 

@@ -17,20 +17,18 @@ from numpy.typing import NDArray
 
 import ghostzoo
 from ghostzoo.bundle.folder import Bundle
-from ghostzoo.engines import EngineRecord, engine_names, engine_record
-from ghostzoo.engines import selection as select
-from ghostzoo.engines import selection as trial
+from ghostzoo.engines import EngineRecord, candidates, engine_names, engine_record
+from ghostzoo.engines import selection as engine_selection
 from ghostzoo.engines.base import Engine, EngineOptions, Output
 from ghostzoo.engines.candidates import (
     Candidate,
     Discarded,
     Measured,
-    Selection,
     keep_checked,
     keep_devices,
     keep_installed,
 )
-from ghostzoo.engines.selection import explain, open_engine, rank
+from ghostzoo.engines.selection import Selection, explain, open_engine, rank, select
 from ghostzoo.errors import EngineUnavailableError, OptionError, UnknownEngineError
 from tests.conftest import make_tiny_bundle
 from tests.fixtures.engines import require_engine
@@ -44,7 +42,7 @@ ORT = engine_record("onnxruntime")
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GHOSTZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("GHOSTZOO_ENGINE")
-    monkeypatch.setattr(select, "OPENING_SECONDS", 60.0)  # on a busy machine too, all are tried
+    monkeypatch.setattr(candidates, "OPENING_SECONDS", 60.0)  # on a busy machine too, all are tried
 
 
 def row(engine: str, milliseconds: float) -> Measured:
@@ -96,7 +94,7 @@ def test_another_model_is_another_decision(tiny_bundle: Bundle, tmp_path: Path) 
 
 def test_another_accelerator_is_another_decision(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     open_engine(tiny_bundle, "auto", EngineOptions(threads=1))[0].close()
-    monkeypatch.setattr(select, "_accelerators", lambda: ["/dev/nvidia0"])
+    monkeypatch.setattr(engine_selection, "_accelerators", lambda: ["/dev/nvidia0"])
     engine, selection = open_engine(tiny_bundle, "auto", EngineOptions(threads=1))
     engine.close()
     assert selection.origin == "measured"
@@ -141,8 +139,8 @@ def test_options_of_one_engine_need_its_name(tiny_bundle: Bundle) -> None:
 
 def test_a_cached_decision_imports_the_chosen_engine_alone(tiny_bundle: Bundle) -> None:
     script = (
-        "import sys, ghostzoo, ghostzoo.engines.selection\n"
-        "ghostzoo.engines.selection.OPENING_SECONDS = 60.0\n"
+        "import sys, ghostzoo, ghostzoo.engines.candidates\n"
+        "ghostzoo.engines.candidates.OPENING_SECONDS = 60.0\n"
         f"clf = ghostzoo.load({str(tiny_bundle.path)!r}, threads=1)\n"
         "print(clf.selection.origin, clf.selection.engine, *sorted(set(sys.modules) & "
         "{'onnxruntime', 'openvino', 'tensorrt', 'onnx', 'huggingface_hub', 'paddle', 'ncnn', 'MNN', "
@@ -187,8 +185,8 @@ class SlowStart(WrongEngine):
 
 def record_of(kind: type[Engine], monkeypatch: pytest.MonkeyPatch) -> EngineRecord:
     record = EngineRecord(kind.name, "x", "X", ("numpy",), f"pip install {kind.name}")
-    original_class, original_load = trial.engine_class, EngineRecord.load_class
-    monkeypatch.setattr(trial, "engine_class", lambda name: kind if name == kind.name else original_class(name))
+    original_class, original_load = candidates.engine_class, EngineRecord.load_class
+    monkeypatch.setattr(candidates, "engine_class", lambda name: kind if name == kind.name else original_class(name))
     monkeypatch.setattr(EngineRecord, "load_class", lambda self: kind if self is record else original_load(self))
     return record
 
@@ -199,7 +197,7 @@ def test_what_is_wrong_or_slow_to_start_is_discarded(
 ) -> None:
     record = record_of(kind, monkeypatch)
     versions = {item.name: item.versions() for item in (ORT, record)}
-    engine, selection = select.select(tiny_bundle, EngineOptions(threads=1), [record, ORT], versions)
+    engine, selection = select(tiny_bundle, EngineOptions(threads=1), [record, ORT], versions)
     engine.close()
     assert selection.engine == "onnxruntime"
     (discarded,) = selection.discarded
@@ -218,7 +216,7 @@ class Broken(WrongEngine):
 def test_a_broken_library_is_discarded_with_what_it_said(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     record = record_of(Broken, monkeypatch)
     versions = {item.name: item.versions() for item in (ORT, record)}
-    engine, selection = select.select(tiny_bundle, EngineOptions(threads=1), [record, ORT], versions)
+    engine, selection = select(tiny_bundle, EngineOptions(threads=1), [record, ORT], versions)
     engine.close()
     assert selection.discarded == (
         Discarded("broken", None, "OSError: libsomething.so.3: cannot open shared object file"),
@@ -227,9 +225,9 @@ def test_a_broken_library_is_discarded_with_what_it_said(tiny_bundle: Bundle, mo
 
 def test_when_time_is_up_no_further_engine_is_imported(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     record = record_of(Broken, monkeypatch)
-    monkeypatch.setattr(select, "OPENING_SECONDS", 0.0)
+    monkeypatch.setattr(candidates, "OPENING_SECONDS", 0.0)
     versions = {item.name: item.versions() for item in (ORT, record)}
-    engine, selection = select.select(tiny_bundle, EngineOptions(threads=1), [ORT, record], versions)
+    engine, selection = select(tiny_bundle, EngineOptions(threads=1), [ORT, record], versions)
     engine.close()
     assert [(item.engine, item.device) for item in selection.discarded] == [("broken", None)]
     assert "0 s were used up" in selection.discarded[0].reason
@@ -238,7 +236,7 @@ def test_when_time_is_up_no_further_engine_is_imported(tiny_bundle: Bundle, monk
 
 def test_a_decision_without_all_of_them_is_not_kept(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     require_engine("openvino")
-    monkeypatch.setattr(select, "OPENING_SECONDS", 0.0)
+    monkeypatch.setattr(candidates, "OPENING_SECONDS", 0.0)
     for _ in range(2):
         engine, selection = open_engine(tiny_bundle, "auto", EngineOptions(threads=1))
         engine.close()
@@ -251,7 +249,7 @@ def test_when_none_is_left_the_cause_is_told_alone(tiny_bundle: Bundle, monkeypa
     missing = EngineRecord("missing", "x", "X", ("no-such-distribution",), "pip install missing")
     versions = {item.name: item.versions() for item in (missing, record)}
     with pytest.raises(EngineUnavailableError) as caught:
-        select.select(tiny_bundle, EngineOptions(), [missing, record], versions)
+        select(tiny_bundle, EngineOptions(), [missing, record], versions)
     for part in ("tiny", "wrong on cpu", "golden check"):
         assert part in str(caught.value)
     assert "missing" not in str(caught.value)

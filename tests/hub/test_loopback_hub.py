@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import requests
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download, snapshot_download
 from huggingface_hub import constants as hub_constants
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -18,23 +16,17 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from tests.fixtures.hub import OWNER_TOKEN, STRANGER_TOKEN, LoopbackHub
+from tests.fixtures.hub import OWNER_TOKEN, LoopbackHub
 from tests.fixtures.hub_faults import (
     Reply,
     conflict,
-    corrupted,
-    dropped,
     forbidden,
     gated,
     no_entry,
     no_repository,
     no_revision,
     precondition_failed,
-    slow,
-    too_many_requests,
-    truncated,
     unauthorised,
-    unavailable,
 )
 
 FILES = {"README.md": b"# tiny\n", "onnx/model.onnx": bytes(range(256)) * 2000, "config.json": b"{}\n"}
@@ -88,13 +80,6 @@ def test_a_repository_is_made_filled_tagged_and_read_back(
     assert api.list_repo_refs("zoo/tiny").tags == []
 
 
-def test_the_same_files_again_are_no_commit(hub: LoopbackHub, api: HfApi, folder: Path) -> None:
-    api.create_repo("zoo/tiny")
-    first = api.upload_folder(repo_id="zoo/tiny", folder_path=folder, commit_message="first").oid
-    assert api.upload_folder(repo_id="zoo/tiny", folder_path=folder, commit_message="second").oid == first
-    assert len(hub.repositories["zoo/tiny"].commits) == 2
-
-
 def test_it_describes_its_files(hub: LoopbackHub, api: HfApi) -> None:
     commit = hub.add("zoo/tiny", FILES)
     model = hashlib.sha256(FILES["onnx/model.onnx"]).hexdigest()
@@ -110,66 +95,6 @@ def test_it_describes_its_files(hub: LoopbackHub, api: HfApi) -> None:
     assert (info.size, info.lfs.sha256) == (len(FILES["onnx/model.onnx"]), model)
     assert api.file_exists("zoo/tiny", "config.json")
     assert not api.file_exists("zoo/tiny", "absent")
-
-
-def test_commits_delete_and_know_their_parent(hub: LoopbackHub, api: HfApi) -> None:
-    first = hub.add("zoo/tiny", FILES)
-    second = api.create_commit("zoo/tiny", [CommitOperationDelete("config.json")], commit_message="less").oid
-    assert "config.json" not in api.list_repo_files("zoo/tiny")
-    with pytest.raises(HfHubHTTPError, match="412"):
-        api.create_commit("zoo/tiny", [CommitOperationAdd("a", b"a")], commit_message="stale", parent_commit=first)
-    assert hub.repositories["zoo/tiny"].head == second
-
-
-def test_a_card_that_the_hub_would_refuse_is_refused(hub: LoopbackHub, api: HfApi) -> None:
-    hub.add("zoo/tiny", FILES)
-    for wrong in ("license: my own", "tags: onnx", "model-index: {}", "a: [", "- a"):
-        card = f"---\n{wrong}\n---\n# tiny\n".encode()
-        with pytest.raises((ValueError, HfHubHTTPError)):
-            api.create_commit("zoo/tiny", [CommitOperationAdd("README.md", card)], commit_message="card")
-
-
-@pytest.mark.parametrize(
-    ("token", "revision", "file", "error"),
-    [
-        (None, None, "README.md", RepositoryNotFoundError),
-        (STRANGER_TOKEN, None, "README.md", RepositoryNotFoundError),
-        (OWNER_TOKEN, "v9", "README.md", RevisionNotFoundError),
-        (OWNER_TOKEN, None, "absent", RemoteEntryNotFoundError),
-        ("hf_invalid", None, "README.md", HfHubHTTPError),
-    ],
-)
-def test_what_a_private_repository_answers(
-    hub: LoopbackHub,
-    tmp_path: Path,
-    token: str | None,
-    revision: str | None,
-    file: str,
-    error: type[Exception],
-) -> None:
-    hub.add("zoo/tiny", FILES, private=True)
-    with pytest.raises(error) as caught:
-        download(hub, tmp_path, file, token=token or False, revision=revision)
-    assert type(caught.value) is error
-    assert download(hub, tmp_path, token=OWNER_TOKEN) == FILES["README.md"]
-
-
-@pytest.mark.parametrize("token", [False, STRANGER_TOKEN])
-def test_what_a_gated_repository_answers(hub: LoopbackHub, tmp_path: Path, token: str | bool) -> None:
-    hub.add("zoo/tiny", FILES, gated=True)
-    with pytest.raises(GatedRepoError):
-        download(hub, tmp_path, token=token)
-    assert download(hub, tmp_path, token=OWNER_TOKEN) == FILES["README.md"]
-
-
-def test_others_may_not_write(hub: LoopbackHub) -> None:
-    hub.add("zoo/tiny", FILES)
-    for token, status in ((STRANGER_TOKEN, "403"), (False, "401")):
-        api = HfApi(endpoint=hub.endpoint, token=token)
-        with pytest.raises(HfHubHTTPError, match=status):
-            api.create_repo("zoo/other")
-        with pytest.raises(HfHubHTTPError, match=status):
-            api.create_tag("zoo/tiny", tag="v1.0")
 
 
 FAULTS: list[tuple[Reply, type[Exception], int]] = [
@@ -198,72 +123,6 @@ def test_a_fault_replaces_an_answer_and_is_gone(
     assert "a" not in api.list_repo_files("zoo/tiny")
     api.create_commit("zoo/tiny", [CommitOperationAdd("a", b"a")], commit_message="a")
     assert "a" in api.list_repo_files("zoo/tiny")
-
-
-@pytest.mark.parametrize("fault", [too_many_requests(), slow(0.1)])
-def test_a_fault_that_passes_is_survived(
-    hub: LoopbackHub, tmp_path: Path, fault: Reply | Callable[[Reply], Reply]
-) -> None:
-    hub.add("zoo/tiny", FILES)
-    injected = hub.inject("GET", "/cdn/", fault)
-    assert download(hub, tmp_path, "onnx/model.onnx") == FILES["onnx/model.onnx"]
-    assert injected.met == 1
-
-
-def test_a_connection_that_breaks_is_taken_up_again(hub: LoopbackHub, tmp_path: Path) -> None:
-    hub.add("zoo/tiny", FILES)
-    hub.inject("GET", "/cdn/", truncated(100_000))
-    assert download(hub, tmp_path, "onnx/model.onnx") == FILES["onnx/model.onnx"]
-    assert len(hub.seen("GET", "/cdn/")) == 2
-
-
-def test_an_unavailable_cdn_is_not_tried_again_by_the_client(hub: LoopbackHub, tmp_path: Path) -> None:
-    hub.add("zoo/tiny", FILES)
-    hub.inject("GET", "/cdn/", unavailable())
-    with pytest.raises(HfHubHTTPError, match="503"):
-        download(hub, tmp_path, "onnx/model.onnx")
-    assert download(hub, tmp_path, "onnx/model.onnx") == FILES["onnx/model.onnx"]
-
-
-def test_parts_of_a_file_are_sent(hub: LoopbackHub) -> None:
-    hub.add("zoo/tiny", FILES)
-    content = FILES["onnx/model.onnx"]
-    url = f"{hub.endpoint}/zoo/tiny/resolve/main/onnx/model.onnx"
-    for wanted, status, body, told in (
-        ("bytes=511990-", 206, content[-10:], "bytes 511990-511999/512000"),
-        ("bytes=0-9", 206, content[:10], "bytes 0-9/512000"),
-        ("bytes=512000-", 416, b"", "bytes */512000"),
-    ):
-        answer = requests.get(url, headers={"Range": wanted}, timeout=10)
-        assert (answer.status_code, answer.content, answer.headers["Content-Range"]) == (status, body, told)
-
-
-def test_the_client_misses_wrong_bytes_of_the_right_size(hub: LoopbackHub, tmp_path: Path) -> None:
-    hub.add("zoo/tiny", FILES)
-    hub.inject("GET", "/cdn/", corrupted)
-    got = download(hub, tmp_path, "onnx/model.onnx")
-    assert len(got) == len(FILES["onnx/model.onnx"])
-    assert got != FILES["onnx/model.onnx"]
-
-
-def test_a_commit_whose_answer_is_lost_was_made(hub: LoopbackHub, api: HfApi) -> None:
-    hub.add("zoo/tiny", FILES)
-    hub.inject("POST", "/commit/", dropped)
-    with pytest.raises(Exception, match=r"(?i)disconnect|connection"):
-        api.create_commit("zoo/tiny", [CommitOperationAdd("a", b"a")], commit_message="a")
-    assert "a" in api.list_repo_files("zoo/tiny")
-
-
-def test_it_goes_and_comes_back_at_the_same_address(hub: LoopbackHub, api: HfApi) -> None:
-    hub.add("zoo/tiny", FILES)
-    endpoint = hub.endpoint
-    assert api.model_info("zoo/tiny").id == "zoo/tiny"
-    hub.stop()
-    with pytest.raises(Exception, match=r"(?i)connect|refused|disconnect"):
-        api.model_info("zoo/tiny")
-    hub.start()
-    assert hub.endpoint == endpoint
-    assert api.model_info("zoo/tiny").id == "zoo/tiny"
 
 
 def test_the_token_is_not_sent_to_the_cdn(hub: LoopbackHub, tmp_path: Path) -> None:

@@ -36,8 +36,9 @@ OPEN = {
 
 @pytest.fixture(scope="module")
 def locked(tiny_bundle: Bundle) -> Iterator[ServerProcess]:
-    arguments = ("--model", str(tiny_bundle.path), "--no-grpc", "--allowed-host", "zoo.example")
-    with running_server(*arguments, env={"GHOSTZOO_API_KEY": KEY}) as process:
+    """With a key, and with all that may be allowed to some."""
+    allowed = ("--allowed-host", "zoo.example", "--cors-origin", "https://page.example", "--model-control")
+    with running_server("--model", str(tiny_bundle.path), *allowed, env={"GHOSTZOO_API_KEY": KEY}) as process:
         yield process
 
 
@@ -101,15 +102,59 @@ def test_with_the_key_the_same_paths_are_answered(locked: ServerProcess, http: r
     assert http.get(f"{locked.http}/v1/models", headers=WITH_KEY).status_code == 200
 
 
-def test_a_method_that_reads_nothing_opens_nothing(tiny_bundle: Bundle, http: requests.Session) -> None:
-    arguments = ("--model", str(tiny_bundle.path), "--no-grpc", "--cors-origin", "https://page.example")
+def test_the_key_is_shown_whole(locked: ServerProcess, http: requests.Session, jpeg: bytes) -> None:
+    url = f"{locked.http}/v1/classify"
+    assert http.post(url, data=jpeg).json()["error"].startswith("This server wants its API key")
+    for headers in ({"Authorization": f"Bearer {KEY}"}, WITH_KEY):
+        assert http.post(url, data=jpeg, headers=headers).status_code == 200
+    for wrong in (KEY[:-1], KEY + "x", "", "\u00e9".encode().decode("latin-1")):
+        for headers in ({"Authorization": f"Bearer {wrong}"}, {"Authorization": KEY}, {"X-API-Key": wrong}):
+            assert http.post(url, data=jpeg, headers=headers).status_code == 401
+    http.get(f"{locked.http}/v1/models", headers={**WITH_KEY, "X-Request-ID": "the-last"})
+    assert locked.lines_with(request_id="the-last")
+    assert KEY not in str(locked.log())
+
+
+def test_the_key_over_grpc(locked: ServerProcess) -> None:
+    def call(method: str, *metadata: tuple[str, str]) -> Any:
+        with grpc.insecure_channel(str(locked.grpc)) as channel:
+            parse = message(f"{method}Response").FromString
+            return channel.unary_unary(f"/{SERVICE}/{method}", None, parse)(b"", timeout=30, metadata=metadata)
+
+    for wrong in ((), (("authorization", "Bearer wrong"),), (("x-api-key", KEY[:-1]),)):
+        with pytest.raises(grpc.RpcError) as caught:
+            call("ServerMetadata", *wrong)
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    for right in (("authorization", f"Bearer {KEY}"), ("x-api-key", KEY)):
+        assert call("ServerMetadata", right).name == "ghostzoo"
+    assert call("ServerLive").live
+
+
+def test_a_page_is_told_what_it_may_ask(locked: ServerProcess, server: ServerProcess, http: requests.Session) -> None:
     asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
-    with running_server(*arguments, env={"GHOSTZOO_API_KEY": KEY}) as server:
-        url = f"{server.http}/v1/classify"
-        assert http.options(url, headers=asked).status_code == 200
-        for name in asked:  # not what a browser asks before it sends
-            assert http.options(url, headers={name: asked[name]}).status_code == 401
-        assert http.post(url, headers=asked).status_code == 401
+    url = f"{locked.http}/v1/classify"
+    allowed = http.options(url, headers=asked)
+    assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, "https://page.example")
+    for name in asked:  # not what a browser asks before it sends
+        assert http.options(url, headers={name: asked[name]}).status_code == 401
+    assert http.post(url, headers=asked).status_code == 401
+    for answer in (
+        http.options(url, headers={**asked, "Origin": "https://evil.example"}),
+        http.options(f"{server.http}/v1/classify", headers=asked),  # where nothing is allowed to pages
+    ):
+        assert "access-control-allow-origin" not in answer.headers
+
+
+def test_pages_of_other_sites_can_do_nothing(locked: ServerProcess, http: requests.Session, jpeg: bytes) -> None:
+    change = f"{locked.http}/v2/repository/models/tiny"
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1"):
+        answer = http.post(f"{change}/unload", headers={"Origin": origin, "Content-Type": "text/plain", **WITH_KEY})
+        assert (answer.status_code, "another site" in answer.text) == (403, True)
+    for origin in (locked.http, "https://page.example"):
+        answer = http.post(f"{locked.http}/v1/classify", data=jpeg, headers={"Origin": origin, **WITH_KEY})
+        assert answer.status_code == 200
+    for what in ("unload", "load"):
+        assert http.post(f"{change}/{what}", headers=WITH_KEY).status_code == 200  # what is no page says no origin
 
 
 @pytest.mark.parametrize(
@@ -197,15 +242,14 @@ def test_websockets_are_refused(locked: ServerProcess) -> None:
     assert status_of(locked, "GET", "/healthz", *upgrade, "Sec-WebSocket-Version: 13") == 403
 
 
-def test_a_rebound_page_reads_and_changes_nothing(tiny_bundle: Bundle, http: requests.Session) -> None:
+def test_a_rebound_page_reads_and_changes_nothing(locked: ServerProcess, http: requests.Session) -> None:
     """A page whose name the attacker has pointed at 127.0.0.1 is of the same origin as what it asks."""
-    with running_server("--model", str(tiny_bundle.path), "--model-control", "--no-grpc") as server:
-        page = {"Host": "evil.example:8000", "Origin": "http://evil.example:8000"}
-        assert http.post(f"{server.http}/v2/repository/index", headers=page).status_code == 421
-        assert http.post(f"{server.http}/v2/repository/models/tiny/unload", headers=page).status_code == 421
-        assert http.get(f"{server.http}/v1/models", headers=page).status_code == 421
-        assert http.get(f"{server.http}/v1/models").json()["models"][0]["ready"]
-        assert server.lines_with(status="421", path="/v2/repository/models/tiny/unload")
+    page = {"Host": "evil.example:8000", "Origin": "http://evil.example:8000", **WITH_KEY}
+    assert http.post(f"{locked.http}/v2/repository/index", headers=page).status_code == 421
+    assert http.post(f"{locked.http}/v2/repository/models/tiny/unload", headers=page).status_code == 421
+    assert http.get(f"{locked.http}/v1/models", headers=page).status_code == 421
+    assert http.get(f"{locked.http}/v1/models", headers=WITH_KEY).json()["models"][0]["ready"]
+    assert locked.lines_with(status="421", path="/v2/repository/models/tiny/unload")
 
 
 def test_any_name_where_all_are_allowed(tiny_bundle: Bundle, http: requests.Session) -> None:

@@ -1,4 +1,4 @@
-"""Running the server: probes, metrics, logs, key, CORS, deadlines, load, and its end."""
+"""Running the server: probes, metrics, logs, deadlines, load, and its end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,8 +26,6 @@ from tests.fixtures.pictures import encoded, picture
 from tests.fixtures.serving import ServerProcess, running_server
 
 pytestmark = pytest.mark.slow
-
-KEY = "0123456789abcdef-test"
 
 
 def test_probes_metrics_and_request_ids(http: requests.Session, server: ServerProcess, jpeg: bytes) -> None:
@@ -59,70 +56,10 @@ def test_metrics_have_no_labels_of_the_clients_choosing(http: requests.Session, 
     assert "secret" not in str(server.log())
 
 
-def test_cors_is_off_unless_asked_for(http: requests.Session, server: ServerProcess, tiny_bundle: Bundle) -> None:
-    asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
-    assert "access-control-allow-origin" not in http.options(f"{server.http}/v1/classify", headers=asked).headers
-    arguments = ("--model", str(tiny_bundle.path), "--cors-origin", "https://page.example", "--no-grpc")
-    with running_server(*arguments, env={"GHOSTZOO_API_KEY": KEY}) as other:  # browsers ask without the key
-        allowed = http.options(f"{other.http}/v1/classify", headers=asked)
-        assert allowed.headers["access-control-allow-origin"] == "https://page.example"
-        refused = http.options(f"{other.http}/v1/classify", headers={**asked, "Origin": "https://evil.example"})
-        assert "access-control-allow-origin" not in refused.headers
-
-
-def test_pages_of_other_sites_can_do_nothing(http: requests.Session, tiny_bundle: Bundle, jpeg: bytes) -> None:
-    arguments = ("--model", str(tiny_bundle.path), "--cors-origin", "https://page.example", "--model-control")
-    with running_server(*arguments, "--no-grpc") as server:
-        unload = f"{server.http}/v2/repository/models/tiny/unload"
-        for origin in ("https://evil.example", "null", "http://127.0.0.1:1"):
-            answer = http.post(unload, headers={"Origin": origin, "Content-Type": "text/plain"})
-            assert (answer.status_code, "another site" in answer.text) == (403, True)
-        for origin in (server.http, "https://page.example"):
-            answer = http.post(f"{server.http}/v1/classify", data=jpeg, headers={"Origin": origin})
-            assert answer.status_code == 200
-        assert http.post(unload).status_code == 200  # what is no page says no origin
-
-
-@pytest.fixture(scope="module")
-def locked(tiny_bundle: Bundle) -> Iterator[ServerProcess]:
-    with running_server("--model", str(tiny_bundle.path), env={"GHOSTZOO_API_KEY": KEY}) as process:
-        yield process
-
-
-def test_a_key_is_asked_for(http: requests.Session, locked: ServerProcess, jpeg: bytes) -> None:
-    for path in ("/healthz", "/readyz", "/v2/health/ready", "/", "/docs"):
-        assert http.get(locked.http + path).status_code == 200, path
-    for path in ("/v1/models", "/v1/models/tiny/files/config.json", "/v2", "/v2/models/tiny", "/metrics", "/nothing"):
-        assert http.get(locked.http + path).status_code == 401, path
-    assert (
-        http.post(f"{locked.http}/v1/classify", data=jpeg).json()["error"].startswith("This server wants its API key")
-    )
-    assert http.post(f"{locked.http}/docs/prediction").status_code == 401
-    for headers in ({"Authorization": f"Bearer {KEY}"}, {"X-API-Key": KEY}):
-        assert http.post(f"{locked.http}/v1/classify", data=jpeg, headers=headers).status_code == 200
-    for wrong in (KEY[:-1], KEY + "x", "", "\u00e9".encode().decode("latin-1")):
-        for headers in ({"Authorization": f"Bearer {wrong}"}, {"Authorization": KEY}, {"X-API-Key": wrong}):
-            assert http.post(f"{locked.http}/v1/classify", data=jpeg, headers=headers).status_code == 401
-    http.get(f"{locked.http}/v1/models", headers={"X-API-Key": KEY, "X-Request-ID": "the-last"})
-    assert locked.lines_with(request_id="the-last")
-    assert KEY not in str(locked.log())
-
-
 def call(server: ServerProcess, method: str, request: Any, answer: str, **options: Any) -> Any:
     with grpc.insecure_channel(server.grpc) as channel:
         run = channel.unary_unary(f"/{SERVICE}/{method}", type(request).SerializeToString, message(answer).FromString)
         return run(request, timeout=20, **options)
-
-
-def test_a_key_is_asked_for_over_grpc(locked: ServerProcess) -> None:
-    request = message("ServerMetadataRequest")()
-    for metadata in ((), (("authorization", "Bearer wrong"),), (("x-api-key", KEY[:-1]),)):
-        with pytest.raises(grpc.RpcError) as caught:
-            call(locked, "ServerMetadata", request, "ServerMetadataResponse", metadata=metadata)
-        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-    for metadata in ((("authorization", f"Bearer {KEY}"),), (("x-api-key", KEY),)):
-        assert call(locked, "ServerMetadata", request, "ServerMetadataResponse", metadata=metadata).name == "ghostzoo"
-    assert call(locked, "ServerLive", message("ServerLiveRequest")(), "ServerLiveResponse").live
 
 
 def test_configuration_and_statistics_over_grpc(server: ServerProcess, jpeg: bytes) -> None:

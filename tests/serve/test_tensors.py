@@ -37,8 +37,8 @@ def refused(call: Any, *arguments: Any) -> RequestError:
 
 def test_bytes_come_back_one_by_one() -> None:
     parts = [b"first", b"", b"third"]
-    assert from_bytes(IMAGES, [3], 3, b"".join(map(element, parts))).values == parts
-    assert from_bytes(IMAGES, [3], 3, memoryview(b"".join(map(element, parts)))).values == parts
+    assert from_bytes(IMAGES, [3], 3, b"".join(map(element, parts))) == parts
+    assert from_bytes(IMAGES, [3], 3, memoryview(b"".join(map(element, parts)))) == parts
     text = OutputTensor("logits", np.array(["0.5:1:cat", "é"], object))
     assert (text.datatype, text.to_bytes()) == ("BYTES", element(b"0.5:1:cat") + element("é".encode()))
 
@@ -66,7 +66,7 @@ def test_bytes_that_are_not_as_announced(data: bytes, message: str) -> None:
 def test_float_tensors_have_four_bytes_a_value(difference: int) -> None:
     data = np.arange(24, dtype="<f4").tobytes()
     np.testing.assert_array_equal(
-        from_bytes(PIXELS, [2, 3, 2, 2], 24, data).values, np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2)
+        from_bytes(PIXELS, [2, 3, 2, 2], 24, data), np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2)
     )
     wrong = data[:difference] if difference < 0 else data + bytes(difference)
     assert f"{len(wrong)} bytes, but its shape [2, 3, 2, 2] needs 96" in str(
@@ -95,11 +95,11 @@ def test_shapes_are_those_of_the_model(datatype: str, shape: list[int], status: 
 def test_values_are_counted_and_are_numbers() -> None:
     nested = np.arange(12).reshape(1, 3, 2, 2).tolist()
     np.testing.assert_array_equal(
-        from_values(PIXELS, [1, 3, 2, 2], 12, nested).values, np.arange(12, dtype=np.float32).reshape(1, 3, 2, 2)
+        from_values(PIXELS, [1, 3, 2, 2], 12, nested), np.arange(12, dtype=np.float32).reshape(1, 3, 2, 2)
     )
     for values in (list(range(11)), list(range(13)), [[1, 2], [3]], ["x"] * 12, [True] * 12):
         assert refused(from_values, PIXELS, [1, 3, 2, 2], 12, values).status == 400
-    assert from_values(IMAGES, [2], 2, [b"a", b"b"]).values == [b"a", b"b"]
+    assert from_values(IMAGES, [2], 2, [b"a", b"b"]) == [b"a", b"b"]
     assert "has 3 values, but its shape needs 2" in str(refused(from_values, IMAGES, [2], 2, [b"a"] * 3))
 
 

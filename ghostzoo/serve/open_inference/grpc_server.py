@@ -20,6 +20,7 @@ from .inference import (
     model_config,
     model_metadata,
     model_statistics,
+    only_input,
     server_metadata,
     with_timeout,
 )
@@ -27,15 +28,14 @@ from .messages import HEALTH_SERVICE, SERVICE, message, request_class
 from .tensors import (
     BYTES,
     FP32,
-    InputSpec,
-    InputTensor,
     OutputTensor,
     RequestedOutput,
+    Values,
     count_elements,
     from_bytes,
     from_values,
 )
-from .wire import InferMessage, InputContents, parse, parse_infer
+from .wire import InferMessage, parse, parse_infer
 
 _ABOUT_MODELS = (
     *("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics"),
@@ -119,34 +119,33 @@ class InferenceService:
     async def ModelInfer(self, given: InferMessage, request_info: RequestInfo) -> Any:  # noqa: N802
         request, raw = given.request, bool(given.raw)
         model = find_model(self.service, request.model_name, request.model_version)
-        inputs = self._inputs(model, given)
+        values = self._input(model, given)
         del given  # and with it the message, of which only what the inputs still use is left
         requested = [_requested(output) for output in request.outputs]
         request_info = with_timeout(request_info, _chosen(request.parameters, "timeout"))
-        outputs = await infer(self.service, model, inputs, requested, request_info)
+        outputs = await infer(self.service, model, values, requested, request_info)
         answer = message("ModelInferResponse")(model_name=model.name, model_version="1", id=request.id)
         for output in outputs:
             _add_output(answer, output, raw)
         return answer
 
-    def _inputs(self, model: ServedModel, given: InferMessage) -> list[InputTensor]:
+    def _input(self, model: ServedModel, given: InferMessage) -> Values:
         if given.raw and len(given.raw) != len(given.inputs):
             raise bad_request(
                 f"{len(given.raw)} raw contents were sent for {len(given.inputs)} inputs; send one for each."
             )
-        inputs = []
-        for index, contents in enumerate(given.inputs[:2]):
-            tensor = contents.tensor
-            spec = find_spec(model, tensor.name)
-            shape = list(tensor.shape)
-            elements = count_elements(spec, tensor.datatype, shape, self.service.options.limits.max_images)
-            if given.raw:
-                if contents.present:
-                    raise bad_request(f"{spec.name} has both contents and raw contents; send one of them.")
-                inputs.append(from_bytes(spec, shape, elements, given.raw[index]))
-            else:
-                inputs.append(_from_contents(spec, shape, elements, contents))
-        return inputs
+        contents = only_input(model, given.inputs)
+        tensor = contents.tensor
+        spec = find_spec(model, tensor.name)
+        shape = list(tensor.shape)
+        elements = count_elements(spec, tensor.datatype, shape, self.service.options.limits.max_images)
+        if not given.raw:
+            is_text = spec.datatype == BYTES
+            values = [bytes(image) for image in contents.images] if is_text else contents.floats()
+            return from_values(spec, shape, elements, values)
+        if contents.present:
+            raise bad_request(f"{spec.name} has both contents and raw contents; send one of them.")
+        return from_bytes(spec, shape, elements, given.raw[0])
 
     async def RepositoryIndex(self, request: Any, _: RequestInfo) -> Any:  # noqa: N802
         rows = self.service.repository.index()
@@ -191,12 +190,6 @@ def _handlers(service: Service) -> tuple[Any, ...]:
             },
         ),
     )
-
-
-def _from_contents(spec: InputSpec, shape: list[int], elements: int, contents: InputContents) -> InputTensor:
-    if spec.datatype == BYTES:
-        return from_values(spec, shape, elements, [bytes(image) for image in contents.images])
-    return from_values(spec, shape, elements, contents.floats())
 
 
 def _chosen(parameters: Any, name: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,16 @@ from ..queueing import Source
 from ..repository import ModelInstance, ServedModel
 from ..request_errors import bad_request, not_found, unprocessable
 from ..service import RequestInfo, Service
-from .tensors import BYTES, FP32, IMAGES, PIXEL_VALUES, InputSpec, InputTensor, OutputTensor, RequestedOutput
+from .tensors import BYTES, FP32, IMAGES, PIXEL_VALUES, InputSpec, OutputTensor, RequestedOutput, Values
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics")
 VERSION = "1"
 OUTPUTS = ("logits", "scores", "labels")
 _CLASSES_HERE = 500
 """Classes that are told by name on the event loop; more are left to a thread."""
+
+
+_Input = TypeVar("_Input")
 
 
 def server_metadata() -> dict[str, Any]:
@@ -136,24 +139,33 @@ def with_timeout(request_info: RequestInfo, parameters: Mapping[str, Any]) -> Re
     return replace(request_info, deadline=min(request_info.deadline, asyncio.get_running_loop().time() + timeout / 1e6))
 
 
+def only_input(model: ServedModel, inputs: Sequence[_Input]) -> _Input:
+    """Return the one input of a request.
+
+    Raises:
+        RequestError: there are more, or none.
+    """
+    if len(inputs) != 1:
+        raise bad_request(f"{model.name} takes one input, {PIXEL_VALUES} or {IMAGES}, not {len(inputs)}.")
+    return inputs[0]
+
+
 async def infer(
     service: Service,
     model: ServedModel,
-    inputs: Sequence[InputTensor],
+    values: Values,
     requested: Sequence[RequestedOutput],
     request_info: RequestInfo,
 ) -> list[OutputTensor]:
     """Answer a request.
 
     Args:
-        inputs: exactly one.
+        values: of the one input.
         requested: the outputs that are wanted; all of them where none is named.
 
     Raises:
         RequestError: it asks for what there is not, an image cannot be read, or it is too late.
     """
-    if len(inputs) != 1:
-        raise bad_request(f"{model.name} takes one input, {PIXEL_VALUES} or {IMAGES}, not {len(inputs)}.")
     if len({output.name for output in requested}) != len(requested):
         raise bad_request(f"An output is asked for more than once; ask once for each of {', '.join(OUTPUTS)}.")
     for output in requested:
@@ -162,14 +174,14 @@ async def infer(
         if output.classification < 0 or (output.classification and output.name == "labels"):
             raise bad_request("classification takes a number of classes, for logits or scores.")
     instance = model.instance(None)
-    sources: list[Source] = list(inputs[0].values)
+    sources: list[Source] = list(values)
     outcomes = await service.classify(instance, sources, request_info)
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, ImageError):
             raise unprocessable(f"Image {index}: {outcome.reason}.")
     logits = np.stack([outcome.logits for outcome in outcomes if not isinstance(outcome, ImageError)])
     if not np.isfinite(logits).all():
-        raise unprocessable(f"{inputs[0].name} has values that are not finite, or too large for the network.")
+        raise unprocessable(f"{PIXEL_VALUES} has values that are not finite, or too large for the network.")
     wanted = requested or [RequestedOutput(name) for name in OUTPUTS]
     if any(output.classification * len(logits) > _CLASSES_HERE for output in wanted):
         return await service.aside(_outputs, instance, logits, wanted)

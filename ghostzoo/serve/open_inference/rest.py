@@ -29,13 +29,13 @@ from .rest_messages import (
     InferResponse,
     RepositoryRequest,
     read_request,
-    read_tensors,
+    read_tensor,
     render,
     requested_output,
     split,
     tensors_bytes,
 )
-from .tensors import IMAGES, InputTensor
+from .tensors import Values
 
 _VALUES_HERE = 8192
 """Values of an answer that are written on the event loop; more are left to a thread."""
@@ -133,18 +133,19 @@ async def model_infer(request: Request) -> Response:
         head, blob = split(body, await body.read())
         model = _model(request)
         specs = input_specs(model)
+        values: Values
         if blob and not head:  # one encoded image, and nothing else
             body.hold(len(blob))
-            content, inputs = InferRequest(inputs=[]), [InputTensor(IMAGES, [bytes(blob)])]
+            content, values = InferRequest(inputs=[]), [bytes(blob)]
         else:
             content = await read_request(body, head, specs)
             body.hold(tensors_bytes(content, blob, max_images))
-            inputs = await body.aside(len(head) + len(blob), read_tensors, content, blob, model, max_images)
+            values = await body.aside(len(head) + len(blob), read_tensor, content, blob, model, max_images)
         model = _model(request)  # it may have been loaded anew meanwhile
         if input_specs(model) != specs:
             raise overloaded(f"{model.name} was loaded anew, with inputs of another shape; send the request again.")
         requested = [requested_output(output) for output in content.outputs or ()]
-        outputs = await infer(service, model, inputs, requested, with_timeout(body.info, content.parameters or {}))
+        outputs = await infer(service, model, values, requested, with_timeout(body.info, content.parameters or {}))
     all_binary = not content.outputs and (content.parameters or {}).get("binary_data_output") is True
     arguments = (model.name, content.id, outputs, all_binary)
     if sum(output.values.size for output in outputs) <= _VALUES_HERE:

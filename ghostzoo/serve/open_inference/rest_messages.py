@@ -16,14 +16,14 @@ from ..body import FEW_VALUES, Body
 from ..repository import ServedModel
 from ..request_errors import bad_request
 from ..schemas import decode_base64, decoding_bytes
-from .inference import find_spec
+from .inference import find_spec, only_input
 from .tensors import (
     BYTES,
     PIXEL_VALUES,
     InputSpec,
-    InputTensor,
     OutputTensor,
     RequestedOutput,
+    Values,
     count_elements,
     from_bytes,
     from_values,
@@ -104,41 +104,37 @@ async def read_request(body: Body, head: bytes, specs: Mapping[str, InputSpec]) 
 
 
 def tensors_bytes(content: InferRequest, blob: memoryview, max_images: int) -> int:
-    """The bytes that ``read_tensors`` takes for encoded images, which it copies or decodes."""
+    """The bytes that ``read_tensor`` takes for encoded images, which it copies or decodes."""
     encoded = [tensor for tensor in content.inputs if tensor.datatype == BYTES]
     values = chain.from_iterable((tensor.data or [])[:max_images] for tensor in encoded)
     texts = [text for text in map(_only, values) if isinstance(text, str)]
     return (len(blob) if encoded else 0) + decoding_bytes(texts) + sum(map(len, texts))
 
 
-def read_tensors(content: InferRequest, blob: memoryview, model: ServedModel, max_images: int) -> list[InputTensor]:
-    """Return the inputs of a request; of more than two, two.
+def read_tensor(content: InferRequest, blob: memoryview, model: ServedModel, max_images: int) -> Values:
+    """Return the one input of a request.
 
     Raises:
-        RequestError: one is not what the model takes, or not as long as its shape says.
+        RequestError: it is not what the model takes, or not as long as its shape says.
     """
-    inputs = []
-    for tensor in content.inputs[:2]:
-        spec = find_spec(model, tensor.name)
-        elements = count_elements(spec, tensor.datatype, tensor.shape, max_images)
-        size = read_parameter(tensor.parameters, "binary_data_size", int, -1)
-        if size >= 0 and tensor.data is None:
-            if size > len(blob):
-                raise bad_request(f"{spec.name} is said to have {size} bytes, but only {len(blob)} are left.")
-            inputs.append(from_bytes(spec, tensor.shape, elements, blob[:size]))
-            blob = blob[size:]
-        elif tensor.data is not None and size < 0:
-            values = tensor.data
-            if spec.datatype != BYTES:
-                _check_numbers(spec, values)
-            elif len(values) == elements:
-                values = [_from_text(_only(value)) for value in values]
-            inputs.append(from_values(spec, tensor.shape, elements, values))
-        else:
-            raise bad_request(f"{spec.name} must have either data or the parameter binary_data_size.")
-    if len(blob):
-        raise bad_request(f"{len(blob)} bytes behind the request belong to no input.")
-    return inputs
+    tensor = only_input(model, content.inputs)
+    spec = find_spec(model, tensor.name)
+    elements = count_elements(spec, tensor.datatype, tensor.shape, max_images)
+    size = read_parameter(tensor.parameters, "binary_data_size", int, -1)
+    if (size >= 0) == (tensor.data is not None):
+        raise bad_request(f"{spec.name} must have either data or the parameter binary_data_size.")
+    if len(blob) > max(size, 0):
+        raise bad_request(f"{len(blob) - max(size, 0)} bytes behind the request belong to no input.")
+    if tensor.data is None:
+        if size > len(blob):
+            raise bad_request(f"{spec.name} is said to have {size} bytes, but only {len(blob)} are left.")
+        return from_bytes(spec, tensor.shape, elements, blob)
+    values = tensor.data
+    if spec.datatype != BYTES:
+        _check_numbers(spec, values)
+    elif len(values) == elements:
+        values = [_from_text(_only(value)) for value in values]
+    return from_values(spec, tensor.shape, elements, values)
 
 
 def _check_numbers(spec: InputSpec, values: list[Any]) -> None:

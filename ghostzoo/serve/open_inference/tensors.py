@@ -18,6 +18,7 @@ FP32 = "FP32"
 BYTES = "BYTES"
 
 Values = NDArray[np.float32] | list[bytes]
+"""Of an input: (N, 3, H, W) float32, or N encoded images."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,6 @@ class InputSpec:
     datatype: str
     shape: tuple[int, ...]
     """Minus one for the number of images."""
-
-
-@dataclass(frozen=True)
-class InputTensor:
-    """An input whose values are as many as its shape says."""
-
-    name: str
-    values: Values
-    """(N, 3, H, W) float32, or N encoded images."""
 
 
 @dataclass(frozen=True)
@@ -93,20 +85,20 @@ def count_elements(spec: InputSpec, datatype: str, shape: Sequence[int], max_ima
     return math.prod(shape)
 
 
-def from_bytes(spec: InputSpec, shape: Sequence[int], elements: int, data: bytes | memoryview) -> InputTensor:
+def from_bytes(spec: InputSpec, shape: Sequence[int], elements: int, data: bytes | memoryview) -> Values:
     """Read the binary form of an input.
 
     Raises:
         RequestError: there are more or fewer bytes than the shape says.
     """
     if spec.datatype == BYTES:
-        return InputTensor(spec.name, _split_bytes(spec, elements, data))
+        return _split_bytes(spec, elements, data)
     if len(data) != 4 * elements:
         raise bad_request(f"{spec.name} has {len(data)} bytes, but its shape {list(shape)} needs {4 * elements}.")
-    return InputTensor(spec.name, np.frombuffer(data, "<f4").astype(np.float32, copy=False).reshape(tuple(shape)))
+    return np.frombuffer(data, "<f4").astype(np.float32, copy=False).reshape(tuple(shape))
 
 
-def from_values(spec: InputSpec, shape: Sequence[int], elements: int, values: Iterable[Any]) -> InputTensor:
+def from_values(spec: InputSpec, shape: Sequence[int], elements: int, values: Iterable[Any]) -> Values:
     """Take numbers (nested or flat) or encoded images.
 
     Raises:
@@ -116,7 +108,7 @@ def from_values(spec: InputSpec, shape: Sequence[int], elements: int, values: It
         images = list(values)
         if len(images) != elements:
             raise _wrong_count(spec, len(images), elements)
-        return InputTensor(spec.name, images)
+        return images
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -126,7 +118,7 @@ def from_values(spec: InputSpec, shape: Sequence[int], elements: int, values: It
     if array.dtype.kind not in "fiu":
         raise bad_request(f"The values of {spec.name} are not all numbers.")
     with np.errstate(over="ignore"):  # what is too large for the network is found in its answer
-        return InputTensor(spec.name, array.astype(np.float32, copy=False).reshape(tuple(shape)))
+        return array.astype(np.float32, copy=False).reshape(tuple(shape))
 
 
 def read_parameter(parameters: Mapping[str, Any] | None, name: str, kind: type, default: Any) -> Any:

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from ghostzoo._utils.interrupts import interrupts_wait
+from ghostzoo.engines import interrupts_wait
 
 
 def test_an_interrupt_comes_when_the_block_is_left() -> None:
