@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeGuard
 
 _COMPARED = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
@@ -59,10 +60,21 @@ class _Finder:
                 continue
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST) and not self._is_left_out(child):
-                    yield from self._in(child)
+                    yield from self._scaled(child) if _is_named_number(child) else self._in(child)
+
+    def _scaled(self, node: ast.Assign) -> Iterator[Mutant]:
+        """A named number, such as a limit, a hundred times as large or as small; by one more it would do as well."""
+        value = self._whole(node.value, "")
+        for change in ("* 100", "/ 100" if "." in value.was or "e-" in value.was else "// 100"):
+            yield self._whole(node.value, f"({value.was}) {change}")
 
     def _is_left_out(self, node: ast.AST) -> bool:
-        """What no test can or should notice: types, and the words of messages and of the log."""
+        """What no test can or should notice: types, and the words of messages, of the log and of help.
+
+        ``strict`` of ``zip`` is an assertion: there are no inputs of other lengths.
+        """
+        if isinstance(node, ast.keyword) and node.arg in ("strict", "show_default"):
+            return True
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             return True
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith(("_log.", "_logger.", "cast")):
@@ -115,6 +127,17 @@ class _Finder:
 
     def _end(self, node: ast.AST) -> int:
         return self._starts[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
+
+
+def _is_named_number(node: ast.AST) -> TypeGuard[ast.Assign]:
+    return (
+        isinstance(node, ast.Assign)
+        and all(isinstance(target, ast.Name) and target.id.isupper() for target in node.targets)
+        and all(isinstance(part, ast.BinOp | ast.Constant | ast.operator) for part in ast.walk(node.value))
+        and all(
+            type(part.value) in (int, float) and part.value for part in ast.walk(node.value) if hasattr(part, "value")
+        )
+    )
 
 
 def _is_text(node: ast.BinOp) -> bool:
