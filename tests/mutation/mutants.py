@@ -11,6 +11,8 @@ _COMPARED = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
     ast.Is: "is not", ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in",
 }  # fmt: skip
+_NEGATED = {ast.Lt: ">=", ast.LtE: ">", ast.Gt: "<=", ast.GtE: "<"}
+"""Where one side is a named limit: nobody could tell it from one larger or smaller by one."""
 _COMPUTED = {
     ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "/", ast.Mod: "*", ast.Pow: "*",
     ast.LShift: ">>", ast.RShift: "<<", ast.BitAnd: "|", ast.BitOr: "&", ast.BitXor: "|",
@@ -85,7 +87,9 @@ class _Finder:
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
             for index, operation in enumerate(node.ops):
-                yield from self._between(sides[index], sides[index + 1], _COMPARED[type(operation)])
+                of_limit = _is_limit(sides[index]) or _is_limit(sides[index + 1])
+                other = _NEGATED.get(type(operation)) if of_limit else None
+                yield from self._between(sides[index], sides[index + 1], other or _COMPARED[type(operation)])
         elif isinstance(node, ast.BinOp) and type(node.op) in _COMPUTED and not _is_text(node):
             yield from self._between(node.left, node.right, _COMPUTED[type(node.op)])
         elif isinstance(node, ast.BoolOp):
@@ -138,6 +142,10 @@ def _is_named_number(node: ast.AST) -> TypeGuard[ast.Assign]:
             type(part.value) in (int, float) and part.value for part in ast.walk(node.value) if hasattr(part, "value")
         )
     )
+
+
+def _is_limit(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and node.id.isupper()
 
 
 def _is_text(node: ast.BinOp) -> bool:
