@@ -356,6 +356,19 @@ def test_a_large_tiff_may_count_its_bytes_in_16_bits() -> None:
         np.testing.assert_array_equal(read_image(strips_of_tiff(kind))[:, :, 0], expected)
 
 
+@pytest.mark.parametrize(
+    ("size", "kinds"), [(1, (1, 2, 6, 7)), (2, (3, 8)), (4, (4, 9, 11, 13)), (8, (5, 10, 12, 16, 17, 18))]
+)
+def test_fields_of_a_tiff_take_what_their_type_says(size: int, kinds: tuple[int, ...]) -> None:
+    """TIFF 6.0, section 2, and BigTIFF; in all they may take four times the file's bytes."""
+    count = 49_000 // size
+    for kind in kinds:
+        for times, refused in ((8, False), (9, True)):
+            entries = [(256, 3, 1, 10), (257, 3, 1, 10)] + [(50_000 + tag, kind, count, 8) for tag in range(times)]
+            with pytest.raises(HeaderError, match="same data read many times") if refused else nullcontext():
+                read_header(tiff(entries, bytes(100_000)))
+
+
 @pytest.mark.parametrize("kind", [4, 9])
 def test_signed_counts_are_counted_too(kind: int) -> None:
     data = strips_of_tiff(kind, counted=2**30)
