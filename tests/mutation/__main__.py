@@ -113,7 +113,10 @@ def reached(to: Path, copy: Path) -> tuple[dict[tuple[str, int], set[str]], dict
     found: dict[tuple[str, int], set[str]] = {}
     for path in to.glob("*.coverage.*"):
         data = coverage.CoverageData(str(path))
-        data.read()
+        try:
+            data.read()
+        except coverage.exceptions.DataError:  # of a process that was killed while it wrote
+            continue
         for file in data.measured_files():
             module = Path(file).relative_to(copy).as_posix()
             for line, names in data.contexts_by_lineno(file).items():
