@@ -134,6 +134,8 @@ def test_the_original_preprocessing_is_the_default() -> None:
 def test_impossible_sizes_are_refused(resize: int, crop: int) -> None:
     with pytest.raises(OptionError, match="crop"):
         Preprocessing(resize_short=resize, crop_size=crop)
+    for side in (1, MAX_IMAGE_SIZE):
+        assert Preprocessing(resize_short=side, crop_size=side).crop_size == side
 
 
 @pytest.mark.parametrize("bad", [0.0, -0.2, math.nan, math.inf])

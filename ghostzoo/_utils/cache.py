@@ -104,28 +104,27 @@ def cached(name: str, make: Callable[[], bytes]) -> bytes:
     found = read_cached(name)
     if found is not None:
         return found
-    with locked(name) as is_locked:
-        found = read_cached(name) if is_locked else None
+    with locked(name):
+        found = read_cached(name)
         if found is None:
             found = make()
-            if is_locked:
-                write_cached(name, found)
+            write_cached(name, found)
         return found
 
 
 @contextmanager
-def locked(name: str) -> Iterator[bool]:
-    """Keep other processes from what bears the same ``name``; yield ``False`` where nothing can be locked."""
+def locked(name: str) -> Iterator[None]:
+    """Keep other processes from what bears the same ``name``; where nothing can be locked, do without."""
     path = _path(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = acquire(path.with_name(f"{path.name}.lock"))
     except OSError as error:
         _log.info("%s cannot be locked (%s); set %s to a folder that can.", path, error, CACHE_VARIABLE)
-        yield False
+        yield
         return
     try:
-        yield True
+        yield
     finally:
         lock.release()
 

@@ -59,13 +59,12 @@ def prepare(
         ready = find()
         if ready:
             return ready[0]
-        with locked(name) as is_locked:
-            ready = find() if is_locked else []  # another process may have built it in the meantime
+        with locked(name):
+            ready = find()  # another process may have built it in the meantime
             if not ready:
                 model, content = build(key)
                 built.append(model)
-                if is_locked:
-                    write_cached(name, content)
+                write_cached(name, content)
         return (ready or built)[0]
     except Exception as error:  # the libraries' own classes; a fault of the model or an option comes up again below
         _log.info("No prepared model is used: %s", error)

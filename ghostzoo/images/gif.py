@@ -70,14 +70,15 @@ def _check_codes(data: bytes, position: int) -> None:
     end = 8 * sum(map(len, parts))
     if not 2 <= bits <= 8 or end <= _MOST_RESETS * (bits + 1):
         return  # refused by the decoder, or no room for too many
-    stream = np.frombuffer(b"".join(parts) + bytes(8192), np.uint8)
+    stream = np.frombuffer(b"".join(parts) + bytes(4 * _FULL), np.uint8)  # as much as is looked at together
     lengths = _code_lengths(bits)
     starts = np.cumsum(lengths) - lengths
     place = resets = since = 0
     while place < end:
         window = slice(since, since + 64) if since < 64 else slice(since, None)
         offsets = starts[window] - starts[since] + place
-        values = stream[offsets >> 3] | stream[(offsets >> 3) + 1] << 8 | stream[(offsets >> 3) + 2] << 16
+        low, middle, high = (stream[(offsets >> 3) + byte].astype(np.int32) for byte in range(3))
+        values = low | middle << 8 | high << 16
         codes = values >> (offsets & 7) & (1 << lengths[window]) - 1
         found = np.flatnonzero(codes & ~1 == 1 << bits)  # a clear code, or the end, which clears too
         if len(found):

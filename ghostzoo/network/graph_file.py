@@ -111,7 +111,7 @@ _NODE = schema(
 )
 _ATTRIBUTE = schema(
     {
-        **{1: _text("name"), 2: Field("f", Kind.FLOAT), 3: _int("i"), 4: _text("s")},
+        **{1: _text("name"), 3: _int("i"), 4: _text("s")},
         **{8: Field("ints", Kind.INT, 2 * MAX_RANK), 13: _span("doc_string"), 20: _int("type")},
     }
 )
@@ -153,7 +153,7 @@ _REFUSED: Mapping[int, Mapping[int, str]] = {
         6: "has a tensor of text, which a GhostNet does not need",
     },
 }
-_ATTRIBUTE_FIELDS = {1: "f", 2: "i", 3: "s", 7: "ints"}
+_ATTRIBUTE_FIELDS = {2: "i", 3: "s", 7: "ints"}
 """AttributeProto.type -> the field that holds the value."""
 
 
@@ -232,9 +232,9 @@ def _weight(data: bytes, span: Span) -> Weight:
         raise RefusedGraphError(f"has the tensor {name!a} of the impossible shape {shape}")
     count = math.prod(shape)
     given = [field for field in ("raw_data", "float_data", "int32_data") if field in found]
-    start, end = found.get("raw_data", (0, 0))
     typed = "float_data" if data_type == FLOAT else "int32_data"
     if given == ["raw_data"]:
+        start, end = found["raw_data"]
         fits = end - start == count * _WIDTHS[data_type]
     else:
         fits = given == [typed] and len(found[typed]) == count

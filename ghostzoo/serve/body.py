@@ -30,9 +30,9 @@ _MOST_FIELD_BYTES = 8192
 
 FEW_VALUES = 1000
 """In JSON that holds no list of numbers; as many names, objects and lists."""
-MOST_NUMBERS = 1_500_000
-"""In JSON. Python reads them one at a time while no other thread runs, less than a tenth of a second for so many, and
-they take ten times the memory of binary ones."""
+MOST_NUMBERS = 910_000
+"""In JSON: six images of 224 pixels. Python reads them one at a time while no other thread runs, about 50 ms for so
+many, and they take ten times the memory of binary ones."""
 _ESCAPES_OF_BYTES = 16
 """A character of a text in so many may be escaped, beside a few; lines of base64 have one in forty."""
 _NUMBER_BYTES = 64

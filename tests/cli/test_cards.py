@@ -44,6 +44,35 @@ def test_list_and_info_count_alike_with_the_published_beside(name: str) -> None:
     assert f"(published: {published[1]} M, " in card
 
 
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [
+        ("GhostNet_x0_5", "2.6 46.15 .6688 .8695 .6620 .8660 5.28 3.95 3.29 1.66 2.24 2.73 10"),
+        ("GhostNet_x1_0", "5.21 148.78 .7402 .9165 .7390 .9140 12.89 8.66 6.72 1.69 2.73 3.81 20"),
+        ("GhostNet_x1_3", "7.38 236.89 .7579 .9254 .7570 .9270 19.16 12.25 9.4 1.84 2.88 3.94 29"),
+        ("GhostNet_x1_3_ssld", "7.38 236.89 .7938 .9449 .7570 .9270 19.16 17.85 10.18 1.85 3.17 4.29 29"),
+    ],
+)
+def test_info_shows_what_paddleclas_and_the_paper_publish(name: str, figures: str) -> None:
+    card = shown("info", name)
+    forms = [
+        r"published: {} M, with them",
+        r"published: {} M, with batch",
+        r"top-1 0{}, ",
+        r"top-5 0{} on ImageNet-1k, pub",
+    ]
+    forms += [
+        r"paper +top-1 0{}, ",
+        r"top-5 0{}\n",
+        r"855 +{} ms with 1 thread, ",
+        r"{} with 2, ",
+        r"{} with 4; published",
+    ]
+    forms += [r"V100 +{} ms for 1 image, ", r"{} for 4, ", r"{} for 8, by TensorRT", r"size +{} MB"]
+    for form, figure in zip(forms, figures.split(), strict=True):
+        assert re.search(rf"(?<![\d.]){form.format(re.escape(figure))}", card), form
+
+
 def test_a_bundle_and_its_model_card_count_alike(tiny_bundle: Bundle) -> None:
     rows = dict(bundle_card(tiny_bundle)[1])
     card = tiny_bundle.read("README.md").decode()

@@ -9,6 +9,7 @@ import pytest
 from filelock import FileLock
 
 from ghostzoo.bundle.folder import Bundle
+from ghostzoo.cli.console import format_size
 from ghostzoo.fetch.store import Store
 from tests.fetch.conftest import Run, json_lines
 
@@ -50,7 +51,12 @@ def test_list_shows_what_is_there_and_its_size(run: Run, store: Store, tiny_bund
     assert [entry["name"] for entry in entries] == ["GhostNet_x1_0", f"zoo/tiny@{OLD}", f"zoo/tiny@{NEW}"]
     size = sum(path.stat().st_size for path in tiny_bundle.path.rglob("*") if path.is_file())
     assert {entry["bytes"] for entry in entries} == {size}
-    assert "GhostNet_x1_0" in run("cache", "list").stdout
+    paths = [store.official_path("GhostNet_x1_0"), store.hub_path("zoo/tiny", OLD), store.hub_path("zoo/tiny", NEW)]
+    assert [entry["path"] for entry in entries] == list(map(str, paths))
+    shown = run("cache", "list").stdout.splitlines()
+    assert shown[0].split() == ["model", "size", "folder"]
+    assert [line.split()[-1] for line in shown[1:4]] == [str(path.relative_to(store.root)) for path in paths]
+    assert shown[4:] == [f"{format_size(3 * size)} in {store.root}"]
 
 
 def test_verify_finds_the_damaged_one(run: Run, store: Store) -> None:
@@ -60,6 +66,7 @@ def test_verify_finds_the_damaged_one(run: Run, store: Store) -> None:
     assert result.returncode == 1
     assert f"Error: zoo/tiny@{NEW}" in result.stderr
     assert "config.json" in result.stderr
+    assert [line.split()[1] for line in result.stdout.splitlines()] == ["state", "whole", "whole", "damaged"]
     assert run("cache", "verify", "GhostNet_x1_0").returncode == 0
     missing = run("cache", "verify", "flowers")
     assert missing.returncode == 1
@@ -76,7 +83,10 @@ def test_prune_takes_only_what_is_of_no_use(run: Run, store: Store) -> None:
     shown = run("cache", "prune", "--dry-run").stdout
     assert (shown.count("unfinished"), shown.count("damaged"), shown.count("superseded")) == (2, 1, 1)
     assert len(names(run)) == 3
-    assert run("cache", "prune").stdout == shown
+    assert all(not line.startswith("/") and line.endswith((" kB", " MB", " bytes")) for line in shown.splitlines())
+    done = run("cache", "prune")
+    assert done.stdout == shown
+    assert done.stderr.endswith(" were freed.\n")
     assert names(run) == [f"zoo/tiny@{NEW}"]
     assert not left.exists()
     assert not part.exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -219,8 +219,18 @@ def property_of(data: bytes, kind: bytes) -> bytes:
     return data[start : start + int.from_bytes(data[start : start + 4])]
 
 
-def grid_avif(*tiles: bytes, repeated: int = 1) -> bytes:
-    """An AVIF whose picture is a row of these AVIFs' images, as cameras lay out large ones."""
+def grid_avif(
+    *tiles: bytes, repeated: int = 1, turn: Sequence[bytes] = (), before: bytes = b"", more: int = 0
+) -> bytes:
+    """An AVIF whose picture is a row of these AVIFs' images, as cameras lay out large ones.
+
+    Args:
+        tiles: the AVIFs.
+        repeated: how often each has its frame.
+        turn: properties of the whole picture.
+        before: boxes before all others but the first.
+        more: bytes in references that mean nothing.
+    """
     contents = []
     for tile in tiles:
         (start, length), _ = av1_item(tile)
@@ -231,8 +241,8 @@ def grid_avif(*tiles: bytes, repeated: int = 1) -> bytes:
     count = len(contents)
     kinds = [b"grid"] + [b"av01"] * len(tiles)
     whole = full_box(b"ispe", struct.pack(">LL", width * len(tiles), height))
-    properties = box(b"ipco", *(property_of(tiles[0], kind) for kind in (b"ispe", b"pixi", b"av1C")), whole)
-    used = [b"\4\2"] + [b"\1\2\x83"] * len(tiles)
+    properties = box(b"ipco", *(property_of(tiles[0], kind) for kind in (b"ispe", b"pixi", b"av1C")), whole, *turn)
+    used = [b"\4\2" + bytes(0x85 + index for index in range(len(turn)))] + [b"\1\2\x83"] * len(tiles)
     associations = b"".join(struct.pack(">HB", index + 1, len(each)) + each for index, each in enumerate(used))
     references = struct.pack(f">HH{len(tiles)}H", 1, len(tiles), *range(2, count + 1))
 
@@ -248,11 +258,11 @@ def grid_avif(*tiles: bytes, repeated: int = 1) -> bytes:
             full_box(b"pitm", struct.pack(">H", 1)),
             full_box(b"iloc", b"\x44\0", struct.pack(">H", count), extents),
             full_box(b"iinf", struct.pack(">H", count), *infos),
-            full_box(b"iref", box(b"dimg", references)),
+            full_box(b"iref", box(b"dimg", references), *[box(b"free", bytes(more))] * (more > 0)),
             box(b"iprp", properties, full_box(b"ipma", struct.pack(">L", count), associations)),
         )
 
-    start = box(b"ftyp", b"avif", bytes(4), b"avifmif1miaf")
+    start = box(b"ftyp", b"avif", bytes(4), b"avifmif1miaf") + before
     return start + meta(len(start) + len(meta(0)) + 8) + box(b"mdat", *contents)
 
 
@@ -265,6 +275,25 @@ def test_a_grid_is_read_tile_by_tile() -> None:
     difference = np.abs(read_image(data).astype(int) - expected)
     assert np.delete(difference, range(126, 130), axis=1).max() <= 1  # colours are interpolated across the seam
     np.testing.assert_array_equal(read_image(data), read_image(Image.open(io.BytesIO(data))))
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1])
+@pytest.mark.parametrize("angle", range(4))
+def test_each_turn_and_mirror_of_a_container(angle: int, axis: int | None) -> None:
+    """ISO/IEC 23008-12, 6.5.10 and 6.5.12, whose other bits are reserved."""
+    turn = [box(b"irot", bytes((angle,)))] + ([] if axis is None else [box(b"imir", bytes((axis,)))])
+    tile = encoded(picture(128, 96), "AVIF")
+    data = grid_avif(tile, tile, turn=turn)
+    np.testing.assert_array_equal(read_image(data), read_image(Image.open(io.BytesIO(data))))
+    reserved = [each[:8] + bytes((each[8] | 0xFC,)) for each in turn]
+    assert read_header(grid_avif(tile, tile, turn=reserved)).orientation == read_header(data).orientation
+
+
+def test_references_between_items_are_limited_in_size() -> None:
+    tile = encoded(picture(128, 96), "AVIF")
+    assert read_header(grid_avif(tile, tile, before=box(b"free", bytes(10**5)))).width == 256
+    with pytest.raises(ImageError, match="more than 1000 items"):
+        read_image(grid_avif(tile, tile, more=64_001))
 
 
 def test_the_tiles_of_a_grid_count_together() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, features
 
 from ghostzoo.errors import ImageError
-from ghostzoo.images import decode
+from ghostzoo.images import decode, gif
 from ghostzoo.images.container import HeaderError
 from ghostzoo.images.decode import ImageLimits, read_image
 from ghostzoo.images.header import read_header
@@ -355,6 +356,19 @@ def test_a_large_tiff_may_count_its_bytes_in_16_bits() -> None:
         np.testing.assert_array_equal(read_image(strips_of_tiff(kind))[:, :, 0], expected)
 
 
+@pytest.mark.parametrize(
+    ("size", "kinds"), [(1, (1, 2, 6, 7)), (2, (3, 8)), (4, (4, 9, 11, 13)), (8, (5, 10, 12, 16, 17, 18))]
+)
+def test_fields_of_a_tiff_take_what_their_type_says(size: int, kinds: tuple[int, ...]) -> None:
+    """TIFF 6.0, section 2, and BigTIFF; in all they may take four times the file's bytes."""
+    count = 49_000 // size
+    for kind in kinds:
+        for times, refused in ((8, False), (9, True)):
+            entries = [(256, 3, 1, 10), (257, 3, 1, 10)] + [(50_000 + tag, kind, count, 8) for tag in range(times)]
+            with pytest.raises(HeaderError, match="same data read many times") if refused else nullcontext():
+                read_header(tiff(entries, bytes(100_000)))
+
+
 @pytest.mark.parametrize("kind", [4, 9])
 def test_signed_counts_are_counted_too(kind: int) -> None:
     data = strips_of_tiff(kind, counted=2**30)
@@ -410,3 +424,35 @@ def test_rubbish_between_the_parts_of_a_gif_is_damage() -> None:
     for kind in (0x00, 0x20, 0x2D, 0xFF):
         with pytest.raises(HeaderError, match="damaged"):
             read_header(data[:start] + bytes((kind, 0, 0)) + data[start:])
+
+
+def resets_of_gif(data: bytes) -> int:
+    """Counted code by code, as appendix F of the GIF89a specification says."""
+    start = 13 + 3 * 2 ** (1 + data[10] % 8) + 11
+    bits, position, stream = data[start - 1], start, b""
+    while length := data[position]:
+        stream += data[position + 1 : position + 1 + length]
+        position += 1 + length
+    text = "".join(f"{byte:08b}"[::-1] for byte in stream)
+    place, entries, resets = 0, 2**bits + 1, 0
+    while place < len(text):
+        length = min(12, entries.bit_length())  # each code but the first after a reset makes an entry
+        code = int(text[place : place + length][::-1], 2)
+        place, entries = place + length, entries + 1
+        if code in (2**bits, 2**bits + 1):
+            entries, resets = 2**bits + 1, resets + 1
+    return resets
+
+
+@pytest.mark.parametrize("colours", [4, 32, 256])
+def test_the_resets_of_a_gif_are_counted_one_by_one(colours: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, colours, (150, 150), np.uint8)
+    image = Image.fromarray(noise, "P")
+    image.putpalette(bytes(range(256)) * 3)
+    data = encoded(image, "GIF", optimize=False)
+    resets = resets_of_gif(data)
+    assert resets > 2
+    for most, refused in ((resets, False), (resets - 1, True)):
+        monkeypatch.setattr(gif, "_MOST_RESETS", most)
+        with pytest.raises(HeaderError, match="out of proportion") if refused else nullcontext():
+            read_header(data).check_data()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -72,3 +73,23 @@ def test_a_file_of_comments_is_refused() -> None:
     assert read_header(data[:place] + comment * 90_000 + data[place:]).width == 45
     with pytest.raises(HeaderError, match="more or smaller parts"):
         read_header(data[:place] + comment * 100_000 + data[place:])
+
+
+def test_the_segments_of_the_standard_are_read() -> None:
+    """ISO/IEC 15444-1, table A.2, with those of part 2 that the decoder knows; the coding's own are not any segment."""
+    data = encoded(picture(), "JPEG2000")
+    place = data.index(b"\xff\x52")
+    admitted = set()
+    for code in range(256):
+        with suppress(HeaderError, struct.error):
+            read_header(data[:place] + bytes((0xFF, code, 0, 4, 0, 1)) + data[place:])
+            admitted.add(code)
+    standard = {0x50, 0x51, 0x55, 0x57, 0x58, 0x59, 0x5C, 0x5D, 0x5E, 0x5F, 0x60, 0x61, 0x63, 0x64}
+    assert admitted - {0x90, 0x93, 0xD9} == standard | {0x74, 0x75, 0x77, 0x78}
+
+
+@pytest.mark.parametrize("changes", [{"tile": 128, "precinct": 0x77}, {"precinct": 0x66}, {"block": 2}])
+def test_a_hundred_megapixels_may_have_small_parts(changes: dict[str, int]) -> None:
+    data = bytearray(jpeg2000_of_parts(**{"side": 500, "precinct": 0x88, **changes}))
+    struct.pack_into(">LL", data, data.index(b"\xff\x51") + 6, 10_000, 10_000)
+    assert read_header(bytes(data)).width == 10_000

@@ -32,16 +32,22 @@ import coverage
 import pytest
 
 from .mutants import Mutant, mutants_of
-from .record import RECORD_VARIABLE
+from .record import CONTEXT_VARIABLE, RECORD_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 60
-"""Besides six times what the tests took when they were recorded."""
-MAX_SECONDS = 12
-"""Of the tests that reach a line, those are run that take no longer together."""
+"""Besides three times what the tests took when they were recorded."""
+MAX_SECONDS = 8
+MAX_TESTS = 150
+"""Of the tests that reach a line, those are run that are no more and take no longer together: the quickest."""
 RECORDED = ("tests/*/", "tests/test_*.py")
 NOT_RECORDED = ("exporters", "fixtures", "hub", "mutation", "training", "web")
 """Tests of other folders than the package's, or of its web page, which is no Python."""
+NEEDS_MORE = {
+    "an NVIDIA GPU": ("ghostzoo/engines/cuda.py", "ghostzoo/engines/tensorrt"),
+    "PaddlePaddle": ("ghostzoo/engines/paddle.py",),
+}
+"""Modules whose tests are skipped in the development environment: what they need, and their names' beginnings."""
 
 
 def tests_of(module: str) -> list[str]:
@@ -82,8 +88,13 @@ def record(copy: Path, to: Path, names: Sequence[str]) -> None:
         if (to / f"{stem}.json").exists():
             continue
         variables = surroundings(copy) | {RECORD_VARIABLE: str(to / f"{stem}.json")}
-        command = [sys.executable, "-m", "coverage", "run", f"--rcfile={os.devnull}", "--source=ghostzoo"]
-        command += [f"--data-file={to / stem}.coverage", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        settings = [f"include = {copy}/ghostzoo/*", f"data_file = {to / stem}.coverage", "parallel = true"]
+        own = to / f"{stem}.own.rc"
+        own.write_text("\n".join(["[run]", *settings, ""]), encoding="utf-8")
+        settings += [f"context = ${{{CONTEXT_VARIABLE}}}", "patch = _exit", "sigterm = true"]
+        (to / f"{stem}.rc").write_text("\n".join(["[run]", *settings, ""]), encoding="utf-8")
+        command = [sys.executable, "-m", "coverage", "run", f"--rcfile={own}"]
+        command += ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
         subprocess.run([*command, "-p", "tests.mutation.record", name], cwd=copy, env=variables)
 
 
@@ -93,16 +104,25 @@ def reached(to: Path, copy: Path) -> tuple[dict[tuple[str, int], set[str]], dict
     An empty name stands for the import of the module.
     """
     seconds: dict[str, float] = {}
+    users: dict[str, list[str]] = {}
     for path in to.glob("*.json"):
-        seconds |= json.loads(path.read_text(encoding="utf-8"))
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        seconds |= recorded["seconds"]
+        for fixture, tests in recorded["users"].items():
+            users.setdefault(fixture, []).extend(tests)
     found: dict[tuple[str, int], set[str]] = {}
-    for path in to.glob("*.coverage"):
+    for path in to.glob("*.coverage.*"):
         data = coverage.CoverageData(str(path))
-        data.read()
+        try:
+            data.read()
+        except coverage.exceptions.DataError:  # of a process that was killed while it wrote
+            continue
         for file in data.measured_files():
             module = Path(file).relative_to(copy).as_posix()
             for line, names in data.contexts_by_lineno(file).items():
-                found.setdefault((module, line), set()).update(name for name in names if not name or name in seconds)
+                tests = found.setdefault((module, line), set())
+                for name in names:
+                    tests.update(users.get(name, [name] if not name or name in seconds else []))
     return found, seconds
 
 
@@ -118,9 +138,9 @@ def choose(mutant: Mutant, lines: dict[tuple[str, int], set[str]], seconds: dict
     chosen: list[str] = []
     left = float(MAX_SECONDS)
     files = {name.partition("::")[0] for name in reaching if name}
-    beside = {name for name in seconds if name.partition("::")[0] in files}
+    beside = reaching - {""} | {name for name in seconds if name.partition("::")[0] in files and name.startswith(own)}
     for name in sorted(beside, key=lambda name: (name not in reaching, not name.startswith(own), seconds[name])):
-        if seconds[name] <= left or not chosen:
+        if len(chosen) < MAX_TESTS and (seconds[name] <= left or not chosen):
             chosen.append(name)
             left -= seconds[name]
     return chosen
@@ -193,9 +213,23 @@ def try_one(mutant: Mutant, tests: Sequence[str], copy: Path, timeout: float) ->
 def sample(copy: Path, count: int, seed: int, left_out: Iterable[str]) -> list[Mutant]:
     """Choose ``count`` of all faults, the same ones for the same seed."""
     modules = sorted(path.relative_to(copy).as_posix() for path in copy.glob("ghostzoo/**/*.py"))
-    chosen = [name for name in modules if not any(name.startswith(prefix) for prefix in left_out)]
+    prefixes = (*left_out, *(prefix for several in NEEDS_MORE.values() for prefix in several))
+    chosen = [name for name in modules if not name.startswith(prefixes)]
     every = [mutant for name in chosen for mutant in mutants_of(name, (copy / name).read_bytes())]
     return random.Random(seed).sample(every, min(count, len(every)))  # noqa: S311
+
+
+def find_again(row: dict[str, Any], copy: Path) -> list[Mutant]:
+    """Find a fault of an earlier run in today's module: the nearest of several, none where its line is gone."""
+    path = copy / row["module"]
+    source = path.read_bytes() if path.exists() else b""
+    lines = source.decode().splitlines()
+    fits = [
+        mutant
+        for mutant in mutants_of(row["module"], source)
+        if (mutant.was, mutant.text, lines[mutant.line - 1].strip()) == (row["was"], row["text"], row["source"])
+    ]
+    return sorted(fits, key=lambda mutant: abs(mutant.line - row["line"]))[:1]
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -218,8 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         copy_checkout(scratch)
     if options.again:
         rows = json.loads(options.again.read_text(encoding="utf-8"))["mutants"]
-        fields = Mutant.__dataclass_fields__
-        mutants = [Mutant(**{n: row[n] for n in fields}) for row in rows if row["outcome"] == "survived"]
+        mutants = [found for row in rows if row["outcome"] == "survived" for found in find_again(row, copy)]
     else:
         mutants = sample(copy, options.count, options.seed, options.leave_out)
     every = sorted(path.relative_to(copy).as_posix() for pattern in RECORDED for path in copy.glob(pattern))
@@ -232,9 +265,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results = json.loads(options.out.read_text(encoding="utf-8"))["mutants"][: len(mutants)]
     for number, mutant in enumerate(mutants[len(results) :], len(results) + 1):
         tests = choose(mutant, lines, seconds)
-        timeout = TIMEOUT_SECONDS + 6 * sum(seconds[name] for name in tests)
+        timeout = TIMEOUT_SECONDS + 3 * sum(seconds[name] for name in tests)
         outcome, took = try_one(mutant, tests, copy, timeout) if tests else ("survived", 0.0)
-        results.append(asdict(mutant) | {"outcome": outcome, "tests": len(tests), "seconds": round(took, 1)})
+        source = (copy / mutant.module).read_text(encoding="utf-8").splitlines()[mutant.line - 1].strip()
+        of_try = {"source": source, "outcome": outcome, "tests": len(tests), "seconds": round(took, 1)}
+        results.append(asdict(mutant) | of_try)
         print(f"{number}/{len(mutants)} {outcome} ({len(tests)} tests, {took:.0f} s) {mutant}", flush=True)
         counts = Counter(row["outcome"] for row in results)
         report = {"seed": options.seed, "counts": counts, "mutants": results}

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeGuard
 
 _COMPARED = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
     ast.Is: "is not", ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in",
 }  # fmt: skip
+_NEGATED = {ast.Lt: ">=", ast.LtE: ">", ast.Gt: "<=", ast.GtE: "<"}
+"""Where one side is a named limit: nobody could tell it from one larger or smaller by one."""
 _COMPUTED = {
     ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "/", ast.Mod: "*", ast.Pow: "*",
     ast.LShift: ">>", ast.RShift: "<<", ast.BitAnd: "|", ast.BitOr: "&", ast.BitXor: "|",
@@ -59,10 +62,21 @@ class _Finder:
                 continue
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST) and not self._is_left_out(child):
-                    yield from self._in(child)
+                    yield from self._scaled(child) if _is_named_number(child) else self._in(child)
+
+    def _scaled(self, node: ast.Assign) -> Iterator[Mutant]:
+        """A named number, such as a limit, a hundred times as large or as small; by one more it would do as well."""
+        value = self._whole(node.value, "")
+        for change in ("* 100", "/ 100" if "." in value.was or "e-" in value.was else "// 100"):
+            yield self._whole(node.value, f"({value.was}) {change}")
 
     def _is_left_out(self, node: ast.AST) -> bool:
-        """What no test can or should notice: types, and the words of messages and of the log."""
+        """What no test can or should notice: types, and the words of messages, of the log and of help.
+
+        ``strict`` of ``zip`` is an assertion: there are no inputs of other lengths.
+        """
+        if isinstance(node, ast.keyword) and node.arg in ("strict", "show_default"):
+            return True
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             return True
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith(("_log.", "_logger.", "cast")):
@@ -73,7 +87,9 @@ class _Finder:
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
             for index, operation in enumerate(node.ops):
-                yield from self._between(sides[index], sides[index + 1], _COMPARED[type(operation)])
+                of_limit = _is_limit(sides[index]) or _is_limit(sides[index + 1])
+                other = _NEGATED.get(type(operation)) if of_limit else None
+                yield from self._between(sides[index], sides[index + 1], other or _COMPARED[type(operation)])
         elif isinstance(node, ast.BinOp) and type(node.op) in _COMPUTED and not _is_text(node):
             yield from self._between(node.left, node.right, _COMPUTED[type(node.op)])
         elif isinstance(node, ast.BoolOp):
@@ -115,6 +131,21 @@ class _Finder:
 
     def _end(self, node: ast.AST) -> int:
         return self._starts[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
+
+
+def _is_named_number(node: ast.AST) -> TypeGuard[ast.Assign]:
+    return (
+        isinstance(node, ast.Assign)
+        and all(isinstance(target, ast.Name) and target.id.isupper() for target in node.targets)
+        and all(isinstance(part, ast.BinOp | ast.Constant | ast.operator) for part in ast.walk(node.value))
+        and all(
+            type(part.value) in (int, float) and part.value for part in ast.walk(node.value) if hasattr(part, "value")
+        )
+    )
+
+
+def _is_limit(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and node.id.isupper()
 
 
 def _is_text(node: ast.BinOp) -> bool:

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -136,6 +137,32 @@ def batch_by_batch(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("Mul", ["flat", "pooled"], ["pairs"]))
 
 
+def conv_twice(model: onnx.ModelProto) -> None:
+    node = model.graph.node[0]
+    for _ in range(2):
+        node.attribute.append(helper.make_attribute("group", 1))
+
+
+def node_attribute(**fields: Any) -> graphs.Change:
+    """Give the first node one attribute more."""
+
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.node[0].attribute.append(onnx.AttributeProto(name="more", **fields))
+
+    return change
+
+
+def on_model(change: Callable[[onnx.ModelProto], object]) -> graphs.Change:
+    return lambda model: change(model) and None
+
+
+def typed_weight(kind: int, *values: int) -> graphs.Change:
+    """Values of a type that is not in ``raw_data``."""
+    return lambda model: model.graph.initializer.append(
+        TensorProto(name="typed", data_type=kind, dims=[len(values)], int32_data=values)
+    )
+
+
 REFUSED: dict[str, tuple[graphs.Change, str]] = {
     "external data by path": (graphs.external(".env"), "has external data"),
     "external data by address": (graphs.external("*/_ORT_MEM_ADDR_/*", 4096), "has external data"),
@@ -174,6 +201,46 @@ REFUSED: dict[str, tuple[graphs.Change, str]] = {
     "negative dims": (first_weight(dims=[-1, -8, 3, 3]), "impossible shape"),
     "both kinds of data": (first_weight(float_data=[1.0]), "other data than its shape and type need"),
     "text": (first_weight(data_type=8), "data type 8"),
+    "text data": (first_weight(string_data=[b"x"]), "tensor of text"),
+    "five dimensions": (first_weight(dims=[1] * 5), "more than 4 of dims"),
+    "segments": (on_model(lambda m: m.graph.initializer[0].segment.SetInParent()), "tensor in segments"),
+    "typed data of another count": (typed_weight(3, *[1] * 4097), "more than 4096 of int32_data"),
+    "uint8 beyond its range": (typed_weight(2, 256), "values that its type does not have"),
+    "negative uint8": (typed_weight(2, -1), "values that its type does not have"),
+    "int8 beyond its range": (typed_weight(3, 128), "values that its type does not have"),
+    "int8 below its range": (typed_weight(3, -129), "values that its type does not have"),
+    "float16 beyond its range": (typed_weight(10, 2**16), "values that its type does not have"),
+    "old format": (on_model(lambda m: setattr(m, "ir_version", 6)), "no ir_version from 7 to 13"),
+    "new format": (on_model(lambda m: setattr(m, "ir_version", 14)), "no ir_version"),
+    "opset 12": (other_opset("", 12), "no opset version from 13 to 24"),
+    "opset 25": (other_opset("", 25), "no opset version"),
+    "two opsets": (on_model(lambda m: m.opset_import.append(helper.make_opsetid("", 17))), "other operators than"),
+    "no opset": (on_model(lambda m: m.ClearField("opset_import")), "other operators than ONNX's own .none"),
+    "no graph": (on_model(lambda m: m.ClearField("graph")), "holds no graph"),
+    "input without a shape": (
+        on_model(lambda m: m.graph.input[0].type.tensor_type.ClearField("shape")),
+        "without the shape of a tensor",
+    ),
+    "input without a type": (on_model(lambda m: m.graph.input[0].ClearField("type")), "without the shape of a tensor"),
+    "size that is nothing": (
+        on_model(lambda m: m.graph.output[0].type.tensor_type.shape.dim[1].Clear()),
+        "neither a number nor a name",
+    ),
+    "node of another domain": (on_model(lambda m: setattr(m.graph.node[0], "domain", "x")), "operator 'Conv' of 'x'"),
+    "65 inputs of a node": (on_model(lambda m: m.graph.node[0].input.extend(["x"] * 65)), "more than 64 of input"),
+    "two outputs of a node": (on_model(lambda m: m.graph.node[0].output.append("x")), "more than 1 of output"),
+    "an attribute twice": (conv_twice, "the attribute 'group' twice"),
+    "value of another field": (node_attribute(i=1, type=3), "not of the type it names"),
+    "two values": (node_attribute(i=1, s=b"x", type=2), "not of the type it names"),
+    "number with a point": (node_attribute(f=1.0, type=1), "field that a GhostNet does not need"),
+    "tensor in a node": (node_attribute(t=TensorProto(), type=4), "a tensor within a node"),
+    "tensors in a node": (node_attribute(tensors=[TensorProto()], type=9), "a tensor within a node"),
+    "sparse tensor in a node": (node_attribute(sparse_tensor={}, type=11), "sparse tensor within a node"),
+    "sparse tensors in a node": (node_attribute(sparse_tensors=[{}], type=12), "sparse tensor within a node"),
+    "type in a node": (node_attribute(tp={}, type=13), "a type within a node"),
+    "types in a node": (node_attribute(type_protos=[{}], type=14), "a type within a node"),
+    "graphs in a node": (node_attribute(graphs=[{}], type=10), "branch or loop"),
+    "reference to a function": (node_attribute(ref_attr_name="x", type=2), "attribute of a function"),
 }
 
 

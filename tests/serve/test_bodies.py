@@ -111,7 +111,7 @@ def tensor_body(images: int) -> bytes:
 
 
 def test_the_largest_tensor_in_json(server: ServerProcess) -> None:
-    content = tensor_body(9)
+    content = tensor_body(6)
     with watched(server) as found, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: post(server, "/v2/models/tiny/infer", content), range(8)))
     statuses = Counter(answer.status_code for answer in answers)
@@ -119,7 +119,7 @@ def test_the_largest_tensor_in_json(server: ServerProcess) -> None:
     assert set(statuses) <= {200, 503}
     assert found.longest_answer < SECONDS
     assert found.grown_mb < 2 * BUDGET_MB  # as the security model says
-    answer = post(server, "/v2/models/tiny/infer", tensor_body(30))
+    answer = post(server, "/v2/models/tiny/infer", tensor_body(7))
     assert (answer.status_code, "binary tensor" in answer.text) == (413, True)
 
 

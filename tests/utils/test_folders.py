@@ -176,6 +176,7 @@ def test_what_only_looks_alike_stays(tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "lock").write_text("")
     (tmp_path / ".c-0123456789ab.tmp").symlink_to("elsewhere")
     before = names(tmp_path)
+    grow_old(tmp_path)
     recover(tmp_path)
     assert names(tmp_path) == before
     assert (tmp_path / ".a-0123456789ab.tmp" / "thesis.txt").exists()
@@ -189,6 +190,20 @@ def test_a_neighbour_with_a_longer_name_is_another_folder(tmp_path: Path) -> Non
     assert not (tmp_path / "a-b").exists()
     recover(tmp_path)
     assert names(tmp_path) == ["a-b"]
+
+
+def test_what_cannot_be_put_back_is_kept_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kill_while_replacing(write(tmp_path / "a").path, 1)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        recover(tmp_path)
+    assert [name[:3] for name in names(tmp_path)] == [".a-"]
+    recover(tmp_path)
+    assert names(tmp_path) == ["a"]
 
 
 def test_an_error_while_writing_changes_nothing(tmp_path: Path) -> None:
