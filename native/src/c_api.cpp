@@ -88,6 +88,13 @@ template <class T> void need(const T* pointer, const char* name) {
 const char* ghostzoo_version(void) { return GHOSTZOO_VERSION; }
 const char* ghostzoo_last_error(void) { return last_error.c_str(); }
 
+ghostzoo_status ghostzoo_check_options(const ghostzoo_options* options) {
+    return guarded([&] {
+        chosen(options);
+        thread_count(options);
+    });
+}
+
 ghostzoo_status ghostzoo_network_open(const void* onnx, size_t size, const ghostzoo_options* options, ghostzoo_network** network) {
     return guarded([&] {
         need(onnx, "onnx");

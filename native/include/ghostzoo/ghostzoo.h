@@ -48,6 +48,9 @@ typedef struct ghostzoo_options {
     const char* precision;    /* "fp32", or "bf16" for CPUs with AVX512-BF16; NULL or "": fp32 */
 } ghostzoo_options;
 
+/* Whether this CPU and this build can run networks with these options. */
+GHOSTZOO_API ghostzoo_status ghostzoo_check_options(const ghostzoo_options* options);
+
 /* ---- A network alone: tensors in, tensors out. */
 
 typedef struct ghostzoo_network ghostzoo_network;
