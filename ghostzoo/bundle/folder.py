@@ -36,9 +36,12 @@ MODEL_FILES = {
     "int8": "onnx/model_quantized.onnx",
 }
 """Graph file by precision. Every bundle has the first."""
+COMPUTED = {"bf16": "fp32"}
+"""Precisions without a graph of their own, which some engines compute another graph in."""
 _PRECISIONS = {
     **dict.fromkeys(("float32", "float", "f32", "single", "full"), "fp32"),
     **dict.fromkeys(("float16", "half", "f16"), "fp16"),
+    **dict.fromkeys(("bfloat16",), "bf16"),
     **dict.fromkeys(("uint8", "i8", "quantized"), "int8"),
 }
 """What other libraries call them."""
@@ -204,6 +207,7 @@ class Bundle:
             raise BundleError(f"Bundle {self.path}: {error}") from error
 
     def _model_file(self, precision: str) -> str:
+        precision = COMPUTED.get(precision, precision)
         if precision not in self.precisions:
             raise self.missing_precision(precision)
         return MODEL_FILES[precision]
@@ -243,8 +247,9 @@ def check_precision(precision: str) -> None:
     Raises:
         OptionError: there is no such precision; the message names the nearest one.
     """
-    if precision not in tuple(MODEL_FILES):
-        raise OptionError(f"There is no precision {precision!r}. {nearest(precision, MODEL_FILES, _PRECISIONS)}")
+    known = (*MODEL_FILES, *COMPUTED)
+    if precision not in known:
+        raise OptionError(f"There is no precision {precision!r}. {nearest(precision, known, _PRECISIONS)}")
 
 
 def write_bundle(

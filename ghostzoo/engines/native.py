@@ -14,7 +14,7 @@ import ghostzoo_native
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError, OptionError, nearest
+from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
 from ..network.architecture import EMBEDDING_SIZE
 from .base import Engine, EngineOptions, Output
 
@@ -46,6 +46,7 @@ def _declare(name: str, result: Any, *arguments: Any) -> Any:
 
 _last_error = _declare("ghostzoo_last_error", ctypes.c_char_p)
 _version = _declare("ghostzoo_version", ctypes.c_char_p)
+_check_options = _declare("ghostzoo_check_options", ctypes.c_int, ctypes.POINTER(_Options))
 _network_open = _declare(
     "ghostzoo_network_open",
     ctypes.c_int,
@@ -82,20 +83,25 @@ class _Network:
 
 
 class NativeEngine(Engine):
-    """A network in ghostzoo's own library, on device ``cpu``, in float32."""
+    """A network in ghostzoo's own library, on device ``cpu``, in float32, or in bfloat16 on CPUs with AVX512-BF16."""
 
     name = "native"
+    computes_bf16 = True
 
     def __init__(self, model: bytes, options: EngineOptions) -> None:
         super().__init__(model, options)
         if self.device.lower() != "cpu":
             raise OptionError(f"The native engine runs on device 'cpu', not on {self.device!r}.")
         self.device = "cpu"
-        if options.precision != "fp32":
+        if options.precision not in ("fp32", "bf16"):
             raise OptionError(
-                f"The native engine runs precision 'fp32', not {options.precision!r}; take another engine for that."
+                f"The native engine runs in fp32 and bf16, not in {options.precision}; take another engine for that."
             )
-        given = _Options(ctypes.sizeof(_Options), options.thread_count, _asked_instructions(options), None)
+        given = _Options(
+            ctypes.sizeof(_Options), options.thread_count, _asked_instructions(options), options.precision.encode()
+        )
+        if _check_options(ctypes.byref(given)) != _OK:
+            raise EngineUnavailableError(_reason())
         self._network: _Network | None = _Network(model, given)
         size = _image_size(self._network.handle)
         self._image_shape = (3, size, size)
@@ -120,6 +126,7 @@ class NativeEngine(Engine):
             "device": self.device,
             "threads": self.options.thread_count,
             "instructions": self._runs_with,
+            "computes_in": self.options.precision,
         }
 
     def _release(self) -> None:

@@ -98,6 +98,7 @@ class OpenVinoEngine(Engine):
 
     name = "openvino"
     default_device = "CPU"
+    computes_bf16 = True
     opens_after_fork: ClassVar[bool] = False  # TBB, which it computes with, would wait for threads that stayed behind
 
     def __init__(self, model: bytes, options: EngineOptions, model_hash: str | None = None) -> None:
@@ -115,6 +116,8 @@ class OpenVinoEngine(Engine):
         if options.threads is not None and "INFERENCE_NUM_THREADS" in extra:
             raise OptionError("threads and INFERENCE_NUM_THREADS mean the same; give one of them.")
         _check_properties(self._core, self.device, extra)
+        if options.precision == "bf16":
+            self._check_bf16(extra)
         self._compiled: Any = self._open(model, model_hash, self._properties(extra))
         self._image_shape = tuple(size.get_length() for size in list(self._compiled.inputs[0].partial_shape)[1:])
         self._requests: Pool[Any] | None = Pool(self._compiled.create_infer_request)
@@ -134,7 +137,9 @@ class OpenVinoEngine(Engine):
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if not any(name in extra for name in _PRECISION_PROPERTIES):
             # Left alone, CPUs that have bfloat16 compute every graph in it, and all GPUs float32 graphs in 16 bits.
-            if self._is_cpu or (self.options.precision == "fp32" and self.device.split(".")[0] == "GPU"):
+            if self.options.precision == "bf16":
+                properties["INFERENCE_PRECISION_HINT"] = "bf16"
+            elif self._is_cpu or (self.options.precision == "fp32" and self.device.split(".")[0] == "GPU"):
                 properties["INFERENCE_PRECISION_HINT"] = "f32"
             elif self.options.precision == "fp32" and self.device.startswith("AUTO"):
                 properties["EXECUTION_MODE_HINT"] = "ACCURACY"
@@ -145,6 +150,15 @@ class OpenVinoEngine(Engine):
             if folder is not None:
                 properties["CACHE_DIR"] = str(folder)
         return properties | extra
+
+    def _check_bf16(self, extra: dict[str, Any]) -> None:
+        if any(name in extra for name in _PRECISION_PROPERTIES):
+            raise OptionError(f"precision bf16 and {' or '.join(_PRECISION_PROPERTIES)} exclude each other; give one.")
+        if not self._is_cpu or "BF16" not in self._core.get_property(self.device, "OPTIMIZATION_CAPABILITIES"):
+            raise EngineUnavailableError(
+                f"Precision bf16 needs a CPU with AVX512-BF16 or AMX, which OpenVINO does not find as {self.device}; "
+                "take precision fp32."
+            )
 
     def _thread_properties(self, extra: dict[str, Any]) -> dict[str, Any]:
         """``threads`` is for one call; OpenVINO counts those of all streams, and runs one call a stream at a time."""

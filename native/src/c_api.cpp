@@ -46,20 +46,20 @@ template <class Work> ghostzoo_status guarded(Work work) {
     }
 }
 
-// How many bytes a caller's options have tells which version of the header it was compiled with.
-void check(const ghostzoo_options* options) {
+const Kernels& chosen(const ghostzoo_options* options) {
+    // How many bytes a caller's options have tells which version of the header it was compiled with.
     if (options && options->size < sizeof(ghostzoo_options))
         throw Failure(GHOSTZOO_BAD_ARGUMENT, "options.size must be sizeof(ghostzoo_options).");
-    if (!options || !options->precision || !*options->precision || !std::strcmp(options->precision, "fp32")) return;
-    throw Failure(GHOSTZOO_UNSUPPORTED, std::string("There is no precision ") + options->precision + "; use fp32.");
-}
-
-const Kernels& chosen(const ghostzoo_options* options) {
-    check(options);
-    if (!options || !options->instructions || !*options->instructions) return best_kernels();
-    const Kernels* kernels = find_kernels(options->instructions);
-    if (!kernels) throw Failure(GHOSTZOO_UNSUPPORTED, std::string("This CPU or this build has no ") + options->instructions + ".");
-    return *kernels;
+    const std::string precision = options && options->precision ? options->precision : "";
+    const std::string instructions = options && options->instructions ? options->instructions : "";
+    const bool bfloat16 = precision == "bf16";
+    if (!bfloat16 && !precision.empty() && precision != "fp32")
+        throw Failure(GHOSTZOO_UNSUPPORTED, "There is no precision " + precision + "; use fp32 or bf16.");
+    const Kernels* kernels = find_kernels(instructions.c_str(), bfloat16);
+    if (kernels) return *kernels;
+    if (bfloat16 && (instructions.empty() || find_kernels(instructions.c_str(), false)))
+        throw Failure(GHOSTZOO_UNSUPPORTED, "Precision bf16 needs AVX512-BF16, which " + (instructions.empty() ? "this CPU or this build" : instructions) + " has not; use fp32.");
+    throw Failure(GHOSTZOO_UNSUPPORTED, "This CPU or this build has no " + instructions + ".");
 }
 
 int thread_count(const ghostzoo_options* options) {
@@ -88,6 +88,13 @@ template <class T> void need(const T* pointer, const char* name) {
 const char* ghostzoo_version(void) { return GHOSTZOO_VERSION; }
 const char* ghostzoo_last_error(void) { return last_error.c_str(); }
 
+ghostzoo_status ghostzoo_check_options(const ghostzoo_options* options) {
+    return guarded([&] {
+        chosen(options);
+        thread_count(options);
+    });
+}
+
 ghostzoo_status ghostzoo_network_open(const void* onnx, size_t size, const ghostzoo_options* options, ghostzoo_network** network) {
     return guarded([&] {
         need(onnx, "onnx");
@@ -101,6 +108,7 @@ int ghostzoo_network_image_size(const ghostzoo_network* network) { return !netwo
 int ghostzoo_network_num_classes(const ghostzoo_network* network) { return !network ? 0 : network->network.num_classes(); }
 int ghostzoo_network_embedding_size(const ghostzoo_network* network) { return !network ? 0 : network->network.embedding_size(); }
 const char* ghostzoo_network_instructions(const ghostzoo_network* network) { return !network ? "" : network->network.kernels().name; }
+const char* ghostzoo_network_precision(const ghostzoo_network* network) { return !network ? "" : network->network.kernels().cell == 2 ? "bf16" : "fp32"; }
 ghostzoo_status ghostzoo_network_run(ghostzoo_network* network, const float* pixels, size_t images, float* logits, float* embeddings) {
     return guarded([&] {
         need(network, "network");

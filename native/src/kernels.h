@@ -2,6 +2,7 @@
 //
 // A plane holds the rows of one tensor, each pixel's channels side by side: [row][pixel][channel], with `halo` zero
 // pixels at both ends of a row. Its rows may lie in a ring of a power of two of them, for images that stream through.
+// Its cells are float32, or bfloat16 for kernels of that precision; bias, sums and vectors are float32 for both.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -12,11 +13,11 @@ constexpr int kMaxInputs = 4;
 constexpr int kMaxKernel = 5;
 
 struct View {
-    float* base = nullptr;  // the first pixel of row 0, after the halo
-    long row = 0;           // floats from a row to the next
-    long pixel = 0;         // floats from a pixel to the next
-    int mask = -1;          // of the ring; -1 where all rows are there
-    float* at(int r) const { return base + (r & mask) * row; }
+    void* base = nullptr;  // the first pixel of row 0, after the halo
+    long row = 0;          // cells from a row to the next
+    long pixel = 0;        // cells from a pixel to the next
+    int mask = -1;         // of the ring; -1 where all rows are there
+    template <class Cell> Cell* at(int r) const { return static_cast<Cell*>(base) + (r & mask) * row; }
 };
 
 struct PointwiseCall {
@@ -30,7 +31,7 @@ struct PointwiseCall {
     int out_channels;
     View residual;  // added, where it has a base
     bool relu;
-    const float* weights;
+    const float* weights;  // of bfloat16, those of two input channels each
     const float* bias;
     int width;
     int from_row, to_row;
@@ -42,7 +43,7 @@ struct DepthwiseCall {
     int kernel, stride;
     int channels;
     int in_height, width;
-    const float* zeros;  // a row of them, for what lies above and below the image
+    const void* zeros;  // a row of them, for what lies above and below the image
     View residual;       // added to the output, where it has a base
     View copy, copy_residual;  // where copy has a base, it becomes the input plus copy_residual
     bool relu;
@@ -87,7 +88,7 @@ struct LinearCall {
     float* out;
     long in_stride, out_stride;  // from an image to the next
     int images, in_size, out_size;
-    const float* weights;
+    const void* weights;  // cells
     const float* bias;
     Activation activation;
     float scale;  // of the input
@@ -96,6 +97,7 @@ struct LinearCall {
 struct Kernels {
     const char* name;
     int lanes;
+    int cell;  // bytes of a cell: 4 for float32, 2 for bfloat16
     void (*pointwise)(const PointwiseCall&);
     void (*depthwise)(const DepthwiseCall&);
     void (*stem)(const StemCall&);
@@ -122,9 +124,7 @@ struct Vectors {
     int floats(int lanes) const { return whole * lanes + half * 8; }
 };
 
-// The kernels of an instruction set by its name, or null where this CPU or this build lacks it.
-const Kernels* find_kernels(const char* name);
-// The best ones that this CPU has.
-const Kernels& best_kernels();
+// The kernels of an instruction set by its name ("": the best one), or null where this CPU or this build lacks it.
+const Kernels* find_kernels(const char* name, bool bfloat16);
 
 }  // namespace ghostzoo

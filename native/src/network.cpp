@@ -39,10 +39,12 @@ long process_number() {
 #endif
 }
 
-// Floats from a pixel to the next. Not a multiple of many lines, or the pixels of a column would share a cache set.
-long pixel_stride(int channels) {
-    const long stride = channels <= 8 ? 8 : (channels + 15L) / 16 * 16;
-    return stride >= 64 && stride / 16 % 2 == 0 ? stride + 16 : stride;
+// Round to the nearest number, to an even one between two.
+uint16_t bfloat16(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    if (value != value) return static_cast<uint16_t>(bits >> 16 | 0x40);
+    return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 }  // namespace
@@ -116,6 +118,15 @@ Network::Shared& Network::shared() {
     return *current;
 }
 
+// Cells from a pixel to the next. Not a multiple of many lines, or the pixels of a column would share a cache set.
+long Network::pixel_stride(int channels) const {
+    const long stride = channels <= 8 ? 8 : (channels + 15L) / 16 * 16, line = 64 / kernels_.cell;
+    return stride >= 4 * line && stride % (2 * line) == 0 ? stride + line : stride;
+}
+
+// How many products of the pointwise kernel, of one input channel or of two, so many channels are.
+int Network::products(int channels) const { return (channels * kernels_.cell + 3) / 4; }
+
 void Network::pack() {
     const int lanes = kernels_.lanes;
     std::vector<float> all;
@@ -131,10 +142,29 @@ void Network::pack() {
         packed_[i].weights = static_cast<long>(all.size());
         const int out = static_cast<int>(o.bias.size());
         const size_t each = o.weights.size() / out;
-        // Blocks of channels, of which each input (or place in the kernel) has its weights side by side.
+        // Blocks of channels, of which each input (or place in the kernel) has its weights side by side; those of
+        // inputs that one product takes together lie together.
+        std::vector<size_t> parts = {each};
+        if (o.kind == Kind::pointwise) {
+            parts.clear();
+            for (int plane : o.inputs) parts.push_back(plan_.planes[plane].channels);
+        }
+        const size_t together = o.kind == Kind::pointwise ? sizeof(float) / kernels_.cell : 1;
         auto block = [&](int first, int wide) {
-            for (size_t k = 0; k < each; k++)
-                for (int n = first; n < first + wide; n++) all.push_back(n < out ? o.weights[n * each + k] : 0);
+            std::vector<float> values;
+            size_t begin = 0;
+            for (size_t part : parts) {
+                for (size_t k = begin; k < begin + part; k += together)
+                    for (int n = first; n < first + wide; n++)
+                        for (size_t j = k; j < k + together; j++)
+                            values.push_back(n < out && j < begin + part ? o.weights[n * each + j] : 0);
+                begin += part;
+            }
+            const bool narrow = kernels_.cell == 2 && (o.kind == Kind::pointwise || o.kind == Kind::linear);
+            const size_t at = all.size();
+            all.resize(at + (narrow ? values.size() / 2 : values.size()));
+            if (!narrow) std::copy(values.begin(), values.end(), all.begin() + static_cast<long>(at));
+            else for (size_t i = 0; i < values.size(); i++) reinterpret_cast<uint16_t*>(&all[at])[i] = bfloat16(values[i]);
         };
         if (o.kind == Kind::linear) {
             const int vectors = (out + lanes - 1) / lanes;
@@ -174,7 +204,7 @@ void Network::lay_out() {
         if (plane.first_step < 0) continue;
         const int64_t row = static_cast<int64_t>(plane.width + 2 * plane.halo) * pixel_stride(plane.channels);
         longest_row = std::max(longest_row, row);
-        const int64_t size = round_up(row * plane.rows() + 16, kLine) + kLine;
+        const int64_t size = round_up((row * plane.rows() + 16) * kernels_.cell / 4, kLine) + kLine;
         check(size);
         std::vector<Placed> busy;
         for (const Placed& other : placed)
@@ -225,8 +255,8 @@ void Network::lay_out() {
         if (o.kind != Kind::gate) continue;
         const Operation& target = plan_.operations[o.gated];
         long depth = 0;
-        for (int plane : target.inputs) depth += plan_.planes[plane].channels;
-        most_gates = std::max(most_gates, depth);
+        for (int plane : target.inputs) depth += products(plan_.planes[plane].channels);
+        most_gates = std::max(most_gates, depth * 4 / kernels_.cell);
         packed_[o.gated].gated = static_cast<long>(top = round_up(top, kLine));
         top += static_cast<int64_t>(depth) * Vectors(static_cast<int>(target.bias.size()), kernels_.lanes).floats(kernels_.lanes);
         check(0);
@@ -246,7 +276,7 @@ std::unique_ptr<Network::Workspace> Network::make_workspace() const {
         if (plane.offset < 0) return v;
         v.pixel = pixel_stride(plane.channels);
         v.row = (plane.width + 2 * plane.halo) * v.pixel;
-        v.base = memory + plane.offset + plane.halo * v.pixel;
+        v.base = reinterpret_cast<char*>(memory + plane.offset) + plane.halo * v.pixel * kernels_.cell;
         v.mask = plane.ring ? plane.ring - 1 : -1;
         return v;
     };
@@ -272,7 +302,7 @@ std::unique_ptr<Network::Workspace> Network::make_workspace() const {
         } else if (o.kind == Kind::depthwise) {
             const PlaneInfo& in = plan_.planes[o.inputs[0]];
             call.depthwise = {view(o.inputs[0]), view(o.out), o.kernel, o.stride, in.channels, in.height,
-                plan_.planes[o.out].width, memory + zeros_begin_ + in.halo * pixel_stride(in.channels), view(o.residual),
+                plan_.planes[o.out].width, reinterpret_cast<char*>(memory + zeros_begin_) + in.halo * pixel_stride(in.channels) * kernels_.cell, view(o.residual),
                 view(o.copy), view(o.copy_residual), o.relu, weights, bias, vector(o.sum_in), vector(o.sum_out), 0, 0, 0, 0};
         } else if (o.kind == Kind::stem) {
             const PlaneInfo& out = plan_.planes[o.out];
@@ -318,12 +348,12 @@ void Network::run_images(Workspace& space, const float* pixels, size_t images, f
                 const Step& step = plan_.steps[s];
                 if (step.to_row == 0) {
                     const PlaneInfo& plane = plan_.planes[step.operation];
-                    const long pixel = pixel_stride(plane.channels), row = (plane.width + 2 * plane.halo) * pixel;
-                    float* p = memory + plane.offset;
-                    const size_t size = sizeof(float) * plane.halo * pixel;
+                    const long pixel = pixel_stride(plane.channels) * kernels_.cell, row = (plane.width + 2 * plane.halo) * pixel;
+                    char* p = reinterpret_cast<char*>(memory + plane.offset);
+                    const size_t size = static_cast<size_t>(plane.halo * pixel);
                     for (int r = 0; r < plane.rows(); r++, p += row) {
                         std::memset(p, 0, size);
-                        std::memset(p + row - plane.halo * pixel, 0, size);
+                        std::memset(p + row - size, 0, size);
                     }
                     continue;
                 }
@@ -370,15 +400,16 @@ void Network::run_images(Workspace& space, const float* pixels, size_t images, f
                     case Kind::gate: {
                         const Operation& target = plan_.operations[o.gated];
                         float* gates = memory + gates_begin_;
+                        const int together = 4 / kernels_.cell;
                         int depth = 0;
                         for (size_t k = 0; k < target.inputs.size(); k++) {
-                            const int channels = plan_.planes[target.inputs[k]].channels;
-                            for (int c = 0; c < channels; c++)
-                                gates[depth + c] = target.gates[k] < 0 ? 1 : memory[vector_offsets_[target.gates[k]] + c];
-                            depth += channels;
+                            const int channels = plan_.planes[target.inputs[k]].channels, count = products(channels) * together;
+                            for (int c = 0; c < count; c++)
+                                gates[depth + c] = target.gates[k] < 0 || c >= channels ? 1 : memory[vector_offsets_[target.gates[k]] + c];
+                            depth += count;
                         }
                         kernels_.gate(
-                            weights_.data() + packed_[o.gated].weights, gates, depth,
+                            weights_.data() + packed_[o.gated].weights, gates, depth / together,
                             static_cast<int>(target.bias.size()), memory + packed_[o.gated].gated
                         );
                         break;

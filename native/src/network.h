@@ -57,6 +57,8 @@ private:
         long gated = 0;              // room for gated weights, in a workspace
     };
 
+    long pixel_stride(int channels) const;
+    int products(int channels) const;
     void pack();
     void lay_out();
     void run_images(Workspace& space, const float* pixels, size_t images, float* logits, float* embeddings) const;

@@ -8,6 +8,7 @@
 #include "ghostzoo/ghostzoo.h"
 #include "onnx_writer.h"
 #include "reference.h"
+#include "ways.h"
 
 namespace {
 
@@ -66,13 +67,13 @@ void check(const char* name, Expected expected, const std::function<void(Builder
     Builder builder;
     build(builder);
     const std::string file = write_graph(builder.graph);
-    for (const char* instructions : {"generic", "avx2", "avx512", "neon", "wasm"}) {
-        ghostzoo_options options{sizeof options, 1, instructions, nullptr};
+    for (const auto& [instructions, precision, tolerance] : kWays) {
+        ghostzoo_options options{sizeof options, 1, instructions, precision};
         ghostzoo_network* network = nullptr;
-        const std::string place = std::string(name) + ", " + instructions + ": ";
+        const std::string place = std::string(name) + ", " + instructions + " " + precision + ": ";
         if (ghostzoo_network_open(file.data(), file.size(), &options, &network) != GHOSTZOO_OK) {
             const std::string reason = ghostzoo_last_error();
-            if (reason.find("This CPU or this build has no") == 0) continue;
+            if (reason.find("This CPU or this build has no") == 0 || reason.find("Precision bf16 needs") == 0) continue;
             if (expected == Expected::right) fail(place + reason);
             if (reason.size() < 20 || reason.back() != '.') fail(place + "no reason but: " + reason);
             continue;
@@ -89,7 +90,7 @@ void check(const char* name, Expected expected, const std::function<void(Builder
             const auto right = evaluate(builder.graph, {pixels.begin() + i * kFloats, pixels.begin() + (i + 1) * kFloats}, kSize);
             const double a = difference(&logits[i * kClasses], right.at("logits").values);
             const double b = difference(&embeddings[i * 16], right.at("embedding").values);
-            if (!(a < 1e-5 && b < 1e-5)) fail(place + "image " + std::to_string(i) + " differs by " + std::to_string(a) + " and " + std::to_string(b));
+            if (!(a < tolerance && b < tolerance)) fail(place + "image " + std::to_string(i) + " differs by " + std::to_string(a) + " and " + std::to_string(b));
         }
         ghostzoo_network_close(network);
     }
@@ -171,7 +172,10 @@ int main() {
                 if (node.ints.count(attribute)) node.ints[attribute] = {0};
         });
     const ghostzoo_options old{4, 1, "", nullptr}, many{sizeof many, 1000000, "", nullptr};
+    const ghostzoo_options narrow{sizeof narrow, 1, "generic", "bf16"}, unknown{sizeof unknown, 1, "", "bf17"};
     ghostzoo_network* network = nullptr;
+    for (const ghostzoo_options* options : {&narrow, &unknown})
+        if (ghostzoo_network_open("", 0, options, &network) != GHOSTZOO_UNSUPPORTED) fail("a precision that is not there is refused");
     for (const ghostzoo_options* options : {&old, &many})
         if (ghostzoo_network_open("", 0, options, &network) != GHOSTZOO_BAD_ARGUMENT) fail("options that are no such are refused");
     if (ghostzoo_network_open("", 0, nullptr, nullptr) != GHOSTZOO_BAD_ARGUMENT) fail("a null pointer is refused");

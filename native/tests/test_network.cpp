@@ -10,6 +10,7 @@
 
 #include "ghostzoo/ghostzoo.h"
 #include "reference.h"
+#include "ways.h"
 
 namespace {
 
@@ -46,23 +47,24 @@ int main(int count, char** arguments) {
     for (size_t i = 0; i < kRepeated; i++)
         batch.insert(batch.end(), pixels.begin() + (i % kImages) * floats, pixels.begin() + (i % kImages + 1) * floats);
     int ran = 0;
-    for (const char* instructions : {"generic", "avx2", "avx512", "neon"}) {
+    for (const auto& [instructions, precision, tolerance] : kWays) {
         for (int threads : {1, 3}) {
-            ghostzoo_options options{sizeof options, threads, instructions, nullptr};
+            ghostzoo_options options{sizeof options, threads, instructions, precision};
             ghostzoo_network* network = nullptr;
             const ghostzoo_status status = ghostzoo_network_open(file.data(), file.size(), &options, &network);
             if (status == GHOSTZOO_UNSUPPORTED) continue;
             expect(status == GHOSTZOO_OK, std::string(instructions) + ": " + ghostzoo_last_error());
             if (status != GHOSTZOO_OK) continue;
             ran++;
+            expect(ghostzoo_network_precision(network) == std::string(precision), "the precision");
             expect(ghostzoo_network_num_classes(network) == static_cast<int>(classes), "the number of classes");
-            auto check = [&](size_t images) {
+            auto check = [&, instructions = instructions, tolerance = tolerance](size_t images) {
                 std::vector<float> out(images * classes), embedding(images * width);
                 expect(ghostzoo_network_run(network, batch.data(), images, out.data(), embedding.data()) == GHOSTZOO_OK, "run");
                 for (size_t i = 0; i < images; i++) {
                     const double a = difference(&out[i * classes], logits[i % kImages].values);
                     const double b = difference(&embedding[i * width], embeddings[i % kImages].values);
-                    expect(a < 1e-5 && b < 1e-5, std::string(instructions) + ", image " + std::to_string(i) + " of " +
+                    expect(a < tolerance && b < tolerance, std::string(instructions) + ", image " + std::to_string(i) + " of " +
                            std::to_string(images) + ": logits differ by " + std::to_string(a) + ", embeddings by " + std::to_string(b));
                 }
             };

@@ -1,4 +1,4 @@
-// ghostzoo-bench BUNDLE [INSTRUCTIONS]: how long the network takes for one image and for batches.
+// ghostzoo-bench BUNDLE [INSTRUCTIONS [PRECISION]]: how long the network takes for one image and for batches.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -7,13 +7,17 @@
 #include "ghostzoo/ghostzoo.hpp"
 
 int main(int count, char** arguments) {
-    if (count < 2 || count > 3) return std::fputs("Usage: ghostzoo-bench BUNDLE [INSTRUCTIONS]\n", stderr), 2;
+    if (count < 2 || count > 4) return std::fputs("Usage: ghostzoo-bench BUNDLE [INSTRUCTIONS [PRECISION]]\n", stderr), 2;
     try {
         ghostzoo::Options options;
         options.threads = 1;
         if (count > 2) options.instructions = arguments[2];
+        if (count > 3) options.precision = arguments[3];
         const auto classifier = ghostzoo::Classifier::open(arguments[1], options);
-        std::printf("%s, %s, one thread\n", classifier.name().c_str(), ghostzoo_network_instructions(classifier.network()));
+        std::printf(
+            "%s, %s, %s, one thread\n", classifier.name().c_str(), ghostzoo_network_instructions(classifier.network()),
+            ghostzoo_network_precision(classifier.network())
+        );
         for (size_t images : {1, 8, 32}) {
             const std::vector<float> pixels(images * 3 * classifier.image_size() * classifier.image_size(), 0.5f);
             std::vector<double> times;

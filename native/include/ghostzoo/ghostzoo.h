@@ -45,8 +45,11 @@ typedef struct ghostzoo_options {
     size_t size;              /* sizeof(ghostzoo_options), so that later versions can add fields */
     int threads;              /* for one call; 0: one for each CPU that the process may use */
     const char* instructions; /* "avx512", "avx2", ...; NULL or "": the best that this CPU has */
-    const char* precision;    /* "fp32" or "bf16"; NULL or "": fp32 */
+    const char* precision;    /* "fp32", or "bf16" for CPUs with AVX512-BF16; NULL or "": fp32 */
 } ghostzoo_options;
+
+/* Whether this CPU and this build can run networks with these options. */
+GHOSTZOO_API ghostzoo_status ghostzoo_check_options(const ghostzoo_options* options);
 
 /* ---- A network alone: tensors in, tensors out. */
 
@@ -63,6 +66,8 @@ GHOSTZOO_API int ghostzoo_network_num_classes(const ghostzoo_network* network);
 GHOSTZOO_API int ghostzoo_network_embedding_size(const ghostzoo_network* network);
 /* What runs, such as "avx512". */
 GHOSTZOO_API const char* ghostzoo_network_instructions(const ghostzoo_network* network);
+/* "fp32" or "bf16". */
+GHOSTZOO_API const char* ghostzoo_network_precision(const ghostzoo_network* network);
 
 /* Runs `images` tensors of [3][size][size] floats. `logits` gets [images][classes] floats, `embeddings`
  * [images][embedding size]; either may be NULL. */

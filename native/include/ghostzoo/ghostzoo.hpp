@@ -22,7 +22,7 @@ public:
 struct Options {
     int threads = 0;           // for one call; 0: one for each CPU that the process may use
     std::string instructions;  // "avx512", "avx2", ...; empty: the best that this CPU has
-    std::string precision;     // empty: "fp32"
+    std::string precision;     // "fp32" or "bf16"; empty: "fp32"
 };
 
 struct Class {
