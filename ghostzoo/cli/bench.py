@@ -38,7 +38,9 @@ class _Counts(click.ParamType):  # type: ignore[type-arg]  # older versions of c
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @fetch_options
 @click.option("--engine", "engines", multiple=True, help="Engine; may be repeated.  [default: all that are installed]")
-@click.option("--precision", "precisions", multiple=True, help="fp32, fp16 or int8; may be repeated.  [default: fp32]")
+@click.option(
+    "--precision", "precisions", multiple=True, help="fp32, fp16, bf16 or int8; may be repeated.  [default: fp32]"
+)
 @click.option(
     "--threads",
     type=_Counts(),

@@ -25,7 +25,12 @@ model_option = click.option(
 _ENGINE_OPTIONS = (
     click.option("--engine", default="auto", show_default=True, help="Engine; auto measures which is fastest."),
     click.option("--device", help="Device, as the engine names it.  [default: the engine's]"),
-    click.option("--precision", default="fp32", show_default=True, help="fp32, or fp16 or int8 if the bundle has it."),
+    click.option(
+        "--precision",
+        default="fp32",
+        show_default=True,
+        help="fp32; fp16 or int8 if the bundle has it; bf16 if CPU and engine have it.",
+    ),
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all usable CPUs]"),
 )
 

@@ -22,7 +22,12 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "hypercorn", "prometheus_cli
 @fetch_options
 @click.option("--engine", "engines", multiple=True, default=["auto"], show_default=True, help="May be repeated.")
 @click.option("--device", help="Device, by the engine's name for it.  [default: the CPU]")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, or fp16 / int8 where the bundle has them.")
+@click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    help="fp32; fp16 or int8 where the bundle has them; bf16 where CPU and engine have it.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads a call of the engine.  [default: 1]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")

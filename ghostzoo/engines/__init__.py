@@ -29,8 +29,8 @@ class EngineRecord:
     reads_unchecked: bool = False
     """Whether its library reads a file that cannot be checked first: such an engine is used only if it is named."""
     needs_nvidia_gpu: bool = False
-    makes_fp16: bool = False
-    """Whether it makes fp16 of a bundle's fp32 graph; all others run the graphs that are there."""
+    makes: tuple[str, ...] = ()
+    """Precisions that it makes of a bundle's fp32 graph; of all others it needs a graph."""
 
     def versions(self) -> dict[str, str]:
         """Return the installed distributions and their versions, from metadata alone."""
@@ -89,6 +89,7 @@ _ENGINES = {
             "OpenVinoEngine",
             ("openvino",),
             "pip install 'ghostzoo[openvino]'",
+            makes=("bf16",),
         ),
         EngineRecord(
             "tensorrt",
@@ -98,7 +99,7 @@ _ENGINES = {
             "pip install 'ghostzoo[tensorrt]'",
             builds="tensorrt",
             needs_nvidia_gpu=True,
-            makes_fp16=True,
+            makes=("fp16",),
         ),
         EngineRecord("ncnn", "ncnn", "NcnnEngine", ("ncnn",), "pip install 'ghostzoo[ncnn]'"),
         EngineRecord(

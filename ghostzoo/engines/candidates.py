@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ..bundle.folder import CONVERTED_FILES, Bundle
+from ..bundle.folder import CONVERTED_FILES, MODEL_FILES, Bundle
 from ..errors import EngineUnavailableError, GhostZooError
 from . import EngineRecord
 from .base import EngineOptions
@@ -151,10 +151,12 @@ def keep_precise(
     for record in records:
         if record.name in CONVERTED_FILES and precision != "fp32":
             discarded.append(Discarded(record.name, None, f"it has fp32 alone, not {precision}."))
-        elif precision in bundle.precisions or (precision == "fp16" and record.makes_fp16):
+        elif precision in bundle.precisions or precision in record.makes:
             kept.append(record)
         else:
-            discarded.append(Discarded(record.name, None, f"{bundle.name} has no {precision} graph."))
+            no_graph = f"{bundle.name} has no {precision} graph."
+            reason = no_graph if precision in MODEL_FILES else f"it does not compute in {precision}."
+            discarded.append(Discarded(record.name, None, reason))
     return kept, discarded
 
 

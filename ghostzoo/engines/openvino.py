@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.cache import CHECKSUM_BYTES
-from .._utils.hardware import usable_cpus
+from .._utils.hardware import cpu_features, usable_cpus
 from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
 from .base import Engine, EngineOptions, Output
 from .model_cache import prepare, writable_folder
@@ -88,6 +88,8 @@ _MAX_STREAMS = 8
 """Calls that run at the same time on a CPU; each stream has activations and a copy of the execution plan."""
 _STREAM_PROPERTIES = ("NUM_STREAMS", "INFERENCE_NUM_THREADS", "PERFORMANCE_HINT", "PERFORMANCE_HINT_NUM_REQUESTS")
 _PRECISION_PROPERTIES = ("INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT")
+_BF16_FEATURES = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Instruction sets that multiply in bfloat16; with less OpenVINO emulates it, which is slower than float32."""
 
 
 class OpenVinoEngine(Engine):
@@ -115,6 +117,8 @@ class OpenVinoEngine(Engine):
         if options.threads is not None and "INFERENCE_NUM_THREADS" in extra:
             raise OptionError("threads and INFERENCE_NUM_THREADS mean the same; give one of them.")
         _check_properties(self._core, self.device, extra)
+        if options.precision == "bf16":
+            self._check_bf16(extra)
         self._compiled: Any = self._open(model, model_hash, self._properties(extra))
         self._image_shape = tuple(size.get_length() for size in list(self._compiled.inputs[0].partial_shape)[1:])
         self._requests: Pool[Any] | None = Pool(self._compiled.create_infer_request)
@@ -123,18 +127,36 @@ class OpenVinoEngine(Engine):
 
     @classmethod
     def _load(cls, bundle: Bundle, options: EngineOptions) -> Self:
-        return cls(bundle.model(options.precision), options, bundle.model_hash(options.precision))
+        source = "fp32" if options.precision == "bf16" else options.precision
+        return cls(bundle.model(source), options, bundle.model_hash(source))
 
     @classmethod
     def devices(cls) -> list[str]:
         return list(ov.Core().available_devices)
+
+    def _check_bf16(self, extra: dict[str, Any]) -> None:
+        for name in _PRECISION_PROPERTIES:
+            if name in extra:
+                raise OptionError(f"precision='bf16' and {name} contradict each other; leave one of them out.")
+        if not self._is_cpu:
+            raise OptionError(f"OpenVINO takes precision 'bf16' on a CPU only, not on {self.device}; use device 'CPU'.")
+        known = set(cpu_features())
+        if "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") or (
+            known and not known & _BF16_FEATURES
+        ):
+            raise EngineUnavailableError(
+                "This CPU has no instructions that multiply in bfloat16, so OpenVINO is no faster in bf16; take "
+                "precision 'fp32'."
+            )
 
     def _properties(self, extra: dict[str, Any]) -> dict[str, Any]:
         """The options as OpenVINO's properties."""
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if not any(name in extra for name in _PRECISION_PROPERTIES):
             # Left alone, CPUs that have bfloat16 compute every graph in it, and all GPUs float32 graphs in 16 bits.
-            if self._is_cpu or (self.options.precision == "fp32" and self.device.split(".")[0] == "GPU"):
+            if self.options.precision == "bf16":
+                properties["INFERENCE_PRECISION_HINT"] = "bf16"
+            elif self._is_cpu or (self.options.precision == "fp32" and self.device.split(".")[0] == "GPU"):
                 properties["INFERENCE_PRECISION_HINT"] = "f32"
             elif self.options.precision == "fp32" and self.device.startswith("AUTO"):
                 properties["EXECUTION_MODE_HINT"] = "ACCURACY"

@@ -227,7 +227,7 @@ def _open_all(
 def _failure(bundle: Bundle, options: EngineOptions, tried: _Tried) -> GhostZooError:
     """Return the one cause for which no engine can be used."""
     device = options.device
-    if options.precision not in bundle.precisions:
+    if options.precision not in bundle.precisions and not tried.failed:
         return bundle.missing_precision(options.precision)
     if device is not None and not any(is_same_device(device, found) for found in tried.devices):
         return missing_device(device, tried.devices)
