@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ghostzoo._utils.hardware import cpu_features
 from ghostzoo.bundle.folder import CONVERTED_FILES, MODEL_FILES, Bundle, write_bundle
-from ghostzoo.engines import engine_class
+from ghostzoo.engines import engine_class, engine_record
 from ghostzoo.engines.base import Engine, EngineOptions
 from ghostzoo.errors import BundleError, EngineError, EngineUnavailableError, OptionError, UnknownEngineError
 from ghostzoo.parity import EXACT_TOLERANCE, compare_logits
@@ -26,6 +27,24 @@ def test_agrees_with_the_golden_vectors(engine_type: type[Engine], engine_bundle
         embedding = engine.run(golden.pixel_values, "embedding")
     assert embedding.shape == (len(golden.pixel_values), 1280)
     assert compare_logits(golden.embedding, embedding).within(EXACT_TOLERANCE)
+
+
+def test_bf16_is_computed_in_bfloat16_or_refused(
+    engine_type: type[Engine], engine_bundle: Bundle, options: Options
+) -> None:
+    if "bf16" not in engine_record(engine_type.name).makes:
+        with pytest.raises(OptionError, match="bf16"):
+            engine_type.load(engine_bundle, options(precision="bf16"))
+        return
+    golden = engine_bundle.golden()
+    try:
+        engine = engine_type.load(engine_bundle, options(precision="bf16"))
+    except EngineUnavailableError:
+        assert not {"avx512_bf16", "amx_bf16", "bf16"} & set(cpu_features())
+        return
+    with engine:
+        agreement = golden.require(engine.run, "bf16", engine.name)
+    assert agreement.relative > EXACT_TOLERANCE  # it is not float32
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+import ghostzoo
+from ghostzoo.bundle.folder import Bundle
+from ghostzoo.engines.base import EngineOptions
+from ghostzoo.errors import EngineUnavailableError, OptionError
+
+pytest.importorskip("openvino", reason="OpenVINO is an extra, which is not installed here")
+
+from ghostzoo.engines import openvino as engine_module
+from ghostzoo.engines.openvino import OpenVinoEngine
+
+BF16 = EngineOptions(threads=1, precision="bf16")
+
+
+def test_without_the_instructions_bf16_is_refused(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "cpu_features", lambda: ("avx2", "avx512f"))
+    with pytest.raises(
+        EngineUnavailableError, match=r"no instructions that multiply in bfloat16.*take precision 'fp32'"
+    ):
+        OpenVinoEngine.load(tiny_bundle, BF16)
+
+
+def test_two_wishes_for_a_precision_are_refused(tiny_bundle: Bundle) -> None:
+    options = EngineOptions(precision="bf16", engine_options={"INFERENCE_PRECISION_HINT": "f32"})
+    with pytest.raises(OptionError, match="INFERENCE_PRECISION_HINT contradict"):
+        OpenVinoEngine.load(tiny_bundle, options)
+
+
+def test_a_classifier_in_bf16_is_chosen_and_pickled(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GHOSTZOO_ENGINE", raising=False)
+    try:
+        classifier = ghostzoo.load(tiny_bundle.path, precision="bf16", threads=1)
+    except EngineUnavailableError as error:
+        pytest.skip(str(error))
+    image = np.random.default_rng(0).integers(0, 256, (70, 80, 3), np.uint8)
+    with classifier, pickle.loads(pickle.dumps(classifier)) as other:
+        assert "onnxruntime" in {item.engine for item in classifier.selection.discarded}
+        np.testing.assert_array_equal(other.logits(image), classifier.logits(image))
