@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import BundleError
-from ..images.preprocessing import MAX_IMAGE_SIZE, Preprocessing
+from ..images.preprocessing import BICUBIC, BILINEAR, MAX_IMAGE_SIZE, Preprocessing
 from ..labels import ClassLabel
-from ..network.architecture import EMBEDDING_SIZE
+from ..network.architecture import EMBEDDING_SIZE, Architecture
+from ..network.families import FAMILIES, PADDLE_GHOSTNET, Family
 from .manifest import parse_json_object
 
 CONFIG_FILE = "config.json"
@@ -18,7 +19,7 @@ PREPROCESSOR_FILE = "preprocessor_config.json"
 
 MAX_CLASSES = 1_000_000
 _MULTI_LABEL = "multi_label_classification"
-_BILINEAR = 2  # PIL's constant, as the Hub's image processors use it
+_RESAMPLE = {BILINEAR: 2, BICUBIC: 3}  # PIL's constants, as the Hub's image processors use them
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,18 @@ class ModelConfig:
     labels: tuple[ClassLabel, ...] = field(repr=False)
     multi_label: bool = False
     """Whether an image shows any number of the classes, and not just one."""
+    family: Family = PADDLE_GHOSTNET
+
+    @property
+    def architecture(self) -> Architecture:
+        return Architecture.of(self.width, len(self.labels), self.family)
 
     def to_json(self) -> bytes:
         content: dict[str, Any] = {
             # A type of its own: libraries that do not know GhostNet fail instead of building another network.
             "model_type": "ghostnet",
             "architectures": ["GhostNetForImageClassification"],
+            "family": self.family.name,
             "width": self.width,
             "image_size": self.image_size,
             "num_channels": 3,
@@ -60,6 +67,9 @@ class ModelConfig:
         content = parse_json_object(data, CONFIG_FILE)
         if content.get("model_type") != "ghostnet":
             raise _wrong(CONFIG_FILE, "model_type", content.get("model_type"))
+        family = content.get("family", PADDLE_GHOSTNET.name)  # which older bundles do not say
+        if not isinstance(family, str) or family not in FAMILIES:
+            raise _wrong(CONFIG_FILE, "family", family)
         problem_type = content.get("problem_type")
         if problem_type not in (None, "single_label_classification", _MULTI_LABEL):
             raise _wrong(CONFIG_FILE, "problem_type", problem_type)
@@ -77,6 +87,7 @@ class ModelConfig:
             image_size=_pixels(content, CONFIG_FILE, "image_size"),
             labels=tuple(labels),
             multi_label=problem_type == _MULTI_LABEL,
+            family=FAMILIES[family],
         )
 
 
@@ -88,7 +99,7 @@ def preprocessing_to_json(preprocessing: Preprocessing) -> bytes:
             "do_convert_rgb": True,
             "do_resize": True,
             "size": {"shortest_edge": preprocessing.resize_short},
-            "resample": _BILINEAR,
+            "resample": _RESAMPLE[preprocessing.interpolation],
             "do_center_crop": True,
             "crop_size": {"height": preprocessing.crop_size, "width": preprocessing.crop_size},
             "do_rescale": True,
@@ -111,8 +122,10 @@ def preprocessing_from_json(data: bytes) -> Preprocessing:
     for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
         if content.get(step) is not True:
             raise _wrong(name, step, content.get(step))
-    if content.get("resample") != _BILINEAR:
-        raise _wrong(name, "resample", content.get("resample"))
+    resample = content.get("resample")
+    interpolation = next((name for name, number in _RESAMPLE.items() if number == resample), None)
+    if interpolation is None or isinstance(resample, bool):
+        raise _wrong(name, "resample", resample)
     size, crop = content.get("size"), content.get("crop_size")
     if not isinstance(size, dict) or not isinstance(crop, dict) or crop.get("height") != crop.get("width"):
         raise _wrong(name, "size and crop_size", (size, crop))
@@ -125,6 +138,7 @@ def preprocessing_from_json(data: bytes) -> Preprocessing:
         rescale_factor=_number(content, name, "rescale_factor", 1e-9, 1e9),
         mean=_channels(content, "image_mean", -1e6),
         std=_channels(content, "image_std", 1e-9),
+        interpolation=interpolation,
     )
 
 
