@@ -15,6 +15,7 @@ from ghostzoo.catalog import CatalogModel, find_record
 from ghostzoo.errors import OptionError
 from ghostzoo.predictions import THRESHOLD
 from hub.metadata import Accuracy, find_dataset, write_metadata
+from hub.pixels import preprocessing_texts
 
 _USE = Path(__file__).with_name("use.md")
 _NAMED_CLASSES = 20
@@ -176,7 +177,6 @@ def _uses(bundle: Bundle, record: CatalogModel | None) -> str:
 
 
 def _use(bundle: Bundle, repo: str) -> str:
-    steps = bundle.preprocessing
     multi_label = bundle.config.multi_label
     text = _USE.read_text("utf-8")
     if multi_label:  # transformers.js's pipeline takes the softmax of any image classifier
@@ -188,9 +188,5 @@ def _use(bundle: Bundle, repo: str) -> str:
         else "[...softmax(logits.data)]",
         pipeline="",
         repo=repo,
-        resize=steps.resize_short,
-        crop=steps.crop_size,
-        rescale=steps.rescale_factor,
-        mean=list(steps.mean),
-        std=list(steps.std),
+        **preprocessing_texts(bundle.preprocessing),
     )

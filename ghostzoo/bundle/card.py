@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..catalog import CatalogModel
-from ..images.preprocessing import Preprocessing
+from ..images.preprocessing import BICUBIC, BILINEAR, Preprocessing
 from ..network.architecture import Architecture
 from ..predictions import THRESHOLD
 
@@ -26,7 +26,7 @@ GhostNet {kind} of width {width:g} for {num_classes:,} classes as an ONNX graph,
 |---|---|
 | input | `pixel_values`, float32 (N, 3, {size}, {size}) |
 | outputs | `logits`, float32 (N, {num_classes}); `embedding`, float32 (N, 1280) |
-| preprocessing | RGB, short side to {resize} (bilinear, not antialiased), centre crop {size}, \
+| preprocessing | RGB, short side to {resize} ({filter}), centre crop {size}, \
 `(x * {rescale} - mean) / std` with mean {mean} and std {std} |
 | scores | {scores} |
 | parameters | {parameters} |
@@ -49,6 +49,7 @@ print(clf("photo.jpg"))
 {validation}
 {notes}"""
 
+_FILTERS = {BILINEAR: "bilinear, not antialiased", BICUBIC: "bicubic, antialiased, as in Pillow"}
 _SCORES = {
     False: "softmax of the logits",
     True: f"sigmoid of each logit; an image shows every class with a score of at least {THRESHOLD:g}",
@@ -85,6 +86,7 @@ def write_card(
         load_from="" if record is not None and record.embedded else '"path/to/this/folder"',
         size=preprocessing.crop_size,
         resize=preprocessing.resize_short,
+        filter=_FILTERS[preprocessing.interpolation],
         rescale=preprocessing.rescale_factor,
         mean=preprocessing.mean,
         std=preprocessing.std,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import BundleError
-from ..images.preprocessing import MAX_IMAGE_SIZE, Preprocessing
+from ..images.preprocessing import BICUBIC, BILINEAR, MAX_IMAGE_SIZE, Preprocessing
 from ..labels import ClassLabel
 from ..network.architecture import EMBEDDING_SIZE
 from .manifest import parse_json_object
@@ -18,7 +18,7 @@ PREPROCESSOR_FILE = "preprocessor_config.json"
 
 MAX_CLASSES = 1_000_000
 _MULTI_LABEL = "multi_label_classification"
-_BILINEAR = 2  # PIL's constant, as the Hub's image processors use it
+_RESAMPLE = {BILINEAR: 2, BICUBIC: 3}  # PIL's constants, as the Hub's image processors use them
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def preprocessing_to_json(preprocessing: Preprocessing) -> bytes:
             "do_convert_rgb": True,
             "do_resize": True,
             "size": {"shortest_edge": preprocessing.resize_short},
-            "resample": _BILINEAR,
+            "resample": _RESAMPLE[preprocessing.interpolation],
             "do_center_crop": True,
             "crop_size": {"height": preprocessing.crop_size, "width": preprocessing.crop_size},
             "do_rescale": True,
@@ -111,8 +111,10 @@ def preprocessing_from_json(data: bytes) -> Preprocessing:
     for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
         if content.get(step) is not True:
             raise _wrong(name, step, content.get(step))
-    if content.get("resample") != _BILINEAR:
-        raise _wrong(name, "resample", content.get("resample"))
+    resample = content.get("resample")
+    interpolation = next((name for name, number in _RESAMPLE.items() if number == resample), None)
+    if interpolation is None or isinstance(resample, bool):
+        raise _wrong(name, "resample", resample)
     size, crop = content.get("size"), content.get("crop_size")
     if not isinstance(size, dict) or not isinstance(crop, dict) or crop.get("height") != crop.get("width"):
         raise _wrong(name, "size and crop_size", (size, crop))
@@ -125,6 +127,7 @@ def preprocessing_from_json(data: bytes) -> Preprocessing:
         rescale_factor=_number(content, name, "rescale_factor", 1e-9, 1e9),
         mean=_channels(content, "image_mean", -1e6),
         std=_channels(content, "image_std", 1e-9),
+        interpolation=interpolation,
     )
 
 

@@ -84,7 +84,7 @@ def _bundle_rows(bundle: Bundle) -> Rows:
 
 
 def _input(preprocessing: Preprocessing) -> Rows:
-    side = preprocessing.crop_size
-    yield "input", f"RGB, {side} x {side} pixels: short side to {preprocessing.resize_short}, centre crop"
+    side, filter_ = preprocessing.crop_size, preprocessing.interpolation
+    yield "input", f"RGB, {side} x {side} pixels: short side to {preprocessing.resize_short} ({filter_}), centre crop"
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
     yield "normalisation", f"scaled by {preprocessing.rescale_factor:g}; mean {mean}; std {std}"

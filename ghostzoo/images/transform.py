@@ -1,4 +1,4 @@
-"""RGB uint8 -> normalised CHW float32, bit for bit as the original does it."""
+"""RGB uint8 -> normalised CHW float32, bit for bit as PaddleClas or timm does it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .preprocessing import Preprocessing
+from .bicubic import resize_window
+from .preprocessing import BICUBIC, Preprocessing
 
 
 def preprocess(
@@ -34,6 +35,8 @@ def cut_centre(rgb: NDArray[np.uint8], config: Preprocessing) -> NDArray[np.uint
     Returns:
         (crop_size, crop_size, 3) uint8, as a rule not contiguous.
     """
+    if config.interpolation == BICUBIC:
+        return _cut_bicubic(rgb, config)
     height, width = rgb.shape[:2]
     scale = config.resize_short / min(height, width)
     size = (round(width * scale), round(height * scale))
@@ -41,6 +44,13 @@ def cut_centre(rgb: NDArray[np.uint8], config: Preprocessing) -> NDArray[np.uint
     crop = config.crop_size
     top, left = (size[1] - crop) // 2, (size[0] - crop) // 2
     return resized[top : top + crop, left : left + crop]
+
+
+def _cut_bicubic(rgb: NDArray[np.uint8], config: Preprocessing) -> NDArray[np.uint8]:
+    """As torchvision: the long side is truncated, and the place of the crop rounded half to even."""
+    shorter, crop = min(rgb.shape[:2]), config.crop_size
+    height, width = (int(config.resize_short * side / shorter) for side in rgb.shape[:2])
+    return resize_window(rgb, (height, width), (round((height - crop) / 2), round((width - crop) / 2)), crop)
 
 
 def normalise(
@@ -57,7 +67,8 @@ def normalise(
 @lru_cache(maxsize=16)
 def _normalised_values(config: Preprocessing) -> NDArray[np.float32]:
     """Every value that a normalised pixel can have, (3, 256): one look-up gives the original's own rounding."""
-    levels = np.arange(256, dtype=np.float32) * np.float32(config.rescale_factor)
+    kind = np.float64 if config.interpolation == BICUBIC else np.float32
+    levels = (np.arange(256, dtype=kind) * np.array(config.rescale_factor, kind)).astype(np.float32)
     mean, std = (np.array(values, np.float32)[:, None] for values in (config.mean, config.std))
     table: NDArray[np.float32] = (levels - mean) / std
     table.flags.writeable = False

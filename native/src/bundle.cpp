@@ -22,6 +22,7 @@ constexpr uintmax_t kMaxBytes = 512 << 20, kMaxJson = 64 << 20;
 constexpr uintmax_t kMaxManifest = 4 << 20;
 constexpr size_t kMaxClasses = 65536;
 constexpr double kMaxPixels = 1024;
+constexpr double kBilinear = 2, kBicubic = 3;  // Pillow's constants
 constexpr char kManifest[] = "ghostzoo.json", kConfig[] = "config.json", kPreprocessor[] = "preprocessor_config.json";
 constexpr char kModel[] = "onnx/model.onnx";
 
@@ -118,7 +119,8 @@ private:
             const Json* value = config.find(step);
             if (!value || value->type != Json::Type::boolean || !value->boolean) refuse(std::string(kPreprocessor) + " does not say " + step);
         }
-        if (number(config.find("resample"), "resample", 0, 5) != 2) refuse(std::string(kPreprocessor) + " asks for another interpolation than bilinear");
+        const double resample = number(config.find("resample"), "resample", 0, 5);
+        if (resample != kBilinear && resample != kBicubic) refuse(std::string(kPreprocessor) + " asks for another interpolation than bilinear or bicubic");
         auto pixels = [&](const char* group, const char* key) {
             const Json* outer = config.find(group);
             const double value = number(outer ? outer->find(key) : nullptr, group, 1, kMaxPixels);
@@ -126,6 +128,7 @@ private:
             return static_cast<int>(value);
         };
         Preprocessing result;
+        result.bicubic = resample == kBicubic;
         result.resize_short = pixels("size", "shortest_edge");
         result.crop_size = pixels("crop_size", "height");
         if (result.crop_size != pixels("crop_size", "width") || result.crop_size > result.resize_short) refuse(std::string(kPreprocessor) + " has no possible crop_size");

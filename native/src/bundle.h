@@ -10,6 +10,7 @@ struct Preprocessing {
     int resize_short = 0, crop_size = 0;
     double rescale_factor = 0;
     double mean[3] = {}, std[3] = {};
+    bool bicubic = false;  // as timm: Pillow's antialiased filter; else as PaddleClas: OpenCV's bilinear one
 };
 
 struct Bundle {

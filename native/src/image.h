@@ -23,8 +23,12 @@ Image decode(std::string_view file);
 // The formats that `decode` reads in this build, such as "JPEG, PNG, PPM".
 const char* decoded_formats();
 
-// Resizes the shorter side as OpenCV does bilinearly, cuts the centre and normalises: to [3][crop][crop] floats, bit for
-// bit those of ghostzoo's Python package. Throws Failure (GHOSTZOO_BAD_IMAGE) where the image is too large or too long.
+// Resizes the shorter side as OpenCV does bilinearly or as Pillow does bicubically, cuts the centre and normalises: to
+// [3][crop][crop] floats, bit for bit those of ghostzoo's Python package. Throws Failure (GHOSTZOO_BAD_IMAGE) where the image is too large or too long.
 void preprocess(const uint8_t* rgb, int width, int height, const Preprocessing& config, float* out);
+
+// The square of `crop` pixels a side at (left, top) of the picture that Pillow's antialiased bicubic resize would give.
+std::vector<uint8_t> resize_bicubic(
+    const uint8_t* rgb, int width, int height, int resized_width, int resized_height, int left, int top, int crop);
 
 }  // namespace ghostzoo

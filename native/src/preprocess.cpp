@@ -90,24 +90,38 @@ private:
     const int width_, crop_, left_, top_;
 };
 
+std::vector<uint8_t> cut_bilinear(const uint8_t* rgb, int width, int height, int resize_short, int crop) {
+    const double scale = static_cast<double>(resize_short) / std::min(width, height);
+    const int resized_width = static_cast<int>(std::nearbyint(width * scale)), resized_height = static_cast<int>(std::nearbyint(height * scale));
+    return Window(rgb, width, height, resized_width, resized_height, crop).pixels;
+}
+
+// The longer side is truncated, and the place of the crop rounded half to even.
+std::vector<uint8_t> cut_bicubic(const uint8_t* rgb, int width, int height, int resize_short, int crop) {
+    const double shorter = std::min(width, height);
+    const int resized_width = static_cast<int>(static_cast<double>(resize_short) * width / shorter);
+    const int resized_height = static_cast<int>(static_cast<double>(resize_short) * height / shorter);
+    const int left = static_cast<int>(std::nearbyint((resized_width - crop) / 2.0)), top = static_cast<int>(std::nearbyint((resized_height - crop) / 2.0));
+    return resize_bicubic(rgb, width, height, resized_width, resized_height, left, top, crop);
+}
+
 }  // namespace
 
 void preprocess(const uint8_t* rgb, int width, int height, const Preprocessing& config, float* out) {
     if (width < 1 || height < 1) throw Failure(GHOSTZOO_BAD_IMAGE, "The image has no pixels.");
     if (static_cast<int64_t>(width) * height > kMaxImagePixels || std::max(width, height) / std::min(width, height) >= kMaxAspect)
         throw Failure(GHOSTZOO_BAD_IMAGE, "The image has " + std::to_string(width) + " x " + std::to_string(height) + " pixels, which is more than is read, or it is too long for its width.");
-    const double scale = static_cast<double>(config.resize_short) / std::min(width, height);
-    const int resized_width = static_cast<int>(std::nearbyint(width * scale)), resized_height = static_cast<int>(std::nearbyint(height * scale));
     const int crop = config.crop_size;
-    const Window window(rgb, width, height, resized_width, resized_height, crop);
+    const std::vector<uint8_t> pixels = (config.bicubic ? cut_bicubic : cut_bilinear)(rgb, width, height, config.resize_short, crop);
     const size_t plane = static_cast<size_t>(crop) * crop;
     for (int c = 0; c < 3; c++) {
         float table[256];
         for (int level = 0; level < 256; level++) {
-            const volatile float scaled = static_cast<float>(level) * static_cast<float>(config.rescale_factor);  // rounded, and not fused
+            const volatile float scaled = config.bicubic ? static_cast<float>(level * config.rescale_factor)  // rounded, and not fused
+                                                         : static_cast<float>(level) * static_cast<float>(config.rescale_factor);
             table[level] = (scaled - static_cast<float>(config.mean[c])) / static_cast<float>(config.std[c]);
         }
-        for (size_t i = 0; i < plane; i++) out[c * plane + i] = table[window.pixels[3 * i + c]];
+        for (size_t i = 0; i < plane; i++) out[c * plane + i] = table[pixels[3 * i + c]];
     }
 }
 

@@ -47,7 +47,7 @@ def test_a_multi_label_model_says_so_as_the_peers_do() -> None:
 
 
 def test_the_preprocessing_comes_back_to_the_last_digit() -> None:
-    for preprocessing in (PREPROCESSING, Preprocessing()):
+    for preprocessing in (PREPROCESSING, Preprocessing(), Preprocessing.timm(192, 0.9)):
         assert preprocessing_from_json(preprocessing_to_json(preprocessing)) == preprocessing
 
 
@@ -57,6 +57,7 @@ def test_the_preprocessing_speaks_as_the_peers_do() -> None:
     assert content["crop_size"] == {"height": 224, "width": 224}
     assert (content["resample"], content["rescale_factor"]) == (2, 0.00392157)
     assert content["image_processor_type"] == "BitImageProcessor"
+    assert json.loads(preprocessing_to_json(Preprocessing.timm()))["resample"] == 3
 
 
 def changed(data: bytes, key: str, value: Any) -> bytes:
@@ -99,7 +100,7 @@ def test_impossible_configurations_are_refused(key: str, value: Any) -> None:
     [
         *((step, value) for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
           for value in (..., False, None, 1)),
-        *(("resample", value) for value in (..., None, 0, 3, "2")),
+        *(("resample", value) for value in (..., None, 0, 4, "2", [3])),
         *(("size", value) for value in (..., None, 256, {}, {"height": 256, "width": 256}, {"shortest_edge": 0})),
         *(("size.shortest_edge", value) for value in (63, 4097, 72.0, True, "72")),
         *(("crop_size", value) for value in (..., 64, {}, {"height": 64}, {"height": 64, "width": 65})),

@@ -3,12 +3,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants as hub_constants
 
-from ghostzoo.bundle.folder import Bundle
+from ghostzoo.bundle.folder import Bundle, write_bundle
+from ghostzoo.bundle.hub_configs import PREPROCESSOR_FILE, preprocessing_to_json
 from hub.publish import Target
 from tests.fixtures.hub import OWNER_TOKEN, LoopbackHub, loopback_hub
 
@@ -35,10 +37,23 @@ def target(hub: LoopbackHub, tmp_path: Path) -> Target:
 
 
 @pytest.fixture
-def bundle(tiny_bundle: Bundle, tmp_path: Path) -> Bundle:
-    """A copy that a test may change."""
+def bundle(request: pytest.FixtureRequest, tiny_bundle: Bundle, tmp_path: Path) -> Bundle:
+    """A copy that a test may change; with a parameter, one that resizes images with this interpolation."""
     shutil.copytree(tiny_bundle.path, tmp_path / "tiny")
-    return Bundle.open(tmp_path / "tiny")
+    copy = Bundle.open(tmp_path / "tiny")
+    steps = replace(copy.preprocessing, interpolation=getattr(request, "param", "bilinear"))
+    if steps == copy.preprocessing:
+        return copy
+    contents = {name: copy.read(name) for name in copy.manifest.files}
+    return write_bundle(
+        copy.path,
+        name=copy.name,
+        contents=contents | {PREPROCESSOR_FILE: preprocessing_to_json(steps)},
+        weights=copy.manifest.weights,
+        created_by={},
+        validation={},
+        overwrite=True,
+    )
 
 
 @pytest.fixture

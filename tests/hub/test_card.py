@@ -276,6 +276,7 @@ def test_all_code_has_a_language(published: str) -> None:
     assert set(languages) == {"sh", "python", "js", "bibtex"}  # all but the last are run, here and in its neighbours
 
 
+@pytest.mark.parametrize("bundle", ["bilinear", "bicubic"], indirect=True)
 def test_its_shell_and_python_code_runs(
     published: str, bundle: Bundle, environment: dict[str, str], tmp_path: Path
 ) -> None:

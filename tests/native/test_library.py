@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import numpy as np
 import pytest
 
 import ghostzoo
-from ghostzoo.bundle.folder import Bundle
-from ghostzoo.images.preprocessing import Preprocessing
+from ghostzoo.bundle.folder import Bundle, write_bundle
+from ghostzoo.bundle.hub_configs import PREPROCESSOR_FILE, preprocessing_to_json
+from ghostzoo.images.preprocessing import BICUBIC, BILINEAR
 from ghostzoo.images.transform import preprocess
 
 native = pytest.importorskip("ghostzoo_native", reason="ghostzoo-native is not installed here; 'make native' builds it")
@@ -37,10 +39,28 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
+@pytest.fixture(scope="module", params=[BILINEAR, BICUBIC])
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundled model, with either resize."""
+    bundled = Bundle.open(BUNDLED)
+    steps = bundled.preprocessing
+    if request.param == BICUBIC:
+        steps = replace(steps, interpolation=BICUBIC, rescale_factor=1 / 255)
+    contents = {name: bundled.read(name) for name in bundled.manifest.files}
+    return write_bundle(
+        tmp_path_factory.mktemp("bundle") / request.param,
+        name=bundled.name,
+        contents=contents | {PREPROCESSOR_FILE: preprocessing_to_json(steps)},
+        weights=bundled.manifest.weights,
+        created_by={},
+        validation={},
+    )
+
+
 @pytest.fixture(scope="module")
-def opened(library: ctypes.CDLL) -> Any:
+def opened(library: ctypes.CDLL, bundle: Bundle) -> Any:
     handle = ctypes.c_void_p()
-    assert library.ghostzoo_open(str(BUNDLED).encode(), None, ctypes.byref(handle)) == OK
+    assert library.ghostzoo_open(str(bundle.path).encode(), None, ctypes.byref(handle)) == OK
     yield handle
     library.ghostzoo_close(handle)
 
@@ -68,17 +88,19 @@ def tensor(library: ctypes.CDLL, handle: Any, rgb: np.ndarray, size: int) -> np.
 @pytest.mark.parametrize(
     "shape", [(110, 110), (111, 300), (220, 220), (219, 441), (96, 97), (1, 1), (3, 500), (1080, 1920)]
 )
-def test_tensors_are_equal_to_the_bit(library: ctypes.CDLL, opened: Any, shape: tuple[int, int]) -> None:
+def test_tensors_are_equal_to_the_bit(
+    library: ctypes.CDLL, opened: Any, bundle: Bundle, shape: tuple[int, int]
+) -> None:
     rgb = np.random.default_rng(7).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    config: Preprocessing = Bundle.open(BUNDLED).preprocessing
+    config = bundle.preprocessing
     np.testing.assert_array_equal(tensor(library, opened, rgb, config.crop_size), preprocess(rgb, config))
 
 
-def test_tensors_of_photographs_are_equal_to_the_bit(library: ctypes.CDLL, opened: Any) -> None:
+def test_tensors_of_photographs_are_equal_to_the_bit(library: ctypes.CDLL, opened: Any, bundle: Bundle) -> None:
     photos = sorted(PHOTOS.glob("*/*.[jJ]*"))
     if not photos:
         pytest.skip(f"there are no photographs in {PHOTOS}")
-    config = Bundle.open(BUNDLED).preprocessing
+    config = bundle.preprocessing
     for path in photos:
         rgb = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
         np.testing.assert_array_equal(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from exporters.web.site import PAGE
 from ghostzoo.bundle.hub_configs import preprocessing_to_json
-from ghostzoo.images.preprocessing import Preprocessing
+from ghostzoo.images.preprocessing import BICUBIC, BILINEAR, Preprocessing
 from ghostzoo.images.transform import preprocess
 
 _SIZES = [
@@ -29,7 +31,8 @@ _SIZES = [
 ]
 
 
-def test_the_page_preprocesses_bit_for_bit_as_the_package(node: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("interpolation", [BILINEAR, BICUBIC])
+def test_the_page_preprocesses_bit_for_bit_as_the_package(node: str, tmp_path: Path, interpolation: str) -> None:
     rng = np.random.default_rng(7)
     sizes = _SIZES + [tuple(size) for size in rng.integers(20, 700, (12, 2)).tolist()]
     cases, expected = [], []
@@ -38,6 +41,7 @@ def test_the_page_preprocesses_bit_for_bit_as_the_package(node: str, tmp_path: P
         if index % 2:
             rgba = cv2.GaussianBlur(rgba, (7, 7), 0)
         config = Preprocessing(256, 224) if index % 3 else Preprocessing(72, 64, rescale_factor=1 / 255)
+        config = replace(config, interpolation=interpolation)
         file = tmp_path / f"{index}.rgba"
         rgba.tofile(file)
         facts = json.loads(preprocessing_to_json(config))
