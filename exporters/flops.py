@@ -16,8 +16,9 @@ import onnx
 from numpy.typing import NDArray
 
 from ghostzoo.catalog import PublishedFigures
-from ghostzoo.network.architecture import BATCH_NORM_EPSILON, Architecture
+from ghostzoo.network.architecture import Architecture
 from ghostzoo.network.graph import build_graph
+from ghostzoo.network.layers import BATCH_NORM_EPSILON
 
 # A published figure has two decimals of a million.
 _ROUNDING = 0.005 + 1e-9

@@ -26,8 +26,9 @@ from ghostzoo._utils.tars import read_headers
 from ghostzoo.errors import ParityError, WeightsError
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.predictions import sigmoid, softmax
-from ghostzoo.weights.params import MAX_WEIGHTS_BYTES, Weights, check_weights, infer_architecture
+from ghostzoo.weights.params import MAX_WEIGHTS_BYTES, Weights
 from ghostzoo.weights.programs import MAX_PROGRAM_BYTES, check_params
+from ghostzoo.weights.recognition import check_weights, infer_architecture
 
 PROGRAM_FILES = ("inference.pdmodel", "inference.json")
 """The program as Paddle 2 and as Paddle 3 writes it."""

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ghostzoo._utils.files import write_atomically
-from ghostzoo.network.architecture import BATCH_NORM_EPSILON, EMBEDDING_SIZE, Architecture, Block
-from ghostzoo.weights.params import check_weights
+from ghostzoo.network.architecture import EMBEDDING_SIZE, Architecture, Block
+from ghostzoo.network.layers import BATCH_NORM_EPSILON
+from ghostzoo.weights.recognition import check_weights
 
 DROPOUT = 0.2
 """Dropout on the embedding; the original's value."""

@@ -197,9 +197,11 @@ def write_model_bundle(
     source_url = provenance.source_url or (record.weights_url if record is not None else None)
     if record is not None and source_url is not None:
         identity["source_url"] = source_url
+    architecture = weights.architecture
+    config = ModelConfig(architecture.width, size, tuple(labels), multi_label, architecture.family)
     card = write_card(
         model_name,
-        weights.architecture,
+        architecture,
         preprocessing,
         record=record,
         weights=identity,
@@ -209,7 +211,7 @@ def write_model_bundle(
     )
     contents = {
         CARD_FILE: card.encode(),
-        CONFIG_FILE: ModelConfig(weights.architecture.width, size, tuple(labels), multi_label).to_json(),
+        CONFIG_FILE: config.to_json(),
         PREPROCESSOR_FILE: preprocessing_to_json(preprocessing),
         MODEL_FILES["fp32"]: graph,
         GOLDEN_FILE: golden.to_bytes(),

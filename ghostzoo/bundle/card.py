@@ -20,7 +20,7 @@ _TEMPLATE = """\
 
 # {name}
 
-GhostNet {kind} of width {width:g} for {num_classes:,} classes as an ONNX graph, {origin}.
+{family} {kind} of width {width:g} for {num_classes:,} classes as an ONNX graph, {origin}.
 
 | | |
 |---|---|
@@ -78,6 +78,7 @@ def write_card(
     return _TEMPLATE.format(
         metadata="\n".join(metadata),
         name=name,
+        family=architecture.family.title,
         kind="multi-label image classifier" if multi_label else "image classifier",
         scores=_SCORES[multi_label],
         width=architecture.width,

@@ -219,6 +219,7 @@ class Bundle:
             "name": self.name,
             "path": str(self.path),
             "origin": self.origin,
+            "family": self.config.family.name,
             "width": self.config.width,
             "classes": self.num_classes,
             "multi_label": self.config.multi_label,

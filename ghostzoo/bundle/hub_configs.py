@@ -10,7 +10,8 @@ from typing import Any
 from ..errors import BundleError
 from ..images.preprocessing import BICUBIC, BILINEAR, MAX_IMAGE_SIZE, Preprocessing
 from ..labels import ClassLabel
-from ..network.architecture import EMBEDDING_SIZE
+from ..network.architecture import EMBEDDING_SIZE, Architecture
+from ..network.families import FAMILIES, PADDLE_GHOSTNET, Family
 from .manifest import parse_json_object
 
 CONFIG_FILE = "config.json"
@@ -31,12 +32,18 @@ class ModelConfig:
     labels: tuple[ClassLabel, ...] = field(repr=False)
     multi_label: bool = False
     """Whether an image shows any number of the classes, and not just one."""
+    family: Family = PADDLE_GHOSTNET
+
+    @property
+    def architecture(self) -> Architecture:
+        return Architecture.of(self.width, len(self.labels), self.family)
 
     def to_json(self) -> bytes:
         content: dict[str, Any] = {
             # A type of its own: libraries that do not know GhostNet fail instead of building another network.
             "model_type": "ghostnet",
             "architectures": ["GhostNetForImageClassification"],
+            "family": self.family.name,
             "width": self.width,
             "image_size": self.image_size,
             "num_channels": 3,
@@ -60,6 +67,9 @@ class ModelConfig:
         content = parse_json_object(data, CONFIG_FILE)
         if content.get("model_type") != "ghostnet":
             raise _wrong(CONFIG_FILE, "model_type", content.get("model_type"))
+        family = content.get("family", PADDLE_GHOSTNET.name)  # which older bundles do not say
+        if not isinstance(family, str) or family not in FAMILIES:
+            raise _wrong(CONFIG_FILE, "family", family)
         problem_type = content.get("problem_type")
         if problem_type not in (None, "single_label_classification", _MULTI_LABEL):
             raise _wrong(CONFIG_FILE, "problem_type", problem_type)
@@ -77,6 +87,7 @@ class ModelConfig:
             image_size=_pixels(content, CONFIG_FILE, "image_size"),
             labels=tuple(labels),
             multi_label=problem_type == _MULTI_LABEL,
+            family=FAMILIES[family],
         )
 
 

@@ -8,7 +8,6 @@ from ..bundle.card import describe_multiply_adds, describe_parameters, phrase, t
 from ..bundle.folder import CONVERTED_FILES, MODEL_FILES, Bundle
 from ..catalog import CatalogModel, find_record
 from ..images.preprocessing import Preprocessing
-from ..network.architecture import Architecture
 from .console import format_size
 
 Rows = Iterator[tuple[str, object]]
@@ -25,7 +24,7 @@ def catalog_card(record: CatalogModel) -> tuple[str, Rows]:
 
 def bundle_card(bundle: Bundle) -> tuple[str, Rows]:
     """Tell what a bundle says of itself."""
-    return f"{bundle.name}: width {bundle.config.width:g}, {bundle.num_classes:,} classes", _bundle_rows(bundle)
+    return f"{bundle.name}: {bundle.config.architecture.title}, {bundle.num_classes:,} classes", _bundle_rows(bundle)
 
 
 def _catalog_rows(record: CatalogModel) -> Rows:
@@ -61,7 +60,7 @@ def _catalog_rows(record: CatalogModel) -> Rows:
 def _bundle_rows(bundle: Bundle) -> Rows:
     weights = bundle.manifest.weights
     record = find_record(bundle.name, weights.get("source_url"))
-    architecture = Architecture.of(bundle.config.width, bundle.num_classes)
+    architecture = bundle.config.architecture
     yield bundle.origin, bundle.path
     if bundle.num_classes <= _NAMED_CLASSES:
         yield "classes", ", ".join(label.label for label in bundle.labels)

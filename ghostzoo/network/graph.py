@@ -1,4 +1,4 @@
-"""Official weights -> ONNX graph, in the blocked layout that CPU engines run fastest.
+"""Weights -> ONNX graph, in the blocked layout that CPU engines run fastest.
 
 Batch-norm is folded into the convolutions (in float64), and channels are padded so that every convolution has a
 multiple of 8 of them, which keeps ONNX Runtime and OpenVINO in their blocked layouts throughout. A *layout* says which
@@ -9,7 +9,7 @@ rounding.
 A wide tensor has the two halves of a ghost module's output, each padded on its own. Between blocks they are joined
 where the image is small, which moves little data and lets the next convolution run once; where it is large they stay
 two tensors, as they always do inside a block. A narrow tensor is computed as a whole, without any concatenation: see
-``GraphBuilder.narrow_ghost``.
+``GraphBuilder.narrow_ghost``. RepGhostNet's modules have no halves, and each of its tensors is one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,20 @@ from typing import TypeVar
 import numpy as np
 
 from .._version import __version__
-from .architecture import EMBEDDING_NAME, EMBEDDING_SIZE, INPUT_NAME, LOGITS_NAME, Architecture, Block, halve
-from .graph_builder import EMPTY, Arrays, GraphBuilder, Layout, Tensor, padded
+from ..errors import OptionError
+from .architecture import (
+    EMBEDDING_NAME,
+    EMBEDDING_SIZE,
+    INPUT_NAME,
+    LOGITS_NAME,
+    Architecture,
+    Block,
+    GhostModule,
+    halve,
+)
+from .families import Family
+from .graph_builder import EMPTY, GraphBuilder, Layout, Tensor, padded
+from .layers import Arrays, Layer
 
 _T = TypeVar("_T")
 
@@ -44,62 +56,72 @@ def build_graph(
     and ``embedding`` (N, 1280), both float32.
 
     Args:
-        arrays: tensors under the official keys, as ``check_weights`` admits them.
-        architecture: width and class count.
+        arrays: tensors under the source's keys, as ``check_weights`` admits them.
+        architecture: family, width and class count.
         model_name: goes into the graph's name and metadata.
         weights_sha256: hex digest of the weight file, for the metadata.
         image_size: side of the square input in pixels.
 
     Returns:
         The serialised ``onnx.ModelProto``.
+
+    Raises:
+        OptionError: the images are too small for this architecture.
     """
+    if image_size < architecture.smallest_image:
+        raise OptionError(
+            f"{architecture.family.title} halves its image six times and needs at least {architecture.smallest_image} "
+            f"pixels a side, not {image_size}."
+        )
     builder = GraphBuilder(arrays)
-    image = Tensor(INPUT_NAME, np.arange(3), image_size)
-    x = _stem(builder, architecture, image)
+    x = _stem(builder, architecture, Tensor(INPUT_NAME, np.arange(3), image_size))
     for block in architecture.blocks:
-        x = _block(builder, block, x)
+        x = _block(builder, block, x, architecture.family)
     _head(builder, architecture, x)
     metadata = {
         "ghostzoo.model": model_name,
         "ghostzoo.version": __version__,
         "ghostzoo.weights_sha256": weights_sha256,
+        "ghostzoo.family": architecture.family.name,
         "ghostzoo.width": f"{architecture.width:g}",
     }
     return builder.serialize(model_name, architecture.num_classes, image_size, metadata)
 
 
 def _stem(builder: GraphBuilder, architecture: Architecture, image: Tensor) -> list[Tensor]:
-    layouts = _layouts_between_blocks(architecture.stem_channels, halve(image.size))
-    return [
-        builder.conv_bn(name, "conv1", [image], layout, relu=True, stride=2) for name, layout in _named("stem", layouts)
-    ]
+    layer, joins = architecture.stem, architecture.family.joins
+    layouts = _layouts_between_blocks(layer.out_channels, halve(image.size), joins=joins)
+    return [builder.convolve(name, layer, [image], layout, relu=True) for name, layout in _named("stem", layouts)]
 
 
-def _block(builder: GraphBuilder, block: Block, x: list[Tensor]) -> list[Tensor]:
+def _block(builder: GraphBuilder, block: Block, x: list[Tensor], family: Family) -> list[Tensor]:
     """One block; its input and its output are each one tensor, or two that hold the halves."""
-    name, key = f"blocks.{block.index}", block.key
-    parts = _ghost(builder, f"{name}.ghost1", f"{key}.ghost_module_1", x, block.hidden_channels, relu=True)
-    if block.stride == 2:
-        parts = _strided(builder, f"{name}.depthwise", f"{key}.depthwise_conv", parts, block.stride)
-    if block.se_channels:
-        parts = builder.squeeze_excite(f"{name}.se", f"{key}.se_block", parts, block.se_channels)
-    parts = _ghost(builder, f"{name}.ghost2", f"{key}.ghost_module_2", parts, block.out_channels)
-    layouts = _layouts_between_blocks(block.out_channels, parts[0].size)
+    name = f"blocks.{block.index}"
+    parts = _ghost(builder, f"{name}.ghost1", block.ghost1, x)
+    if block.ghost1.attention is not None:
+        parts = builder.attend(f"{name}.attention", block.ghost1.attention, x, parts)
+    if block.depthwise is not None:
+        parts = _each_depthwise(builder, f"{name}.depthwise", block.depthwise, parts)
+    if block.gate is not None:
+        parts = builder.squeeze_excite(f"{name}.se", block.gate, parts, hard_sigmoid=family.hard_sigmoid)
+    parts = _ghost(builder, f"{name}.ghost2", block.ghost2, parts)
+    layouts = _layouts_between_blocks(block.out_channels, parts[0].size, joins=family.joins)
     if len(layouts) < len(parts):
         parts = [builder.concat(f"{name}.ghost2", parts)]
     shortcut = x
-    if not block.has_identity_shortcut:
-        depthwise = _strided(builder, f"{name}.shortcut.depthwise", f"{key}.shortcut_depthwise", x, block.stride)
+    if block.shortcut is not None:
+        depthwise, pointwise = block.shortcut
+        moved = _each_depthwise(builder, f"{name}.shortcut.depthwise", depthwise, x)
         shortcut = [
-            builder.conv_bn(part, f"{key}.shortcut_conv", depthwise, layout)
+            builder.convolve(part, pointwise, moved, layout)
             for part, layout in _named(f"{name}.shortcut.pointwise", layouts)
         ]
     pairs = list(zip(parts, shortcut, strict=True))
     return [builder.node("Add", part, pair, pair[0].layout) for part, pair in _named(name, pairs)]
 
 
-def _strided(builder: GraphBuilder, name: str, key: str, parts: list[Tensor], stride: int) -> list[Tensor]:
-    return [builder.depthwise_bn(part, key, x, stride=stride) for part, x in _named(name, parts)]
+def _each_depthwise(builder: GraphBuilder, name: str, layer: Layer, parts: list[Tensor]) -> list[Tensor]:
+    return [builder.depthwise(part, layer, x) for part, x in _named(name, parts)]
 
 
 def _named(name: str, items: Sequence[_T]) -> Iterator[tuple[str, _T]]:
@@ -108,26 +130,24 @@ def _named(name: str, items: Sequence[_T]) -> Iterator[tuple[str, _T]]:
     return zip(names, items, strict=True)
 
 
-def _ghost(
-    builder: GraphBuilder, name: str, key: str, inputs: list[Tensor], channels: int, *, relu: bool = False
-) -> list[Tensor]:
-    """A ghost module: its two halves, or one tensor that holds both where they are narrow."""
-    if channels <= _NARROW_CHANNELS:
-        return [builder.narrow_ghost(name, key, inputs, _narrow_layout(channels), relu=relu)]
-    layouts = _half_layouts(channels)
-    primary = builder.conv_bn(f"{name}.primary", f"{key}.primary_conv", inputs, layouts[0], relu=relu)
-    cheap = builder.depthwise_bn(f"{name}.cheap", f"{key}.cheap_operation", primary, layout=layouts[1], relu=relu)
-    return [primary, cheap]
+def _ghost(builder: GraphBuilder, name: str, module: GhostModule, inputs: list[Tensor]) -> list[Tensor]:
+    """A ghost module: its two halves, or one tensor that holds all of it where that is narrow, or has no halves."""
+    if module.joins and module.out_channels <= _NARROW_CHANNELS:
+        return [builder.narrow_ghost(name, module, inputs, _whole_layout(module.out_channels))]
+    layouts = _half_layouts(module.out_channels) if module.joins else (_whole_layout(module.out_channels),) * 2
+    primary = builder.convolve(f"{name}.primary", module.primary, inputs, layouts[0], relu=module.relu)
+    cheap = builder.depthwise(f"{name}.cheap", module.cheap, primary, layout=layouts[1], relu=module.relu)
+    return [primary, cheap] if module.joins else [cheap]
 
 
 def _head(builder: GraphBuilder, architecture: Architecture, parts: list[Tensor]) -> None:
     last = padded(np.arange(architecture.last_channels), _CHANNEL_BLOCK)
-    x = builder.conv_bn("head.last", "conv_last", parts, last, relu=True)
+    x = builder.convolve("head.last", architecture.last, parts, last, relu=True)
     x = builder.pool("head.pool", x)
-    x = builder.conv_bn("head.hidden", "fc_0", [x], np.arange(EMBEDDING_SIZE), relu=True)
+    x = builder.convolve("head.hidden", architecture.hidden, [x], np.arange(EMBEDDING_SIZE), relu=True)
     builder.node("Flatten", "head.embedding", [x], x.layout, output=EMBEDDING_NAME)
     # A convolution keeps the tensor in the blocked layout to the end.
-    logits = builder.pointwise_linear("head.logits", "fc_1", x, np.arange(architecture.num_classes))
+    logits = builder.convolve("head.logits", architecture.classifier, [x], np.arange(architecture.num_classes))
     builder.node("Flatten", "head.logits.flat", [logits], logits.layout, output=LOGITS_NAME)
 
 
@@ -140,13 +160,13 @@ def _half_layouts(channels: int) -> tuple[Layout, Layout]:
     return first, np.where(first == EMPTY, EMPTY, first + half)
 
 
-def _layouts_between_blocks(channels: int, size: int) -> list[Layout]:
+def _layouts_between_blocks(channels: int, size: int, *, joins: bool) -> list[Layout]:
     """The layouts of a block's output, which its shortcut shares: that of one tensor, or those of its two halves."""
-    if channels <= _NARROW_CHANNELS:
-        return [_narrow_layout(channels)]
+    if not joins or channels <= _NARROW_CHANNELS:
+        return [_whole_layout(channels)]
     halves = _half_layouts(channels)
     return list(halves) if size >= _LARGE_IMAGE else [np.concatenate(halves)]
 
 
-def _narrow_layout(channels: int) -> Layout:
+def _whole_layout(channels: int) -> Layout:
     return padded(np.arange(channels), _CHANNEL_BLOCK)

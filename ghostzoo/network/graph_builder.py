@@ -1,4 +1,4 @@
-"""The operations of GhostNet's graph, each as ONNX nodes with weights in the layout of their input."""
+"""The operations of a graph, each as ONNX nodes with weights in the layout of their input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._version import __version__
-from .architecture import BATCH_NORM_EPSILON, EMBEDDING_NAME, EMBEDDING_SIZE, INPUT_NAME, LOGITS_NAME
+from .architecture import EMBEDDING_NAME, EMBEDDING_SIZE, INPUT_NAME, LOGITS_NAME, GhostModule
+from .layers import Arrays, Layer
 
 if TYPE_CHECKING:
     import onnx
@@ -22,8 +23,8 @@ IR_VERSION = 8
 
 EMPTY = -1
 _SE_CHANNEL_BLOCK = 8
+_SIZE_MARGIN = 1 / 1024
 
-Arrays = Mapping[str, NDArray[np.float32]]
 Layout = NDArray[np.int64]
 
 
@@ -48,6 +49,15 @@ def _place(values: NDArray[Any], layout: Layout, axis: int) -> NDArray[Any]:
     placed = np.take(values, np.maximum(layout, 0), axis=axis)
     placed[(slice(None),) * axis + (layout == EMPTY,)] = 0
     return placed
+
+
+def enlargement(size: int, result: int) -> float:
+    """The factor that takes ``size`` pixels to ``result``, so that the source of pixel i is floor(i * size / result).
+
+    Engines round the product of float32 numbers down, and 3 times 7 / 3 is less than 7 then. A slightly larger factor
+    has the same sources.
+    """
+    return result / size if result % size == 0 else (result + _SIZE_MARGIN) / size
 
 
 class GraphBuilder:
@@ -92,88 +102,103 @@ class GraphBuilder:
     def pool(self, name: str, x: Tensor) -> Tensor:
         return self.node("GlobalAveragePool", name, [x], x.layout, size=1)
 
-    def conv_bn(
-        self,
-        name: str,
-        key: str,
-        inputs: list[Tensor],
-        layout: Layout,
-        *,
-        relu: bool = False,
-        stride: int = 1,
-    ) -> Tensor:
+    def convolve(self, name: str, layer: Layer, inputs: list[Tensor], layout: Layout, *, relu: bool = False) -> Tensor:
         """Convolve the concatenation of ``inputs`` without concatenating: one convolution per input, then their sum."""
-        weight, bias = self._folded(key)
+        weight, bias = layer.folded(self._arrays)
         weight, bias = _place(weight, layout, 0), _place(bias, layout, 0)
         parts = []
         for position, tensor in enumerate(inputs):
             part = name if len(inputs) == 1 else f"{name}.{'ab'[position]}"
             placed = _place(weight, tensor.layout, 1)
-            parts.append(self._conv(part, tensor, placed, None if position else bias, layout, stride))
+            parts.append(self._conv(part, tensor, placed, None if position else bias, layout, layer.stride))
         x = parts[0] if len(parts) == 1 else self.node("Add", name, parts, layout)
         return self._relu(name, x) if relu else x
 
-    def depthwise_bn(
-        self,
-        name: str,
-        key: str,
-        x: Tensor,
-        *,
-        layout: Layout | None = None,
-        stride: int = 1,
-        relu: bool = False,
+    def depthwise(
+        self, name: str, layer: Layer, x: Tensor, *, layout: Layout | None = None, relu: bool = False
     ) -> Tensor:
         """Convolve channel by channel; ``layout`` names the output's logical channels if not the input's."""
-        weight, bias = self._folded(key)
+        weight, bias = layer.folded(self._arrays)
         # A cheap operation's weights are indexed from its own first channel, like its input.
         weight, bias = _place(weight, x.layout, 0), _place(bias, x.layout, 0)
-        y = self._conv(name, x, weight, bias, x.layout if layout is None else layout, stride, group=len(x.layout))
+        y = self._conv(name, x, weight, bias, x.layout if layout is None else layout, layer.stride, len(x.layout))
         return self._relu(name, y) if relu else y
 
-    def narrow_ghost(self, name: str, key: str, inputs: list[Tensor], layout: Layout, *, relu: bool = False) -> Tensor:
+    def narrow_ghost(self, name: str, module: GhostModule, inputs: list[Tensor], layout: Layout) -> Tensor:
         """A whole ghost module without concatenation: the primary half twice, then one depthwise convolution.
 
         It multiplies the first half by one and adds nothing, which is exact, and is the cheap operation on the second.
         What the first half costs is less than moving narrow halves into one tensor.
         """
-        weight, bias = self._folded(f"{key}.cheap_operation")
+        weight, bias = module.cheap.folded(self._arrays)
         half = len(weight)
         twice = np.where(layout == EMPTY, EMPTY, layout % half)
-        primary = self.conv_bn(f"{name}.primary", f"{key}.primary_conv", inputs, twice, relu=relu)
+        primary = self.convolve(f"{name}.primary", module.primary, inputs, twice, relu=module.relu)
         unchanged = np.zeros_like(weight)
         unchanged[:, :, weight.shape[2] // 2, weight.shape[3] // 2] = 1
         weight = _place(np.concatenate([unchanged, weight]), layout, 0)
         bias = _place(np.concatenate([np.zeros_like(bias), bias]), layout, 0)
         y = self._conv(f"{name}.cheap", primary, weight, bias, layout, group=len(layout))
-        return self._relu(f"{name}.cheap", y) if relu else y
+        return self._relu(f"{name}.cheap", y) if module.relu else y
 
-    def squeeze_excite(self, name: str, key: str, parts: list[Tensor], channels: int) -> list[Tensor]:
-        """Gate each part by clip(excite(relu(squeeze(mean of all parts))), 0, 1): a clip, not a hard-sigmoid."""
+    def squeeze_excite(
+        self, name: str, layers: tuple[Layer, Layer], parts: list[Tensor], *, hard_sigmoid: bool
+    ) -> list[Tensor]:
+        """Gate each part by clip(excite(relu(squeeze(mean of all parts))), 0, 1).
+
+        A hard-sigmoid is that clip of y / 6 + 1 / 2, which goes into the weights.
+        """
+        squeeze, excite = layers
         sides = "ab"[: len(parts)]
         pooled = [self.pool(f"{name}.pool.{side}", part) for side, part in zip(sides, parts, strict=True)]
         joined = pooled[0] if len(pooled) == 1 else self.concat(f"{name}.pool", pooled)
-        middle = padded(np.arange(channels), _SE_CHANNEL_BLOCK)
-        squeezed = self.pointwise_linear(f"{name}.squeeze", f"{key}.squeeze", joined, middle)
-        squeezed = self._relu(f"{name}.squeeze", squeezed)
+        middle = padded(np.arange(squeeze.out_channels), _SE_CHANNEL_BLOCK)
+        squeezed = self.convolve(f"{name}.squeeze", squeeze, [joined], middle, relu=True)
         limits = [self._constant("zero", np.float32(0)), self._constant("one", np.float32(1))]
+        weight, bias = excite.folded(self._arrays)
+        if hard_sigmoid:
+            weight, bias = weight / 6, bias / 6 + 0.5
+        weight = _place(weight, middle, 1)
         gated = []
         for side, part in zip(sides, parts, strict=True):
-            gate = self.pointwise_linear(f"{name}.excite.{side}", f"{key}.excitation", squeezed, part.layout)
+            placed = _place(weight, part.layout, 0), _place(bias, part.layout, 0)
+            gate = self._conv(f"{name}.excite.{side}", squeezed, *placed, part.layout)
             gate = self.node("Clip", f"{name}.gate.{side}", [gate, *limits], part.layout)
-            gated.append(
-                self.node(
-                    "Mul", f"{name}.{side}", [part, self._spread(f"{name}.spread.{side}", gate, part)], part.layout
-                )
-            )
+            spread = self._spread(f"{name}.spread.{side}", gate, part)
+            gated.append(self.node("Mul", f"{name}.{side}", [part, spread], part.layout))
         return gated
 
-    def _spread(self, name: str, gate: Tensor, like: Tensor) -> Tensor:
-        """Repeat a 1x1 tensor over the pixels of ``like``.
+    def attend(
+        self, name: str, layers: tuple[Layer, Layer, Layer], inputs: list[Tensor], parts: list[Tensor]
+    ) -> list[Tensor]:
+        """Gate each part by the sigmoid of three convolutions of ``inputs`` at half their size."""
+        pointwise, horizontal, vertical = layers
+        halved = [self._halve(f"{name}.pool.{side}", x) for side, x in zip("ab", inputs, strict=False)]
+        gated = []
+        for side, part in zip("ab", parts, strict=False):
+            x = self.convolve(f"{name}.pointwise.{side}", pointwise, halved, part.layout)
+            x = self.depthwise(f"{name}.horizontal.{side}", horizontal, x)
+            x = self.depthwise(f"{name}.vertical.{side}", vertical, x)
+            x = self.node("Sigmoid", f"{name}.gate.{side}", [x], part.layout)
+            spread = self._spread(f"{name}.spread.{side}", x, part)
+            gated.append(self.node("Mul", f"{name}.{side}", [part, spread], part.layout))
+        return gated
 
-        The multiplication would do that by itself, but where the batch is fixed, ONNX Runtime multiplies tensors of
-        equal shape in its blocked layout, and any others outside it.
+    def _halve(self, name: str, x: Tensor) -> Tensor:
+        sides: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
+        return self.node("AveragePool", name, [x], x.layout, size=x.size // 2, **sides)
+
+    def _spread(self, name: str, gate: Tensor, like: Tensor) -> Tensor:
+        """Repeat the pixels of a gate to the size of ``like``.
+
+        Of a 1x1 tensor the multiplication would do that by itself, but where the batch is fixed, ONNX Runtime
+        multiplies tensors of equal shape in its blocked layout, and any others outside it.
         """
-        scales = self._constant(f"scales.{like.size}", np.array([1, 1, like.size, like.size], np.float32))
+        factor = enlargement(gate.size, like.size)
+        scales = self._constant(
+            f"scales.{like.size}" if gate.size == 1 else f"scales.{gate.size}.{like.size}",
+            np.array([1, 1, factor, factor], np.float32),
+        )
         return self.node(
             "Resize",
             name,
@@ -185,13 +210,6 @@ class GraphBuilder:
             nearest_mode="floor",
         )
 
-    def pointwise_linear(self, name: str, key: str, x: Tensor, layout: Layout) -> Tensor:
-        """Apply a Linear layer to an (N, C, 1, 1) tensor as a 1x1 convolution; Paddle's weight is (in, out)."""
-        weight = self._arrays[f"{key}.weight"].T[:, :, None, None]
-        weight = _place(_place(weight, layout, 0), x.layout, 1)
-        bias = _place(self._arrays[f"{key}.bias"], layout, 0)
-        return self._conv(name, x, weight, bias, layout)
-
     def _conv(
         self,
         name: str,
@@ -202,7 +220,7 @@ class GraphBuilder:
         stride: int = 1,
         group: int = 1,
     ) -> Tensor:
-        kernel = weight.shape[-1]
+        height, width = weight.shape[2:]
         operands: list[Tensor | str] = [x, self._constant(f"{name}.weight", weight)]
         if bias is not None:
             operands.append(self._constant(f"{name}.bias", bias))
@@ -212,25 +230,15 @@ class GraphBuilder:
             operands,
             layout,
             size=-(-x.size // stride),
-            kernel_shape=[kernel, kernel],
+            kernel_shape=[height, width],
             strides=[stride, stride],
-            pads=[kernel // 2] * 4,
+            pads=[height // 2, width // 2] * 2,
             dilations=[1, 1],
             group=group,
         )
 
     def _relu(self, name: str, x: Tensor) -> Tensor:
         return self.node("Relu", f"{name}.relu", [x], x.layout)
-
-    def _folded(self, key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Weight and bias of a convolution with its batch-norm folded in."""
-        gamma, beta, mean, variance = (
-            self._arrays[f"{key}._batch_norm.{name}"].astype(np.float64)
-            for name in ("weight", "bias", "_mean", "_variance")
-        )
-        scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
-        weight = self._arrays[f"{key}._conv.weight"].astype(np.float64) * scale[:, None, None, None]
-        return weight, beta - mean * scale
 
     def _constant(self, name: str, values: NDArray[Any] | np.float32) -> str:
         if name not in self._initializers:

@@ -17,6 +17,8 @@ from .wire import RefusedGraphError
 BATCH = 0
 """Stands for the batch size, the first dimension of each tensor that depends on the images. Weights have none."""
 MAX_SIDE = 2**16
+_FLOAT32 = 2.0**-22
+"""Twice the relative error of a product in float32."""
 
 Shape = tuple[int, ...]
 
@@ -116,11 +118,27 @@ def _resize(operands: Operands, attributes: Attributes) -> Shape:
     factors = scales.floats if scales is not None else None
     if region is not None or factors is None or len(factors) != 4 or factors[:2] != (1.0, 1.0):
         raise RefusedGraphError("resizes otherwise than by two factors in the file")
-    if not all(1 <= factor <= MAX_SIDE and factor == int(factor) for factor in factors):
-        raise RefusedGraphError("resizes by a factor that is no whole number of at least 1")
+    if not all(1 <= factor <= MAX_SIDE for factor in factors):
+        raise RefusedGraphError("resizes by a factor below 1, or by one that is too large")
     if attributes.get("mode", "nearest") != "nearest":
         raise RefusedGraphError("resizes otherwise than to the nearest pixel")
-    return (*x[:2], x[2] * int(factors[2]), x[3] * int(factors[3]))
+    return (*x[:2], _resized(x[2], factors[2]), _resized(x[3], factors[3]))
+
+
+def _resized(side: int, factor: float) -> int:
+    """An engine may multiply in float32 or in float64, and rounds the product down."""
+    exact = side * factor
+    size = math.floor(exact)
+    if factor != int(factor) and not size <= exact * (1 - _FLOAT32) <= exact * (1 + _FLOAT32) < size + 1:
+        raise RefusedGraphError("resizes by a factor that gives one size or another, depending on how it is rounded")
+    return size
+
+
+def _average(operands: Operands, attributes: Attributes) -> Shape:
+    x = _image(operands)
+    if attributes.get("kernel_shape") != (2, 2) or attributes.get("strides") != (2, 2) or min(x[2:]) < 2:
+        raise RefusedGraphError("averages otherwise than over 2 x 2 pixels")
+    return (*x[:2], x[2] // 2, x[3] // 2)
 
 
 def _flatten(operands: Operands, attributes: Attributes) -> Shape:
@@ -167,6 +185,7 @@ _RESIZE = dict.fromkeys(("mode", "coordinate_transformation_mode", "nearest_mode
 
 OPERATORS: Mapping[str, Operator] = {
     "Add": Operator(_broadcast, 2, 2),
+    "AveragePool": Operator(_average, attributes={"kernel_shape": tuple, "strides": tuple}),
     "Cast": Operator(_cast, attributes={"to": int}),
     "Clip": Operator(_clip, 1, 3),
     "Concat": Operator(_concat, 1, 64, {"axis": int}),
@@ -178,4 +197,5 @@ OPERATORS: Mapping[str, Operator] = {
     "QuantizeLinear": Operator(_quantize, 2, 3, {"axis": int}),
     "Relu": Operator(_same),
     "Resize": Operator(_resize, 3, 3, _RESIZE),
+    "Sigmoid": Operator(_same),
 }

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import WeightsError
+from .recognition import LAST_LAYERS
 
 _NAME_TABLE = "StructuredToParameterName@@"
 """An extra entry of paddle.save: a dict of parameter names, not a tensor."""
-_LAST_LAYER = "fc_1.weight"
-"""Every network has this key; whatever precedes it is the prefix."""
 _OPTIMIZER_KEYS = ("_velocity_0", "_moment_0", "_moment1_0", "_pow_acc_0", "_mean_square_0")
 """How Paddle's optimizers name what they keep of a parameter."""
 _MAX_DEPTH = 4
@@ -100,8 +99,9 @@ def _places(content: dict[str, Any]) -> list[_Place]:
         for key, value in entries.items():
             if len(path) + len(key) > _MAX_PREFIX:
                 continue
-            if key.endswith(_LAST_LAYER) and tensor(value) is not None:
-                key_prefix = key.removesuffix(_LAST_LAYER)
+            last = next(filter(key.endswith, LAST_LAYERS), None)
+            if last is not None and tensor(value) is not None:
+                key_prefix = key.removesuffix(last)  # whatever precedes it is the prefix
                 if key_prefix == "" or key_prefix.endswith("."):
                     found.append(_Place(entries, path, key_prefix))
             elif isinstance(value, dict) and id(value) not in seen and depth < _MAX_DEPTH and len(seen) < _MAX_DICTS:

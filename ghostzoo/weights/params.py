@@ -1,4 +1,4 @@
-"""Weights with PaddleClas's keys: read without executing anything, and checked against the architecture."""
+"""Weights with PaddleClas's or timm's keys: read without executing anything, and checked against the architecture."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,26 +15,23 @@ from numpy.typing import NDArray
 
 from ..errors import WeightsError
 from ..network.architecture import Architecture
+from ..network.families import PADDLE_GHOSTNET, Family
 from .bfloat16 import BFLOAT16, to_float32
 from .checkpoints import find_network, tensor
 from .file_kinds import HEAD_BYTES, describe_folder, describe_foreign, describe_missing, describe_text
 from .pickle_data import DamagedPickleError, UnsafePickleError, load_pickle_data
+from .recognition import MAX_KEY_SHOWN, check_weights, infer_architecture, shorten, without_extras
 from .safetensors import load_safetensors, looks_like_safetensors
 
 MAX_WEIGHTS_BYTES = 512 * 2**20
 """Largest weight file that is read; the largest official one has 30 MB."""
-
-# Steps of candidate widths per 1.0: thousandths first, then finer ones, within which one channel count changes at most.
-_WIDTH_STEPS = (1_000, 100_000)
-_MAX_LISTED_KEYS = 10
-_MAX_KEY_SHOWN = 160
 
 _log = logging.getLogger("ghostzoo")
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The float32 tensors of one weight file under the official keys, and the file's identity."""
+    """The float32 tensors of one weight file under its source's keys, and the file's identity."""
 
     arrays: Mapping[str, NDArray[np.float32]]
     architecture: Architecture
@@ -45,13 +40,14 @@ class Weights:
     size: int
     """Bytes of the file."""
     prefix: str = ""
-    """What preceded the official keys in the file."""
+    """What preceded these keys in the file."""
 
 
 def read_weights(
     path: str | PathLike[str],
     *,
     width: float | None = None,
+    family: Family | None = None,
     num_classes: int | None = None,
     prefix: str | None = None,
     max_bytes: int = MAX_WEIGHTS_BYTES,
@@ -63,6 +59,7 @@ def read_weights(
     Args:
         path: the file; its format is detected from its content.
         width: the expected width; ``None`` infers it from the shapes.
+        family: the expected family; ``None`` infers it from the keys, and with a ``width`` is PaddleClas's GhostNet.
         num_classes: the expected number of classes; ``None`` infers it from the shapes.
         prefix: the key prefix of the network to read, such as ``Student.``; ``None`` reads the only network there is
             and logs its prefix.
@@ -79,9 +76,9 @@ def read_weights(
         content = _load(path, data, is_safetensors)
         try:
             network = find_network(content, prefix)
-            arrays = _named_arrays(network.entries, len(data), of_paddle=not is_safetensors)
+            arrays = _named_arrays(without_extras(network.entries), len(data), of_paddle=not is_safetensors)
             architecture = infer_architecture(arrays)
-            _check_expected(architecture, width, num_classes)
+            _check_expected(architecture, width, family, num_classes)
             check_weights(arrays, architecture)
         except WeightsError as error:
             raise WeightsError(f"{path}: {error}") from error
@@ -127,80 +124,18 @@ def _load(path: Path, data: bytes, is_safetensors: bool) -> Any:
         raise WeightsError(f"{path} is no readable .pdparams file: {error}. Download it again.") from error
 
 
-def infer_architecture(arrays: Mapping[str, NDArray[np.float32]]) -> Architecture:
-    """Infer the width and the number of classes from the shapes of the blocks and of the last layers.
-
-    Raises:
-        WeightsError: a tensor needed for this is missing, or no width has these shapes.
-    """
-    weight, last = arrays.get("fc_1.weight"), arrays.get("conv_last._conv.weight")
-    if weight is None or last is None or weight.ndim != 2 or last.ndim != 4:
-        raise WeightsError(
-            "these are no GhostNet weights in the official format: fc_1.weight (2-D) and conv_last._conv.weight (4-D) "
-            f"are needed, found {_shorten(sorted(arrays))}."
-        )
-    shapes = {key: array.shape for key, array in arrays.items()}
-    candidates = _candidate_widths(last.shape[0], _WIDTH_STEPS[0])
-    if not candidates:
-        raise WeightsError(f"no GhostNet width has {last.shape[0]} channels in conv_last; are these other weights?")
-    num_classes = max(1, weight.shape[1])
-    for width in chain.from_iterable(_candidate_widths(last.shape[0], steps) for steps in _WIDTH_STEPS):
-        architecture = Architecture.of(width, num_classes)
-        if all(
-            shapes.get(f"{block.key}.{module}.cheap_operation._conv.weight", ())[:1] == (channels // 2,)
-            for block in architecture.blocks
-            for module, channels in (("ghost_module_2", block.out_channels), ("ghost_module_1", block.hidden_channels))
-        ):
-            return architecture
-    # No width fits every block: take one that fits the last layer, so that the check reports all misfits at once.
-    return Architecture.of(candidates[0], num_classes)
-
-
-@lru_cache(maxsize=16)
-def _candidate_widths(last_channels: int, steps: int) -> tuple[float, ...]:
-    """Widths (multiples of 1 / ``steps``, rounder ones first) whose last convolution has ``last_channels`` channels."""
-    low, high = max(1, last_channels - 4), last_channels + 4
-    widths = [step / steps for step in range(low * steps // 960, high * steps // 960 + 2) if step]
-    fitting = [width for width in widths if width <= 64 and Architecture.of(width, 1).last_channels == last_channels]
-    return tuple(sorted(fitting, key=lambda width: (len(repr(width)), width)))
-
-
-def check_weights(arrays: Mapping[str, NDArray[np.float32]], architecture: Architecture) -> None:
-    """Check that the tensors are exactly those of ``architecture``, and finite.
-
-    Raises:
-        WeightsError: lists all missing, unexpected, mis-shaped and non-finite tensors.
-    """
-    expected = architecture.state_shapes()
-    missing = [key for key in expected if key not in arrays]
-    unexpected = [key for key in arrays if key not in expected]
-    misshaped = [
-        f"{key} {arrays[key].shape} instead of {shape}"
-        for key, shape in expected.items()
-        if key in arrays and arrays[key].shape != shape
-    ]
-    broken = [key for key in expected if key in arrays and not np.isfinite(arrays[key]).all()]
-    broken += [
-        f"{key} below zero"
-        for key in expected
-        if key in arrays and key.endswith("._variance") and arrays[key].size and arrays[key].min() < 0
-    ]
-    problems = {"missing": missing, "unexpected": unexpected, "mis-shaped": misshaped, "not finite": broken}
-    found = [f"{len(keys)} {kind}: {_shorten(keys)}" for kind, keys in problems.items() if keys]
-    if found:
-        raise WeightsError(
-            f"the weights do not fit GhostNet of width {architecture.width:g} with {architecture.num_classes} classes; "
-            + "; ".join(found)
-            + ". Check the model name and the file."
-        )
-
-
-def _check_expected(architecture: Architecture, width: float | None, num_classes: int | None) -> None:
-    if width is not None and Architecture.of(width, 1).blocks != Architecture.of(architecture.width, 1).blocks:
-        raise WeightsError(
-            f"the weights are of width {architecture.width:g}, not {width:g} as was asked for; "
-            "check the model name and the file."
-        )
+def _check_expected(
+    architecture: Architecture, width: float | None, family: Family | None, num_classes: int | None
+) -> None:
+    if width is not None or family is not None:
+        wanted = Architecture.of(width or architecture.width, 1, family or PADDLE_GHOSTNET)
+        if (wanted.family, wanted.channels) != (architecture.family, architecture.channels):
+            same = wanted.family == architecture.family
+            found = f"width {architecture.width:g}" if same else architecture.title
+            asked = f"{wanted.width:g}" if same else wanted.title
+            raise WeightsError(
+                f"the weights are of {found}, not {asked} as was asked for; check the model name and the file."
+            )
     if num_classes is not None and architecture.num_classes != num_classes:
         raise WeightsError(
             f"the weights have {architecture.num_classes} classes, not {num_classes} as was asked for; "
@@ -247,21 +182,10 @@ def _named_arrays(entries: Mapping[str, Any], file_size: int, *, of_paddle: bool
             arrays[key] = to_float32(array)
         else:
             kind = type(value).__name__ if array is None else array.dtype
-            strange.append(f"{key[:_MAX_KEY_SHOWN]} ({kind})")
+            strange.append(f"{key[:MAX_KEY_SHOWN]} ({kind})")
     if strange:
         raise WeightsError(
-            f"{len(strange)} of its {len(entries)} entries are no floating-point tensors: {_shorten(strange)}. Is it "
+            f"{len(strange)} of its {len(entries)} entries are no floating-point tensors: {shorten(strange)}. Is it "
             "an optimizer's state? The weights are in the .pdparams file."
         )
     return arrays
-
-
-def _shorten(items: list[str]) -> str:
-    shown = ", ".join(map(_shown, items[:_MAX_LISTED_KEYS]))
-    return shown + (f" and {len(items) - _MAX_LISTED_KEYS} more" if len(items) > _MAX_LISTED_KEYS else "") or "nothing"
-
-
-def _shown(item: str) -> str:
-    """Make a key from the file safe to print: no control codes, no lone surrogates, not too long."""
-    item = item if len(item) <= _MAX_KEY_SHOWN else f"{item[:_MAX_KEY_SHOWN]}..."
-    return item if item.isprintable() else ascii(item)

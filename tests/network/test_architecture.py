@@ -79,3 +79,45 @@ def test_impossible_widths_are_refused(width: float) -> None:
 def test_impossible_class_counts_are_refused(num_classes: int) -> None:
     with pytest.raises(ValueError, match="num_classes"):
         Architecture.of(1.0, num_classes)
+
+
+# Trainable parameters and multiply-adds in millions at 224 pixels, as PyTorch counts them in timm's fused networks, and
+# the tensors in its state dict without the counters of batches, before and after fusing.
+OF_TIMM = {
+    "ghostnet_050": (2.587, 42.33, 432, 432),
+    "ghostnet_100": (5.183, 141.15, 432, 432),
+    "ghostnet_130": (7.359, 227.00, 432, 432),
+    "ghostnetv2_100": (6.157, 167.05, 642, 642),
+    "ghostnetv2_130": (8.960, 269.32, 642, 642),
+    "ghostnetv2_160": (12.393, 398.61, 642, 642),
+    "ghostnetv3_050": (2.853, 49.64, 1630, 438),
+    "ghostnetv3_100": (6.148, 167.05, 1630, 438),
+    "ghostnetv3_130": (8.948, 269.32, 1630, 438),
+    "ghostnetv3_160": (12.378, 398.61, 1630, 438),
+    "repghostnet_050": (2.307, 43.31, 560, 336),
+    "repghostnet_058": (2.538, 59.80, 560, 336),
+    "repghostnet_080": (3.267, 95.52, 560, 336),
+    "repghostnet_100": (4.059, 142.39, 560, 336),
+    "repghostnet_111": (4.524, 170.12, 560, 336),
+    "repghostnet_130": (5.459, 231.12, 560, 336),
+    "repghostnet_150": (6.553, 301.32, 560, 336),
+    "repghostnet_200": (9.766, 515.87, 560, 336),
+}
+
+
+@pytest.mark.parametrize("name", OF_TIMM)
+def test_each_model_of_timm_has_its_size(name: str) -> None:
+    parameters, multiply_adds, trained, fused = OF_TIMM[name]
+    architecture = Architecture.named(name)
+    assert architecture.count_parameters() / 1e6 == pytest.approx(parameters, abs=5e-4)
+    assert architecture.count_multiply_adds(224) / 1e6 == pytest.approx(multiply_adds, abs=5e-3)
+    assert len(architecture.state_shapes()) == trained
+    added_up = Architecture.of(architecture.width, 1000, architecture.family, fused=True)
+    assert len(added_up.state_shapes()) == fused
+    assert added_up.count_parameters() == architecture.count_parameters()
+
+
+@pytest.mark.parametrize("name", ["ghostnet", "ghostnet_000", "ghostnetv4_100", "mobilenet_100", "GhostNet_x1_0", ""])
+def test_unknown_names_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="repghostnet_100"):
+        Architecture.named(name)

@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from ghostzoo import __version__
 from ghostzoo.engines import engine_class
+from ghostzoo.errors import OptionError
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.network.graph import build_graph
-from ghostzoo.network.graph_builder import IR_VERSION, OPSET_VERSION
+from ghostzoo.network.graph_builder import IR_VERSION, OPSET_VERSION, enlargement
+from ghostzoo.network.graph_check import check_graph
 from ghostzoo.network.reference import reference_forward
 from ghostzoo.parity import compare_logits
 from ghostzoo.weights.params import read_weights
@@ -75,6 +77,45 @@ def test_the_graph_is_the_forward_pass(width: float, num_classes: int, size: int
         assert agreement.within(1e-5), str(agreement)
 
 
+FAMILY_MODELS = ["ghostnet_050", "ghostnetv2_025", "ghostnetv3_035", "repghostnet_058"]
+
+
+@pytest.mark.parametrize(("name", "size", "fused"), [
+    *((name, size, False) for name in FAMILY_MODELS for size in (33, 75, 224)),
+    ("ghostnetv3_035", 64, True), ("repghostnet_058", 64, True),
+])  # fmt: skip
+def test_the_graph_of_each_family_is_its_forward_pass(name: str, size: int, fused: bool) -> None:
+    named = Architecture.named(name, 7)
+    architecture = Architecture.of(named.width, 7, named.family, fused=fused)
+    arrays = random_arrays(architecture)
+    graph = build_graph(arrays, architecture, model_name=name, weights_sha256=SHA256, image_size=size)
+    onnx.checker.check_model(graph, full_check=True)
+    check_graph(graph, name, num_classes=7, image_size=size)
+    pixels = images(2, size)
+    expected = reference_forward(arrays, architecture, pixels)
+    for reference, actual in zip(
+        expected, session_of(graph).run(["logits", "embedding"], {"pixel_values": pixels}), strict=True
+    ):
+        assert compare_logits(reference, actual).within(1e-5)
+
+
+@pytest.mark.parametrize("name", ["ghostnetv2_100", "ghostnetv3_100"])
+def test_images_too_small_for_attention_are_refused(name: str) -> None:
+    architecture = Architecture.named(name, 7)
+    with pytest.raises(OptionError, match="at least 33 pixels a side, not 32"):
+        build_graph({}, architecture, model_name=name, weights_sha256=SHA256, image_size=32)
+
+
+def test_gates_are_enlarged_by_the_right_pixels() -> None:
+    """The size of the result and the source of each of its pixels, for every size that an image may lead to."""
+    for half in range(1, 513):
+        for size in (2 * half, 2 * half + 1):
+            factor = np.float32(enlargement(half, size))
+            assert int(half * factor) == int(half * float(factor)) == size
+            sources = np.arange(size) * half // size
+            np.testing.assert_array_equal((np.arange(size, dtype=np.float32) / factor).astype(int), sources)
+
+
 @pytest.mark.parametrize("width", [0.25, 0.35, 1.0])
 def test_openvino_agrees(width: float) -> None:
     graph, arrays, architecture = graph_of(width, 7)
@@ -122,6 +163,7 @@ def test_inputs_outputs_versions_and_metadata() -> None:
         "ghostzoo.model": "GhostNet_test",
         "ghostzoo.version": __version__,
         "ghostzoo.weights_sha256": SHA256,
+        "ghostzoo.family": "ghostnet_paddle",
         "ghostzoo.width": "0.35",
     }
 

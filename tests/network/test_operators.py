@@ -149,6 +149,9 @@ def test_shapes_of_the_simple_ones() -> None:
     assert infer("Cast", IMAGE, to=1) == infer("Cast", IMAGE, to=10) == IMAGE.shape
     assert infer("Resize", IMAGE, None, SCALES) == infer("Resize", IMAGE, None, SCALES, mode="nearest")
     assert infer("Resize", IMAGE, None, SCALES) == (N, 6, 40, 90)
+    assert infer("Resize", IMAGE, None, Operand((4,), (1.0, 1.0, 2.05005, 1.51))) == (N, 6, 41, 45)
+    assert infer("AveragePool", IMAGE, kernel_shape=(2, 2), strides=(2, 2)) == (N, 6, 10, 15)
+    assert infer("Sigmoid", IMAGE) == IMAGE.shape
 
 
 @pytest.mark.parametrize(
@@ -166,10 +169,18 @@ def test_shapes_of_the_simple_ones() -> None:
         ("Resize", [IMAGE, None, Operand((3,), (1.0, 1.0, 2.0))], {}, "by two factors"),
         ("Resize", [IMAGE, None, Operand((4,), (2.0, 1.0, 2.0, 2.0))], {}, "by two factors"),
         ("Resize", [IMAGE, None, Operand((4,), (1.0, 2.0, 2.0, 2.0))], {}, "by two factors"),
-        ("Resize", [IMAGE, None, Operand((4,), (1.0, 1.0, 1.5, 2.0))], {}, "no whole number"),
-        ("Resize", [IMAGE, None, Operand((4,), (1.0, 1.0, 2.0, 0.0))], {}, "no whole number"),
-        ("Resize", [IMAGE, None, Operand((4,), (1.0, 1.0, MAX_SIDE + 1.0, 1.0))], {}, "no whole number"),
+        (
+            "Resize",
+            [IMAGE, None, Operand((4,), (1.0, 1.0, 1.35 * (1 + 1e-8), 2.0))],
+            {},
+            "one size or another",
+        ),
+        ("Resize", [IMAGE, None, Operand((4,), (1.0, 1.0, 2.0, 0.0))], {}, "below 1"),
+        ("Resize", [IMAGE, None, Operand((4,), (1.0, 1.0, MAX_SIDE + 1.0, 1.0))], {}, "below 1"),
         ("Resize", [IMAGE, None, SCALES], {"mode": "cubic"}, "nearest pixel"),
+        ("AveragePool", [IMAGE], {"kernel_shape": (3, 3), "strides": (2, 2)}, "over 2 x 2"),
+        ("AveragePool", [IMAGE], {"kernel_shape": (2, 2), "strides": (1, 1)}, "over 2 x 2"),
+        ("AveragePool", [operand(N, 4, 1, 8)], {"kernel_shape": (2, 2), "strides": (2, 2)}, "over 2 x 2"),
         ("QuantizeLinear", [IMAGE, None], {}, "do not go together"),
         ("QuantizeLinear", [IMAGE, operand(), None], {}, "do not go together"),
         ("QuantizeLinear", [IMAGE, operand(), operand(1)], {}, "do not go together"),
@@ -196,7 +207,8 @@ def test_scales_are_one_number_or_one_a_channel(name: str) -> None:
 
 def test_the_list_of_operators_is_short() -> None:
     assert {name: (each.least, each.most) for name, each in OPERATORS.items()} == {
-        "Add": (2, 2), "Cast": (1, 1), "Clip": (1, 3), "Concat": (1, 64), "Conv": (2, 3), "DequantizeLinear": (2, 3),
-        "Flatten": (1, 1), "GlobalAveragePool": (1, 1), "Mul": (2, 2), "QuantizeLinear": (2, 3), "Relu": (1, 1),
-        "Resize": (3, 3),
+        "Add": (2, 2), "AveragePool": (1, 1), "Cast": (1, 1), "Clip": (1, 3), "Concat": (1, 64), "Conv": (2, 3),
+        "DequantizeLinear": (2, 3), "Flatten": (1, 1), "GlobalAveragePool": (1, 1),
+        "Mul": (2, 2), "QuantizeLinear": (2, 3), "Relu": (1, 1),
+        "Resize": (3, 3), "Sigmoid": (1, 1),
     }  # fmt: skip

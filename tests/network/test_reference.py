@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from ghostzoo.network.architecture import Architecture
-from ghostzoo.network.reference import _conv_bn, _depthwise_bn, reference_forward
+from ghostzoo.network.reference import apply_layer, reference_forward
 from tests.fixtures.networks import random_arrays
 
 Array = NDArray[np.float64]
@@ -41,23 +43,31 @@ def naive_bn(arrays: dict[str, NDArray[np.float32]], key: str, y: Array) -> Arra
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize(("height", "width"), [(7, 6), (1, 1), (4, 5)])
 def test_convolutions_are_the_definition(stride: int, height: int, width: int) -> None:
-    arrays = random_arrays(Architecture.of(0.1, 2))
+    architecture = Architecture.of(0.1, 2)
+    arrays = random_arrays(architecture)
     rng = np.random.default_rng(1)
     image = rng.normal(size=(3, height, width))
     weight = arrays["conv1._conv.weight"].astype(np.float64)
+    layer = replace(architecture.stem, stride=stride)
     expected = naive_bn(arrays, "conv1", naive_conv(image, weight, stride, 1))
-    np.testing.assert_allclose(_conv_bn(arrays, "conv1", image, stride=stride), expected, atol=1e-12)
+    np.testing.assert_allclose(apply_layer(arrays, layer, image), expected, atol=1e-12)
 
-    for key in ("_ghostbottleneck_3.depthwise_conv", "_ghostbottleneck_1.shortcut_depthwise"):  # kernels 5 and 3
+    strided, narrow = architecture.blocks[3].depthwise, architecture.blocks[1].shortcut
+    assert strided is not None
+    assert narrow is not None
+    for layer, key in (
+        (strided, "_ghostbottleneck_3.depthwise_conv"),
+        (narrow[0], "_ghostbottleneck_1.shortcut_depthwise"),
+    ):
         weight = arrays[f"{key}._conv.weight"].astype(np.float64)
         x = rng.normal(size=(len(weight), height, width))
         expected = naive_bn(arrays, key, naive_conv(x, weight, stride, len(weight)))
-        np.testing.assert_allclose(_depthwise_bn(arrays, key, x, stride=stride), expected, atol=1e-12)
+        np.testing.assert_allclose(apply_layer(arrays, replace(layer, stride=stride), x), expected, atol=1e-12)
 
     weight = arrays["_ghostbottleneck_1.shortcut_conv._conv.weight"].astype(np.float64)
     x = rng.normal(size=(weight.shape[1], height, width))
     expected = naive_bn(arrays, "_ghostbottleneck_1.shortcut_conv", naive_conv(x, weight, 1, 1))
-    np.testing.assert_allclose(_conv_bn(arrays, "_ghostbottleneck_1.shortcut_conv", x), expected, atol=1e-12)
+    np.testing.assert_allclose(apply_layer(arrays, narrow[1], x), expected, atol=1e-12)
 
 
 def test_shapes_and_independence_of_the_batch() -> None:
