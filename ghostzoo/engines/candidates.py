@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import numpy as np
+
 from ..bundle.folder import CONVERTED_FILES, MODEL_FILES, Bundle
 from ..errors import EngineUnavailableError, GhostZooError
 from . import EngineRecord, engine_class
