@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         UnknownModelError,
         WeightsError,
     )
+    from .explanation import Explanation
     from .images.decode import ImageLimits
     from .images.preprocessing import Preprocessing
     from .loading import load
@@ -49,6 +50,7 @@ __all__ = [
     "Classifier",
     "EngineError",
     "EngineUnavailableError",
+    "Explanation",
     "FetchError",
     "GhostZooError",
     "ImageError",
@@ -78,6 +80,7 @@ _MODULES = {
     "Classifier": "classifier",
     "load": "loading",
     "convert": "converter",
+    "Explanation": "explanation",
     "ImageLimits": "images.decode",
     "Prediction": "predictions",
 }

@@ -14,6 +14,7 @@ _COMMANDS = {
     "list": "ghostzoo.cli.models:list_command",
     "info": "ghostzoo.cli.models:info",
     "predict": "ghostzoo.cli.predict:predict",
+    "explain": "ghostzoo.cli.explain:explain",
     "eval": "ghostzoo.cli.evaluate:eval_command",
     "bench": "ghostzoo.cli.bench:bench",
     "serve": "ghostzoo.cli.serve:serve",
