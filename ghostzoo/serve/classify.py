@@ -38,7 +38,7 @@ router = APIRouter(tags=["classify"], route_class=ApiRoute)
 
 _CLASSES_HERE = 500
 """Classes that are written on the event loop; more are left to a thread."""
-_VALUES_OF_IMAGE = 100
+VALUES_OF_IMAGE = 100
 """In JSON, of each image."""
 
 
@@ -106,6 +106,16 @@ async def classify(request: Request) -> Response:
 
 
 async def _read_call(body: Body) -> ClassifyCall:
+    sent = await read_images(body)
+    return await _from_json(body) if sent is None else _from_parameters(*sent)
+
+
+async def read_images(body: Body) -> tuple[Mapping[str, str], list[str], list[Source]] | None:
+    """Return parameters, names and encoded images of a form or a raw body; ``None`` for JSON, which is not yet read.
+
+    Raises:
+        RequestError: there is no image, or the body is of another kind.
+    """
     request = body.request
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     query: Mapping[str, str] = request.query_params if request.scope["query_string"] else {}
@@ -113,14 +123,14 @@ async def _read_call(body: Body) -> ClassifyCall:
         fields, files = await body.form()
         if not files:
             raise bad_request("The form has no file; send images as its files.")
-        return _from_parameters({**query, **fields}, [name for name, _ in files], [data for _, data in files])
+        return {**query, **fields}, [name for name, _ in files], [data for _, data in files]
     if kind in ("application/json", "text/json"):
-        return await _from_json(body)
+        return None
     if kind.startswith("image/") or kind in ("application/octet-stream", ""):
         image = await body.read()
         if not image:
             raise bad_request("The body is empty; send an image.")
-        return _from_parameters(query, [query.get("name") or "image"], [image])
+        return query, [query.get("name") or "image"], [image]
     raise RequestError(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         f"Content-Type {kind[:80]!r} is not read; send multipart/form-data, image/*, application/octet-stream or "
@@ -141,14 +151,14 @@ def _from_parameters(parameters: Mapping[str, str], names: list[str], sources: l
 
 async def _from_json(body: Body) -> ClassifyCall:
     max_images = body.service.options.limits.max_images
-    content = await body.json(ClassifyRequest, values=FEW_VALUES + _VALUES_OF_IMAGE * max_images)
+    content = await body.json(ClassifyRequest, values=FEW_VALUES + VALUES_OF_IMAGE * max_images)
     if len(content.images) > max_images:
         raise too_large(f"More than {max_images} images were sent in one call; send them in several.")
     body.hold(decoding_bytes(image.base64 or "" for image in content.images))
     count = running_total(body)
     try:
         async with asyncio.TaskGroup() as group:  # which ends the other downloads where one ends the call
-            tasks = [group.create_task(_source(image, body, count)) for image in content.images]
+            tasks = [group.create_task(read_source(image, body, count)) for image in content.images]
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
     sources = [task.result() for task in tasks]
@@ -171,7 +181,8 @@ def running_total(body: Body) -> Hold:
     return count
 
 
-async def _source(image: ImageRequest, body: Body, count: Hold) -> Source:
+async def read_source(image: ImageRequest, body: Body, count: Hold) -> Source:
+    """Decode or fetch an image of a JSON body, or say why not; ``count`` is told of its bytes."""
     name = image.name or "image"
     if (image.base64 is None) == (image.url is None):
         return ImageError(name, "it must have either base64 or url")
