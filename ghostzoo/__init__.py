@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from .explanation import Explanation
+    from .fitting.fit import Fit, fit
     from .images.decode import ImageLimits
     from .images.preprocessing import Preprocessing
     from .loading import load
@@ -52,6 +53,7 @@ __all__ = [
     "EngineUnavailableError",
     "Explanation",
     "FetchError",
+    "Fit",
     "GhostZooError",
     "ImageError",
     "ImageLimits",
@@ -66,6 +68,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "convert",
+    "fit",
     "get_model",
     "list_models",
     "load",
@@ -81,6 +84,8 @@ _MODULES = {
     "load": "loading",
     "convert": "converter",
     "Explanation": "explanation",
+    "Fit": "fitting.fit",
+    "fit": "fitting.fit",
     "ImageLimits": "images.decode",
     "Prediction": "predictions",
 }

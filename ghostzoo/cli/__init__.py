@@ -16,6 +16,7 @@ _COMMANDS = {
     "predict": "ghostzoo.cli.predict:predict",
     "explain": "ghostzoo.cli.explain:explain",
     "eval": "ghostzoo.cli.evaluate:eval_command",
+    "fit": "ghostzoo.cli.fit:fit",
     "bench": "ghostzoo.cli.bench:bench",
     "serve": "ghostzoo.cli.serve:serve",
     "pull": "ghostzoo.cli.pull:pull",
