@@ -36,6 +36,8 @@ if TYPE_CHECKING:
         UnknownModelError,
         WeightsError,
     )
+    from .explanation import Explanation
+    from .fitting.fit import Fit, fit
     from .images.decode import ImageLimits
     from .images.preprocessing import Preprocessing
     from .loading import load
@@ -49,7 +51,9 @@ __all__ = [
     "Classifier",
     "EngineError",
     "EngineUnavailableError",
+    "Explanation",
     "FetchError",
+    "Fit",
     "GhostZooError",
     "ImageError",
     "ImageLimits",
@@ -64,6 +68,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "convert",
+    "fit",
     "get_model",
     "list_models",
     "load",
@@ -78,6 +83,9 @@ _MODULES = {
     "Classifier": "classifier",
     "load": "loading",
     "convert": "converter",
+    "Explanation": "explanation",
+    "Fit": "fitting.fit",
+    "fit": "fitting.fit",
     "ImageLimits": "images.decode",
     "Prediction": "predictions",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle.folder import Bundle
+from .engines import engine_class
 from .engines.base import Engine, EngineOptions, Output, check_count, check_thread_count
-from .engines.selection import Selection, check_engine_name, open_engine
+from .engines.selection import BASE_ENGINE, Selection, check_engine_name, open_engine
 from .engines.sessions import OpenedEngines
 from .errors import BundleError, ImageError, OptionError
 from .fetch.options import FetchOptions
@@ -29,6 +30,7 @@ from .predictions import Prediction, check_min_score
 
 if TYPE_CHECKING:
     from .engines.batches import Outputs
+    from .explanation import Explainer, Explanation
     from .parity import Agreement
 
 _DEFAULT_BATCH_SIZE = 4
@@ -205,6 +207,52 @@ class Classifier:
     def embed(self, images: Any, batch_size: int | None = None) -> NDArray[np.float32]:
         """Return the vectors before the last layer, (N, 1280) float32, for all images; raises as ``logits`` does."""
         return self._collect(images, batch_size, "embedding", EMBEDDING_SIZE)
+
+    def explain(self, image: Any, index: int | str | None = None, against: int | str | None = None) -> Explanation:
+        """Say where in an image a class's logit comes from: an exact map, and a constant that comes from no place.
+
+        It runs a graph of its own with one more output, which is made and opened at the first call; engines that cannot
+        return that output are refused, unless automatic selection chose them: then it runs in ONNX Runtime, as
+        ``Explanation.engine`` says.
+
+        Args:
+            image: one image.
+            index: the class, by its index or label; by default the one with the largest logit.
+            against: a second class, to explain the difference of the two logits: what speaks for the one rather than
+                the other. It says more than one class's map where the constant is a large part of the logit.
+
+        Raises:
+            OptionError: there is no such class, or the model was loaded in another precision than float32.
+            EngineUnavailableError: the engine does not return the tensor that is needed.
+            BundleError: the graph does not end as GhostNets do.
+            ImageError, InputError: as for a call.
+        """
+        check_single(image)
+        wanted, other = self.explainer.find("index", index), self.explainer.find("against", against)
+        tensor, _ = self._read(image)
+        features = self.features(tensor[np.newaxis])[0]
+        return self.explainer.explain(features, wanted, other, self.features_engine.name)
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """What explains this model's logits."""
+        from .explanation import Explainer
+
+        bundle = self.bundle
+        explainer = Explainer(bundle.head(), bundle.labels, bundle.preprocessing, self.read_image)
+        bundle.release()
+        return explainer
+
+    @property
+    def features_engine(self) -> Engine:
+        """The engine that returns the tensor before the pooling; raises as ``explain`` does."""
+        kind = type(self.engine)
+        chosen = self.selection.origin in ("measured", "cached") and not kind.gives_features
+        return self._engines.for_features(self.explainer.head, engine_class(BASE_ENGINE) if chosen else None)
+
+    def features(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run the network on preprocessed images (N, 3, S, S) float32 up to the pooling: (N, C, H, W) float32."""
+        return self.features_engine.run(batch, "features")
 
     def read_image(self, image: Any) -> NDArray[np.uint8]:
         """Return one image as it is read for the network, before it is resized: (H, W, 3) uint8 RGB.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
-from ._utils.files import as_path, write_atomically
+from ._utils.files import write_atomically
+from ._utils.urls import as_path
 from .bundle.timm_config import CONFIG_FILE, WEIGHTS_FILE, timm_config
 from .errors import OptionError
 from .images.preprocessing import Preprocessing

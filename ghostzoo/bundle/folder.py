@@ -28,6 +28,9 @@ from .manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, FileRecord, Manifest, r
 if TYPE_CHECKING:
     from .golden import Golden
 
+if TYPE_CHECKING:
+    from ..network.head import Head
+
 CARD_FILE = "README.md"
 GOLDEN_FILE = "golden.npz"
 MODEL_FILES = {
@@ -172,6 +175,20 @@ class Bundle:
         except BundleError as error:
             raise BundleError(f"Bundle {self.path}: {error}") from error
         write_cached(passed, b"")
+
+    def head(self) -> Head:
+        """Return the last layers of the float32 graph.
+
+        Raises:
+            BundleError: it does not end as the family's networks do.
+        """
+        from ..network.head import read_head
+        from ..network.wire import RefusedGraphError
+
+        try:
+            return read_head(self.model(), num_classes=self.num_classes, image_size=self.config.image_size)
+        except RefusedGraphError as fault:
+            raise BundleError(f"Bundle {self.path}: {MODEL_FILES['fp32']} {fault}; convert the model again.") from None
 
     def model_hash(self, precision: str = "fp32") -> str:
         """Return the SHA-256 of the graph of ``precision``, in hexadecimal; raises the errors of ``model``."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +12,10 @@ from numpy.typing import NDArray
 from ..errors import BundleError, EngineError
 from ..network.architecture import EMBEDDING_SIZE
 from ..parity import ENGINE_TOLERANCE, Agreement, compare_logits, engine_tolerance
-
-if TYPE_CHECKING:
-    import zipfile
+from .arrays import read_array, write_arrays
 
 MAX_IMAGES = 16
 _ARRAYS = ("pixel_values", "logits", "embedding")
-_MAX_NPY_HEADER_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -55,9 +51,7 @@ class Golden:
 
     def to_bytes(self) -> bytes:
         """Serialise as an uncompressed ``.npz``; the same arrays give the same bytes."""
-        buffer = io.BytesIO()
-        np.savez(buffer, **{name: getattr(self, name) for name in _ARRAYS})
-        return buffer.getvalue()
+        return write_arrays(**{name: getattr(self, name) for name in _ARRAYS})
 
     @classmethod
     def from_bytes(cls, data: bytes, *, num_classes: int, image_size: int) -> Golden:
@@ -70,37 +64,14 @@ class Golden:
 
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                pixels = _read_array(archive, "pixel_values", (3, image_size, image_size))
-                logits = _read_array(archive, "logits", (num_classes,))
-                embedding = _read_array(archive, "embedding", (EMBEDDING_SIZE,))
+                pixels = read_array(archive, "pixel_values", "<f4", (3, image_size, image_size), MAX_IMAGES)
+                logits = read_array(archive, "logits", "<f4", (num_classes,), MAX_IMAGES)
+                embedding = read_array(archive, "embedding", "<f4", (EMBEDDING_SIZE,), MAX_IMAGES)
         except Exception as error:  # zipfile and numpy's header parser raise many kinds of errors on damaged data
             raise BundleError(f"golden.npz is damaged ({str(error)[:200]!a}); download the model again.") from error
         if not len(pixels) == len(logits) == len(embedding):
             raise BundleError("golden.npz is damaged: its arrays differ in length; download the model again.")
         return cls(pixels, logits, embedding)
-
-
-def _read_array(archive: zipfile.ZipFile, name: str, row_shape: tuple[int, ...]) -> NDArray[np.float32]:
-    from zipfile import ZIP_STORED
-
-    limit = 4 * MAX_IMAGES * int(np.prod(row_shape)) + _MAX_NPY_HEADER_BYTES
-    if archive.getinfo(f"{name}.npy").compress_type != ZIP_STORED:
-        raise ValueError(f"{name} is compressed")  # np.savez never does; its size would be unbounded
-    with archive.open(f"{name}.npy") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"{name} is larger than {MAX_IMAGES} images need")
-    stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    if version != (1, 0):
-        raise ValueError(f"{name} has the .npy version {version}, not (1, 0)")
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=_MAX_NPY_HEADER_BYTES)
-    if dtype != np.dtype("<f4") or fortran_order or shape[1:] != row_shape:
-        raise ValueError(f"{name} is {dtype} {shape}, not float32 (N, {', '.join(map(str, row_shape))})")
-    body = data[stream.tell() :]
-    if len(body) != 4 * int(np.prod(shape, dtype=object)) or not shape[0]:
-        raise ValueError(f"{name} is {shape} but holds {len(body)} bytes")
-    return np.frombuffer(body, "<f4").reshape(shape)
 
 
 def synthetic_images(count: int, size: int) -> NDArray[np.uint8]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from weakref import WeakSet
@@ -21,6 +22,7 @@ from ..network.architecture import EMBEDDING_SIZE
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
+    from ..network.head import Head
 
 opening = threading.RLock()
 """Of what one thread at a time does when an engine is opened.
@@ -31,10 +33,11 @@ forked half-way. It is one for all of them, so that no two wait for each other.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=opening.acquire, after_in_parent=opening.release, after_in_child=opening.release)
 
-Output = Literal["logits", "embedding"]
+Output = Literal["logits", "embedding", "features"]
 MOST_THREADS_PER_CPU = 16
 """More threads than this for each CPU of the machine are taken for a mistake."""
 OUTPUTS: tuple[Output, ...] = ("logits", "embedding")
+"""Of every graph; ``features``, the tensor before the pooling, is there only after ``load_features``."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,8 @@ class Engine(ABC):
     """Whether it can compute a float32 graph in bfloat16, on CPUs that have it."""
     opens_after_fork: ClassVar[bool] = True
     """Whether the library can still open a model in a fork of a process that has used it."""
+    gives_features: ClassVar[bool] = False
+    """Whether it can return the tensor before the pooling."""
 
     def __init__(self, model: bytes, options: EngineOptions) -> None:
         """Open the ONNX graph ``model``.
@@ -133,7 +138,7 @@ class Engine(ABC):
         self.options = options
         self.device = options.device if options.device is not None else self.default_device
         self._closed = False
-        self._widths: Mapping[Output, int] = {}
+        self._shapes: Mapping[Output, tuple[int, ...]] = {}
         self._process = os.getpid()
         if _first_processes.setdefault(self.name, self._process) != self._process and not self.opens_after_fork:
             raise EngineUnavailableError(
@@ -150,8 +155,31 @@ class Engine(ABC):
             BundleError: the graph is none that engines may open.
             OptionError, EngineUnavailableError, EngineError: as the constructor.
         """
+        engine = cls._opened(bundle, partial(cls._load, bundle, options))
+        engine._shapes = {"logits": (bundle.num_classes,), "embedding": (EMBEDDING_SIZE,)}
+        return engine
+
+    @classmethod
+    def load_features(cls, bundle: Bundle, head: Head, options: EngineOptions) -> Self:
+        """Open the float32 graph of ``bundle``, whose last layers are ``head``, for the output ``features`` alone.
+
+        Raises:
+            EngineUnavailableError: the library gives no other outputs than those that its file or its build has.
+            BundleError, OptionError, EngineError: as ``load``.
+        """
+        if not cls.gives_features:
+            raise EngineUnavailableError(
+                f"{cls.name} does not return the tensor that explanations are made of; load the model on another "
+                "engine, such as engine='onnxruntime'."
+            )
+        engine = cls._opened(bundle, partial(cls._load_features, bundle, head, options))
+        engine._shapes = {"features": head.shape}
+        return engine
+
+    @classmethod
+    def _opened(cls, bundle: Bundle, load: Callable[[], Self]) -> Self:
         try:
-            engine = cls._load(bundle, options)
+            return load()
         except GhostZooError:
             raise
         except Exception as error:  # libraries raise what they like
@@ -159,12 +187,17 @@ class Engine(ABC):
                 f"The {cls.name} engine refuses {bundle.name}: {_described(error)}; convert the model again, or take "
                 "another engine."
             ) from error
-        engine._widths = {"logits": bundle.num_classes, "embedding": EMBEDDING_SIZE}
-        return engine
 
     @classmethod
     def _load(cls, bundle: Bundle, options: EngineOptions) -> Self:
         return cls(bundle.model(options.precision), options)
+
+    @classmethod
+    def _load_features(cls, bundle: Bundle, head: Head, options: EngineOptions) -> Self:
+        """For engines that run any ONNX graph; the graph with the further output is made here, and nowhere kept."""
+        from ..network.head import with_features
+
+        return cls(with_features(bundle.model(), head), options)
 
     def run(self, batch: NDArray[np.float32], output: Output = "logits") -> NDArray[np.float32]:
         """Run the network.
@@ -174,7 +207,7 @@ class Engine(ABC):
             output: which of the graph's outputs to return.
 
         Returns:
-            (N, classes) logits or (N, 1280) embeddings, float32, in memory of the caller's own.
+            (N, classes) logits, (N, 1280) embeddings or (N, C, H, W) features, float32, in memory of the caller's own.
 
         Raises:
             EngineError: the batch has another type or shape, the engine is closed, or the library failed or gave
@@ -187,8 +220,9 @@ class Engine(ABC):
                 f"The {self.name} engine was opened before this process was forked, and its threads are in the parent; "
                 "load the model in this process."
             )
-        if output not in OUTPUTS:
-            raise OptionError(f"output must be one of {', '.join(OUTPUTS)}, not {output!r}.")
+        outputs = self._shapes or OUTPUTS
+        if output not in outputs:
+            raise OptionError(f"output must be one of {', '.join(outputs)}, not {output!r}.")
         if not isinstance(batch, np.ndarray) or batch.dtype != np.float32 or batch.ndim != 4 or not batch.size:
             found = f"{batch.dtype} {batch.shape}" if isinstance(batch, np.ndarray) else type(batch).__name__
             raise EngineError(f"The {self.name} engine takes float32 arrays of shape (N, 3, H, W), not {found}.")
@@ -211,11 +245,11 @@ class Engine(ABC):
             raise EngineError(
                 f"The {self.name} engine failed on a batch of shape {batch.shape}: {_described(error)}."
             ) from error
-        width = self._widths.get(output, result.shape[-1] if result.ndim else 0)
-        if result.shape != (len(batch), width) or result.dtype != np.float32:
+        expected = (len(batch), *self._shapes.get(output, result.shape[1:] or (0,)))
+        if result.shape != expected or result.dtype != np.float32:
             raise EngineError(
                 f"The {self.name} engine gave {output} of shape {result.shape}, {result.dtype}, for {len(batch)} "
-                f"images, not ({len(batch)}, {width}), float32; convert the model again, or take another engine."
+                f"images, not {expected}, float32; convert the model again, or take another engine."
             )
         return result
 

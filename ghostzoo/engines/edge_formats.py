@@ -19,6 +19,7 @@ from .base import Engine, EngineOptions, Output
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
+    from ..network.head import Head
 
 
 class ConvertedEngine(Engine):
@@ -30,13 +31,16 @@ class ConvertedEngine(Engine):
     reads_files_again: ClassVar[bool] = False
     """Whether the library needs the files while the network is open."""
 
-    def __init__(self, files: Mapping[str, bytes], options: EngineOptions, image_size: int) -> None:
+    def __init__(
+        self, files: Mapping[str, bytes], options: EngineOptions, image_size: int, features: str | None = None
+    ) -> None:
         """Open the network.
 
         Args:
             files: contents by the paths in the bundle.
             options: as for every engine.
             image_size: side of the square images that the network was made for, in pixels.
+            features: name in the ONNX graph of the tensor before the pooling, where that is the output that is wanted.
 
         Raises:
             OptionError: an option has a value that this engine cannot honour.
@@ -49,6 +53,7 @@ class ConvertedEngine(Engine):
                 f"{self.name} runs in fp32 only, not in {options.precision}; use precision fp32 or another engine."
             )
         self._image_shape = (3, image_size, image_size)
+        self._features = features
         # The libraries read only files. These are fresh copies, so that what is read is what was verified.
         folder = Path(tempfile.mkdtemp(prefix="ghostzoo-"))
         self._delete_files = weakref.finalize(self, _delete, folder, os.getpid())
@@ -65,6 +70,10 @@ class ConvertedEngine(Engine):
     @classmethod
     def _load(cls, bundle: Bundle, options: EngineOptions) -> Self:
         return cls(cls._read(bundle), options, bundle.config.image_size)
+
+    @classmethod
+    def _load_features(cls, bundle: Bundle, head: Head, options: EngineOptions) -> Self:
+        return cls(cls._read(bundle), options, bundle.config.image_size, head.features)
 
     @classmethod
     def _read(cls, bundle: Bundle) -> dict[str, bytes]:

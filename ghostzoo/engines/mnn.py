@@ -60,18 +60,20 @@ class MnnEngine(ConvertedEngine):
     """An MNN module, with a clone that shares its weights for each concurrent caller."""
 
     name = "mnn"
+    gives_features: ClassVar[bool] = True  # MNN keeps the names of the ONNX graph's tensors
     opens_after_fork: ClassVar[bool] = False  # its threads are the library's, and it would wait for them
 
     def _open(self, folder: Path) -> None:
         if self.device != "cpu":
             raise OptionError(f"MNN runs on device 'cpu' here, not on {self.device!r}.")
         modes = {"precision_mode": expr.PrecisionMode.High} | self._modes()
+        self._outputs: list[str] = list(OUTPUTS) if self._features is None else [self._features]
         try:
             with _stdout_elsewhere():
                 module = nn.load_module_from_file(
                     str(folder / "model.mnn"),
                     ["pixel_values"],
-                    list(OUTPUTS),
+                    self._outputs,
                     backend=expr.Backend.CPU,
                     thread_num=self.options.thread_count,
                     **modes,
@@ -80,7 +82,7 @@ class MnnEngine(ConvertedEngine):
             raise EngineError(f"MNN {MNN.version()} refuses model.mnn; convert the model again.") from error
         self._modules: Pool[Any] | None = Pool(module.clone)
         if self.options.batch_size is not None:  # the first batch decides what memory and kernels are laid out for
-            self._compute(np.zeros((self.options.batch_size, *self._image_shape), np.float32), "logits")
+            self._compute(np.zeros((self.options.batch_size, *self._image_shape), np.float32), OUTPUTS[0])
 
     def _modes(self) -> dict[str, Any]:
         modes = {}
@@ -105,7 +107,10 @@ class MnnEngine(ConvertedEngine):
         try:
             with modules.lend() as module:
                 outputs = module.forward([expr.const(batch, list(batch.shape), expr.NCHW)])
-                result: NDArray[np.float32] = outputs[OUTPUTS.index(output)].read().copy()
+                found = outputs[0 if self._features is not None else self._outputs.index(output)]
+                if found.data_format == expr.NC4HW4:
+                    found = expr.convert(found, expr.NCHW)
+                result: NDArray[np.float32] = found.read().copy()
         except (SystemError, RuntimeError, ValueError) as error:
             raise EngineError(f"MNN failed on a batch of shape {batch.shape}: {error}") from error
         return result

@@ -33,6 +33,7 @@ class NcnnEngine(ConvertedEngine):
     """A network of ncnn. It takes images one by one, so there is no batch size to specialise it for."""
 
     name = "ncnn"
+    gives_features: ClassVar[bool] = True
     max_batch_size: ClassVar[int | None] = 1
     opens_after_fork: ClassVar[bool] = False  # OpenMP would wait for threads that stayed behind
 
@@ -50,6 +51,9 @@ class NcnnEngine(ConvertedEngine):
     def _open(self, folder: Path) -> None:
         if self.device != "cpu":
             raise OptionError(f"ncnn runs on device 'cpu' here, not on {self.device!r}.")
+        self._blobs = dict(_OUTPUTS)
+        if self._features is not None:
+            self._blobs["features"] = _before_pooling((folder / "model.param").read_text(encoding="ascii"))
         self._net: Any = ncnn.Net()
         self._net.opt.num_threads = self.options.thread_count
         self._net.opt.use_vulkan_compute = False
@@ -85,7 +89,7 @@ class NcnnEngine(ConvertedEngine):
             extractor = net.create_extractor()
             status = extractor.input(_INPUT, ncnn.Mat(image))
             if status == 0:
-                status, row = extractor.extract(_OUTPUTS[output])
+                status, row = extractor.extract(self._blobs[output])
             if status != 0:
                 raise EngineError(f"ncnn failed on an image of shape {image.shape} (status {status}).")
             rows.append(np.array(row))  # copied: the memory is the extractor's
@@ -102,6 +106,23 @@ class NcnnEngine(ConvertedEngine):
     def _release(self) -> None:
         super()._release()
         self._net = None
+
+
+def _before_pooling(param: str) -> str:
+    """Return the name of the blob that is pooled for the embedding; pnnx keeps no names of the graph's tensors.
+
+    A layer's line has type, name, numbers of inputs and outputs, their blobs, and parameters.
+    """
+    makers: dict[str, list[str]] = {}
+    for words in map(str.split, param.splitlines()[2:]):
+        inputs, outputs = int(words[2]), int(words[3])
+        makers |= dict.fromkeys(words[4 + inputs : 4 + inputs + outputs], words)
+    blob = _OUTPUTS["embedding"]
+    while (words := makers[blob])[0] != "Pooling":
+        blob = words[4]
+        if blob not in makers:
+            raise EngineError("ncnn's network has no pooling before its embedding; convert the model again.")
+    return words[4]
 
 
 def _option_names(options: Any) -> list[str]:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,7 @@ class OnnxRuntimeEngine(Engine):
     short form of its name: ``dml``, ``coreml``, ``tensorrt``, ..."""
 
     name = "onnxruntime"
+    gives_features: ClassVar[bool] = True
 
     def __init__(self, model: bytes, options: EngineOptions, model_hash: str | None = None) -> None:
         """Open ``model``; ``model_hash`` is its SHA-256 in hexadecimal, where the caller knows it already."""

@@ -101,6 +101,7 @@ class OpenVinoEngine(Engine):
     name = "openvino"
     default_device = "CPU"
     computes_bf16 = True
+    gives_features: ClassVar[bool] = True
     opens_after_fork: ClassVar[bool] = False  # TBB, which it computes with, would wait for threads that stayed behind
 
     def __init__(self, model: bytes, options: EngineOptions, model_hash: str | None = None) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .._utils.hardware import usable_cpus
 from ..bundle.folder import Bundle
 from ..errors import OptionError
-from .base import Engine, opening
+from .base import Engine, EngineOptions, opening
+
+if TYPE_CHECKING:
+    from ..network.head import Head
 
 _TRIAL_SECONDS = 0.3
 """For which a model is timed on one CPU and on all."""
@@ -28,6 +32,7 @@ class OpenedEngines:
         self._for_calls = engine
         self._for_many: Engine | None = None
         self._for_lone: Engine | None = None
+        self._for_features: Engine | None = None
         self._closed = False
 
     @property
@@ -59,6 +64,33 @@ class OpenedEngines:
         """The engine for a call that has the machine to itself, see ``open_for_lone``."""
         return self._for_lone or self.for_calls
 
+    def for_features(self, head: Head, kind: type[Engine] | None = None) -> Engine:
+        """The engine that returns the tensor before the pooling, which is opened when it is first asked for.
+
+        Args:
+            head: the last layers of the bundle's graph.
+            kind: another engine for it, on its default device; by default that of the calls.
+
+        Raises:
+            OptionError: the model was loaded in another precision than float32.
+            EngineUnavailableError: the engine does not return the tensor.
+        """
+        if self._options.precision != "fp32":
+            raise OptionError(
+                f"{self._bundle.name} was loaded in {self._options.precision}, and what is explained is the float32 "
+                "graph; load it with precision='fp32'."
+            )
+        with opening:
+            engine = self._for_features
+            if engine is None or (engine.is_inherited and not self._closed):
+                options = self._options if kind is None else EngineOptions(threads=self._options.threads)
+                engine = (kind or self._kind).load_features(self._bundle, head, options)
+                self._bundle.release()
+                self._for_features = engine
+                if self._closed:
+                    engine.close()
+        return engine
+
     def open_for_lone(self) -> None:
         """Where calls take one CPU each: open the model on all of them, too, if an image that is alone is faster there.
 
@@ -88,7 +120,7 @@ class OpenedEngines:
 
     def close(self) -> None:
         self._closed = True
-        for engine in (self._for_calls, self._for_many, self._for_lone):
+        for engine in (self._for_calls, self._for_many, self._for_lone, self._for_features):
             if engine is not None:
                 engine.close()
 

@@ -49,6 +49,8 @@ class Weight:
     shape: tuple[int, ...]
     floats: tuple[float, ...] | None
     """The values of a float32 tensor of at most ``MAX_RANK``."""
+    raw: Span | None = None
+    """Where all its values are in the file, where they are there as raw bytes."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,7 @@ def _weight(data: bytes, span: Span) -> Weight:
     floats = None
     if data_type == FLOAT and count <= MAX_RANK:
         floats = tuple(found["float_data"] if "float_data" in found else struct.unpack_from(f"<{count}f", data, start))
-    return Weight(name, data_type, shape, floats)
+    return Weight(name, data_type, shape, floats, found.get("raw_data"))
 
 
 def _check_range(values: Iterable[int], data_type: int, name: str) -> None:

@@ -11,7 +11,7 @@ Format: https://protobuf.dev/programming-guides/encoding/
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -129,6 +129,42 @@ def read_message(data: bytes, span: Span, fields: Schema, refused: Mapping[int, 
                 raise _too_many(field)
             values.append(value)
     return found
+
+
+def read_fields(data: bytes, span: Span) -> Iterator[tuple[int, Span, Span]]:
+    """Yield the fields of a message that ``read_message`` admitted, in order: number, span, and span of the content.
+
+    The content of a field with a length is what follows the length.
+    """
+    position, end = span
+    while position < end:
+        start = position
+        tag, position = _varint(data, position, end)
+        kind = tag & 7
+        if kind == _LENGTH:
+            position, stop = _length(data, position, end)
+        elif kind == _VARINT:
+            stop = _varint(data, position, end)[1]
+        else:
+            stop = position + 4
+        yield tag >> 3, (start, stop), (position, stop)
+        position = stop
+
+
+def write_varint(value: int) -> bytes:
+    """Write a number of at least 0."""
+    written = bytearray()
+    while value > 0x7F:
+        written.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*written, value])
+
+
+def write_field(number: int, content: bytes | int) -> bytes:
+    """Write a field: a number, or a message, text or bytes with their length."""
+    if isinstance(content, int):
+        return write_varint(number << 3 | _VARINT) + write_varint(content)
+    return write_varint(number << 3 | _LENGTH) + write_varint(len(content)) + content
 
 
 def _unknown(number: int, position: int) -> str:

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from . import classify, information, paddle
+from . import classify, explain, information, paddle
 from .access import REQUEST_ID, AccessMiddleware
 from .answers import error_response
 from .documentation import new_app
@@ -17,7 +17,7 @@ from .open_inference import rest
 from .service import Service
 from .web_page import PageFiles
 
-_MODULES = (classify, information, rest, paddle)
+_MODULES = (classify, explain, information, rest, paddle)
 
 
 def create_app(service: Service) -> ASGIApp:

@@ -36,7 +36,7 @@ router = APIRouter(tags=["classify"], route_class=ApiRoute)
 
 _CLASSES_HERE = 500
 """Classes that are written on the event loop; more are left to a thread."""
-_VALUES_OF_IMAGE = 100
+VALUES_OF_IMAGE = 100
 """In JSON, of each image."""
 
 
@@ -93,6 +93,21 @@ async def classify(request: Request) -> Response:
 
 async def _read_call(body: Body) -> tuple[list[str], list[Source], ClassifyOptions]:
     """Return the images' names, the images, and what is wanted of them, in whichever form they were sent."""
+    sent = await read_images(body)
+    if sent is None:
+        return await _from_json(body)
+    parameters, names, sources = sent
+    # In a query or a form, an empty name is none.
+    given = {name: text for name, text in parameters.items() if text or name not in ("model", "engine")}
+    return names, sources, read_parameters(ClassifyOptions, given)
+
+
+async def read_images(body: Body) -> tuple[Mapping[str, str], list[str], list[Source]] | None:
+    """Return parameters, names and encoded images of a form or a raw body; ``None`` for JSON, which is not yet read.
+
+    Raises:
+        RequestError: there is no image, or the body is of another kind.
+    """
     request = body.request
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     query: Mapping[str, str] = request.query_params if request.scope["query_string"] else {}
@@ -100,15 +115,14 @@ async def _read_call(body: Body) -> tuple[list[str], list[Source], ClassifyOptio
         fields, files = await body.form()
         if not files:
             raise bad_request("The form has no file; send images as its files.")
-        options = _options({**query, **fields})
-        return [name for name, _ in files], [data for _, data in files], options
+        return {**query, **fields}, [name for name, _ in files], [data for _, data in files]
     if kind in ("application/json", "text/json"):
-        return await _from_json(body)
+        return None
     if kind.startswith("image/") or kind in ("application/octet-stream", ""):
         image = await body.read()
         if not image:
             raise bad_request("The body is empty; send an image.")
-        return [query.get("name") or "image"], [image], _options(query)
+        return query, [query.get("name") or "image"], [image]
     raise RequestError(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         f"Content-Type {kind[:80]!r} is not read; send multipart/form-data, image/*, application/octet-stream or "
@@ -116,22 +130,16 @@ async def _read_call(body: Body) -> tuple[list[str], list[Source], ClassifyOptio
     )
 
 
-def _options(parameters: Mapping[str, str]) -> ClassifyOptions:
-    """Of a query or a form, in which an empty name is none."""
-    given = {name: text for name, text in parameters.items() if text or name not in ("model", "engine")}
-    return read_parameters(ClassifyOptions, given)
-
-
 async def _from_json(body: Body) -> tuple[list[str], list[Source], ClassifyOptions]:
     max_images = body.service.options.limits.max_images
-    content = await body.json(ClassifyRequest, values=FEW_VALUES + _VALUES_OF_IMAGE * max_images)
+    content = await body.json(ClassifyRequest, values=FEW_VALUES + VALUES_OF_IMAGE * max_images)
     if len(content.images) > max_images:
         raise too_large(f"More than {max_images} images were sent in one call; send them in several.")
     body.hold(decoding_bytes(image.base64 or "" for image in content.images))
     count = running_total(body)
     try:
         async with asyncio.TaskGroup() as group:  # which ends the other downloads where one ends the call
-            tasks = [group.create_task(_source(image, body, count)) for image in content.images]
+            tasks = [group.create_task(read_source(image, body, count)) for image in content.images]
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
     sources = [task.result() for task in tasks]
@@ -154,7 +162,8 @@ def running_total(body: Body) -> Hold:
     return count
 
 
-async def _source(image: ImageRequest, body: Body, count: Hold) -> Source:
+async def read_source(image: ImageRequest, body: Body, count: Hold) -> Source:
+    """Decode or fetch an image of a JSON body, or say why not; ``count`` is told of its bytes."""
     name = image.name or "image"
     if (image.base64 is None) == (image.url is None):
         return ImageError(name, "it must have either base64 or url")

@@ -47,9 +47,12 @@ _FILE = {"type": "string", "format": "binary"}
 _PARAMETERS: dict[str, dict[str, Any]] = {
     "top_k": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
     "min_score": {"type": "number", "minimum": 0, "maximum": 1},
+    "index": _TEXT,
+    "against": _TEXT,
     "model": _TEXT,
     "engine": _TEXT,
 }
+_OF_EXPLANATIONS, _OF_CLASSES = ("index", "against"), ("top_k", "min_score")
 _RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait before the next try."}}
 
 _bodies: list[type[BaseModel]] = []
@@ -110,10 +113,12 @@ def json_body(model: type[BaseModel], **examples: Any) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}, **examples}}
 
 
-def image_bodies() -> dict[str, Any]:
-    """The content of a request with images in a form, or of one image as it is."""
-    files = {"type": "array", "minItems": 1, "items": _FILE}
-    properties = {"files": files, **_PARAMETERS}
+def image_bodies(*, explained: bool = False) -> dict[str, Any]:
+    """The content of a request with images in a form, or of one image as it is; ``explained`` has one in a form too."""
+    files = {"type": "array", "minItems": 1, "items": _FILE} | ({"maxItems": 1} if explained else {})
+    others = _OF_CLASSES if explained else _OF_EXPLANATIONS
+    parameters = {name: schema for name, schema in _PARAMETERS.items() if name not in others}
+    properties = {"files": files, **parameters}
     return {
         "multipart/form-data": {"schema": {"type": "object", "required": ["files"], "properties": properties}},
         "image/*": {"schema": _FILE},

@@ -37,6 +37,7 @@ class ModelInstance:
         self.engine = classifier.engine.name
         self.side_by_side = classifier.engine.device.lower() == "cpu"
         self.classifier = classifier
+        self.features = FeaturesInstance(self)
         self._decoders = decoders
 
     def decode(self, source: bytes, deadline: float, note: Callable[[str], object]) -> NDArray[np.float32]:
@@ -52,6 +53,21 @@ class ModelInstance:
     def close(self) -> None:
         """Free the model."""
         self.classifier.close()
+
+
+class FeaturesInstance:
+    """A model on one engine up to the pooling, for explanations: the scheduler's answers hold (C, H, W) for an image.
+
+    The engine opens it when it is first asked for.
+    """
+
+    def __init__(self, instance: ModelInstance) -> None:
+        self.model, self.engine, self.side_by_side = instance.model, instance.engine, instance.side_by_side
+        self.decode = instance.decode
+        self._classifier = instance.classifier
+
+    def run(self, batch: NDArray[np.float32], *, alone: bool) -> NDArray[np.float32]:
+        return self._classifier.features(batch)
 
 
 @dataclass(frozen=True)
@@ -212,7 +228,8 @@ class Repository:
 
     async def _retire(self, model: ServedModel | None) -> None:
         for instance in model.instances.values() if model is not None else ():
-            await asyncio.to_thread(self._scheduler.retire, instance)
+            for each in (instance, instance.features):
+                await asyncio.to_thread(self._scheduler.retire, each)
             instance.close()
 
 

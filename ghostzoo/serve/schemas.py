@@ -15,6 +15,8 @@ MAX_TOP_K = 1000
 MAX_NAME = 200
 TOP_K = "Classes for each image at most; by default 5, and of a multi-label model all that reach min_score."
 MIN_SCORE = "Lowest score of a class; by default 0, and of a multi-label model 0.5."
+INDEX = "The class to explain, by index or label; by default the one with the largest logit."
+AGAINST = "A second class, by index or label: what speaks for the first one rather than for this."
 
 _STEP = 2**20
 """Characters of base64 that are decoded at once."""
@@ -52,6 +54,33 @@ class ClassifyRequest(ClassifyOptions, _Strict):
     """Images to classify."""
 
     images: list[ImageRequest] = Field(min_length=1)
+
+
+class ExplainRequest(_Strict):
+    """An image, and the class to explain."""
+
+    image: ImageRequest
+    index: int | Name | None = Field(None, description=INDEX)
+    against: int | Name | None = Field(None, description=AGAINST)
+    model: Name | None = Field(None, description="By default the first model of the server.")
+    engine: Name | None = Field(None, description="By default the first engine of the server.")
+
+
+class ExplainResponse(BaseModel):
+    """What a logit, or the difference of two, is made of: the sum of the map, and a constant."""
+
+    model: str
+    engine: str
+    index: int
+    label: str
+    against: int | None
+    against_label: str | None
+    logit: float
+    constant: float = Field(description="What comes from no place.")
+    map: list[list[float]] = Field(
+        description="What each place of the centre square that the network saw adds, by rows."
+    )
+    seen: float = Field(description="Side of that square, as a share of the image's shorter side.")
 
 
 class PredictionResult(BaseModel):

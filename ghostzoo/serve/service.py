@@ -18,8 +18,8 @@ from .fetching import Fetcher
 from .memory import Hold, Memory
 from .metrics import Metrics
 from .options import ServeOptions
-from .queueing import Answer, Call, Source
-from .repository import ModelInstance, Repository
+from .queueing import Answer, Call, Instance, Source
+from .repository import Repository
 from .request_errors import ClientGoneError, RequestError, late, overloaded
 from .scheduler import Scheduler
 
@@ -147,7 +147,7 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._aside, work, *arguments)
 
     async def classify(
-        self, instance: ModelInstance, sources: Sequence[Source], request_info: RequestInfo
+        self, instance: Instance, sources: Sequence[Source], request_info: RequestInfo
     ) -> list[Answer | ImageError]:
         """Run images through the network: for each an answer, or why it could not be read.
 
@@ -172,7 +172,7 @@ class Service:
         return [_checked(outcome) for outcome in call.outcomes]
 
     def _submit(
-        self, instance: ModelInstance, sources: Sequence[Source], on_done: Callable[[], object], seconds: float
+        self, instance: Instance, sources: Sequence[Source], on_done: Callable[[], object], seconds: float
     ) -> Call:
         try:
             return self.scheduler.submit(instance, sources, on_done, time.perf_counter() + seconds)
