@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .bulk.run import BatchReport, batch
     from .bundle.folder import Bundle
     from .catalog import CatalogModel, get_model, list_models
     from .classifier import Classifier
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from .predictions import Prediction
 
 __all__ = [
+    "BatchReport",
     "Bundle",
     "BundleError",
     "BundleVersionError",
@@ -67,6 +69,7 @@ __all__ = [
     "UnknownModelError",
     "WeightsError",
     "__version__",
+    "batch",
     "convert",
     "fit",
     "get_model",
@@ -75,6 +78,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "BatchReport": "bulk.run",
+    "batch": "bulk.run",
     "Bundle": "bundle.folder",
     "CatalogModel": "catalog",
     "Preprocessing": "images.preprocessing",

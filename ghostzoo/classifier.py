@@ -114,7 +114,7 @@ class Classifier:
             check_count("top_k", top_k)
         check_min_score(min_score)
         check_single(image)
-        tensor, damaged = self._read(image)
+        tensor, damaged = self.read_tensor(image)
         logits = self.engine.run(tensor[np.newaxis])
         return self.bundle.postprocessing.predictions(logits, top_k, min_score, [damaged])[0]
 
@@ -229,7 +229,7 @@ class Classifier:
         """
         check_single(image)
         wanted, other = self.explainer.find("index", index), self.explainer.find("against", against)
-        tensor, _ = self._read(image)
+        tensor, _ = self.read_tensor(image)
         features = self.features(tensor[np.newaxis])[0]
         return self.explainer.explain(features, wanted, other, self.features_engine.name)
 
@@ -308,8 +308,8 @@ class Classifier:
     def __repr__(self) -> str:
         return f"<Classifier {self.bundle.name} on {self.engine.name}, {self.bundle.num_classes} classes>"
 
-    def _read(self, image: Any) -> tuple[NDArray[np.float32], bool]:
-        """The network's input, and whether the image is damaged."""
+    def read_tensor(self, image: Any) -> tuple[NDArray[np.float32], bool]:
+        """Return the network's input (3, S, S) float32 for one image, and whether the image is damaged."""
         picture = read_picture(image, self.limits, self._reading)
         return preprocess(picture.rgb, self.bundle.preprocessing), picture.damaged
 
@@ -349,7 +349,7 @@ class Classifier:
         if workers is None:
             workers = self._engines.concurrent_calls if count_at_hand(images) >= _MANY else 1
         engine = self._engines.for_calls if workers == 1 else self._engines.for_many
-        work = partial(run_batch, read=self._read, engine=engine, output=output, raise_errors=raise_errors)
+        work = partial(run_batch, read=self.read_tensor, engine=engine, output=output, raise_errors=raise_errors)
         return map_batches(work, expand(images), batch_size, workers)
 
     def _batch_size(self, batch_size: int | None) -> int:

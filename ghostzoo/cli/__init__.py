@@ -15,6 +15,7 @@ _COMMANDS = {
     "info": "ghostzoo.cli.models:info",
     "predict": "ghostzoo.cli.predict:predict",
     "explain": "ghostzoo.cli.explain:explain",
+    "batch": "ghostzoo.cli.batch:batch",
     "eval": "ghostzoo.cli.evaluate:eval_command",
     "fit": "ghostzoo.cli.fit:fit",
     "bench": "ghostzoo.cli.bench:bench",

@@ -47,6 +47,35 @@ def progress(total: int, title: str, *, streaming: bool = False) -> Iterator[Cal
 
 
 @contextmanager
+def rate(title: str) -> Iterator[Callable[[bool], None]]:
+    """Show how many images are done and how fast, where nobody knows how many there are; yield what is told of each."""
+    _display.end_download()
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    bar = Progress(*columns)
+    task = bar.add_task(title)
+    counts = [0, 0]
+
+    def advance(readable: bool) -> None:
+        counts[not readable] += 1
+        done = sum(counts)
+        elapsed = bar.tasks[0].elapsed or 0.0
+        if done % 16 == 0 and elapsed:
+            failed = f", {counts[1]:,} unreadable" if counts[1] else ""
+            bar.update(task, description=f"{title}: {done:,} done, {done / elapsed:,.0f} a second{failed}")
+
+    _display.add(bar)
+    try:
+        yield advance
+    finally:
+        _display.remove(bar)
+
+
+@contextmanager
 def steps(total: int) -> Iterator[Callable[[str], None]]:
     """Show a progress bar of named steps; yield what is told of each step as it begins."""
     if not sys.stderr.isatty():
