@@ -1,0 +1,90 @@
+"""Pictures in a column of a Spark data frame; needs ``pip install "ghostzoo[spark]"`` on the driver and the executors.
+
+>>> pictures = spark.read.format("binaryFile").option("pathGlobFilter", "*.jpg").load("s3a://bucket/pictures")
+... # doctest: +SKIP
+>>> pictures.select("path", ghostzoo.spark.classify_udf("GhostNet_x1_0")("content").alias("found")) # doctest: +SKIP
+
+What is scheduled and retried is Spark's affair.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from .bulk.columns import BATCH_SIZE, Task
+from .errors import OptionError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TYPE = (
+    "struct<index: int, label: string, score: float, indices: array<int>, labels: array<string>, scores: array<float>, "
+    "error: string{embedding}>"
+)
+"""Of a row; ``index``, ``label`` and ``score`` are the best class's, and null where there is an error."""
+
+_tasks: dict[bytes, Task] = {}
+
+
+def classify_udf(
+    model: str | PathLike[str] | None = None,
+    *,
+    top_k: int | None = None,
+    min_score: float | None = None,
+    embeddings: bool = False,
+    batch_size: int = BATCH_SIZE,
+    **load: Any,
+) -> Any:
+    """Return a pandas UDF over a column of bytes, paths or URLs, which gives a struct (``TYPE``) for each picture.
+
+    Each Python worker of an executor loads the model once and uses one thread, as Spark runs a task for each core.
+
+    Args:
+        model: as for ``ghostzoo.load``; a folder has to be there on every executor.
+        top_k, min_score: as for ``Classifier.predict``.
+        embeddings: add ``embedding``, an array of 1280 floats.
+        batch_size: images a call of the engine.
+        load: further options of ``ghostzoo.load``.
+
+    Raises:
+        OptionError: PySpark is not installed, or an option has an impossible value.
+    """
+    try:
+        from pyspark.sql.functions import pandas_udf
+    except ModuleNotFoundError as error:
+        raise OptionError(f"{error.name} is not installed; pip install 'ghostzoo[spark]'.") from None
+    task = Task(model, top_k, min_score, embeddings, batch_size, tuple({"threads": 1, **load}.items()))
+
+    def classify(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
+        loaded = _loaded(task)
+        for batch in batches:
+            yield _frame(loaded, batch)
+
+    # Spark reads the function's kind from its annotations, which 'from __future__ import annotations' left as text.
+    import pandas as pd
+
+    classify.__annotations__ = {"batches": Iterator[pd.Series], "return": Iterator[pd.DataFrame]}
+    return pandas_udf(classify, TYPE.format(embedding=", embedding: array<float>" if embeddings else ""))
+
+
+def _loaded(task: Task) -> Task:
+    """The model stays with the Python worker, which Spark keeps; the function it unpickles for every task."""
+    return _tasks.setdefault(pickle.dumps(task), task)
+
+
+def _frame(task: Task, images: pd.Series) -> pd.DataFrame:
+    import pandas as pd
+
+    from .bulk.columns import column_of
+
+    rows = list(task.rows(images, workers=1))
+    columns = column_of(rows)
+    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+    frame["index"] = frame["index"].astype("Int32")
+    frame["score"] = frame["score"].astype("Float32")
+    if task.embeddings:
+        frame["embedding"] = pd.Series([row.embedding for row in rows], dtype=object)
+    return frame.set_index(images.index)

@@ -1,0 +1,152 @@
+"""A real cluster of two Ray nodes on this machine; a worker and a node that are killed lose and repeat no row."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ghostzoo
+from ghostzoo.bundle.folder import Bundle
+from ghostzoo.errors import GhostZooError
+from tests.bulk.test_batch import encode
+
+ray = pytest.importorskip("ray", reason="Ray is not installed here; 'make test-all' runs this with it")
+pytest.importorskip("ray.data", reason="Ray Data is not installed here; 'make test-all' runs this with it")
+from ghostzoo.ray import ClassifyImages, app, classify  # noqa: E402
+
+pytestmark = pytest.mark.slow
+COUNT = 240
+BROKEN = {7, 100}
+ROOT = Path(__file__).parents[2]
+
+
+def program(*words: str, place: Path) -> None:
+    command = [str(Path(sys.executable).with_name("ray")), *words]
+    variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(place), "PYTHONPATH": str(ROOT)}
+    variables["RAY_enable_open_telemetry"] = "false"
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    place = Path("/tmp") / f"ray-{os.getpid()}"  # noqa: S108  # Ray's sockets need a short path
+    place.mkdir()
+    memory = "--object-store-memory=200000000"
+    head = ("start", "--head", "--node-ip-address=127.0.0.1", "--port=6399", "--num-cpus=2", memory)
+    program(*head, "--include-dashboard=false", f"--temp-dir={place}", "--disable-usage-stats", place=place)
+    try:
+        program("start", "--address=127.0.0.1:6399", "--num-cpus=2", memory, "--disable-usage-stats", place=place)
+        os.environ["PYTHONPATH"] = str(ROOT)
+        ray.init(address="127.0.0.1:6399", logging_level="WARNING", log_to_driver=False)
+        yield place
+    finally:
+        ray.shutdown()
+        program("stop", "--force", place=place)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for place in range(COUNT):
+        (folder / f"{place:03}.png").write_bytes(b"no picture" if place in BROKEN else encode(place % 8))
+    return folder
+
+
+def check(rows: list[dict[str, Any]], bundle: Bundle, pictures: Path) -> None:
+    assert sorted(Path(row["path"]).name for row in rows) == [f"{place:03}.png" for place in range(COUNT)]
+    with ghostzoo.load(bundle.path, engine="onnxruntime") as classifier:
+        expected = [classifier(encode(seed))[0] for seed in range(8)]
+    for row in rows:
+        place = int(Path(row["path"]).stem)
+        if place in BROKEN:
+            assert row["error"]
+            assert (row["index"], len(row["scores"])) == (-1, 0)
+        else:
+            assert row["error"] is None
+            assert row["index"] == expected[place % 8].index
+            assert row["score"] == pytest.approx(expected[place % 8].score, abs=1e-5)
+
+
+def dataset(pictures: Path) -> Any:
+    return ray.data.read_binary_files(str(pictures), include_paths=True).repartition(24)
+
+
+def test_a_dataset_gets_classes_on_two_nodes(cluster: Path, pictures: Path, tiny_bundle: Bundle) -> None:
+    found = classify(dataset(pictures), tiny_bundle.path, engine="onnxruntime", actors=2, rows_per_batch=16)
+    check(found.take_all(), tiny_bundle, pictures)
+
+
+def test_a_killed_worker_loses_nothing(cluster: Path, pictures: Path, tiny_bundle: Bundle) -> None:
+    killed = []
+    rows: list[dict[str, Any]] = []
+    found = classify(dataset(pictures), tiny_bundle.path, engine="onnxruntime", actors=2, rows_per_batch=8)
+    for row in found.iter_rows():
+        rows.append(row)
+        if len(rows) == 20 and not killed:
+            listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout  # noqa: S607
+            workers = [line.split()[0] for line in listing.splitlines() if "MapWorker" in line]
+            if workers:
+                os.kill(int(workers[0]), signal.SIGKILL)
+                killed.append(workers[0])
+    assert killed
+    check(rows, tiny_bundle, pictures)
+
+
+def test_arrays_paths_and_embeddings(tiny_bundle: Bundle, pictures: Path, cluster: Path) -> None:
+    function = ClassifyImages(tiny_bundle.path, column="path", embeddings=True, engine="onnxruntime", keep_column=True)
+    found = function({"path": np.array([str(pictures / "000.png"), str(pictures / "007.png")], object)})
+    with ghostzoo.load(tiny_bundle.path, engine="onnxruntime") as classifier:
+        np.testing.assert_allclose(found["embedding"][0], classifier.embed([pictures / "000.png"])[0], atol=1e-6)
+    assert found["embedding"][1] is None
+    assert found["path"][1].endswith("007.png")
+    with pytest.raises(GhostZooError, match="has no column 'path', but image"):
+        function({"image": np.zeros((1, 2, 2, 3), np.uint8)})
+
+
+def test_ray_serve_answers(cluster: Path, tiny_bundle: Bundle) -> None:
+    from ray import serve
+
+    serve.start(http_options={"host": "127.0.0.1", "port": 8123})
+    serve.run(app(tiny_bundle.path, top_k=3, max_body_mb=1, ray_actor_options={"num_cpus": 1}), route_prefix="/")
+    try:
+        answers = {}
+        for name, data in {"good": encode(0), "bad": b"no picture", "large": bytes(2**20 + 1)}.items():
+            request = urllib.request.Request("http://127.0.0.1:8123/", data, method="POST")
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                    answers[name] = answer.status, answer.read().decode()
+            except urllib.error.HTTPError as error:
+                answers[name] = error.code, error.read().decode()
+    finally:
+        serve.shutdown()
+    assert answers["good"][0] == 200
+    assert '"labels":["class-' in answers["good"][1]
+    assert answers["bad"][0] == 422
+    assert answers["large"] == (413, '{"error":"The picture has more than 1 MB."}')
+
+
+def test_a_killed_node_loses_nothing(cluster: Path, pictures: Path, tiny_bundle: Bundle) -> None:
+    killed = []
+    rows: list[dict[str, Any]] = []
+    found = classify(dataset(pictures), tiny_bundle.path, engine="onnxruntime", actors=2, rows_per_batch=8)
+    for row in found.iter_rows():
+        rows.append(row)
+        if len(rows) == 20 and not killed:
+            listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout  # noqa: S607
+            nodes = [
+                line.split()[0] for line in listing.splitlines() if "raylet/raylet" in line and "--head" not in line
+            ]
+            os.kill(int(nodes[-1]), signal.SIGKILL)
+            killed.append(nodes[-1])
+    assert killed
+    check(rows, tiny_bundle, pictures)
