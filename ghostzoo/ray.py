@@ -169,12 +169,11 @@ def app(
 
 
 def _cpus_of_this_actor() -> int:
-    try:
-        from ray import get_runtime_context
-    except ModuleNotFoundError:
-        return 1
-    resources = get_runtime_context().get_assigned_resources()
-    return max(1, int(resources.get("CPU", 1)))
+    from ray import get_runtime_context, is_initialized
+
+    if not is_initialized() or get_runtime_context().get_actor_id() is None:
+        return 1  # in a driver, which has no share of the CPUs
+    return max(1, int(get_runtime_context().get_assigned_resources().get("CPU", 1)))
 
 
 def _objects(values: list[Any]) -> NDArray[np.object_]:
