@@ -8,15 +8,22 @@ What is scheduled, retried and scaled is Ray's affair.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .bulk.columns import BATCH_SIZE, Task, column_of
+from .bulk.columns import BATCH_SIZE, Row, Task, column_of
+from .bulk.sources import place_item, read_ahead
 from .errors import InputError, OptionError
+from .predictions import Prediction
+
+_ROWS_OF_BLOCK = 1000
+"""At least, where there are many: Ray keeps books on each block."""
+_READERS = 8
+"""Pictures that an actor fetches at the same time."""
 
 
 class ClassifyImages:
@@ -111,6 +118,52 @@ def classify(
         num_gpus=num_gpus,
         udf_modifying_row_count=False,
     )
+
+
+def run(task: Task, places: list[str], max_bytes: int, address: str) -> Iterator[tuple[str, Row]]:
+    """Classify the pictures of paths and URLs on the cluster at ``address``; yield each name and row, in any order.
+
+    Raises:
+        OptionError: Ray is not installed, or there is no such cluster.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise OptionError("Ray is not installed; pip install 'ghostzoo[ray]'.") from None
+    try:
+        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:  # of many kinds
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise OptionError(f"No Ray cluster answers at {address!r}: {reason}; check the address.") from error
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    blocks = min(len(places), max(8 * cpus, len(places) // _ROWS_OF_BLOCK))
+    options = {"top_k": task.top_k, "min_score": task.min_score, "embeddings": task.embeddings}
+    found = ray.data.from_items([{"path": place} for place in places], override_num_blocks=blocks).map_batches(
+        _ClassifyPlaces,
+        fn_constructor_args=(max_bytes,),
+        fn_constructor_kwargs={"model": task.model, "batch_size": task.batch_size, **options, **dict(task.load)},
+        batch_size=64,
+        batch_format="numpy",
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, cpus - 1)),
+        num_cpus=1,
+    )
+    for values in found.iter_rows():
+        predictions = [
+            Prediction(*each) for each in zip(values["indices"], values["labels"], values["scores"], strict=True)
+        ]
+        yield values["path"], Row(predictions, values.get("embedding"), values["error"])
+
+
+class _ClassifyPlaces(ClassifyImages):
+    """The same for a column of paths and of URLs of any storage, which each actor fetches by itself."""
+
+    def __init__(self, max_bytes: int, **options: Any) -> None:
+        super().__init__(column="image", **options)
+        self.max_bytes = max_bytes
+
+    def __call__(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        items = read_ahead((place_item(place, self.max_bytes) for place in batch["path"]), _READERS)
+        return super().__call__({"path": batch["path"], "image": _objects([item.image for item in items])})
 
 
 def app(

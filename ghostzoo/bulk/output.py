@@ -100,8 +100,9 @@ class Results:
             digests.append(Names.digests(_read_names(data, self.format)))
         return Names(digests)
 
-    def write(self, names: Sequence[str], rows: Sequence[Row], facts: dict[str, str]) -> None:
-        """Write one part."""
+    def write(self, named: Sequence[tuple[str, Row]], facts: dict[str, str]) -> None:
+        """Write one part: names with their rows."""
+        names, rows = [name for name, _ in named], [row for _, row in named]
         data = _serialise(names, rows, facts, self.format)
         file = f"part-{len(self._parts):06}.{self.format}"
         errors = sum(row.error is not None for row in rows)

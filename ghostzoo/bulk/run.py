@@ -6,12 +6,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from os import PathLike, fspath
 from typing import Any
 
 from ..errors import InputError, OptionError
 from ..images.options import ImageLimits
-from .columns import BATCH_SIZE, Row, Task
+from .columns import BATCH_SIZE, Encoded, Row, Task
 from .output import Names, Results
 from .sources import Item, find_items, read_ahead
 
@@ -55,6 +56,7 @@ def batch(
     readers: int = READERS,
     workers: int | None = None,
     batch_size: int = BATCH_SIZE,
+    ray: str | None = None,
     on_picture: Callable[[bool], object] | None = None,
     **load: Any,
 ) -> BatchReport:
@@ -75,6 +77,8 @@ def batch(
         readers: pictures that are fetched at the same time from a slow storage.
         workers: threads that read pictures and run the network; by default as many as fit on the CPUs.
         batch_size: images a call of the engine.
+        ray: address of a Ray cluster that does the work, such as ``auto``; every node needs to reach the model and the
+            pictures, which are files, folders, globs and lists then.
         on_picture: called after each picture with whether it could be read.
         load: further options of ``ghostzoo.load``.
 
@@ -107,7 +111,11 @@ def batch(
             items = find_items(source, column, limits.max_bytes)
             if before:
                 items = _not_yet(items, results.finished_names())
-            _run(task, read_ahead(items, readers), results, rows_per_part, workers, on_picture)
+            if ray is None:
+                rows = _rows_here(task, read_ahead(items, readers), workers)
+            else:
+                rows = _rows_of_cluster(task, items, limits.max_bytes, ray)
+            _write(rows, task.facts, results, rows_per_part, on_picture)
         finally:
             results.close()
     return BatchReport(results.place, results.done, results.failed, before, time.perf_counter() - start)
@@ -117,15 +125,7 @@ def _not_yet(items: Iterator[Item], finished: Names) -> Iterator[Item]:
     return (item for item in items if item.name not in finished)
 
 
-def _run(
-    task: Task,
-    items: Iterator[Item],
-    results: Results,
-    rows_per_part: int,
-    workers: int | None,
-    on_picture: Callable[[bool], object] | None,
-) -> None:
-    facts = task.facts
+def _rows_here(task: Task, items: Iterator[Item], workers: int | None) -> Iterator[tuple[str, Row]]:
     taken: deque[str] = deque()
 
     def images() -> Iterator[Any]:
@@ -133,20 +133,43 @@ def _run(
             taken.append(item.name)
             yield item.image
 
-    names: list[str] = []
-    rows: list[Row] = []
+    for row in task.rows(images(), workers):
+        yield taken.popleft(), row
+
+
+def _rows_of_cluster(task: Task, items: Iterator[Item], max_bytes: int, address: str) -> Iterator[tuple[str, Row]]:
+    cluster = import_module("ghostzoo.ray")
+    places = []
+    for item in items:
+        if isinstance(item.image, Encoded):
+            raise InputError(
+                f"{item.name} is inside another file, which a cluster cannot fetch by its name; give files, folders or "
+                "lists, or use ghostzoo.ray.classify on a dataset of Ray's."
+            )
+        places.append(item.name)
+    if places:
+        yield from cluster.run(task, places, max_bytes, address)
+
+
+def _write(
+    rows: Iterator[tuple[str, Row]],
+    facts: dict[str, str],
+    results: Results,
+    rows_per_part: int,
+    on_picture: Callable[[bool], object] | None,
+) -> None:
+    part: list[tuple[str, Row]] = []
     try:
-        for row in task.rows(images(), workers):
-            names.append(taken.popleft())
-            rows.append(row)
+        for name, row in rows:
+            part.append((name, row))
             if on_picture is not None:
                 on_picture(row.error is None)
-            if len(rows) == rows_per_part:
-                results.write(names, rows, facts)
-                names, rows = [], []
+            if len(part) == rows_per_part:
+                results.write(part, facts)
+                part = []
     finally:
-        if rows:  # also when a source or the engine fails: what is done is done
-            results.write(names, rows, facts)
+        if part:  # also when a source or the engine fails: what is done is done
+            results.write(part, facts)
 
 
 def _require_arrow(out: str) -> None:

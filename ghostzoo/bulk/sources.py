@@ -199,11 +199,11 @@ def _of_list(fs: Any, path: str, name: str, max_bytes: int) -> Iterator[Item]:
                 continue
             if scheme_of(entry) is None and not entry.startswith("/"):
                 entry = posixpath.join(folder, entry)
-            yield _named(entry, max_bytes)
+            yield place_item(entry, max_bytes)
 
 
-def _named(place: str, max_bytes: int) -> Item:
-    """The one picture of a path or URL; it may turn out not to be there."""
+def place_item(place: str, max_bytes: int) -> Item:
+    """Return the one picture of a path or URL; it may turn out not to be there."""
     if scheme_of(place) in (None, "file"):
         return Item(place, Path(place.removeprefix("file://")))
     fs, path = open_storage(place)
@@ -248,7 +248,7 @@ def _cell(place: str, value: Any, max_bytes: int) -> Item:
         path = value.get("path")
         place, value = (f"{place}:{path}" if path else place), value.get("bytes") or path
     if isinstance(value, str) and value:
-        return _named(value, max_bytes)
+        return place_item(value, max_bytes)
     data = bytes(value) if isinstance(value, bytes | bytearray | memoryview) else b""
     return Item(place, Encoded(place, lambda: data))
 

@@ -32,6 +32,7 @@ from .options import BUNDLED_MODEL, engine_options, fetch_options, image_options
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Threads that classify.  [default: as the CPUs allow]")
 @click.option("--batch-size", type=click.IntRange(min=1), default=4, show_default=True, help="Images per engine call.")
+@click.option("--ray", metavar="ADDRESS", help="Let this Ray cluster do it; 'auto' is the one of this machine.")
 @image_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def batch(sources: tuple[str, ...], model: str | None, as_json: bool, **options: Any) -> None:

@@ -16,9 +16,10 @@ import pytest
 
 import ghostzoo
 from ghostzoo.bundle.folder import Bundle
-from ghostzoo.errors import GhostZooError
-from tests.bulk.test_batch import encode
+from ghostzoo.errors import GhostZooError, InputError
+from tests.bulk.test_batch import encode, read_rows
 
+pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed here; the extra batch has it")
 ray = pytest.importorskip("ray", reason="Ray is not installed here; 'make test-all' runs this with it")
 pytest.importorskip("ray.data", reason="Ray Data is not installed here; 'make test-all' runs this with it")
 from ghostzoo.ray import ClassifyImages, app, classify  # noqa: E402
@@ -111,6 +112,24 @@ def test_arrays_paths_and_embeddings(tiny_bundle: Bundle, pictures: Path, cluste
     assert found["path"][1].endswith("007.png")
     with pytest.raises(GhostZooError, match="has no column 'path', but image"):
         function({"image": np.zeros((1, 2, 2, 3), np.uint8)})
+
+
+def test_the_batch_command_runs_on_the_cluster(
+    cluster: Path, pictures: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here.parquet", tmp_path / "there.parquet"
+    options: dict[str, Any] = {"model": tiny_bundle.path, "engine": "onnxruntime", "top_k": 3, "embeddings": True}
+    ghostzoo.batch([pictures / "000.png", pictures / "001.png"], there, **options)
+    done = ghostzoo.batch(pictures, there, ray="127.0.0.1:6399", resume=True, **options)
+    assert (done.pictures, done.unreadable, done.done_before) == (COUNT, len(BROKEN), 2)
+    ghostzoo.batch(pictures, here, **options)
+    for found, expected in zip(
+        *(sorted(read_rows(place), key=lambda row: row["path"]) for place in (there, here)), strict=True
+    ):
+        assert (found["path"], found["indices"]) == (expected["path"], expected["indices"])
+        assert (found["embedding"] is None) == (expected["embedding"] is None)
+    with pytest.raises(InputError, match="is inside another file"):
+        ghostzoo.batch(pa.table({"bytes": [encode(0)]}), tmp_path / "x.parquet", ray="127.0.0.1:6399", **options)
 
 
 def test_ray_serve_answers(cluster: Path, tiny_bundle: Bundle) -> None:
