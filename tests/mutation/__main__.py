@@ -11,10 +11,11 @@ in a copy of the checkout, the tests that reach its line, the quickest of its ow
 from __future__ import annotations
 
 import argparse
+import hashlib
+import heapq
 import importlib
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -211,12 +213,20 @@ def try_one(mutant: Mutant, tests: Sequence[str], copy: Path, timeout: float) ->
 
 
 def sample(copy: Path, count: int, seed: int, left_out: Iterable[str]) -> list[Mutant]:
-    """Choose ``count`` of all faults, the same ones for the same seed."""
+    """Choose ``count`` of all faults: for the same seed the same ones, but for those in lines that have changed."""
     modules = sorted(path.relative_to(copy).as_posix() for path in copy.glob("ghostzoo/**/*.py"))
     prefixes = (*left_out, *(prefix for several in NEEDS_MORE.values() for prefix in several))
     chosen = [name for name in modules if not name.startswith(prefixes)]
-    every = [mutant for name in chosen for mutant in mutants_of(name, (copy / name).read_bytes())]
-    return random.Random(seed).sample(every, min(count, len(every)))  # noqa: S311
+    faults: list[tuple[bytes, Mutant]] = []
+    for name in chosen:
+        source = (copy / name).read_bytes()
+        lines = source.decode().splitlines()
+        seen: Counter[str] = Counter()
+        for mutant in mutants_of(name, source):
+            text = f"{seed} {name} {lines[mutant.line - 1].strip()} {mutant.was} {mutant.text}"
+            seen[text] += 1
+            faults.append((hashlib.sha256(f"{text} {seen[text]}".encode()).digest(), mutant))
+    return [mutant for _, mutant in heapq.nsmallest(count, faults, key=itemgetter(0))]
 
 
 def find_again(row: dict[str, Any], copy: Path) -> list[Mutant]:
