@@ -26,4 +26,5 @@ def read_bmp(data: bytes) -> Header:
 
 
 def read_sun_raster(data: bytes) -> Header:
-    return Header(*struct.unpack_from(">ll", data, 4), data)
+    width, height = struct.unpack_from(">ll", data, 4)
+    return Header(width, height, data)
