@@ -129,7 +129,7 @@ def reached(to: Path, copy: Path) -> tuple[dict[tuple[str, int], set[str]], dict
 
 
 def choose(mutant: Mutant, lines: dict[tuple[str, int], set[str]], seconds: dict[str, float]) -> list[str]:
-    """The tests that reach the fault, or the module where a line runs at its import alone; the folder's own first.
+    """The tests that reach the fault, or the module where a line runs at its import alone; the module's own first.
 
     After them come the others of their files, which may reach it in processes that they start.
     """
@@ -141,7 +141,10 @@ def choose(mutant: Mutant, lines: dict[tuple[str, int], set[str]], seconds: dict
     left = float(MAX_SECONDS)
     files = {name.partition("::")[0] for name in reaching if name}
     beside = reaching - {""} | {name for name in seconds if name.partition("::")[0] in files and name.startswith(own)}
-    for name in sorted(beside, key=lambda name: (name not in reaching, not name.startswith(own), seconds[name])):
+    stem = Path(mutant.module).stem
+    for name in sorted(
+        beside, key=lambda name: (name not in reaching, stem not in name, not name.startswith(own), seconds[name])
+    ):
         if len(chosen) < MAX_TESTS and (seconds[name] <= left or not chosen):
             chosen.append(name)
             left -= seconds[name]
@@ -160,6 +163,7 @@ def run_tests(tests: Sequence[str], copy: Path) -> NoReturn:
     status = 3
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         sys.dont_write_bytecode = True
         os.chdir(copy)
         os.environ.update(surroundings(copy))
@@ -255,6 +259,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # it, too, takes the fault out again
     scratch = options.scratch or Path(tempfile.mkdtemp(prefix="ghostzoo-mutation-"))
     scratch.mkdir(parents=True, exist_ok=True)
     copy = scratch / "checkout"
