@@ -139,6 +139,18 @@ def test_who_may_ask_what(method: str, path: str, headers: dict[str, str], statu
     assert answer.headers["x-request-id"]
 
 
+def test_only_what_a_browser_asks_first_needs_no_key() -> None:
+    asks = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+
+    async def talk(client: Any) -> list[int]:
+        answers = [await client.request("OPTIONS", "/v1/classify", headers=asks)]
+        answers += [await client.request("POST", "/v1/classify", headers=asks, content=PNG)]
+        answers += [await client.request("OPTIONS", "/v1/classify", headers={name: asks[name]}) for name in asks]
+        return [answer.status_code for answer in answers]
+
+    assert ask(talk, api_key=KEY, cors_origins=("https://a.example",)) == [200, 401, 401, 401]
+
+
 def test_the_document_knows_what_handlers_read() -> None:
     document = ask(lambda client: client.get("/openapi.json")).json()
     for path, operations in document["paths"].items():
