@@ -7,6 +7,7 @@ import base64
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.fixtures.pictures import encoded, picture
@@ -85,6 +86,38 @@ def test_requests_as_clients_of_triton_and_kserve_write_them(changed: dict[str, 
 @pytest.mark.parametrize("shape", [[1, 2], [2, 1], [1, 1, 1], []])
 def test_other_shapes_are_refused(shape: list[int]) -> None:
     assert post(f"{MODEL}/infer", json={"inputs": [IMAGE | {"shape": shape, "data": [TEXT]}]}).status_code == 400
+
+
+def test_outputs_are_those_that_are_asked_for() -> None:
+    def wanted(*outputs: dict[str, Any]) -> Callable[[Any], Awaitable[Any]]:
+        return lambda client: client.post(f"{MODEL}/infer", json={"inputs": [IMAGE], "outputs": outputs})
+
+    def classes(count: int, name: str = "scores") -> dict[str, Any]:
+        return {"name": name, "parameters": {"classification": count}}
+
+    good = [
+        wanted({"name": "scores"}, {"name": "logits"}),
+        wanted({"name": "labels"}, classes(2), classes(1, "logits")),
+    ]
+    bad = [wanted({"name": "features"}), wanted({"name": "logits"}, {"name": "logits"})]
+    bad += [wanted(classes(-1)), wanted(classes(1, "labels"))]
+
+    async def talk(client: Any) -> list[Any]:
+        return [await each(client) for each in good + bad]
+
+    values, best, *refused = ask(talk)
+    scores, logits = values.json()["outputs"]
+    assert [scores["name"], logits["name"], scores["shape"]] == ["scores", "logits", [1, 10]]
+    powers = np.exp(logits["data"])
+    np.testing.assert_allclose(scores["data"], powers / powers.sum(), rtol=1e-4, atol=1e-6)
+    label, by_score, by_logit = best.json()["outputs"]
+    first, second = (text.split(":") for text in by_score["data"])
+    order = np.argsort(scores["data"])[::-1]
+    assert [first[1:], int(second[1])] == [[str(order[0]), label["data"][0]], order[1]]
+    assert float(first[0]) == pytest.approx(max(scores["data"]), abs=1e-4)
+    assert float(by_logit["data"][0].split(":")[0]) == pytest.approx(max(logits["data"]), abs=1e-4)
+    assert [answer.status_code for answer in refused] == [400] * 4
+    assert "has no output 'features'; it has logits, scores, labels" in refused[0].text
 
 
 def test_an_image_as_a_raw_binary_request() -> None:
