@@ -5,7 +5,7 @@
 
 First the tests run once, each recorded with the lines that it reaches. Then a sample of all faults is tried: for each,
 in a copy of the checkout, the tests that reach its line, the quickest of its own folder first, until one fails.
-``--again`` tries those once more that no test noticed.
+``--again`` tries those once more that no test noticed; tests that were added since are known to a new recording alone.
 """
 
 from __future__ import annotations
