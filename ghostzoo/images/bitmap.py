@@ -21,16 +21,9 @@ def read_bmp(data: bytes) -> Header:
         width, height = struct.unpack_from("<ll", data, 18)
     else:
         raise HeaderError(DAMAGED)
-    if width < 0:
-        raise HeaderError(DAMAGED)
     return Header(width, abs(height), data, alpha=Alpha.STRAIGHT)
 
 
 def read_sun_raster(data: bytes) -> Header:
-    return Header(*_sides(*struct.unpack_from(">ll", data, 4)), data)
-
-
-def _sides(width: int, height: int) -> tuple[int, int]:
-    if width < 0 or height < 0:
-        raise HeaderError(DAMAGED)
-    return width, height
+    width, height = struct.unpack_from(">ll", data, 4)
+    return Header(width, height, data)

@@ -150,6 +150,13 @@ def test_a_folder_that_was_pulled_is_named_whole(tiny_bundle: Bundle, tmp_path: 
     assert shown.replace("\n", "").endswith(f"  folder  {tiny_bundle.path}")
 
 
+def test_sentences_are_broken_between_words_only() -> None:
+    command = ["-m", "ghostzoo", "info", "GhostNet_x0_5_cifar10"]
+    plain = run_on_terminal(command, 60, stdout_too=False)[1]
+    assert max(map(len, plain.splitlines())) > 100
+    assert run_on_terminal(command, 60)[0].split() == plain.split()
+
+
 def test_tables_are_laid_out_by_the_width_of_characters() -> None:
     rows = [["猫", "9", "x"], ["\x1b[2J", "1,000", ""]]
     assert table_lines(["name", "number", ""], rows) == [

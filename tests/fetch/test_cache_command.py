@@ -10,6 +10,7 @@ from filelock import FileLock
 
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.cli.console import format_size
+from ghostzoo.fetch.pruning import Removal, remove_prepared
 from ghostzoo.fetch.store import Store
 from tests.fetch.conftest import Run, json_lines
 
@@ -112,6 +113,10 @@ def test_prune_takes_what_is_named_or_all(run: Run, store: Store, tmp_path: Path
     assert names(run) == []
     assert not prepared.exists()
     assert run("cache", "prune", "--all", "x").returncode == 2
+
+
+def test_prepared_models_that_another_has_removed_are_no_error(tmp_path: Path) -> None:
+    remove_prepared(Removal(tmp_path / "gone", "prepared"))
 
 
 def test_pull_needs_names_or_all_and_goes_on_after_a_failure(run: Run, store: Store) -> None:

@@ -95,3 +95,9 @@ def test_a_missing_model_is_told_with_every_place_in_order(models: Path, tmp_pat
 def test_an_unknown_name_suggests_known_ones() -> None:
     with pytest.raises(ghostzoo.UnknownModelError, match="GhostNet_x1_0"):
         fetch("GhostNet_x1_O")
+
+
+@pytest.mark.parametrize("name", ["", " \t"])
+def test_an_empty_name_is_called_so(name: str) -> None:
+    with pytest.raises(ghostzoo.OptionError, match="The model's name is empty; 'ghostzoo list' shows names"):
+        fetch(name)

@@ -75,6 +75,16 @@ def test_a_file_of_comments_is_refused() -> None:
         read_header(data[:place] + comment * 100_000 + data[place:])
 
 
+@pytest.mark.parametrize("box", [b"\0\0\0\x08free", b"\0\0\0\x01free" + struct.pack(">Q", 16)])
+def test_a_box_may_be_empty(box: bytes) -> None:
+    """I.4, where a length of 1 stands for one of eight bytes after the type."""
+    data = encoded(picture(), "JPEG2000")
+    place = data.index(b"jp2c") - 4
+    assert read_header(data[:place] + box + data[place:]).width == 45
+    with pytest.raises(HeaderError, match="damaged"):
+        read_header(data[:place] + box[:3] + b"\x07" + box[4:] + data[place:])
+
+
 def test_the_segments_of_the_standard_are_read() -> None:
     """ISO/IEC 15444-1, table A.2, with those of part 2 that the decoder knows; the coding's own are not any segment."""
     data = encoded(picture(), "JPEG2000")

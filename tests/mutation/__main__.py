@@ -5,16 +5,17 @@
 
 First the tests run once, each recorded with the lines that it reaches. Then a sample of all faults is tried: for each,
 in a copy of the checkout, the tests that reach its line, the quickest of its own folder first, until one fails.
-``--again`` tries those once more that no test noticed.
+``--again`` tries those once more that no test noticed; tests that were added since are known to a new recording alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import heapq
 import importlib
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -127,7 +129,7 @@ def reached(to: Path, copy: Path) -> tuple[dict[tuple[str, int], set[str]], dict
 
 
 def choose(mutant: Mutant, lines: dict[tuple[str, int], set[str]], seconds: dict[str, float]) -> list[str]:
-    """The tests that reach the fault, or the module where a line runs at its import alone; the folder's own first.
+    """The tests that reach the fault, or the module where a line runs at its import alone; the module's own first.
 
     After them come the others of their files, which may reach it in processes that they start.
     """
@@ -139,7 +141,10 @@ def choose(mutant: Mutant, lines: dict[tuple[str, int], set[str]], seconds: dict
     left = float(MAX_SECONDS)
     files = {name.partition("::")[0] for name in reaching if name}
     beside = reaching - {""} | {name for name in seconds if name.partition("::")[0] in files and name.startswith(own)}
-    for name in sorted(beside, key=lambda name: (name not in reaching, not name.startswith(own), seconds[name])):
+    stem = Path(mutant.module).stem
+    for name in sorted(
+        beside, key=lambda name: (name not in reaching, stem not in name, not name.startswith(own), seconds[name])
+    ):
         if len(chosen) < MAX_TESTS and (seconds[name] <= left or not chosen):
             chosen.append(name)
             left -= seconds[name]
@@ -158,6 +163,7 @@ def run_tests(tests: Sequence[str], copy: Path) -> NoReturn:
     status = 3
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         sys.dont_write_bytecode = True
         os.chdir(copy)
         os.environ.update(surroundings(copy))
@@ -211,12 +217,20 @@ def try_one(mutant: Mutant, tests: Sequence[str], copy: Path, timeout: float) ->
 
 
 def sample(copy: Path, count: int, seed: int, left_out: Iterable[str]) -> list[Mutant]:
-    """Choose ``count`` of all faults, the same ones for the same seed."""
+    """Choose ``count`` of all faults: for the same seed the same ones, but for those in lines that have changed."""
     modules = sorted(path.relative_to(copy).as_posix() for path in copy.glob("ghostzoo/**/*.py"))
     prefixes = (*left_out, *(prefix for several in NEEDS_MORE.values() for prefix in several))
     chosen = [name for name in modules if not name.startswith(prefixes)]
-    every = [mutant for name in chosen for mutant in mutants_of(name, (copy / name).read_bytes())]
-    return random.Random(seed).sample(every, min(count, len(every)))  # noqa: S311
+    faults: list[tuple[bytes, Mutant]] = []
+    for name in chosen:
+        source = (copy / name).read_bytes()
+        lines = source.decode().splitlines()
+        seen: Counter[str] = Counter()
+        for mutant in mutants_of(name, source):
+            text = f"{seed} {name} {lines[mutant.line - 1].strip()} {mutant.was} {mutant.text}"
+            seen[text] += 1
+            faults.append((hashlib.sha256(f"{text} {seen[text]}".encode()).digest(), mutant))
+    return [mutant for _, mutant in heapq.nsmallest(count, faults, key=itemgetter(0))]
 
 
 def find_again(row: dict[str, Any], copy: Path) -> list[Mutant]:
@@ -245,6 +259,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # it, too, takes the fault out again
     scratch = options.scratch or Path(tempfile.mkdtemp(prefix="ghostzoo-mutation-"))
     scratch.mkdir(parents=True, exist_ok=True)
     copy = scratch / "checkout"

@@ -205,6 +205,12 @@ REFUSED: dict[str, tuple[graphs.Change, str]] = {
     "five dimensions": (first_weight(dims=[1] * 5), "more than 4 of dims"),
     "segments": (on_model(lambda m: m.graph.initializer[0].segment.SetInParent()), "tensor in segments"),
     "typed data of another count": (typed_weight(3, *[1] * 4097), "more than 4096 of int32_data"),
+    "too many floats": (
+        on_model(
+            lambda m: m.graph.initializer.append(TensorProto(name="f", data_type=1, dims=[4097], float_data=[0] * 4097))
+        ),
+        "more than 4096 of float_data",
+    ),
     "uint8 beyond its range": (typed_weight(2, 256), "values that its type does not have"),
     "negative uint8": (typed_weight(2, -1), "values that its type does not have"),
     "int8 beyond its range": (typed_weight(3, 128), "values that its type does not have"),

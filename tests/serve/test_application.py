@@ -7,6 +7,7 @@ import base64
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.fixtures.pictures import encoded, picture
@@ -87,6 +88,38 @@ def test_other_shapes_are_refused(shape: list[int]) -> None:
     assert post(f"{MODEL}/infer", json={"inputs": [IMAGE | {"shape": shape, "data": [TEXT]}]}).status_code == 400
 
 
+def test_outputs_are_those_that_are_asked_for() -> None:
+    def wanted(*outputs: dict[str, Any]) -> Callable[[Any], Awaitable[Any]]:
+        return lambda client: client.post(f"{MODEL}/infer", json={"inputs": [IMAGE], "outputs": outputs})
+
+    def classes(count: int, name: str = "scores") -> dict[str, Any]:
+        return {"name": name, "parameters": {"classification": count}}
+
+    good = [
+        wanted({"name": "scores"}, {"name": "logits"}),
+        wanted({"name": "labels"}, classes(2), classes(1, "logits")),
+    ]
+    bad = [wanted({"name": "features"}), wanted({"name": "logits"}, {"name": "logits"})]
+    bad += [wanted(classes(-1)), wanted(classes(1, "labels"))]
+
+    async def talk(client: Any) -> list[Any]:
+        return [await each(client) for each in good + bad]
+
+    values, best, *refused = ask(talk)
+    scores, logits = values.json()["outputs"]
+    assert [scores["name"], logits["name"], scores["shape"]] == ["scores", "logits", [1, 10]]
+    powers = np.exp(logits["data"])
+    np.testing.assert_allclose(scores["data"], powers / powers.sum(), rtol=1e-4, atol=1e-6)
+    label, by_score, by_logit = best.json()["outputs"]
+    first, second = (text.split(":") for text in by_score["data"])
+    order = np.argsort(scores["data"])[::-1]
+    assert [first[1:], int(second[1])] == [[str(order[0]), label["data"][0]], order[1]]
+    assert float(first[0]) == pytest.approx(max(scores["data"]), abs=1e-4)
+    assert float(by_logit["data"][0].split(":")[0]) == pytest.approx(max(logits["data"]), abs=1e-4)
+    assert [answer.status_code for answer in refused] == [400] * 4
+    assert "has no output 'features'; it has logits, scores, labels" in refused[0].text
+
+
 def test_an_image_as_a_raw_binary_request() -> None:
     headers = {"Inference-Header-Content-Length": "0"}
     assert len(labels(post(f"{MODEL}/infer", content=PNG, headers=headers))) == 1
@@ -137,6 +170,18 @@ def test_who_may_ask_what(method: str, path: str, headers: dict[str, str], statu
     answer = ask(lambda client: client.request(method, path, headers=headers), api_key=KEY)
     assert answer.status_code == status
     assert answer.headers["x-request-id"]
+
+
+def test_only_what_a_browser_asks_first_needs_no_key() -> None:
+    asks = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+
+    async def talk(client: Any) -> list[int]:
+        answers = [await client.request("OPTIONS", "/v1/classify", headers=asks)]
+        answers += [await client.request("POST", "/v1/classify", headers=asks, content=PNG)]
+        answers += [await client.request("OPTIONS", "/v1/classify", headers={name: asks[name]}) for name in asks]
+        return [answer.status_code for answer in answers]
+
+    assert ask(talk, api_key=KEY, cors_origins=("https://a.example",)) == [200, 401, 401, 401]
 
 
 def test_the_document_knows_what_handlers_read() -> None:

@@ -190,6 +190,17 @@ def test_the_size_limit_is_exact(address: str, path: str) -> None:
         fetch(address + path, max_bytes=len(BODY) - 1)
 
 
+def test_what_is_said_to_be_too_large_is_not_waited_for() -> None:
+    def never(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", "100001")
+        request.end_headers()
+        request.connection.recv(1)
+
+    with serve({"/": never}) as address, pytest.raises(DownloadError, match="more than the 100000 bytes"):
+        fetch(address + "/", max_bytes=100_000)
+
+
 def test_a_compressed_bomb_counts_as_what_it_becomes(address: str) -> None:
     with pytest.raises(DownloadError, match="more than the 100000 bytes"):
         fetch(address + "/bomb", max_bytes=100_000)

@@ -185,6 +185,12 @@ def test_hostile_nesting_costs_little(tmp_path: Path) -> None:
     assert len(str(error.value)) < 1500
 
 
+def test_a_prefix_has_up_to_two_hundred_characters(tmp_path: Path) -> None:
+    assert read_weights(write(tmp_path, prefixed("x" * 180 + ".", A))).prefix == "x" * 180 + "."
+    with pytest.raises(WeightsError, match=r"conv_last\._conv\.weight \(4-D\) are needed"):
+        read_weights(write(tmp_path, prefixed("x" * 200 + ".", A)))
+
+
 def test_many_networks_are_shortened(tmp_path: Path) -> None:
     one = {"fc_1.weight": np.ones((2, 2), np.float32)}
     content = {
