@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ghostzoo.bundle.folder import CONVERTED_FILES, MODEL_FILES, Bundle, write_bundle
+from ghostzoo.bundle.edit import write_bundle
+from ghostzoo.bundle.folder import CONVERTED_FILES, MODEL_FILES, Bundle
 from ghostzoo.engines import engine_class
 from ghostzoo.engines.base import Engine, EngineOptions
 from ghostzoo.errors import BundleError, EngineError, EngineUnavailableError, OptionError, UnknownEngineError

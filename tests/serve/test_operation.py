@@ -122,7 +122,7 @@ def test_a_key_must_be_long_and_a_port_free(tiny_bundle: Bundle, tmp_path: Path,
 
 
 def test_two_models(tiny_bundle: Bundle, tmp_path: Path, http: requests.Session, jpeg: bytes) -> None:
-    from ghostzoo.bundle.folder import write_bundle
+    from ghostzoo.bundle.edit import write_bundle
 
     contents = {name: tiny_bundle.read(name) for name in tiny_bundle.manifest.files}
     other = write_bundle(tmp_path / "other", name="other", contents=contents, weights={}, created_by={}, validation={})

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from ghostzoo.bundle.folder import Bundle, write_bundle
+from ghostzoo.bundle.edit import write_bundle
+from ghostzoo.bundle.folder import Bundle
 from tests.fixtures.pictures import encoded, picture
 from tests.fixtures.serving import ServerProcess, running_server
 from tests.fixtures.watching import watched
