@@ -92,13 +92,11 @@ def test_a_stream_that_gives_little_at_a_time_is_read_to_its_end() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(10))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_orientation_is_honoured_alike_for_paths_bytes_and_pil(tmp_path: Path, kind: str, orientation: int) -> None:
+def test_a_tiff_is_turned_alike_for_paths_bytes_and_pil(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"lossless": True} if kind == "WEBP" else {}
-    upright = read_image(encoded(picture(), kind, **options))
-    data = encoded(picture(), kind, exif=exif, **options)
+    upright = read_image(encoded(picture(), "TIFF"))
+    data = encoded(picture(), "TIFF", exif=exif)
     path = tmp_path / "turned"
     path.write_bytes(data)
     expected = TURNS[orientation](upright) if orientation in TURNS else upright
