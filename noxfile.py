@@ -26,7 +26,8 @@ FOLDERS = {"runtime": ".venv", "dev": ".venv"}
 """Group of dependencies -> folder of its environment, where that is not ``.venv-`` and the group's name."""
 NEEDS_OLD_PYTHON = {"export", "interop"}
 """Groups with PaddlePaddle, which has wheels for Python 3.11 and 3.12 only."""
-PARALLEL = ("--numprocesses", "logical", "--maxprocesses", "4", "--dist", "loadfile")
+PARALLEL = ("--numprocesses", "4", "--dist", "loadfile")
+"""Also on two cores: half of the time is waiting, for processes to start and for deadlines to pass."""
 HUB_TESTS = (
     "tests/fetch/test_hub.py",
     "tests/hub/test_any_hub.py",

@@ -9,8 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ghostzoo.bundle.edit import add_files
-from ghostzoo.bundle.folder import Bundle, check_target, write_bundle
+from ghostzoo.bundle.edit import add_files, check_target, write_bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.engines import engine_class, engine_record
 from ghostzoo.engines.base import OUTPUTS, EngineOptions
 from ghostzoo.engines.edge_formats import ConvertedEngine

@@ -17,7 +17,8 @@ from exporters.paddle_archive import ProgramRoute, archive_to_onnx, read_archive
 from exporters.paddle_network import PaddleGhostNet, build_network, forward
 from exporters.paddle_to_onnx import Route, export_with_paddle2onnx, onnx_route
 from exporters.route_comparison import RouteComparison, compare_routes
-from ghostzoo.bundle.folder import Bundle, check_target
+from ghostzoo.bundle.edit import check_target
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.bundle.golden import Golden
 from ghostzoo.bundle.manifest import check_model_name
 from ghostzoo.catalog import CatalogModel, get_official_model

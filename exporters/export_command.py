@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ghostzoo.bundle.folder import check_target
+from ghostzoo.bundle.edit import check_target
 from ghostzoo.cli.bars import steps
 from ghostzoo.cli.console import ANY_PATH, Command, print_table
 from ghostzoo.errors import EngineUnavailableError, InputError

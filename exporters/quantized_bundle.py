@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from exporters.quantize import PLANS, QuantizationPlan, to_int8
 from ghostzoo.bundle.card import replace_precisions
-from ghostzoo.bundle.folder import CARD_FILE, MODEL_FILES, Bundle, write_bundle
+from ghostzoo.bundle.edit import write_bundle
+from ghostzoo.bundle.folder import CARD_FILE, MODEL_FILES, Bundle
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
 from ghostzoo.errors import InputError, OptionError, ParityError

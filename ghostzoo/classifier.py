@@ -70,7 +70,8 @@ class Classifier:
         self._request = request
         draft_side = _DRAFT_FACTOR * bundle.preprocessing.resize_short if request.draft else None
         self._reading = ReadOptions(request.background, request.lenient, draft_side)
-        self._engines = OpenedEngines(bundle, engine)
+        self.engines = OpenedEngines(bundle, engine)
+        """All that it holds, for those who make calls of their own."""
 
     @classmethod
     def open(cls, request: LoadRequest) -> Self:
@@ -96,12 +97,7 @@ class Classifier:
     @property
     def engine(self) -> Engine:
         """The engine for single calls; in a forked process, one that was opened there."""
-        return self._engines.for_calls
-
-    @property
-    def engines(self) -> OpenedEngines:
-        """All that it holds, for those who make calls of their own."""
-        return self._engines
+        return self.engines.for_calls
 
     def __call__(self, image: Any, top_k: int | None = None, *, min_score: float | None = None) -> list[Prediction]:
         """Classify one image: the classes that it shows, best first; ``top_k`` and ``min_score`` are as in ``predict``.
@@ -248,7 +244,7 @@ class Classifier:
         """The engine that returns the tensor before the pooling; raises as ``explain`` does."""
         kind = type(self.engine)
         chosen = self.selection.origin in ("measured", "cached") and not kind.gives_features
-        return self._engines.for_features(self.explainer.head, engine_class(BASE_ENGINE) if chosen else None)
+        return self.engines.for_features(self.explainer.head, engine_class(BASE_ENGINE) if chosen else None)
 
     def features(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the network on preprocessed images (N, 3, S, S) float32 up to the pooling: (N, C, H, W) float32."""
@@ -282,7 +278,7 @@ class Classifier:
 
     def close(self) -> None:
         """Free the model."""
-        self._engines.close()
+        self.engines.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what was asked for, not the model: it is loaded again in the other process, and has to be there.
@@ -347,8 +343,8 @@ class Classifier:
         from .engines.batches import run_batch
 
         if workers is None:
-            workers = self._engines.concurrent_calls if count_at_hand(images) >= _MANY else 1
-        engine = self._engines.for_calls if workers == 1 else self._engines.for_many
+            workers = self.engines.concurrent_calls if count_at_hand(images) >= _MANY else 1
+        engine = self.engines.for_calls if workers == 1 else self.engines.for_many
         work = partial(run_batch, read=self.read_tensor, engine=engine, output=output, raise_errors=raise_errors)
         return map_batches(work, expand(images), batch_size, workers)
 

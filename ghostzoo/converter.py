@@ -15,8 +15,9 @@ import numpy as np
 from ._utils.urls import as_path
 from ._version import __version__
 from .bundle.card import write_card
+from .bundle.edit import check_target, write_bundle
 from .bundle.export_config import read_exported_preprocessing
-from .bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle, check_target, write_bundle
+from .bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle
 from .bundle.golden import Golden, synthetic_images
 from .bundle.hub_configs import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_to_json
 from .bundle.manifest import check_model_name

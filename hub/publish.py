@@ -12,7 +12,8 @@ import numpy as np
 
 import ghostzoo
 from ghostzoo._utils.cache import CACHE_VARIABLE, cache_key, locked
-from ghostzoo.bundle.folder import CARD_FILE, Bundle, write_bundle
+from ghostzoo.bundle.edit import write_bundle
+from ghostzoo.bundle.folder import CARD_FILE, Bundle
 from ghostzoo.bundle.manifest import MANIFEST_FILE
 from ghostzoo.errors import GhostZooError
 from ghostzoo.fetch.lockfile import LOCK_FILE, Pin, read_lock, write_lock

@@ -16,7 +16,8 @@ import ghostzoo
 import ghostzoo.catalog
 from exporters import edge_formats
 from exporters.converter_process import last_lines, run_converter
-from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle, write_bundle
+from ghostzoo.bundle.edit import write_bundle
+from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle
 from ghostzoo.bundle.golden import Golden
 from ghostzoo.errors import BundleError, EngineError, EngineUnavailableError, ParityError
 from ghostzoo.fetch.resolver import fetch

@@ -77,8 +77,8 @@ def test_logits_come_in_order(classifier: Classifier, folder: Path, paths: list[
 
 def test_side_by_side_each_call_has_one_thread(classifier: Classifier, paths: list[Path]) -> None:
     list(classifier.predict(paths))
-    assert classifier._engines.concurrent_calls == 2
-    assert classifier._engines.for_many.describe()["threads"] == 1
+    assert classifier.engines.concurrent_calls == 2
+    assert classifier.engines.for_many.describe()["threads"] == 1
     assert classifier.engine.describe()["threads"] == 2
 
 
@@ -86,7 +86,7 @@ def test_engine_options_that_set_the_threads_have_the_last_word(tiny_bundle: Bun
     options = {"intra_op_num_threads": 2}
     with ghostzoo.load(tiny_bundle.path, engine="onnxruntime", engine_options=options) as clf:
         assert len(list(clf.predict(paths, workers=2))) == COUNT
-        assert clf._engines.for_many is clf.engine
+        assert clf.engines.for_many is clf.engine
 
 
 def test_errors_have_their_places_side_by_side(classifier: Classifier, paths: list[Path], tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ import pytest
 
 import ghostzoo
 from ghostzoo import Classifier
-from ghostzoo.bundle.folder import CARD_FILE, Bundle, write_bundle
+from ghostzoo.bundle.edit import write_bundle
+from ghostzoo.bundle.folder import CARD_FILE, Bundle
 from ghostzoo.errors import OptionError
 
 EVERYTHING = 1e-9

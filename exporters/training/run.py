@@ -31,7 +31,8 @@ from exporters.training.reporting import (
 from exporters.training.trainer import Surroundings, Trainer
 from ghostzoo._utils.files import write_atomically
 from ghostzoo._utils.hardware import usable_cpus
-from ghostzoo.bundle.folder import Bundle, check_target
+from ghostzoo.bundle.edit import check_target
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.bundle.golden import Golden, synthetic_images
 from ghostzoo.bundle.manifest import check_model_name
 from ghostzoo.converter import Provenance, write_model_bundle

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from .._utils.urls import as_path
 from .._version import __version__
 from ..bundle.card import write_card
-from ..bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle, check_target, write_bundle
+from ..bundle.edit import check_target, write_bundle
+from ..bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle
 from ..bundle.golden import Golden
 from ..bundle.hub_configs import CONFIG_FILE, PREPROCESSOR_FILE
 from ..bundle.manifest import check_model_name

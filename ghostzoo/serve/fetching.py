@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import Collection
-from concurrent.futures import Future
 from contextlib import suppress
 from ipaddress import IPv6Address, ip_address, ip_network
 
@@ -117,21 +116,17 @@ class Fetcher:
         loop = asyncio.get_running_loop()
         image: asyncio.Future[bytes] = loop.create_future()
 
-        def count(size: int, counted: Future[None]) -> None:
+        async def count(size: int) -> None:
             if image.done():  # whoever waited for it has gone, and with it what it held
-                counted.set_exception(DownloadError(LATE))
-                return
+                raise DownloadError(LATE)
             try:
                 hold(size)
-                counted.set_result(None)
             except Exception as error:
                 image.set_exception(error)
-                counted.set_exception(error)
+                raise
 
         def count_from_thread(size: int) -> None:
-            counted: Future[None] = Future()
-            loop.call_soon_threadsafe(count, size, counted)
-            counted.result(self._limits.url_timeout)
+            asyncio.run_coroutine_threadsafe(count(size), loop).result(self._limits.url_timeout)
 
         def end() -> None:
             self._turns.give_back(part)  # not before: a name look-up goes on where nobody waits for it any more

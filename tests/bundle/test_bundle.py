@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from ghostzoo.bundle import folder as module
-from ghostzoo.bundle.folder import Bundle, check_target, write_bundle
+from ghostzoo.bundle.edit import check_target, write_bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.bundle.golden import Golden
 from ghostzoo.bundle.hub_configs import ModelConfig, preprocessing_to_json
 from ghostzoo.bundle.manifest import MAX_MANIFEST_BYTES

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from ghostzoo._utils.hardware import cpu_features
-from ghostzoo.bundle.folder import CONVERTED_FILES, MODEL_FILES, Bundle, write_bundle
+from ghostzoo.bundle.edit import write_bundle
+from ghostzoo.bundle.folder import CONVERTED_FILES, MODEL_FILES, Bundle
 from ghostzoo.engines import engine_class, engine_record
 from ghostzoo.engines.base import Engine, EngineOptions
 from ghostzoo.errors import BundleError, EngineError, EngineUnavailableError, OptionError, UnknownEngineError

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import ghostzoo
-from ghostzoo._utils.hardware import usable_cpus
 from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle
 from ghostzoo.engines.base import Engine, EngineOptions
 from ghostzoo.images.decode import read_image
@@ -141,60 +140,6 @@ def test_a_fork_opens_its_own_or_says_why_not_and_ends(
     assert "opened before this process was forked" in result.stdout
     assert ("cannot be used in a fork" in result.stdout) == (not engine_type.opens_after_fork)
     assert result.stdout.endswith("both ended\n")
-
-
-BUSY = """
-import os, sys, threading, time
-from ghostzoo.bundle.folder import Bundle
-from ghostzoo.engines import engine_class
-from ghostzoo.engines.base import EngineOptions
-from ghostzoo.errors import EngineUnavailableError
-kind, options = engine_class({engine!r}), EngineOptions(**{options!r})
-bundle = Bundle.open({path!r})
-pixels = bundle.golden().pixel_values
-engine = kind.load(bundle, options)
-expected = engine.run(pixels)
-
-def compute():
-    while True:
-        engine.run(pixels)
-
-for _ in range(3):
-    threading.Thread(target=compute, daemon=True).start()
-time.sleep(0.2)
-for _ in range(5):
-    child = os.fork()
-    if not child:
-        try:
-            with kind.load(bundle, options) as own:
-                os._exit(0 if (own.run(pixels) == expected).all() else 3)
-        except EngineUnavailableError as error:
-            print(error, flush=True)
-            os._exit(0)
-    deadline = time.monotonic() + 60
-    while True:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            assert os.waitstatus_to_exitcode(status) == 0
-            break
-        if time.monotonic() > deadline:
-            os.kill(child, 9)
-            sys.exit("a child hung")
-        time.sleep(0.01)
-print("all ended", flush=True)
-os._exit(0)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
-def test_forks_while_threads_compute_end(engine_type: type[Engine], engine_bundle: Bundle, options: Options) -> None:
-    """With two threads a call, where there are two CPUs: libraries wait for those of the parent, which no fork has."""
-    threads = {} if options().threads is None else {"threads": min(2, usable_cpus())}
-    script = BUSY.format(engine=engine_type.name, options=threads, path=str(engine_bundle.path))
-    result = run([sys.executable, "-c", script], capture_output=True, text=True, timeout=400)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("cannot be used in a fork") == (0 if engine_type.opens_after_fork else 5)
-    assert result.stdout.endswith("all ended\n")
 
 
 def resident_bytes() -> int:

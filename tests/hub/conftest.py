@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants as hub_constants
 
-from ghostzoo.bundle.folder import Bundle, write_bundle
+from ghostzoo.bundle.edit import write_bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.bundle.hub_configs import PREPROCESSOR_FILE, preprocessing_to_json
 from hub.publish import Target
 from tests.fixtures.hub import OWNER_TOKEN, LoopbackHub, loopback_hub

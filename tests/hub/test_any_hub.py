@@ -11,7 +11,8 @@ import pytest
 from huggingface_hub import HfApi
 
 import ghostzoo
-from ghostzoo.bundle.folder import Bundle, write_bundle
+from ghostzoo.bundle.edit import write_bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.fetch.lockfile import read_lock
 from hub.card import CardFacts
 from hub.publish import Target, publish

@@ -21,7 +21,8 @@ import ghostzoo
 from ghostzoo.bench.machine import describe_machine
 from ghostzoo.bench.results import Cell, Measurement, ModelFacts, Results, Timing
 from ghostzoo.bundle.card import replace_precisions
-from ghostzoo.bundle.folder import CARD_FILE, Bundle, write_bundle
+from ghostzoo.bundle.edit import write_bundle
+from ghostzoo.bundle.folder import CARD_FILE, Bundle
 from ghostzoo.catalog import MODEL_PAGE, get_model
 from ghostzoo.errors import InputError, OptionError
 from ghostzoo.images.decode import read_image

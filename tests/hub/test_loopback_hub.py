@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download, snapshot_download
-from huggingface_hub import constants as hub_constants
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -30,11 +29,6 @@ from tests.fixtures.hub_faults import (
 )
 
 FILES = {"README.md": b"# tiny\n", "onnx/model.onnx": bytes(range(256)) * 2000, "config.json": b"{}\n"}
-
-
-@pytest.fixture(autouse=True)
-def no_xet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_constants, "HF_HUB_DISABLE_XET", True)
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import ghostzoo
-from ghostzoo.bundle.folder import CARD_FILE, Bundle, write_bundle
+from ghostzoo.bundle.edit import write_bundle
+from ghostzoo.bundle.folder import CARD_FILE, Bundle
 from ghostzoo.bundle.manifest import MANIFEST_FILE
 from ghostzoo.catalog import list_official_models
 from ghostzoo.errors import BundleError

@@ -14,7 +14,8 @@ import pytest
 
 import ghostzoo
 from exporters.quantize import PLANS, to_int8
-from ghostzoo.bundle.folder import MODEL_FILES, Bundle, write_bundle
+from ghostzoo.bundle.edit import write_bundle
+from ghostzoo.bundle.folder import MODEL_FILES, Bundle
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
 from ghostzoo.images.decode import read_image

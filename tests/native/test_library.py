@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import ghostzoo
-from ghostzoo.bundle.folder import Bundle, write_bundle
+from ghostzoo.bundle.edit import write_bundle
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.bundle.hub_configs import PREPROCESSOR_FILE, preprocessing_to_json
 from ghostzoo.images.preprocessing import BICUBIC, BILINEAR
 from ghostzoo.images.transform import preprocess

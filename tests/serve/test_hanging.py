@@ -100,7 +100,7 @@ def test_not_ready_while_all_workers_are_overdue(tiny_bundle: Bundle, jpeg: byte
 
     with running_server("--model", str(tiny_bundle.path), *options) as server:
         assert status(server, "/readyz") == 200
-        assert requests.post(f"{server.http}/v1/classify", data=slow_jpeg(4000), timeout=60).status_code == 504
+        assert requests.post(f"{server.http}/v1/classify", data=slow_jpeg(1800), timeout=60).status_code == 504
         wait_until(lambda: status(server, "/readyz") == 503, 5)
         answer = requests.get(f"{server.http}/readyz", timeout=60)
         assert "every worker has been busy" in answer.text

@@ -21,7 +21,9 @@ import pytest
 import requests
 
 from ghostzoo.bundle.folder import Bundle
+from ghostzoo.errors import OptionError
 from ghostzoo.serve.open_inference.messages import SERVICE, message
+from ghostzoo.serve.options import ServeOptions, find_api_key
 from tests.fixtures.pictures import encoded, picture
 from tests.fixtures.serving import ServerProcess, running_server
 
@@ -102,17 +104,22 @@ def test_grpc_refuses_lies(server: ServerProcess) -> None:
     assert call(server, "ServerLive", message("ServerLiveRequest")(), "ServerLiveResponse").live
 
 
-def test_a_key_must_be_long_and_a_port_free(tiny_bundle: Bundle, tmp_path: Path, server: ServerProcess) -> None:
+def test_a_key_must_be_long_and_a_queue_hold_a_call(tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     key_file.write_text("short")
+    with pytest.raises(OptionError, match="at least 16"):
+        find_api_key(str(key_file))
+    with pytest.raises(OptionError, match="cannot be read"):
+        find_api_key(str(tmp_path / "none"))
+    with pytest.raises(OptionError, match=r"queue_size \(3\) must be at least max_images"):
+        ServeOptions(queue_size=3)
+
+
+def test_a_port_must_be_free(tiny_bundle: Bundle, server: ServerProcess) -> None:
     port = str(server.host_and_port[1])
     for arguments, expected in (
-        (["--api-key-file", str(key_file)], "at least 16"),
-        (["--api-key-file", str(tmp_path / "none")], "cannot be read"),
         (["--port", port], f"port {port}: Address already in use"),
         (["--port", "0", "--grpc-port", str(server.grpc).rpartition(":")[2]], "--grpc-port"),
-        (["--queue-size", "3"], "queue_size (3) must be at least max_images"),
-        (["--port", "0", "--grpc-port", "0", "--model", str(tiny_bundle.path)], "both named tiny"),
     ):
         command = [sys.executable, "-m", "ghostzoo", "serve", "--model", str(tiny_bundle.path), *arguments]
         result = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -122,7 +129,7 @@ def test_a_key_must_be_long_and_a_port_free(tiny_bundle: Bundle, tmp_path: Path,
 
 
 def test_two_models(tiny_bundle: Bundle, tmp_path: Path, http: requests.Session, jpeg: bytes) -> None:
-    from ghostzoo.bundle.folder import write_bundle
+    from ghostzoo.bundle.edit import write_bundle
 
     contents = {name: tiny_bundle.read(name) for name in tiny_bundle.manifest.files}
     other = write_bundle(tmp_path / "other", name="other", contents=contents, weights={}, created_by={}, validation={})

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from ghostzoo.bundle.folder import GOLDEN_FILE, Bundle, write_bundle
+from ghostzoo.bundle.edit import write_bundle
+from ghostzoo.bundle.folder import GOLDEN_FILE, Bundle
 from tests.fixtures.serving import COMMAND, ServerProcess, running_server
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from ghostzoo.bundle.folder import Bundle, write_bundle
+from ghostzoo.bundle.edit import write_bundle
+from ghostzoo.bundle.folder import Bundle
 from tests.fixtures.pictures import encoded, picture
 from tests.fixtures.serving import ServerProcess, running_server
 from tests.fixtures.watching import watched
@@ -83,10 +84,6 @@ def test_clients_that_do_not_read(large_bundle: Path, jpeg: bytes) -> None:
             assert time.monotonic() < end
             time.sleep(0.1)
         assert len(read_to_end(connections[0])) < 8 * MIB  # it was dropped
-
-
-def test_clients_that_do_not_read_do_not_hold_up_the_end(large_bundle: Path) -> None:
-    with running_server("--model", str(large_bundle), "--no-grpc") as server, ExitStack() as all_:
         for _ in range(20):
             all_.enter_context(client(server)).sendall(get(f"/v1/models/large/files/{FILE}"))
         time.sleep(1)

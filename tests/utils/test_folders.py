@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ghostzoo._utils.folders import recover, replaced, restore
-from ghostzoo.bundle.folder import Bundle, check_target
+from ghostzoo.bundle.edit import check_target
+from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import BundleError
 from ghostzoo.fetch.resolver import fetch
 from ghostzoo.network.architecture import Architecture
