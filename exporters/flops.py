@@ -50,11 +50,11 @@ class ModelCounts:
             "graph_parameters_with_padding": self.padded_parameters,
             "graph_multiply_adds_with_padding": self.padded_multiply_adds,
         }
-        if published is not None:
-            report["published_parameters_millions"] = published.parameters_millions
-            report["parameters_agree"] = abs(self.parameters / 1e6 - published.parameters_millions) < _ROUNDING
-            report["published_multiply_adds_millions"] = published.multiply_adds_millions
-            report["multiply_adds_agree"] = abs(self.operations / 1e6 - published.multiply_adds_millions) < _ROUNDING
+        for name, count in (("parameters", self.parameters), ("multiply_adds", self.operations)):
+            millions: float | None = getattr(published, f"{name}_millions", None)
+            if millions is not None:
+                report[f"published_{name}_millions"] = millions
+                report[f"{name}_agree"] = abs(count / 1e6 - millions) < _ROUNDING
         return report
 
 

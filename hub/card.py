@@ -117,8 +117,8 @@ def _published(record: CatalogModel | None) -> Iterator[Accuracy]:
     if record is None or record.published is None:
         return
     figures, data = record.published, "ImageNet-1k, 50,000 validation images"
-    source = ("PaddleClas", figures.source)
-    yield Accuracy(figures.top1, figures.top5, "published by PaddleClas", data, find_dataset(record), source)
+    source = (figures.publisher, figures.source)
+    yield Accuracy(figures.top1, figures.top5, f"published by {figures.publisher}", data, find_dataset(record), source)
 
 
 def _measured(bundle: Bundle, record: CatalogModel | None, facts: CardFacts) -> Iterator[Accuracy]:

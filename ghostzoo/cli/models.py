@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from .console import Command, print_facts, print_table
+from ..catalog import SORT_KEYS, CatalogModel, get_model, list_families, list_models
+from ..network.families import FAMILIES
+from .console import Command, echo, print_facts, print_prose, table_lines
 from .options import fetch_options
-
-if TYPE_CHECKING:
-    from ..catalog import CatalogModel
 
 
 @click.command("list", cls=Command)
 @click.argument("pattern", default="*")
+@click.option("--family", type=click.Choice(list_families()), help="Only models of this family.")
+@click.option("--max-params", type=click.FloatRange(min=0), help="Millions of parameters at most.")
+@click.option("--min-top1", type=click.FloatRange(0, 1), help="Top-1 accuracy on ImageNet-1k at least, such as 0.75.")
+@click.option("--sort", type=click.Choice(list(SORT_KEYS)), help="In this order, and not family by family.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines: one object per model.")
-def list_command(pattern: str, as_json: bool) -> None:
+def list_command(pattern: str, as_json: bool, **chosen: Any) -> None:
     """List the models of the catalog.
 
     PATTERN selects some of them by name; its wildcards are *, ? and [...].
@@ -26,50 +29,53 @@ def list_command(pattern: str, as_json: bool) -> None:
     Examples:
       ghostzoo list
       ghostzoo list "*x1*"
+      ghostzoo list --max-params 6 --min-top1 0.74 --sort params
     """
-    from ..catalog import get_model, list_models
     from ..errors import nearest
 
-    records = [get_model(name) for name in list_models(pattern)]
+    records = [get_model(name) for name in list_models(pattern, **chosen)]
     if not records:
-        raise click.ClickException(f"No model matches {pattern!r}. {nearest(pattern, list_models())}")
+        if not list_models(pattern):
+            raise click.ClickException(f"No model matches {pattern!r}. {nearest(pattern, list_models())}")
+        raise click.ClickException("No model has all that was asked for; leave an option out.")
     if as_json:
         for record in records:
             click.echo(json.dumps(record.to_dict()))
         return
-    print_table(
-        ["model", "classes", "params M", "mult-adds M", "top-1", "top-5", "MB"],
-        [
-            [
-                record.name,
-                f"{record.num_classes:,}",
-                *_counts(record),
-                f"{record.figures.top1:.4f}",
-                f"{record.figures.top5:.4f}",
-                str(record.figures.storage_mb),
-            ]
-            for record in records
-        ],
-        caption=_caption(records),
-    )
+    head, *lines = table_lines(_COLUMNS, map(_row, records))
+    echo(click.style(head, bold=True))
+    family = None
+    for record, line in zip(records, lines, strict=True):
+        if chosen["sort"] is None and record.group != family:
+            family = record.group
+            echo(click.style(_TITLES[family], bold=True))
+        echo(line)
+    print_prose(_caption(records))
 
 
-def _counts(record: CatalogModel) -> tuple[str, str]:
-    parameters, multiply_adds = f"{record.parameters / 1e6:.2f}", f"{record.multiply_adds / 1e6:.1f}"
-    published = record.published
-    if published is None:
-        return parameters, multiply_adds
-    beside = published.parameters_millions, published.multiply_adds_millions
-    return f"{parameters} ({beside[0]:.2f})", f"{multiply_adds} ({beside[1]:.2f})"
+_COLUMNS = ("model", "classes", "params M", "mult-adds M", "top-1", "top-5", "MB", "licence")
+_TITLES = {family.name: family.title.partition(" ")[0] for family in FAMILIES.values()}
+
+
+def _row(record: CatalogModel) -> list[str]:
+    return [
+        record.name,
+        f"{record.num_classes:,}",
+        f"{record.parameters / 1e6:.2f}",
+        f"{record.multiply_adds / 1e6:.1f}",
+        f"{record.figures.top1:.4f}",
+        f"{record.figures.top5:.4f}",
+        str(record.storage_mb),
+        record.license,
+    ]
 
 
 def _caption(records: list[CatalogModel]) -> str:
     """Say whose the figures are: published and measured ones are never mixed without a word."""
+    publishers = dict.fromkeys(record.published.publisher for record in records if record.published)
     lines = []
-    if any(record.published for record in records):
-        lines.append(
-            "Accuracy and size as published by PaddleClas; in parentheses its own counts, which include batch-norm."
-        )
+    if publishers:
+        lines.append(f"Accuracy on ImageNet-1k as published by {' and '.join(publishers)}, each with its own resize.")
     for record in records:
         measured = record.measured
         if measured is not None:
