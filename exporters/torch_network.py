@@ -6,7 +6,6 @@ and Linear weights, which Paddle stores as (in, out).
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from ghostzoo._utils.files import write_atomically
 from ghostzoo.network.architecture import EMBEDDING_SIZE, Architecture, Block
 from ghostzoo.network.layers import BATCH_NORM_EPSILON
+from ghostzoo.weights.params import dump_weights
 from ghostzoo.weights.recognition import check_weights
 
 DROPOUT = 0.2
@@ -28,7 +28,6 @@ _BATCH_NORM_MOMENTUM = 0.1  # weight of the new batch; Paddle's 0.9 is that of t
 _HALF_OPEN = 0.5  # initial gate: in the middle of the range that has a gradient
 _LIVE_SHARE = 0.5
 """A gate is alive while at least this share of its squeezed units responds to some image."""
-_PICKLE_PROTOCOL = 4  # what paddle.save writes
 _STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
 
 Arrays = Mapping[str, NDArray[np.float32]]
@@ -162,7 +161,7 @@ def load_official(network: GhostNet, arrays: Arrays) -> None:
 
 def save_official(network: GhostNet, path: Path) -> None:
     """Write ``network`` in the official format: a pickled dict of float32 arrays, as Paddle reads and writes it."""
-    write_atomically(path, pickle.dumps(official_arrays(network), protocol=_PICKLE_PROTOCOL))
+    write_atomically(path, dump_weights(official_arrays(network), network.architecture))
 
 
 def make_average(network: GhostNet, decay: float) -> AveragedModel:

@@ -1,10 +1,10 @@
-"""Official weights -> bundle, without Paddle: ``params`` reads them, ``graph`` writes the ONNX graph."""
+"""Weights -> bundle, without Paddle or PyTorch: ``params`` reads them, ``graph`` writes the ONNX graph."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -20,13 +20,23 @@ from .bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle, check_ta
 from .bundle.golden import Golden, synthetic_images
 from .bundle.hub_configs import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_to_json
 from .bundle.manifest import check_model_name
+from .bundle.timm_config import read_timm_preprocessing
 from .catalog import CatalogModel, get_official_model
 from .engines.base import OUTPUTS, EngineOptions
 from .engines.onnxruntime import OnnxRuntimeEngine
 from .errors import OptionError, ParityError
 from .images.preprocessing import Preprocessing
 from .images.transform import preprocess
-from .labels import ClassLabel, is_export_config, is_multi_label_export, resolve_labels
+from .labels import (
+    ClassLabel,
+    find_timm_config,
+    is_export_config,
+    is_multi_label_export,
+    is_timm_config,
+    read_timm_config,
+    resolve_labels,
+)
+from .network.families import FAMILIES, PADDLE_GHOSTNET, Family
 from .network.graph import build_graph
 from .network.reference import reference_forward
 from .parity import EXACT_TOLERANCE, compare_logits
@@ -48,8 +58,8 @@ class Provenance:
     """Where they were published; the record's ``weights_url`` by default."""
     golden: Golden | None = None
     """Inputs with the original's outputs; computed with ``reference_forward`` when ``None``."""
-    validation: Mapping[str, Any] = field(default_factory=lambda: {"paddle_comparison": "not run"})
-    """A report of comparisons with the original."""
+    validation: Mapping[str, Any] | None = None
+    """A report of comparisons with the original; ``None``: there were none."""
     tools: Mapping[str, str] = field(default_factory=dict)
     """Versions of further libraries that took part."""
     card_notes: str = ""
@@ -65,42 +75,52 @@ def convert(
     prefix: str | None = None,
     labels: str | PathLike[str] | Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
+    resize_short: int | None = None,
+    crop_size: int | None = None,
     multi_label: bool = False,
     overwrite: bool = False,
 ) -> Bundle:
-    """Turn weights under the official keys into a bundle.
+    """Turn weights with PaddleClas's or timm's keys into a bundle.
+
+    Which family they are of, their width and their number of classes are seen from the keys and shapes. Of what timm
+    wrote, the ``config.json`` beside the weights tells name, labels and preprocessing.
 
     Args:
         weights: a ``.pdparams`` or ``.safetensors`` file; nothing in it is executed.
         out: the bundle's folder; it must not exist unless ``overwrite``.
         model: the catalog model that the weights belong to; width and preprocessing are checked against and taken from
             it. ``None`` for a network of your own, whose width the weights tell.
-        name: the bundle's name; the model's by default.
+        name: the bundle's name; by default the model's, or the architecture's that a ``config.json`` names.
         prefix: the key prefix of the network to convert, such as ``Student.``; by default the only one in the file.
-        labels: a file with one line ``<id> <name>`` per class, an export's ``inference.yml``, or the names themselves;
-            ImageNet's by default.
+        labels: a file with one line ``<id> <name>`` per class, an export's ``inference.yml``, timm's ``config.json``,
+            or the names themselves; by default those of a ``config.json`` beside the weights, or else ImageNet's.
         preprocessing: ``default_preprocessing`` by default. Where neither a model nor ``labels`` tell it, that is the
-            original's, for 224 pixels, and a warning is logged: weights do not tell the size of their images.
+            source's, for 224 pixels, and a warning is logged: weights do not tell the size of their images.
+        resize_short, crop_size: other sizes than the default preprocessing's, in pixels.
         multi_label: the network was trained to find any number of classes in an image (sigmoid and binary
             cross-entropy, as PaddleClas's ``MultiLabelLoss``), and not just one.
         overwrite: replace an existing bundle.
 
     Returns:
-        The verified bundle. Its manifest says that Paddle's own forward pass was not part of the comparison.
+        The verified bundle. Its manifest says that the source's own forward pass was not part of the comparison.
 
     Raises:
         GhostZooError: the file, the labels or ``out`` cannot be used; nothing was written.
     """
-    if model is None and name is None:
-        raise OptionError("Say which catalog model the weights belong to, or give the new model a name.")
     weights, out = as_path(weights, "weights"), as_path(out, "out")
+    config = find_timm_config(weights)
+    if model is None and name is None:
+        name = read_timm_config(config)["architecture"] if config is not None else None
+        if name is None:
+            raise OptionError("Say which catalog model the weights belong to, or give the new model a name.")
     if not multi_label and isinstance(labels, str | PathLike) and is_multi_label_export(labels):
         raise OptionError(
             f"{labels} is of a multi-label model, whose scores are sigmoids; convert it with --multi-label "
             "(multi_label=True)."
         )
     record = get_official_model(model) if model is not None else None
-    tensors = read_weights(weights, width=record.width if record else None, prefix=prefix)
+    width, family = (record.width, FAMILIES[record.family]) if record is not None else (None, None)
+    tensors = read_weights(weights, width=width, family=family, prefix=prefix)
     is_official = (
         record is not None
         and name in (None, record.name)
@@ -108,17 +128,23 @@ def convert(
         and labels is None
         and not multi_label
     )
+    architecture = tensors.architecture
+    told = labels if labels is not None or preprocessing is not None else config
+    is_assumed = record is None and preprocessing is None and not _tells_preprocessing(told)
+    if preprocessing is None:
+        usual = default_preprocessing(model, told, architecture.family)
+        preprocessing = _resized(usual, resize_short, crop_size, in_proportion=is_assumed)
     bundle = write_model_bundle(
         tensors,
         out,
         model_name=name or (record.name if record else ""),
-        labels=resolve_labels(labels, tensors.architecture.num_classes),
-        preprocessing=preprocessing or default_preprocessing(model, labels),
+        labels=resolve_labels(labels if labels is not None else config, architecture.num_classes),
+        preprocessing=preprocessing,
         provenance=Provenance(record if is_official else None),
         multi_label=multi_label,
         overwrite=overwrite,
     )
-    if record is None and preprocessing is None and _exported_preprocessing(labels) is None:
+    if is_assumed and resize_short is None and crop_size is None:
         assumed = bundle.preprocessing
         _log.warning(
             "The weights of %s do not tell the size of their images: %d pixels, the centre of a shorter side of %d, "
@@ -130,25 +156,43 @@ def convert(
 
 
 def default_preprocessing(
-    model: str | None = None, labels: str | PathLike[str] | Sequence[str] | None = None
+    model: str | None = None,
+    labels: str | PathLike[str] | Sequence[str] | None = None,
+    family: Family = PADDLE_GHOSTNET,
 ) -> Preprocessing:
-    """Return the default preprocessing: the ``inference.yml``'s, or else the catalog model's.
+    """Return the default preprocessing: that of an ``inference.yml`` or ``config.json``, or else the catalog model's.
 
     Args:
         model, labels: as for ``convert``.
+        family: where neither tells, its source's is taken.
 
     Raises:
         GhostZooError: the model is not in the catalog, or the preprocessing in the file is not supported.
     """
-    exported = _exported_preprocessing(labels)
-    if exported is not None:
-        return exported
-    return get_official_model(model).preprocessing if model is not None else Preprocessing()
+    if isinstance(labels, str | PathLike):
+        exported = read_exported_preprocessing(labels) if is_export_config(labels) else None
+        exported = read_timm_preprocessing(labels) if is_timm_config(labels) else exported
+        if exported is not None:
+            return exported
+    if model is not None:
+        return get_official_model(model).preprocessing
+    return Preprocessing() if family == PADDLE_GHOSTNET else Preprocessing.timm()
 
 
-def _exported_preprocessing(labels: str | PathLike[str] | Sequence[str] | None) -> Preprocessing | None:
-    is_export = isinstance(labels, str | PathLike) and is_export_config(labels)
-    return read_exported_preprocessing(labels) if is_export else None  # type: ignore[arg-type]
+def _tells_preprocessing(labels: str | PathLike[str] | Sequence[str] | None) -> bool:
+    if not isinstance(labels, str | PathLike):
+        return False
+    return is_timm_config(labels) or (is_export_config(labels) and read_exported_preprocessing(labels) is not None)
+
+
+def _resized(
+    usual: Preprocessing, resize_short: int | None, crop_size: int | None, *, in_proportion: bool
+) -> Preprocessing:
+    """Replace sizes; ``in_proportion``: a shorter side that is not given keeps its proportion to the crop."""
+    crop = crop_size or usual.crop_size
+    if resize_short is None:
+        resize_short = round(crop * usual.resize_short / usual.crop_size) if in_proportion else usual.resize_short
+    return replace(usual, resize_short=resize_short, crop_size=crop)
 
 
 def write_model_bundle(
@@ -186,7 +230,8 @@ def write_model_bundle(
     graph = build_graph(
         weights.arrays, weights.architecture, model_name=model_name, weights_sha256=weights.sha256, image_size=size
     )
-    report = dict(provenance.validation)
+    source = "paddle" if weights.architecture.family == PADDLE_GHOSTNET else "timm"
+    report: dict[str, Any] = dict(provenance.validation or {f"{source}_comparison": "not run"})
     if golden is None:
         golden = reference_golden(weights, preprocessing)
         report["golden_source"] = "float64 reference forward pass on synthetic pictures"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import re
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ MAX_LABEL_FILE_BYTES = 16 * 2**20
 MAX_LABEL_LINES = 1_000_000
 
 _NUMBERED = re.compile(r"([0-9]+)[ \t]\s*(\S.*)", re.DOTALL)
+_WNID = re.compile(r"n[0-9]{8}")
 _MULTI_LABEL = "MultiLabelThreshOutput"
 _log = logging.getLogger("ghostzoo")
 
@@ -50,7 +52,7 @@ def read_labels(path: str | PathLike[str], num_classes: int | None = None) -> tu
 
     A text file has one line per class: ``<id> <name>`` in any order, separated by a space or a tab, or the names alone
     in class order. UTF-8, UTF-16 with a byte order mark, and GB18030 (logged as a warning) are read. A ``.yml`` file is
-    the ``inference.yml`` that PaddleX and PaddleClas export.
+    the ``inference.yml`` that PaddleX and PaddleClas export, a ``.json`` file the ``config.json`` that timm writes.
 
     Args:
         path: the file.
@@ -61,6 +63,10 @@ def read_labels(path: str | PathLike[str], num_classes: int | None = None) -> tu
             number of names is not that of the classes.
     """
     path = Path(path)
+    if is_timm_config(path):
+        labels = _timm_labels(path, num_classes)
+        _check_count(path, len(labels), num_classes)
+        return labels
     if is_export_config(path):
         names = _exported_names(path)
     else:
@@ -70,11 +76,15 @@ def read_labels(path: str | PathLike[str], num_classes: int | None = None) -> tu
         if any(map(_NUMBERED.fullmatch, lines)):
             return _numbered(path, lines, num_classes)
         names = _names_alone(path, lines)
-    if num_classes is not None and len(names) != num_classes:
-        raise LabelsError(
-            f"{path} names {len(names)} classes, the model has {num_classes}; is this the label file of another model?"
-        )
+    _check_count(path, len(names), num_classes)
     return tuple(map(ClassLabel, names))
+
+
+def _check_count(path: Path, names: int, num_classes: int | None) -> None:
+    if num_classes is not None and names != num_classes:
+        raise LabelsError(
+            f"{path} names {names} classes, the model has {num_classes}; is this the label file of another model?"
+        )
 
 
 def is_export_config(path: str | PathLike[str]) -> bool:
@@ -103,6 +113,53 @@ def is_multi_label_export(path: str | PathLike[str]) -> bool:
         return False
     steps = read_export_config(Path(path)).get("PostProcess")
     return isinstance(steps, dict) and _MULTI_LABEL in steps
+
+
+def is_timm_config(path: str | PathLike[str]) -> bool:
+    """Whether ``path`` is to be read as timm's ``config.json``, judging by its suffix."""
+    return Path(path).suffix.lower() == ".json"
+
+
+def find_timm_config(weights: str | PathLike[str]) -> Path | None:
+    """Return the ``config.json`` that timm wrote beside a weight file, if there is one."""
+    path = Path(weights).with_name("config.json")
+    if Path(weights).suffix.lower() != ".safetensors" or not path.is_file():
+        return None
+    return path if isinstance(read_timm_config(path).get("architecture"), str) else None
+
+
+def read_timm_config(path: str | PathLike[str]) -> dict[str, Any]:
+    """Read a ``config.json`` of timm.
+
+    Raises:
+        LabelsError: it cannot be read, or is no JSON object.
+    """
+    try:
+        content = json.loads(_read_text(Path(path)))
+    except (ValueError, RecursionError) as error:
+        raise LabelsError(f"{path} is no readable JSON ({str(error)[:100]}); get it again, or remove it.") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _timm_labels(path: Path, num_classes: int | None) -> tuple[ClassLabel, ...]:
+    """The classes of a ``config.json``: their descriptions where it has them, or else their names.
+
+    One without names is of ImageNet-1k if it has a thousand classes.
+    """
+    content = read_timm_config(path)
+    described = content.get("pretrained_cfg")
+    places = (content, described) if isinstance(described, dict) else (content,)
+    names, descriptions = (
+        next((place[key] for place in places if place.get(key)), None) for key in ("label_names", "label_descriptions")
+    )
+    if names is None and num_classes in (None, len(imagenet_labels())):
+        return imagenet_labels()
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise LabelsError(f"{path} has no list of label_names; pass labels: a file with a class name on each line.")
+    descriptions = descriptions if isinstance(descriptions, dict) else {}
+    return tuple(
+        ClassLabel(str(descriptions.get(name, name)), name if _WNID.fullmatch(name) else None) for name in names
+    )
 
 
 def _exported_names(path: Path) -> list[str]:

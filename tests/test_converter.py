@@ -25,8 +25,10 @@ from ghostzoo.engines.base import EngineOptions
 from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
 from ghostzoo.errors import BundleError, LabelsError, OptionError, ParityError, UnknownModelError, WeightsError
 from ghostzoo.images.preprocessing import Preprocessing
+from ghostzoo.labels import ClassLabel
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.parity import ENGINE_TOLERANCE, EXACT_TOLERANCE, compare_logits
+from ghostzoo.weights.safetensors import dump_safetensors
 from tests.fixtures.checkpoints import safetensors
 from tests.fixtures.networks import random_arrays, write_weights
 
@@ -294,3 +296,64 @@ def test_renamed_catalog_weights_are_not_called_official(shared: Path, tmp_path:
         assert "source_url" not in bundle.manifest.weights
         assert "license:" not in bundle.read("README.md").decode()
     assert (renamed.name, relabelled.name) == ("mine", "GhostNet_x0_5")
+
+
+def timm_folder(tmp_path: Path, name: str, classes: int, **config: Any) -> Path:
+    folder = tmp_path / name
+    folder.mkdir()
+    architecture = Architecture.named(name, classes)
+    (folder / "model.safetensors").write_bytes(dump_safetensors(random_arrays(architecture)))
+    described = {"input_size": [3, 64, 64], "crop_pct": 0.9, "interpolation": "bicubic", **config.pop("described", {})}
+    content = {"architecture": name, "num_classes": classes, "pretrained_cfg": described, **config}
+    (folder / "config.json").write_text(json.dumps(content))
+    return folder / "model.safetensors"
+
+
+@pytest.mark.parametrize("name", ["ghostnet_025", "ghostnetv2_025", "ghostnetv3_025", "repghostnet_025"])
+def test_what_timm_saved_becomes_a_bundle(name: str, tmp_path: Path) -> None:
+    names, descriptions = ["n02123045", "dog", "bird"], {"n02123045": "tabby cat", "dog": "a dog"}
+    weights = timm_folder(tmp_path, name, 3, label_names=names, label_descriptions=descriptions)
+    bundle = convert(weights, tmp_path / "bundle")
+    assert bundle.name == name
+    assert bundle.config.family.name == name.partition("_")[0]
+    assert bundle.config.width == 0.25
+    assert bundle.labels == (ClassLabel("tabby cat", "n02123045"), ClassLabel("a dog"), ClassLabel("bird"))
+    steps = bundle.preprocessing
+    assert (steps.crop_size, steps.resize_short, steps.interpolation) == (64, 71, "bicubic")
+    assert bundle.manifest.validation["timm_comparison"] == "not run"
+    report = bundle.manifest.validation["golden_check"]["logits"]
+    assert report["max_difference"] <= 1e-5 * report["scale"]
+    with ghostzoo.load(bundle.path) as classifier:
+        assert classifier(np.zeros((80, 90, 3), np.uint8))[0].label in {"tabby cat", "a dog", "bird"}
+
+
+def test_timm_weights_alone_are_preprocessed_as_timm_does(tmp_path: Path) -> None:
+    weights = timm_folder(tmp_path, "repghostnet_025", 1000)
+    (tmp_path / "repghostnet_025" / "config.json").unlink()
+    bundle = convert(weights, tmp_path / "bundle", name="mine", crop_size=96)
+    assert bundle.preprocessing == Preprocessing(110, 96, 1 / 255, interpolation="bicubic")
+    assert len(bundle.labels) == 1000
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        ({"described": {"interpolation": "bilinear"}}, OptionError, "interpolation 'bilinear' instead of 'bicubic'"),
+        ({"described": {"crop_mode": "squash"}}, OptionError, "crop_mode 'squash'"),
+        ({"described": {"input_size": [1, 64, 64]}}, OptionError, "1 x 64 x 64"),
+        ({"described": {"crop_pct": 0}}, OptionError, "does not support"),
+        ({"described": {"crop_pct": 7.5}}, OptionError, "must not be larger"),
+        ({"described": {"mean": [1, 2]}}, OptionError, "does not support"),
+        ({"label_names": ["a"]}, LabelsError, "names 1 classes, the model has 3"),
+        ({"label_names": {"a": 1}}, LabelsError, "no list of label_names"),
+        ({}, LabelsError, "no list of label_names"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_one_sentence(
+    config: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    names = {"label_names": ["a", "b", "c"]} if "described" in config else {}
+    weights = timm_folder(tmp_path, "repghostnet_010", 3, **names, **config)
+    assert_nothing_written(
+        tmp_path / "out", error, message, weights=weights, name=None, labels=None, preprocessing=None
+    )

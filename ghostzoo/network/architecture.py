@@ -154,6 +154,11 @@ class Architecture:
         return 1 if self.family.attention_from is None else 33
 
     @property
+    def name(self) -> str:
+        """timm's, such as ``repghostnet_080``."""
+        return f"{self.family.name}_{round(100 * self.width):03d}"
+
+    @property
     def title(self) -> str:
         """Family and width, for people."""
         return f"{self.family.title} of width {self.width:g}"

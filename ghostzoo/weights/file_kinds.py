@@ -14,8 +14,8 @@ _MAX_ENTRIES = 10_000
 _LISTED = 5
 
 _SAVE_AS_SAFETENSORS = (
-    "which is not unpickled; where PyTorch is installed, write its state_dict with safetensors.torch.save_file and use "
-    "that file"
+    "which is not unpickled; where PyTorch is installed, write its state_dict with safetensors.torch.save_file("
+    "torch.load(FILE, weights_only=True), 'model.safetensors') and use that file"
 )
 _UNPACK = "unpack it and use the .pdparams file in it"
 _ARCHIVE = (

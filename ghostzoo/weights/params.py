@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -21,11 +22,12 @@ from .checkpoints import find_network, tensor
 from .file_kinds import HEAD_BYTES, describe_folder, describe_foreign, describe_missing, describe_text
 from .pickle_data import DamagedPickleError, UnsafePickleError, load_pickle_data
 from .recognition import MAX_KEY_SHOWN, check_weights, infer_architecture, shorten, without_extras
-from .safetensors import load_safetensors, looks_like_safetensors
+from .safetensors import dump_safetensors, load_safetensors, looks_like_safetensors
 
 MAX_WEIGHTS_BYTES = 512 * 2**20
 """Largest weight file that is read; the largest official one has 30 MB."""
 
+_PICKLE_PROTOCOL = 4  # what paddle.save writes
 _log = logging.getLogger("ghostzoo")
 
 
@@ -90,6 +92,23 @@ def read_weights(
         _log.warning("%s: using the network with the prefix %s%s.", path, ascii(network.prefix), others)
     sha256 = hashlib.sha256(data).hexdigest()
     return Weights(arrays, architecture, _encodable(path.name), sha256, len(data), _encodable(network.prefix))
+
+
+def dump_params(arrays: Mapping[str, NDArray[np.float32]]) -> bytes:
+    """Return float32 tensors as a ``.pdparams`` file, as Paddle reads and writes it."""
+    return pickle.dumps(
+        {key: np.array(array, np.float32, order="C") for key, array in arrays.items()}, protocol=_PICKLE_PROTOCOL
+    )
+
+
+def dump_weights(arrays: Mapping[str, NDArray[np.float32]], architecture: Architecture) -> bytes:
+    """Return tensors as a file of their source's format: see ``weights_suffix``."""
+    return (dump_params if architecture.family == PADDLE_GHOSTNET else dump_safetensors)(arrays)
+
+
+def weights_suffix(architecture: Architecture) -> str:
+    """``.pdparams`` for PaddleClas's GhostNet, ``.safetensors`` for networks with timm's keys."""
+    return ".pdparams" if architecture.family == PADDLE_GHOSTNET else ".safetensors"
 
 
 def _encodable(name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,23 @@ def load_safetensors(data: bytes) -> dict[str, NDArray[Any]]:
     except (ValueError, RecursionError) as error:
         reason = ascii(str(error)[:200])[1:-1] if isinstance(error, ValueError) else "its header is nested too deeply"
         raise WeightsError(f"it is not a readable safetensors file: {reason}. Download it again.") from error
+
+
+def dump_safetensors(arrays: Mapping[str, NDArray[np.float32]]) -> bytes:
+    """Return float32 tensors as a file, as PyTorch's tools write it."""
+    header: dict[str, Any] = {_METADATA: {"format": "pt"}}
+    position = 0
+    for name, array in arrays.items():
+        header[name] = {
+            "dtype": "F32",
+            "shape": list(array.shape),
+            "data_offsets": [position, position + array.nbytes],
+        }
+        position += array.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _LENGTH_BYTES)  # tensors are aligned
+    tensors = (np.ascontiguousarray(array, "<f4").tobytes() for array in arrays.values())
+    return b"".join((len(text).to_bytes(_LENGTH_BYTES, "little"), text, *tensors))
 
 
 def _header(data: bytes) -> dict[str, Any]:

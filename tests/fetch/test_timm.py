@@ -12,6 +12,7 @@ import pytest
 
 import ghostzoo
 from ghostzoo.catalog import CatalogModel, find_record, get_model
+from ghostzoo.converter import convert
 from ghostzoo.errors import FetchError, OptionError, WeightsError
 from ghostzoo.fetch.official import find_published_sha256
 from ghostzoo.fetch.options import FetchOptions
@@ -108,7 +109,12 @@ def test_a_mirror_has_the_file_by_the_model_s_name(
 ) -> None:
     (tmp_path / f"{NAME}.safetensors").write_bytes(weights)
     monkeypatch.setenv("GHOSTZOO_WEIGHTS_URL", str(tmp_path))
-    assert fetch(NAME, options).num_classes == 1000
+    fetched = fetch(NAME, options)
+    converted = convert(tmp_path / f"{NAME}.safetensors", tmp_path / "converted", model=NAME)
+    for file in ("onnx/model.onnx", "preprocessor_config.json", "config.json"):
+        assert fetched.read(file) == converted.read(file)
+    with pytest.raises(WeightsError, match="not GhostNetV2 of width 1 as was asked for"):
+        convert(tmp_path / f"{NAME}.safetensors", tmp_path / "other", model="ghostnetv2_100.in1k")
 
 
 def test_failures_say_what_was_tried(hub: LoopbackHub, options: FetchOptions) -> None:
