@@ -20,6 +20,7 @@ from ghostzoo.fetch.resolver import fetch
 from ghostzoo.fetch.store import Store
 from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.network.architecture import Architecture
+from hub.card import CardFacts, write_full_card
 from tests.fixtures.checkpoints import safetensors
 from tests.fixtures.hub import LoopbackHub, loopback_hub
 from tests.fixtures.networks import random_arrays
@@ -56,7 +57,10 @@ def test_a_name_becomes_a_verified_bundle(hub: LoopbackHub, options: FetchOption
     url = bundle.manifest.weights["source_url"]
     assert url == f"https://huggingface.co/{REPO}/resolve/{commit}/model.safetensors"
     assert find_record(NAME, url) is get_model(NAME)
-    assert "license: mit" in bundle.read("README.md").decode()
+    card = write_full_card(bundle, f"zoo/{NAME}", CardFacts(known_weights=[bundle.manifest.weights["sha256"]]))
+    assert "license: mit" in card
+    assert "[published by timm](https://github.com/huggingface/" in card
+    assert "chen2022repghost" in card
     assert told[-1] == (NAME, len(weights), len(weights))
     assert find_published_sha256(get_model(NAME), Store(options.models_cache)) == bundle.manifest.weights["sha256"]
     hub.stop()
