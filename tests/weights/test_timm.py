@@ -97,9 +97,7 @@ def test_paddle_weights_go_to_timm_and_back(width: float, tmp_path: Path) -> Non
 
 def test_gates_that_paddle_has_no_room_for_are_refused() -> None:
     architecture = Architecture.named("ghostnet_100", 2)
-    with pytest.raises(
-        WeightsError, match=r"has 20 channels, in the other form 18, and only 0 have no effect"
-    ):
+    with pytest.raises(WeightsError, match=r"has 20 channels, in the other form 18, and only 0 have no effect"):
         translate(random_arrays(architecture), architecture, "paddle")
     rep = Architecture.named("repghostnet_050", 2)
     with pytest.raises(WeightsError, match="GhostNet alone has two"):
