@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,22 +18,20 @@ from exporters.route_comparison import RouteComparison, compare_on_images
 from exporters.routes import onnx_route
 from exporters.timm_network import calibrated_arrays
 from exporters.timm_oracle import TIMM_SINGLE, TORCH_ONNX, from_weights
+from ghostzoo.catalog import TIMM_FILE, get_model, list_models
 from ghostzoo.errors import InputError, ParityError
+from ghostzoo.fetch.huggingface_client import Hub, HubModel
+from ghostzoo.fetch.options import FetchOptions
 from ghostzoo.images.decode import read_image
 from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.images.transform import preprocess
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.network.graph import build_graph
-from ghostzoo.weights.params import Weights, read_weights
+from ghostzoo.weights.params import MAX_WEIGHTS_BYTES, Weights, read_weights
 
-MODELS = (
-    "ghostnet_100",
-    *(f"repghostnet_{width}" for width in ("050", "058", "080", "100", "111", "130", "150", "200")),
-    *(f"ghostnetv2_{width}" for width in ("100", "130", "160")),
-    "ghostnetv3_100",
-)
-"""The models of these families with weights in timm."""
-_TAG = "in1k"
+_TAG = ".in1k"
+MODELS = tuple(name.removesuffix(_TAG) for name in list_models(f"*{_TAG}"))
+"""The catalog's models with weights in timm."""
 _CALIBRATION_IMAGES = 32
 
 Source = Callable[[str], Weights]
@@ -111,10 +110,12 @@ def folder_source(folder: Path) -> Source:
 
 
 def hub_source(name: str) -> Weights:
-    """The weights in timm's repository on the Hub."""
-    from huggingface_hub import hf_hub_download
-
-    return _checked(Path(hf_hub_download(f"timm/{name}.{_TAG}", "model.safetensors")), name)
+    """The weights in timm's repository on the Hub, which are verified."""
+    record = get_model(f"{name}{_TAG}")
+    hub = Hub(HubModel(record.repo or "", record.commit), FetchOptions())
+    with TemporaryDirectory() as folder:
+        _, file = hub.save_large(TIMM_FILE, Path(folder), MAX_WEIGHTS_BYTES, name)
+        return _checked(file, name)
 
 
 def _checked(path: Path, name: str) -> Weights:
