@@ -25,6 +25,7 @@ NEEDS_OLD_PYTHON = {"export", "interop"}
 PARALLEL = ("--numprocesses", "logical", "--maxprocesses", "4", "--dist", "loadfile")
 HUB_TESTS = (
     "tests/fetch/test_hub.py",
+    "tests/fetch/test_timm.py",
     "tests/hub/test_any_hub.py",
     "tests/hub/test_loopback_hub.py",
     "tests/hub/test_publish.py",
