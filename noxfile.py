@@ -30,6 +30,7 @@ PARALLEL = ("--numprocesses", "4", "--dist", "loadfile")
 """Also on two cores: half of the time is waiting, for processes to start and for deadlines to pass."""
 HUB_TESTS = (
     "tests/fetch/test_hub.py",
+    "tests/fetch/test_timm.py",
     "tests/hub/test_any_hub.py",
     "tests/hub/test_loopback_hub.py",
     "tests/hub/test_publish.py",
@@ -195,6 +196,13 @@ def exporters(session: nox.Session) -> None:
 
 
 @nox.session
+def timm(session: nox.Session) -> None:
+    """The tests that hold graphs and training against timm's own networks."""
+    python = make_environment(session, "timm")
+    session.run(python, "-m", "pytest", "tests/timm", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """How much of the package its tests run, in their own and in their child processes."""
     python = make_environment(session, "dev")
@@ -251,4 +259,5 @@ def bench_peers(session: nox.Session) -> None:
     """What benchmarks/ compares with: environments and models, made once."""
     python = make_environment(session, "dev")
     make_environment(session, "export")
+    make_environment(session, "timm")
     session.run(python, "benchmarks/prepare.py")

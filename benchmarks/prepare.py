@@ -54,12 +54,18 @@ def make_environment(peer: str) -> None:
 
 def make_models() -> None:
     """Make the models, anew where what writes their graph has changed since."""
-    sources = [ROOT / "benchmarks" / "models.py", *sorted((ROOT / "ghostzoo" / "network").glob("*.py"))]
+    scripts = {"export": "models.py", "timm": "models_timm.py"}
+    sources = [
+        *(ROOT / "benchmarks" / script for script in scripts.values()),
+        *sorted((ROOT / "ghostzoo" / "network").glob("*.py")),
+    ]
     state = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     done = MODELS / _DONE
     if done.exists() and done.read_text() == state:
         return
-    subprocess.run([ROOT / ".venv-export" / "bin" / "python", ROOT / "benchmarks" / "models.py", MODELS], check=True)
+    for group, script in scripts.items():
+        python = ROOT / f".venv-{group}" / "bin" / "python"
+        subprocess.run([python, ROOT / "benchmarks" / script, MODELS], check=True)
     done.write_text(state)
 
 
@@ -82,5 +88,5 @@ if __name__ == "__main__":
     for each in PEERS:
         make_environment(each)
     make_models()
-    for model in sorted(path for path in MODELS.iterdir() if path.is_dir()):
+    for model in sorted(path.parent for path in MODELS.glob("*/paddle.json")):
         convert(model)

@@ -9,6 +9,7 @@ from ghostzoo.cli.console import LazyGroup
 
 _COMMANDS = {
     "export": "exporters.export_command:export",
+    "prove": "exporters.prove_command:prove",
     "quantize": "exporters.quantize_command:quantize",
     "export-edge": "exporters.edge_formats_command:export_edge_command",
     "train": "exporters.training.command:train",
@@ -21,4 +22,4 @@ _COMMANDS = {
 @click.group(cls=LazyGroup, commands=_COMMANDS)
 @click.version_option(__version__, message="ghostzoo %(version)s")
 def main() -> None:
-    """Make ghostzoo bundles: from Paddle's weights and archives, or by training."""
+    """Make ghostzoo bundles: from published weights and archives, proven equal to the original, or by training."""

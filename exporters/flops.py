@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ghostzoo.catalog import PublishedFigures
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.network.graph import build_graph
-from ghostzoo.network.layers import BATCH_NORM_EPSILON
+from ghostzoo.network.layers import BATCH_NORM_EPSILON, Layer
 
 # A published figure has two decimals of a million.
 _ROUNDING = 0.005 + 1e-9
@@ -50,11 +50,11 @@ class ModelCounts:
             "graph_parameters_with_padding": self.padded_parameters,
             "graph_multiply_adds_with_padding": self.padded_multiply_adds,
         }
-        if published is not None:
-            report["published_parameters_millions"] = published.parameters_millions
-            report["parameters_agree"] = abs(self.parameters / 1e6 - published.parameters_millions) < _ROUNDING
-            report["published_multiply_adds_millions"] = published.multiply_adds_millions
-            report["multiply_adds_agree"] = abs(self.operations / 1e6 - published.multiply_adds_millions) < _ROUNDING
+        for name, count in (("parameters", self.parameters), ("multiply_adds", self.operations)):
+            millions: float | None = getattr(published, f"{name}_millions", None)
+            if millions is not None:
+                report[f"published_{name}_millions"] = millions
+                report[f"{name}_agree"] = abs(count / 1e6 - millions) < _ROUNDING
         return report
 
 
@@ -66,6 +66,7 @@ def count_flops(model: bytes, architecture: Architecture) -> ModelCounts:
     """
     graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(model), strict_mode=True).graph
     used, own = _used_slots(graph, architecture)
+    layers = {layer.name: layer for layer in architecture.layers()}
     shapes = {
         value.name: [dimension.dim_value or 1 for dimension in value.type.tensor_type.shape.dim]
         for value in (*graph.input, *graph.value_info, *graph.output)
@@ -84,11 +85,11 @@ def count_flops(model: bytes, architecture: Architecture) -> ModelCounts:
         multiply_adds += int(weight.sum()) * places
         padded += sum(used[name].size for name in node.input[1:])
         padded_multiply_adds += weight.size * places
-        if node.name == "head.logits" or ".se." in node.name:
-            biases += int(bias)
-        else:  # folded from a batch-norm
+        if _layer(node.name, layers).has_norm:
             normalised += int(bias)
             extra += 2 * int(bias) * places
+        else:
+            biases += int(bias)
     return ModelCounts(
         trainable_parameters=weights + biases + 2 * normalised,
         parameters=weights + biases + 4 * normalised,
@@ -97,6 +98,13 @@ def count_flops(model: bytes, architecture: Architecture) -> ModelCounts:
         padded_parameters=padded,
         padded_multiply_adds=padded_multiply_adds,
     )
+
+
+def _layer(node: str, layers: dict[str, Layer]) -> Layer:
+    """The layer that a convolution belongs to, whose name may say further which half it is of."""
+    while node not in layers:
+        node = node.rpartition(".")[0]
+    return layers[node]
 
 
 def _used_slots(
@@ -121,19 +129,19 @@ def _used_slots(
 def _probe(architecture: Architecture, name: str, image_size: int, numbered: bool) -> onnx.GraphProto:
     """Build the graph of weights that are all different, or all zero, with identity batch-norms.
 
-    The numbers start at 2, since the graph has ones of its own.
+    The numbers start at 2, since the graph has ones of its own. Of a layer's branches only the first one counts.
     """
     arrays = {
         key: (np.arange(2, np.prod(shape) + 2, dtype=np.float32) * numbered).reshape(shape)
         for key, shape in architecture.state_shapes().items()
     }
-    for key, values in arrays.items():
-        if key.endswith("_batch_norm.weight"):
-            values[:] = 1
-        elif key.endswith("._variance"):
-            values[:] = 1 - BATCH_NORM_EPSILON
-        elif key.endswith("._mean"):
-            values[:] = 0
+    for layer in architecture.layers():
+        for position, branch in enumerate(layer.branches):
+            if branch.norm is not None:
+                arrays[branch.norm.gamma][:] = position == 0
+                arrays[branch.norm.beta] *= position == 0
+                arrays[branch.norm.mean][:] = 0
+                arrays[branch.norm.variance][:] = 1 - BATCH_NORM_EPSILON
     data = build_graph(arrays, architecture, model_name=name, weights_sha256="", image_size=image_size)
     return onnx.load_from_string(data).graph
 

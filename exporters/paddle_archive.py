@@ -21,7 +21,8 @@ import onnx
 from numpy.typing import NDArray
 
 from exporters.paddle_program import Program, read_program
-from exporters.paddle_to_onnx import Route, program_to_onnx
+from exporters.paddle_to_onnx import program_to_onnx
+from exporters.routes import Route
 from ghostzoo._utils.tars import read_headers
 from ghostzoo.errors import ParityError, WeightsError
 from ghostzoo.network.architecture import Architecture

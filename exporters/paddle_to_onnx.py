@@ -1,25 +1,18 @@
-"""ONNX graphs by Paddle's own export and paddle2onnx, to compare ours with in ONNX Runtime."""
+"""ONNX graphs by Paddle's own export and paddle2onnx, to compare ours with."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import onnx
-import onnxruntime as ort
 import paddle
-from numpy.typing import NDArray
 
 from exporters.converter_process import last_lines, run_converter
 from ghostzoo.errors import EngineError
 
 OPSET_VERSION = 17
-
-Route = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Pixel values (N, 3, H, W) -> logits (N, classes), both float32."""
 
 
 def export_with_paddle2onnx(network: paddle.nn.Layer, image_size: int) -> bytes:
@@ -65,17 +58,3 @@ def program_to_onnx(program: bytes, suffix: str, params: bytes) -> bytes:
                 "Check that the versions of paddlepaddle and paddle2onnx are those of the extra 'export'."
             ) from error
         return data
-
-
-def onnx_route(model: bytes) -> Route:
-    """Return a function that runs an ONNX classifier with ONNX Runtime's defaults and returns its first output."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    image, logits = session.get_inputs()[0].name, session.get_outputs()[0].name
-
-    def run(pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
-        output: NDArray[np.float32] = session.run([logits], {image: pixel_values})[0]
-        return output
-
-    return run

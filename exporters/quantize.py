@@ -39,8 +39,8 @@ class QuantizationPlan:
 
 
 def _is_backbone(node: str) -> bool:
-    """Neither squeeze-and-excitation nor the head, which take little time in float32 and lose most in int8."""
-    return ".se." not in node and not node.startswith("head.")
+    """Neither gates nor the head, which take little time in float32 and lose most in int8."""
+    return not any(gate in node for gate in (".se.", ".attention.")) and not node.startswith("head.")
 
 
 def _is_wide_convolution(node: str) -> bool:
@@ -51,7 +51,7 @@ def _is_wide_convolution(node: str) -> bool:
 PLANS = (
     QuantizationPlan(
         "backbone",
-        "int8 weights and activations; squeeze-and-excitation and head compute in float32",
+        "int8 weights and activations; gates and head compute in float32",
         None,
         _is_backbone,
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
@@ -10,8 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.routes import Route
 from ghostzoo.errors import ParityError
+from ghostzoo.images.decode import describe, read_image
+from ghostzoo.images.preprocessing import Preprocessing
+from ghostzoo.images.transform import preprocess
 from ghostzoo.parity import EXACT_TOLERANCE, Agreement, compare_logits
+
+_GOLDEN_IMAGES = 2
+_BATCH_SIZE = 8
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,45 @@ class RouteComparison:
                 for route in self.agreements
             },
         }
+
+
+def compare_on_images(
+    routes: Mapping[str, Route],
+    sources: Sequence[Any],
+    preprocessing: Preprocessing,
+    reference: str,
+    subject: str,
+    on_step: Callable[[str], object],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], RouteComparison]:
+    """Run all routes on all images, a batch at a time, and compare them.
+
+    Args:
+        routes, reference, subject: as for ``compare_routes``.
+        sources: the images.
+        preprocessing: what becomes of them.
+        on_step: called before each image.
+
+    Returns:
+        The first few images, preprocessed, the reference's logits (N, classes), and the comparison.
+
+    Raises:
+        ImageError: an image cannot be read; none is skipped.
+        ParityError: a route differs from the reference.
+    """
+    first: NDArray[np.float32] | None = None
+    logits: dict[str, list[NDArray[np.float32]]] = {name: [] for name in routes}
+    for start in range(0, len(sources), _BATCH_SIZE):
+        tensors = []
+        for source in sources[start : start + _BATCH_SIZE]:
+            on_step(f"comparing on {PurePath(describe(source)).name}")
+            tensors.append(preprocess(read_image(source), preprocessing))
+        pixel_values = np.stack(tensors)
+        first = pixel_values[:_GOLDEN_IMAGES] if first is None else first
+        for name, route in routes.items():
+            logits[name].append(route(pixel_values))
+    whole = {name: np.concatenate(parts) for name, parts in logits.items()}
+    names = [describe(source) for source in sources]
+    return np.asarray(first), whole[reference], compare_routes(names, reference, whole, subject)
 
 
 def compare_routes(

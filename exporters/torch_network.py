@@ -1,23 +1,24 @@
-"""GhostNet in PyTorch, for training, and its weights in the official format.
+"""The networks of all families in PyTorch, for training, and their weights in the source's format.
 
-Submodules are named as in the official state dict, so only two things differ: the names of the batch-norm statistics,
-and Linear weights, which Paddle stores as (in, out).
+Branches of training are apart, as the source trains them; ``ghostzoo`` adds them up where it builds a graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ghostzoo._utils.files import write_atomically
-from ghostzoo.network.architecture import EMBEDDING_SIZE, Architecture, Block
-from ghostzoo.network.layers import BATCH_NORM_EPSILON
+from ghostzoo.network import architecture as described
+from ghostzoo.network.architecture import Architecture, Block
+from ghostzoo.network.layers import BATCH_NORM_EPSILON, Branch, Layer
 from ghostzoo.weights.params import dump_weights
 from ghostzoo.weights.recognition import check_weights
 
@@ -28,74 +29,146 @@ _BATCH_NORM_MOMENTUM = 0.1  # weight of the new batch; Paddle's 0.9 is that of t
 _HALF_OPEN = 0.5  # initial gate: in the middle of the range that has a gradient
 _LIVE_SHARE = 0.5
 """A gate is alive while at least this share of its squeezed units responds to some image."""
-_STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
 
 Arrays = Mapping[str, NDArray[np.float32]]
 
 
-class ConvBN(nn.Module):
-    """Convolution without bias, batch-norm, and ReLU where ``relu`` is set."""
+class ConvBranch(nn.Module):
+    """One of a layer's branches: a convolution, or the input as it is, and a batch-norm where there is one."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1, relu: bool = False
-    ) -> None:
+    def __init__(self, layer: Layer, branch: Branch) -> None:
         super().__init__()
-        self._conv = nn.Conv2d(
-            in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False
+        self.branch = branch
+        out_channels, depth, *_ = layer.shape
+        groups = out_channels if layer.depthwise else 1
+        height, width = branch.kernel
+        self._conv = (
+            nn.Conv2d(
+                depth * groups,
+                out_channels,
+                branch.kernel,
+                layer.stride,
+                padding=(height // 2, width // 2),
+                groups=groups,
+                bias=branch.norm is None,
+            )
+            if branch.weight
+            else nn.Identity()
         )
-        self._batch_norm = nn.BatchNorm2d(out_channels, eps=BATCH_NORM_EPSILON, momentum=_BATCH_NORM_MOMENTUM)
+        self._batch_norm = (
+            nn.BatchNorm2d(out_channels, eps=BATCH_NORM_EPSILON, momentum=_BATCH_NORM_MOMENTUM)
+            if branch.norm is not None
+            else nn.Identity()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self._batch_norm(self._conv(x))
+        return y
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Each of its tensors, with its key in the source's state dict."""
+        branch, norm = self.branch, self._batch_norm
+        if branch.weight:
+            yield branch.weight, self._conv.weight
+        if branch.norm is not None:
+            statistics = norm.weight, norm.bias, norm.running_mean, norm.running_var
+            yield from zip(branch.norm.keys, statistics, strict=True)
+        if branch.bias:
+            yield branch.bias, self._conv.bias
+
+
+class ConvBN(ConvBranch):
+    """A layer: the sum of its branches, and ReLU where ``relu`` is set."""
+
+    def __init__(self, layer: Layer, *, relu: bool = False) -> None:
+        super().__init__(layer, layer.branches[0])
+        self.others = nn.ModuleList(ConvBranch(layer, branch) for branch in layer.branches[1:])
         self._relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self._batch_norm(self._conv(x))
-        return torch.relu(x) if self._relu else x
+        y = super().forward(x)
+        for other in self.others:
+            y = y + other(x)
+        return torch.relu(y) if self._relu else y
+
+    def convolutions(self) -> list[nn.Conv2d]:
+        branches: list[ConvBranch] = [self, *self.others]
+        return [branch._conv for branch in branches if branch.branch.weight]
+
+
+class Linear(nn.Linear):
+    """A Linear layer that knows its keys."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer.shape[1], layer.out_channels)
+        self.branch = layer.branches[0]
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        yield self.branch.weight, self.weight
+        yield self.branch.bias, self.bias
+
+
+class Attention(nn.Module):
+    """Decoupled fully connected attention (DFC): a gate from the module's input at half its size."""
+
+    def __init__(self, layers: tuple[Layer, Layer, Layer]) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*map(ConvBN, layers))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.layers(F.avg_pool2d(x, 2)))
+        return y * F.interpolate(gate, size=y.shape[-2:], mode="nearest")
 
 
 class GhostModule(nn.Module):
-    """Half of the output from a 1x1 convolution, the other half from a cheap depthwise 3x3 one on top of it."""
+    """A 1x1 convolution and a cheap depthwise 3x3 one on top of it; both are the output, or the latter is."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, relu: bool) -> None:
+    def __init__(self, module: described.GhostModule) -> None:
         super().__init__()
-        half = out_channels // 2
-        self.primary_conv = ConvBN(in_channels, half, 1, relu=relu)
-        self.cheap_operation = ConvBN(half, half, 3, groups=half, relu=relu)
+        self.primary_conv = ConvBN(module.primary, relu=module.relu)
+        self.cheap_operation = ConvBN(module.cheap, relu=module.relu)
+        self.attention = Attention(module.attention) if module.attention is not None else None
+        self.joins = module.joins
 
     def forward(self, x: Tensor) -> Tensor:
         primary = self.primary_conv(x)
-        return torch.cat([primary, self.cheap_operation(primary)], dim=1)
+        y: Tensor = self.cheap_operation(primary)
+        if self.joins:
+            y = torch.cat([primary, y], dim=1)
+        return y if self.attention is None else self.attention(x, y)
 
 
 class SqueezeExcite(nn.Module):
-    """Gate channels by their global means; the gate is a clip to [0, 1], as in PaddleClas, not a hard-sigmoid."""
+    """Gate channels by their global means; the gate is a clip to [0, 1] in PaddleClas, elsewhere a hard-sigmoid."""
 
-    def __init__(self, channels: int, middle: int) -> None:
+    def __init__(self, layers: tuple[Layer, Layer], *, hard_sigmoid: bool) -> None:
         super().__init__()
-        self.squeeze = nn.Linear(channels, middle)
-        self.excitation = nn.Linear(middle, channels)
+        self.squeeze, self.excitation = map(Linear, layers)
+        self._hard_sigmoid = hard_sigmoid
+        self.half_open = 0.0 if hard_sigmoid else _HALF_OPEN
+        """The bias at which the gate is half open."""
+
+    def gate(self, squeezed: Tensor) -> Tensor:
+        y: Tensor = self.excitation(squeezed)
+        return F.hardsigmoid(y) if self._hard_sigmoid else y.clamp(0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate: Tensor = self.excitation(torch.relu(self.squeeze(x.mean(dim=(2, 3))))).clamp(0, 1)
+        gate = self.gate(torch.relu(self.squeeze(x.mean(dim=(2, 3)))))
         return x * gate[:, :, None, None]
 
 
 class GhostBottleneck(nn.Module):
     """Ghost module, depthwise convolution at stride 2, optional squeeze-and-excitation, ghost module; shortcut."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, *, hard_sigmoid: bool) -> None:
         super().__init__()
-        hidden, out, stride = block.hidden_channels, block.out_channels, block.stride
-        self.ghost_module_1 = GhostModule(block.in_channels, hidden, relu=True)
-        self.depthwise_conv = (
-            ConvBN(hidden, hidden, block.kernel, stride=stride, groups=hidden) if stride == 2 else nn.Identity()
-        )
-        self.se_block = SqueezeExcite(hidden, block.se_channels) if block.se_channels else nn.Identity()
-        self.ghost_module_2 = GhostModule(hidden, out, relu=False)
-        self._has_shortcut_convs = not block.has_identity_shortcut
-        if self._has_shortcut_convs:
-            self.shortcut_depthwise = ConvBN(
-                block.in_channels, block.in_channels, block.kernel, stride=stride, groups=block.in_channels
-            )
-            self.shortcut_conv = ConvBN(block.in_channels, out, 1)
+        self.ghost_module_1 = GhostModule(block.ghost1)
+        self.depthwise_conv = ConvBN(block.depthwise) if block.depthwise is not None else nn.Identity()
+        self.se_block = SqueezeExcite(block.gate, hard_sigmoid=hard_sigmoid) if block.gate else nn.Identity()
+        self.ghost_module_2 = GhostModule(block.ghost2)
+        self._has_shortcut_convs = block.shortcut is not None
+        if block.shortcut is not None:
+            self.shortcut_depthwise, self.shortcut_conv = map(ConvBN, block.shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.ghost_module_2(self.se_block(self.depthwise_conv(self.ghost_module_1(x))))
@@ -103,18 +176,18 @@ class GhostBottleneck(nn.Module):
 
 
 class GhostNet(nn.Module):
-    """The classifier: pixel values (N, 3, H, W) float32 -> logits (N, num_classes)."""
+    """The classifier of any family: pixel values (N, 3, H, W) float32 -> logits (N, num_classes)."""
 
     def __init__(self, architecture: Architecture, *, dropout: float = DROPOUT) -> None:
         super().__init__()
         self.architecture = architecture
-        self.conv1 = ConvBN(3, architecture.stem_channels, 3, stride=2, relu=True)
+        self.conv1 = ConvBN(architecture.stem, relu=True)
         for block in architecture.blocks:
-            self.add_module(block.key, GhostBottleneck(block))
-        self.conv_last = ConvBN(architecture.blocks[-1].out_channels, architecture.last_channels, 1, relu=True)
-        self.fc_0 = ConvBN(architecture.last_channels, EMBEDDING_SIZE, 1, relu=True)
+            self.add_module(block.key, GhostBottleneck(block, hard_sigmoid=architecture.family.hard_sigmoid))
+        self.conv_last = ConvBN(architecture.last, relu=True)
+        self.fc_0 = ConvBN(architecture.hidden, relu=True)
         self.dropout = nn.Dropout(dropout)
-        self.fc_1 = nn.Linear(EMBEDDING_SIZE, architecture.num_classes)
+        self.fc_1 = Linear(architecture.classifier)
         _initialise(self)
 
     def embed(self, pixel_values: Tensor) -> Tensor:
@@ -132,36 +205,42 @@ class GhostNet(nn.Module):
 
 
 def official_arrays(network: GhostNet) -> dict[str, NDArray[np.float32]]:
-    """Return copies of the network's tensors as float32 arrays under the official keys."""
-    state = network.state_dict()
-    linears = _linear_weights(network)
-    return {
-        _official_key(key): np.array(
-            (value.t() if key in linears else value).detach().cpu().numpy(), np.float32, order="C"
-        )
-        for key, value in state.items()
-        if not key.endswith("num_batches_tracked")
+    """Return copies of the network's tensors as float32 arrays under the source's keys."""
+    shapes = network.architecture.state_shapes()
+    transposed = _transposed(network.architecture)
+    found = {
+        key: (value.t() if key in transposed else value).detach().cpu().numpy() for key, value in _tensors(network)
     }
+    return {key: np.array(found[key], np.float32, order="C").reshape(shape) for key, shape in shapes.items()}
 
 
 def load_official(network: GhostNet, arrays: Arrays) -> None:
-    """Copy official weights into ``network``.
+    """Copy weights under the source's keys into ``network``.
 
     Raises:
         WeightsError: the tensors are not exactly those of the network's architecture.
     """
     check_weights(arrays, network.architecture)
-    linears = _linear_weights(network)
+    transposed = _transposed(network.architecture)
     with torch.no_grad():
-        for key, value in network.state_dict().items():
-            if not key.endswith("num_batches_tracked"):
-                array = torch.from_numpy(np.array(arrays[_official_key(key)]))
-                value.copy_(array.t() if key in linears else array)
+        for key, value in _tensors(network):
+            array = torch.from_numpy(np.array(arrays[key]))
+            value.copy_(array.t() if key in transposed else array.reshape(value.shape))
 
 
 def save_official(network: GhostNet, path: Path) -> None:
-    """Write ``network`` in the official format: a pickled dict of float32 arrays, as Paddle reads and writes it."""
+    """Write ``network`` in its source's format, which ``weights_suffix`` tells."""
     write_atomically(path, dump_weights(official_arrays(network), network.architecture))
+
+
+def _tensors(network: GhostNet) -> Iterator[tuple[str, Tensor]]:
+    for module in network.modules():
+        if isinstance(module, ConvBranch | Linear):
+            yield from module.tensors()
+
+
+def _transposed(architecture: Architecture) -> set[str]:
+    return {branch.weight for layer in architecture.layers() for branch in layer.branches if branch.transposed}
 
 
 def make_average(network: GhostNet, decay: float) -> AveragedModel:
@@ -204,36 +283,28 @@ def reset_dead_gates(network: GhostNet, pixel_values: Tensor) -> list[str]:
         hook = block.se_block.register_forward_hook(lambda _, inputs, __, seen=seen: seen.append(inputs[0]))
         network(pixel_values)
         hook.remove()
-        if _reset_if_dead(block.se_block, block.ghost_module_2.primary_conv._conv, seen[0].mean(dim=(2, 3))):
+        if _reset_if_dead(block.se_block, block.ghost_module_2.primary_conv.convolutions(), seen[0].mean(dim=(2, 3))):
             dead.append(f"{name}.se_block")
     network.train(was_training)
     return dead
 
 
-def _reset_if_dead(gate: SqueezeExcite, following: nn.Conv2d, means: Tensor) -> bool:
+def _reset_if_dead(gate: SqueezeExcite, following: list[nn.Conv2d], means: Tensor) -> bool:
     squeezed = torch.relu(gate.squeeze(means))
     if float((squeezed > 0).any(dim=0).float().mean()) >= _LIVE_SHARE:
         return False
-    constant = gate.excitation(squeezed).clamp(0, 1).mean(dim=0)
+    constant = gate.gate(squeezed).mean(dim=0)
     _initialise_linear(gate.squeeze)
     # Drawn although overwritten: the random numbers that follow stay the same.
     _initialise_linear(gate.excitation)
-    nn.init.constant_(gate.excitation.bias, _HALF_OPEN)
+    nn.init.constant_(gate.excitation.bias, gate.half_open)
     nn.init.zeros_(gate.excitation.weight)
-    following.weight.mul_((constant / gate.excitation.bias).view(1, -1, 1, 1))
+    for convolution in following:
+        convolution.weight.mul_((constant / _HALF_OPEN).view(1, -1, 1, 1))
     return True
 
 
-def _official_key(key: str) -> str:
-    stem, _, name = key.rpartition(".")
-    return f"{stem}.{_STATISTICS.get(name, name)}"
-
-
-def _linear_weights(network: nn.Module) -> set[str]:
-    return {f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Linear)}
-
-
-def _initialise(network: nn.Module) -> None:
+def _initialise(network: GhostNet) -> None:
     """Initialise convolutions as the original does (Kaiming normal over the fan-in), and gates half open.
 
     Each block starts as its shortcut alone (Goyal et al., 2017), which keeps the first epochs stable at higher learning
@@ -247,10 +318,15 @@ def _initialise(network: nn.Module) -> None:
             _initialise_linear(module)
         elif isinstance(module, SqueezeExcite):
             gates.append(module)
-        elif isinstance(module, nn.BatchNorm2d) and ".ghost_module_2." in name:
+        elif isinstance(module, nn.BatchNorm2d) and _ends_block(name, network.architecture):
             nn.init.zeros_(module.weight)
     for gate in gates:
-        nn.init.constant_(gate.excitation.bias, _HALF_OPEN)
+        nn.init.constant_(gate.excitation.bias, gate.half_open)
+
+
+def _ends_block(name: str, architecture: Architecture) -> bool:
+    """Whether a batch-norm scales the output of a block; RepGhostNet's comes from the cheap operation alone."""
+    return (".ghost_module_2." if architecture.family.joins else ".ghost_module_2.cheap_operation.") in name
 
 
 def _initialise_linear(module: nn.Linear) -> None:

@@ -37,7 +37,7 @@ from .labels import (
     read_timm_config,
     resolve_labels,
 )
-from .network.families import PADDLE_GHOSTNET, Family
+from .network.families import FAMILIES, PADDLE_GHOSTNET, Family
 from .network.graph import build_graph
 from .network.reference import reference_forward
 from .parity import EXACT_TOLERANCE, compare_logits
@@ -120,7 +120,8 @@ def convert(
             "(multi_label=True)."
         )
     record = get_official_model(model) if model is not None else None
-    tensors = read_weights(weights, width=record.width if record else None, prefix=prefix)
+    width, family = (record.width, FAMILIES[record.family]) if record is not None else (None, None)
+    tensors = read_weights(weights, width=width, family=family, prefix=prefix)
     is_official = (
         record is not None
         and name in (None, record.name)

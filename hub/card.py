@@ -14,6 +14,7 @@ from ghostzoo.bundle.folder import CARD_FILE, Bundle
 from ghostzoo.catalog import CatalogModel, find_record
 from ghostzoo.errors import OptionError
 from ghostzoo.predictions import THRESHOLD
+from hub.citations import citation
 from hub.metadata import Accuracy, find_dataset, write_metadata
 from hub.pixels import preprocessing_texts
 
@@ -35,18 +36,6 @@ _MULTI_LABEL = f"""\
 The score of a class is the sigmoid of its logit, `1 / (1 + exp(-logit))`, and a picture shows every class with a score
 of at least {THRESHOLD:g}."""
 _UNKNOWN = "None is stated: these weights are not known to be those on which the published accuracy was measured."
-_CITATION = """\
-```bibtex
-@inproceedings{han2020ghostnet,
-  title     = {GhostNet: More Features from Cheap Operations},
-  author    = {Han, Kai and Wang, Yunhe and Tian, Qi and Guo, Jianyuan and Xu, Chunjing and Xu, Chang},
-  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
-  year      = {2020},
-  eprint    = {1911.11907},
-  archivePrefix = {arXiv}
-}
-```
-"""
 
 
 @dataclass(frozen=True)
@@ -91,7 +80,7 @@ def write_full_card(bundle: Bundle, repo: str, facts: CardFacts) -> str:
         "Use": _use(bundle, repo),
         **{heading: text for heading, text in kept.items() if heading not in _OWN},
         "Speed": _speed(facts.speeds.get(bundle.name)),
-        "Citation": _CITATION,
+        "Citation": citation(bundle.config.family),
     }
     body = "\n\n".join(f"## {heading}\n\n{text.strip()}" for heading, text in sections.items() if text)
     return f"---\n{metadata}\n---\n\n{introduction.strip()}\n\n{body}\n"
@@ -117,8 +106,8 @@ def _published(record: CatalogModel | None) -> Iterator[Accuracy]:
     if record is None or record.published is None:
         return
     figures, data = record.published, "ImageNet-1k, 50,000 validation images"
-    source = ("PaddleClas", figures.source)
-    yield Accuracy(figures.top1, figures.top5, "published by PaddleClas", data, find_dataset(record), source)
+    source = (figures.publisher, figures.source)
+    yield Accuracy(figures.top1, figures.top5, f"published by {figures.publisher}", data, find_dataset(record), source)
 
 
 def _measured(bundle: Bundle, record: CatalogModel | None, facts: CardFacts) -> Iterator[Accuracy]:

@@ -15,8 +15,8 @@ from ghostzoo.cli.bars import steps
 from ghostzoo.cli.console import Command, print_table
 from ghostzoo.errors import OptionError
 from ghostzoo.fetch.lockfile import LOCK_FILE
+from ghostzoo.fetch.official import find_published_sha256
 from ghostzoo.fetch.options import FetchOptions
-from ghostzoo.fetch.paddleclas import find_published_sha256
 from ghostzoo.fetch.resolver import fetch, open_bundled
 from ghostzoo.fetch.store import Store
 from hub.card import CardFacts, write_full_card
@@ -179,8 +179,8 @@ def _known_weights(bundles: Sequence[Bundle]) -> set[str]:
             known |= {published} if published else set()
             if published != bundle.manifest.weights["sha256"]:
                 click.echo(
-                    f"The weights of {bundle.name} are not known to be PaddleClas's, so its card gets no published "
-                    f"accuracy. 'ghostzoo pull {bundle.name}' downloads these from there, and notes their SHA-256.",
+                    f"The weights of {bundle.name} are not known to be the published ones, so its card gets no "
+                    f"published accuracy. 'ghostzoo pull {bundle.name}' downloads these, and notes their SHA-256.",
                     err=True,
                 )
     return known

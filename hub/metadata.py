@@ -41,7 +41,7 @@ class Accuracy:
     top1: float
     top5: float
     who: str
-    """``published by PaddleClas``, ``measured by ghostzoo``."""
+    """``published by PaddleClas``, ``published by timm``, ``measured by ghostzoo``."""
     data: str
     """The images."""
     dataset: Dataset | None

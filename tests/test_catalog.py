@@ -7,13 +7,37 @@ from pathlib import Path
 import pytest
 
 import ghostzoo
-from ghostzoo.catalog import DEFAULT_MODEL, get_model, get_official_model, list_models, list_official_models
+from ghostzoo.catalog import (
+    DEFAULT_MODEL,
+    get_model,
+    get_official_model,
+    list_families,
+    list_models,
+    list_official_models,
+)
 from ghostzoo.errors import OptionError, UnknownModelError
 from ghostzoo.images.preprocessing import MAX_IMAGE_SIZE, Preprocessing
 from ghostzoo.network.architecture import EMBEDDING_SIZE, Architecture
+from ghostzoo.network.families import FAMILIES
 
 OFFICIAL = ["GhostNet_x0_5", "GhostNet_x1_0", "GhostNet_x1_3", "GhostNet_x1_3_ssld"]
-NAMES = [*OFFICIAL, DEFAULT_MODEL]
+# Parameters and multiply-adds in millions, as counted with hooks on timm's own models.
+TIMM = {
+    "ghostnet_100": (5.183, 141.15),
+    "repghostnet_050": (2.307, 43.31),
+    "repghostnet_058": (2.538, 59.80),
+    "repghostnet_080": (3.267, 95.52),
+    "repghostnet_100": (4.059, 142.39),
+    "repghostnet_111": (4.524, 170.12),
+    "repghostnet_130": (5.459, 231.12),
+    "repghostnet_150": (6.553, 301.32),
+    "repghostnet_200": (9.766, 515.87),
+    "ghostnetv2_100": (6.157, 167.05),
+    "ghostnetv2_130": (8.960, 269.32),
+    "ghostnetv2_160": (12.393, 398.61),
+    "ghostnetv3_100": (6.148, 167.05),
+}
+NAMES = [*OFFICIAL, DEFAULT_MODEL, *(f"{name}.in1k" for name in TIMM)]
 
 
 def test_four_official_models_and_their_widths() -> None:
@@ -22,8 +46,19 @@ def test_four_official_models_and_their_widths() -> None:
     assert {get_model(name).num_classes for name in OFFICIAL} == {1000}
 
 
-def test_the_bundled_model_is_listed_last() -> None:
+def test_models_are_listed_family_by_family() -> None:
     assert list_models() == NAMES
+    assert list_families() == ["ghostnet", "repghostnet", "ghostnetv2", "ghostnetv3"]
+    assert list_models(family="repghostnet") == [name for name in NAMES if name.startswith("rep")]
+    best = ["GhostNet_x1_3_ssld", "repghostnet_200.in1k", "ghostnetv2_160.in1k"]
+    assert list_models(min_top1=0.775, sort="top1") == best
+    assert list_models(sort="top1")[-1] == DEFAULT_MODEL  # whose accuracy is of other images
+    for wrong in ({"family": "resnet"}, {"sort": "beauty"}):
+        with pytest.raises(OptionError, match=r"resnet|beauty"):
+            list_models(**wrong)
+
+
+def test_the_bundled_model_has_no_official_weights() -> None:
     record = get_model(DEFAULT_MODEL)
     assert record.embedded
     assert (record.weights_url, record.archive_url, record.published) == (None, None, None)
@@ -49,7 +84,7 @@ def test_measured_figures_are_those_of_the_stored_report() -> None:
         ("*X1*", OFFICIAL[1:]),
         ("ghostnet_x0_5", NAMES[:1]),
         ("GhostNet_x?_0", NAMES[1:2]),
-        ("*_[01]", NAMES[1:2]),
+        ("*t_*_[01]", NAMES[1:2]),
         ("x1", []),
         ("", []),
         ("[", []),
@@ -65,7 +100,7 @@ def test_wildcards_select(pattern: str, names: list[str]) -> None:
         ("GhostNet_x1_4", "GhostNet_x1_3"),
         ("ghostnet_x1_0", "GhostNet_x1_0"),
         ("GhostNet-x0.5", "GhostNet_x0_5"),
-        ("resnet50", "GhostNet_x1_3_ssld"),
+        ("resnet50", "repghostnet_150.in1k"),
         ("", "GhostNet_x0_5"),
     ],
 )
@@ -80,9 +115,12 @@ def test_sizes_are_those_of_the_architecture(name: str) -> None:
     """PaddleClas counts more than weights and their uses; see ``PublishedFigures``."""
     model = get_model(name)
     size = model.preprocessing.crop_size
-    architecture = Architecture.of(model.width, model.num_classes)
+    architecture = Architecture.of(model.width, model.num_classes, FAMILIES[model.family])
     parameters, multiply_adds = architecture.count_parameters(), architecture.count_multiply_adds(size)
     assert (model.parameters, model.multiply_adds) == (parameters, multiply_adds)
+    if name.removesuffix(".in1k") in TIMM:
+        assert (parameters / 1e6, multiply_adds / 1e6) == pytest.approx(TIMM[name.removesuffix(".in1k")], abs=0.005)
+        return
     if model.published is not None:
         parameters = sum(map(math.prod, architecture.state_shapes().values()))
         multiply_adds += count_small_operations(architecture, size)
@@ -106,6 +144,16 @@ def count_small_operations(architecture: Architecture, size: int) -> int:
         if not block.has_identity_shortcut:
             total += 2 * (block.in_channels + block.out_channels) * pixels
     return total + architecture.last_channels * (3 * size**2 + 1) + 2 * EMBEDDING_SIZE
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_timm_s_records_name_repository_and_licence(name: str) -> None:
+    record = json.loads(json.dumps(get_model(f"{name}.in1k").to_dict()))
+    assert record["license"] == ("mit" if name.startswith("rep") else "apache-2.0")
+    assert record["weights_url"].startswith(f"https://huggingface.co/timm/{name}.in1k/resolve/")
+    assert record["preprocessing"]["interpolation"] == "bicubic"
+    assert record["archive_url"] is None
+    assert 0 < record["published"]["top1"] < record["published"]["top5"] < 1
 
 
 @pytest.mark.parametrize("name", OFFICIAL)

@@ -49,8 +49,14 @@ def test_help_shows_examples(command: str) -> None:
 
 def test_list_filters_by_wildcard() -> None:
     assert run("list").stdout.count("GhostNet_") == 6  # the embedded one is in the caption too
+    assert run("list").stdout.count(".in1k ") == 13
     lines = run("list", "*x1_3*", "--json").stdout.splitlines()
     assert [json.loads(line)["name"] for line in lines] == ["GhostNet_x1_3", "GhostNet_x1_3_ssld"]
+    small = run("list", "--max-params", "4", "--min-top1", "0.7", "--json").stdout.splitlines()
+    assert [json.loads(line)["name"] for line in small] == ["repghostnet_080.in1k"]
+    shown = run("list", "--family", "ghostnetv2", "--sort", "top1").stdout.splitlines()
+    assert [line.split()[0] for line in shown[1:4]] == [f"ghostnetv2_{width}.in1k" for width in (160, 130, 100)]
+    assert "leave an option out" in run("list", "--min-top1", "0.9").stderr
     result = run("list", "nothing*")
     assert result.returncode == 1
     assert "GhostNet_x1_0" in result.stderr

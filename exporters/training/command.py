@@ -16,6 +16,8 @@ from exporters.training.recipe import FINE_TUNING, KEPT_HEAD_RATE, NEW_HEAD_RATE
 from ghostzoo.catalog import get_model
 from ghostzoo.cli.console import Command
 from ghostzoo.errors import EngineUnavailableError
+from ghostzoo.network.architecture import Architecture
+from ghostzoo.network.families import PADDLE_GHOSTNET
 from ghostzoo.weights.params import read_weights
 
 if TYPE_CHECKING:
@@ -96,12 +98,12 @@ class _TrainCommand(Command):
     is_flag=True,
     help="Leave out unreadable images and list them; otherwise they are an error.",
 )
-@click.option("--model", help=f"Catalog model whose width to use.  [default: that of --init, or else {_DEFAULT_MODEL}]")
-@click.option("--width", type=float, help="Any other width, instead of --model.")
+@click.option("--model", help=f"Network, such as repghostnet_100.  [default: that of --init, or else {_DEFAULT_MODEL}]")
+@click.option("--width", type=float, help="Any width of PaddleClas's GhostNet, instead of --model.")
 @click.option(
     "--init",
     type=_PATH,
-    help="Official weights to start from, with milder defaults; a head for other classes is re-initialised.",
+    help="Weights to start from, PaddleClas's or timm's, with milder defaults; a head for other classes is made anew.",
 )
 @click.option("--new-head", is_flag=True, help="With --init: re-initialise the head even if it fits the classes.")
 @click.option("--freeze-backbone", is_flag=True, help="With --init: train the head only.")
@@ -248,6 +250,7 @@ def train(ctx: click.Context, /, **options: Any) -> None:
     Examples:
       python -m exporters train --data photos --val-split 0.1 --out run --batch-size 64 --epochs 60
       python -m exporters train --data photos --out run --init GhostNet_x1_0_pretrained.pdparams
+      python -m exporters train --data photos --out run --model repghostnet_100
       python -m exporters train --data photos --unlabelled more --teacher big-run/bundle --out run
     """
     if find_spec("torch") is None:
@@ -300,25 +303,36 @@ def _recipe(options: dict[str, Any]) -> Recipe:
     """Make a recipe of the options."""
     from exporters.training.distributed import resolve_precision
 
-    chosen = {field.name: options[field.name] for field in fields(Recipe)}
-    model = options["model"]
-    if model is not None and options["width"] is not None:
+    chosen = {field.name: options[field.name] for field in fields(Recipe) if field.name in options}
+    if options["model"] is not None and options["width"] is not None:
         raise click.UsageError("Give --model or --width, not both.")
-    named = options["width"] if model is None else get_model(model).width
-    chosen["width"] = choose_width(named, options["init"])
+    chosen["family"], chosen["width"] = choose_network(options["model"], options["width"], options["init"])
     chosen["precision"] = resolve_precision(options["precision"], options["device"])
     return Recipe(**chosen)
 
 
-def choose_width(width: float | None, init: Path | None) -> float:
-    """Return the given width, else that of the initial weights, else the default model's.
+def choose_network(model: str | None, width: float | None, init: Path | None) -> tuple[str, float]:
+    """Return family and width: those of the named model, else of the initial weights, else the default model's.
+
+    Args:
+        model: a name of the catalog, or of timm for any family and width, such as ``repghostnet_075``.
+        width: another one, of the initial weights' family or else PaddleClas's GhostNet.
+        init: the initial weights.
 
     Raises:
+        UnknownModelError: there is no such model.
         WeightsError: ``init`` is needed and cannot be read.
     """
-    if width is not None:
-        return width
-    return get_model(_DEFAULT_MODEL).width if init is None else read_weights(init).architecture.width
+    if model is not None:
+        try:
+            named = Architecture.named(model.partition(".")[0])  # what follows tells timm's training
+        except ValueError:
+            return PADDLE_GHOSTNET.name, get_model(model).width
+        return named.family.name, named.width
+    if init is not None:
+        found = read_weights(init).architecture
+        return found.family.name, found.width if width is None else width
+    return PADDLE_GHOSTNET.name, get_model(_DEFAULT_MODEL).width if width is None else width
 
 
 def _run_options(options: dict[str, Any], typed: str) -> RunOptions:

@@ -22,10 +22,7 @@ from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
 from ghostzoo.errors import OptionError
 from ghostzoo.fetch.resolver import BUNDLED_FOLDER, fetch
 from ghostzoo.images.preprocessing import Preprocessing
-from ghostzoo.network.architecture import Architecture
 from ghostzoo.weights.params import Weights, read_weights
-
-_HEAD_WEIGHT, _HEAD_BIAS = "fc_1.weight", "fc_1.bias"
 
 Rows = tuple[int, ...]
 """For each class of the data, which class of the initial weights' head it is."""
@@ -93,19 +90,21 @@ def initial_network(recipe: Recipe, num_classes: int, init: Weights | None, rows
     """Make the network of a new run, from random weights or from ``init``.
 
     Args:
-        recipe: width, dropout and seed.
+        recipe: family, width, dropout and seed.
         num_classes: number of classes in the data.
-        init: official weights of that width.
+        init: weights of that family and width.
         rows: the parts of their head to keep; ``None``: the head is re-initialised.
     """
     torch.manual_seed(recipe.seed)
-    network = GhostNet(Architecture.of(recipe.width, num_classes), dropout=recipe.dropout)
+    fused = init is not None and init.architecture.fused
+    network = GhostNet(recipe.architecture(num_classes, fused=fused), dropout=recipe.dropout)
     if init is not None:
+        branch = network.architecture.classifier.branches[0]
         head = official_arrays(network)
         if rows is not None:
-            head[_HEAD_WEIGHT] = init.arrays[_HEAD_WEIGHT][:, rows]
-            head[_HEAD_BIAS] = init.arrays[_HEAD_BIAS][list(rows)]
-        load_official(network, {**init.arrays, **{key: head[key] for key in (_HEAD_WEIGHT, _HEAD_BIAS)}})
+            head[branch.weight] = init.arrays[branch.weight].take(rows, axis=1 if branch.transposed else 0)
+            head[branch.bias] = init.arrays[branch.bias].take(rows)
+        load_official(network, {**init.arrays, **{key: head[key] for key in (branch.weight, branch.bias)}})
     return network
 
 

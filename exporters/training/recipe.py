@@ -9,6 +9,8 @@ from typing import Any
 
 from ghostzoo.errors import OptionError
 from ghostzoo.images.preprocessing import Preprocessing
+from ghostzoo.network.architecture import Architecture
+from ghostzoo.network.families import FAMILIES, PADDLE_GHOSTNET
 
 REFERENCE_BATCH = 512
 REFERENCE_LEARNING_RATE = 0.8
@@ -41,6 +43,7 @@ class Recipe:
     """
 
     width: float = 0.5
+    family: str = PADDLE_GHOSTNET.name
     image_size: int = 224
     resize_short: int = 256
     """Shorter side in pixels at evaluation, before the centre crop of ``image_size``."""
@@ -123,6 +126,10 @@ class Recipe:
             )
         if self.rand_augment is not None and not (1 <= self.rand_augment[0] <= 8 and 0 <= self.rand_augment[1] <= 10):
             raise OptionError("rand-augment needs 1 to 8 operations and a magnitude from 0 to 10.")
+
+    def architecture(self, num_classes: int, *, fused: bool = False) -> Architecture:
+        """The network, for so many classes; ``fused``: without the branches that some families train."""
+        return Architecture.of(self.width, num_classes, FAMILIES[self.family], fused=fused)
 
     @property
     def peak_learning_rate(self) -> float:

@@ -39,6 +39,8 @@ _SHOWN = {
 RUN_FILE = "run.json"
 WEIGHTS_FILE = "weights.pdparams"
 LAST_FILE = "last.pdparams"
+"""Of timm's families the two are safetensors files."""
+_WEIGHTS, _LAST = (name.partition(".")[0] for name in (WEIGHTS_FILE, LAST_FILE))
 BUNDLE_FOLDER = "bundle"
 METRICS_FILE = "metrics.csv"
 CURVES_FILE = "curves.png"
@@ -225,13 +227,13 @@ def conclude(history: History, best: float, head_epochs: int, images: int) -> It
     accuracy = f"validation accuracy {chosen['validation_accuracy']:.4g}"
     if not best:
         yield (
-            f"No epoch was better than the initial weights ({accuracy}), so {WEIGHTS_FILE} and {BUNDLE_FOLDER} hold "
-            f"those; {LAST_FILE} holds the last epoch. More images may help, or a lower --learning-rate."
+            f"No epoch was better than the initial weights ({accuracy}), so {_WEIGHTS} and {BUNDLE_FOLDER} hold "
+            f"those; {_LAST} holds the last epoch. More images may help, or a lower --learning-rate."
         )
         return
     if best != history[-1]["epoch"]:
         yield (
-            f"Epoch {best:g} was the best ({accuracy}): {WEIGHTS_FILE} and {BUNDLE_FOLDER} hold it, {LAST_FILE} holds "
+            f"Epoch {best:g} was the best ({accuracy}): {_WEIGHTS} and {BUNDLE_FOLDER} hold it, {_LAST} holds "
             "the last one."
         )
     frozen = [row for row in comparable if 0 < row["epoch"] <= head_epochs]

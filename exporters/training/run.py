@@ -40,7 +40,8 @@ from ghostzoo.errors import InputError, OptionError
 from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.images.transform import preprocess
 from ghostzoo.labels import ClassLabel
-from ghostzoo.weights.params import read_weights
+from ghostzoo.network.families import FAMILIES
+from ghostzoo.weights.params import read_weights, weights_suffix
 
 _FOR_INITIAL_WEIGHTS = ("reset_gates", "head_epochs", "keep_statistics", "new_head")
 _NEARLY_A_GUESS = 1.5
@@ -73,7 +74,7 @@ class RunOptions:
 
 
 def train_model(recipe: Recipe, options: RunOptions) -> Bundle | None:
-    """Train, and write ``weights.pdparams`` and ``bundle`` to the run's folder.
+    """Train, and write ``weights.pdparams`` (of timm's families ``weights.safetensors``) and ``bundle`` to its folder.
 
     Returns:
         The bundle; ``None`` in all processes but the main one.
@@ -96,6 +97,9 @@ def train_model(recipe: Recipe, options: RunOptions) -> Bundle | None:
 
 def _check_options(recipe: Recipe, options: RunOptions) -> None:
     check_model_name(options.name)
+    smallest = recipe.architecture(1).smallest_image
+    if min(recipe.image_size, *(size for size, _ in recipe.grow), recipe.image_size) < smallest:
+        raise OptionError(f"{recipe.architecture(1).title} needs images of at least {smallest} pixels a side.")
     if options.init is None:
         for name in _FOR_INITIAL_WEIGHTS:
             if getattr(recipe, name):
@@ -137,7 +141,8 @@ def _train(recipe: Recipe, options: RunOptions, process: Process) -> Bundle | No
     workers = options.workers or threads
     quiet = options.quiet or not process.is_main
     reporter = Reporter(options.out, options.until or recipe.epochs, quiet=quiet, writes=process.is_main)
-    init = None if options.init is None else read_weights(options.init, width=recipe.width)
+    family = FAMILIES[recipe.family]
+    init = None if options.init is None else read_weights(options.init, width=recipe.width, family=family)
     data = open_data(
         options.sources,
         options.out,
@@ -192,7 +197,7 @@ def _train(recipe: Recipe, options: RunOptions, process: Process) -> Bundle | No
     if data.validation is not None:
         for line in conclude(trainer.history, trainer.best_epoch, recipe.head_epochs, len(data.validation.samples)):
             reporter.log(line)
-    reporter.log(f"wrote {options.out / WEIGHTS_FILE} and {bundle.path}")
+    reporter.log(f"wrote {options.out / bundle.manifest.weights['file_name']} and {bundle.path}")
     return bundle
 
 
@@ -246,11 +251,12 @@ def _write_results(trainer: Trainer, options: RunOptions, facts: Mapping[str, An
     Raises:
         GhostZooError: the bundle cannot be written, or its graph disagrees with the network.
     """
-    weights_file = options.out / WEIGHTS_FILE
     result = trainer.result()
+    suffix = weights_suffix(result.architecture)
+    weights_file = (options.out / WEIGHTS_FILE).with_suffix(suffix)
     save_official(result, weights_file)
     if trainer.history[-1].get("validation_accuracy") is not None:
-        save_official(trainer.last, options.out / LAST_FILE)
+        save_official(trainer.last, (options.out / LAST_FILE).with_suffix(suffix))
     preprocessing = trainer.recipe.preprocessing_at(trainer.epoch - 1)
     return write_model_bundle(
         read_weights(weights_file),

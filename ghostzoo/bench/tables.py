@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..catalog import MODEL_PAGE, get_model, list_models
+from ..catalog import MODEL_PAGE, TIMM_RESULTS, get_model, list_models
 from .machine import machine_line
 from .results import Measurement, ModelFacts, Results, Timing
 
@@ -120,7 +120,10 @@ def to_markdown(results: Results) -> str:
         "(import to first prediction): of a process of its own. " + INT8_SPEED
     )
     parts += [text for text in (results.warning, *photograph_notes(results.models)) if text]
-    parts.append(f"Published figures were not measured here; they are PaddleClas's: <{MODEL_PAGE}>.")
+    parts.append(
+        f"Published figures were not measured here; they are PaddleClas's: <{MODEL_PAGE}>, and of timm's models "
+        f"timm's: <{TIMM_RESULTS}>."
+    )
     parts += results.left_out_lines()
     return "\n\n".join(parts) + "\n"
 

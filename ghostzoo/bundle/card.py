@@ -105,16 +105,19 @@ _AGREEMENT = ("max_difference", "scale", "relative", "top5_equal")
 
 def describe_parameters(count: int, record: CatalogModel | None) -> str:
     """Say how many parameters there are, and how many are published of the catalog's model."""
-    published = record.published if record is not None else None
-    beside = f" (published: {published.parameters_millions} M, with them)" if published else ""
+    beside = _beside(record, "parameters_millions", "with them")
     return f"{count / 1e6:.2f} M without batch-norm statistics{beside}"
 
 
 def describe_multiply_adds(count: int, record: CatalogModel | None) -> str:
     """Say how many multiply-adds an image takes, and how many are published of the catalog's model."""
-    published = record.published if record is not None else None
-    beside = f" (published: {published.multiply_adds_millions} M, with batch-norm and pooling)" if published else ""
+    beside = _beside(record, "multiply_adds_millions", "with batch-norm and pooling")
     return f"{count / 1e6:.1f} M in convolutions and linear layers{beside}"
+
+
+def _beside(record: CatalogModel | None, name: str, what: str) -> str:
+    millions = getattr(record.published, name, None) if record is not None else None
+    return f" (published: {millions} M, {what})" if millions is not None else ""
 
 
 def title(key: str) -> str:

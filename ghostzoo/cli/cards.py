@@ -8,6 +8,7 @@ from ..bundle.card import describe_multiply_adds, describe_parameters, phrase, t
 from ..bundle.folder import CONVERTED_FILES, MODEL_FILES, Bundle
 from ..catalog import CatalogModel, find_record
 from ..images.preprocessing import Preprocessing
+from ..network.families import FAMILIES
 from .console import format_size
 
 Rows = Iterator[tuple[str, object]]
@@ -28,6 +29,7 @@ def bundle_card(bundle: Bundle) -> tuple[str, Rows]:
 
 
 def _catalog_rows(record: CatalogModel) -> Rows:
+    yield "family", FAMILIES[record.family].title
     yield "classes", f"{record.num_classes:,} ({_CLASS_LISTS[record.labels]})"
     yield from _input(record.preprocessing)
     yield "parameters", describe_parameters(record.parameters, record)
@@ -40,21 +42,25 @@ def _catalog_rows(record: CatalogModel) -> Rows:
             yield "recognises", record.measured.photographs
     if record.published is not None:
         published = record.published
-        yield "accuracy", f"{accuracy} on ImageNet-1k, published by PaddleClas"
-        yield "in the paper", f"top-1 {published.reference_top1:.4f}, top-5 {published.reference_top5:.4f}"
-        one, two, four = published.snapdragon855_ms
-        yield "Snapdragon 855", f"{one} ms with 1 thread, {two} with 2, {four} with 4; published"
-        one, four, eight = published.v100_ms
-        yield "V100", f"{one} ms for 1 image, {four} for 4, {eight} for 8, by TensorRT in float32; published"
-    yield "size", f"{figures.storage_mb} MB"
+        yield "accuracy", f"{accuracy} on ImageNet-1k, published by {published.publisher}"
+        if published.reference_top1 is not None:
+            top5 = f", top-5 {published.reference_top5:.4f}" if published.reference_top5 is not None else ""
+            yield "in the paper", f"top-1 {published.reference_top1:.4f}{top5}"
+        if published.snapdragon855_ms:
+            one, two, four = published.snapdragon855_ms
+            yield "Snapdragon 855", f"{one} ms with 1 thread, {two} with 2, {four} with 4; published"
+        if published.v100_ms:
+            one, four, eight = published.v100_ms
+            yield "V100", f"{one} ms for 1 image, {four} for 4, {eight} for 8, by TensorRT in float32; published"
+    yield "size", f"{record.storage_mb} MB"
     if record.limits:
         yield "limits", record.limits
     yield "licence", record.license
     if record.published is not None:
         yield "published at", record.published.source
-    if record.weights_url and record.archive_url:
-        yield "weights", record.weights_url
-        yield "archive", record.archive_url
+    for name, url in (("weights", record.weights_url), ("archive", record.archive_url)):
+        if url:
+            yield name, url
 
 
 def _bundle_rows(bundle: Bundle) -> Rows:

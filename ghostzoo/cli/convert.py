@@ -46,14 +46,19 @@ def convert(given: str | None, weights: str | None, form: str | None, **options:
 
     \b
     Examples:
-      ghostzoo convert GhostNet_x1_0_pretrained.pdparams --model GhostNet_x1_0 --out GhostNet_x1_0
+      ghostzoo convert GhostNet_x1_0_pretrained.pdparams --out GhostNet_x1_0 \\
+          --model GhostNet_x1_0
       ghostzoo convert repghostnet/model.safetensors --out bundle
-      ghostzoo convert flowers.safetensors --name flowers --labels flowers.txt --out flowers
+      ghostzoo convert flowers.safetensors --name flowers --out flowers \\
+          --labels flowers.txt
       ghostzoo convert flowers.pdparams --name flowers --out flowers \\
           --labels inference/inference.yml
-      ghostzoo convert tags.pdparams --name tags --out tags --multi-label --labels tags.txt
-      ghostzoo convert GhostNet_x1_0_pretrained.pdparams --to timm --out ghostnet_100
-      ghostzoo convert ghostnet_100/model.safetensors --to paddle --out ghostnet.pdparams
+      ghostzoo convert tags.pdparams --name tags --out tags --multi-label \\
+          --labels tags.txt
+      ghostzoo convert GhostNet_x1_0_pretrained.pdparams --to timm \\
+          --out ghostnet_100
+      ghostzoo convert ghostnet_100/model.safetensors --to paddle \\
+          --out ghostnet.pdparams
     """
     if (given is None) == (weights is None):
         raise click.UsageError("Give a weight file, once.")

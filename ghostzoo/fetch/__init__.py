@@ -1,1 +1,1 @@
-"""From a model's name to a bundle: where it is looked for, the Hub, PaddleClas's weights, and the cache."""
+"""From a model's name to a bundle: where it is looked for, the Hub, the official weights, and the cache."""

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .._utils.hashes import COMMIT
+from .._utils.hashes import COMMIT, SHA256
 from ..bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest
 from ..errors import BundleError, FetchError, innermost
 from .options import OFFLINE_VARIABLE, FetchOptions, HubModel
@@ -77,6 +77,51 @@ class Hub:
             self._save(folder, name, commit, record.size, partial(_advance, report, done, total))
             done += record.size
             report(done, total)
+
+    def save_large(self, name: str, folder: Path, max_bytes: int, title: str) -> tuple[str, Path]:
+        """Download a file that is too large for Git, and check it against the SHA-256 that the Hub states of it.
+
+        Args:
+            name: the file in the repository.
+            folder: where to write it.
+            max_bytes: larger ones are refused.
+            title: what the progress is of.
+
+        Returns:
+            The commit, and the file.
+
+        Raises:
+            FetchError: the Hub does not deliver it, states no hash of it, or delivers another one.
+            OSError: it cannot be written.
+        """
+        from huggingface_hub import HfApi, hf_hub_download
+
+        api = HfApi(self.options.hub_endpoint, token=self.options.token, library_name="ghostzoo")
+        repo, revision = self.model.repo, self.model.revision
+        info = self._ask(lambda: api.model_info(repo, revision=revision, files_metadata=True, timeout=_TIMEOUT))
+        stated = next((file.lfs for file in info.siblings or () if file.rfilename == name), None)
+        if not COMMIT.fullmatch(info.sha or "") or stated is None or not SHA256.fullmatch(stated.sha256):
+            raise FetchError(f"{self} states no commit and SHA-256 of {name}, so nothing is fetched; is this a Hub?")
+        if stated.size > max_bytes:
+            raise FetchError(f"{self} has {stated.size} bytes in {name}, more than the {max_bytes} that are read.")
+        report = partial(self.options.report, title)
+        report(0, stated.size)
+        file = self._ask(
+            lambda: hf_hub_download(
+                **self._file(name, str(info.sha)),
+                local_dir=folder,
+                cache_dir=folder / ".cache",  # not the client's own cache: its contents are unchecked
+                tqdm_class=_silent_bar(partial(_advance, report, 0, stated.size)),
+            )
+        )
+        with Path(file).open("rb") as content:
+            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        if sha256 != stated.sha256:
+            raise FetchError(
+                f"{self} delivers {name} with SHA-256 {sha256}, but states {stated.sha256}; nothing of it was kept. "
+                "Try again, without a proxy or mirror if there is one."
+            )
+        return str(info.sha), Path(file)
 
     def _save(self, folder: Path, name: str, commit: str, max_bytes: int, advance: Callable[[int], None]) -> Path:
         from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url

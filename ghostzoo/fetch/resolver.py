@@ -15,7 +15,7 @@ from .._utils.folders import restore
 from .._utils.urls import scheme_of
 from ..bundle.folder import Bundle
 from ..bundle.manifest import MANIFEST_FILE
-from ..catalog import DEFAULT_MODEL, CatalogModel, get_model, list_models
+from ..catalog import DEFAULT_MODEL, CatalogModel, find_by_repo, get_model, list_models
 from ..errors import FetchError, OptionError, UnknownModelError, nearest
 from .options import (
     CATALOG_SCHEME,
@@ -87,6 +87,10 @@ def fetch(
             )
         return Bundle.open(model)
     reference = parse_reference(model, options)
+    if reference is not None and (record := find_by_repo(reference.repo)) is not None:
+        if reference.revision != "main":
+            raise OptionError(f"{reference.repo} holds weights and no bundle; load {record.name}, without a revision.")
+        return _Search(record.name, options, refresh, accept).run()
     if reference is not None:
         from .huggingface import fetch_from_hub
         from .store import Store
@@ -252,7 +256,7 @@ class _Search:
     def _official(self) -> Bundle | None:
         if self.record is None or self.record.weights_url is None:
             return None
-        from .paddleclas import build_from_official
+        from .official import build_from_official
         from .store import StoreError
 
         try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,9 +59,8 @@ def resize_window(
     rows = max(1, min(_PRODUCT // widest, _BUFFER // part.shape[1]))
     source = np.empty((rows, part.shape[1]), np.float64)
     sums = np.empty((rows, window), np.float64)
-    for channel in range(3):
-        for first in range(0, len(part), rows):
-            pixels = part[first : first + rows, :, channel]
+    for first in range(0, len(part), rows):
+        for channel, pixels in enumerate(cv2.split(part[first : first + rows])):
             count = len(pixels)
             source[:count] = pixels
             for result, taken, weights in across.blocks:

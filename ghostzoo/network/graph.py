@@ -133,7 +133,7 @@ def _named(name: str, items: Sequence[_T]) -> Iterator[tuple[str, _T]]:
 def _ghost(builder: GraphBuilder, name: str, module: GhostModule, inputs: list[Tensor]) -> list[Tensor]:
     """A ghost module: its two halves, or one tensor that holds all of it where that is narrow, or has no halves."""
     if module.joins and module.out_channels <= _NARROW_CHANNELS:
-        return [builder.narrow_ghost(name, module, inputs, _whole_layout(module.out_channels))]
+        return [builder.narrow_ghost(name, module, inputs, _narrow_layout(module.out_channels))]
     layouts = _half_layouts(module.out_channels) if module.joins else (_whole_layout(module.out_channels),) * 2
     primary = builder.convolve(f"{name}.primary", module.primary, inputs, layouts[0], relu=module.relu)
     cheap = builder.depthwise(f"{name}.cheap", module.cheap, primary, layout=layouts[1], relu=module.relu)
@@ -162,11 +162,18 @@ def _half_layouts(channels: int) -> tuple[Layout, Layout]:
 
 def _layouts_between_blocks(channels: int, size: int, *, joins: bool) -> list[Layout]:
     """The layouts of a block's output, which its shortcut shares: that of one tensor, or those of its two halves."""
-    if not joins or channels <= _NARROW_CHANNELS:
+    if not joins:
         return [_whole_layout(channels)]
+    if channels <= _NARROW_CHANNELS:
+        return [_narrow_layout(channels)]
     halves = _half_layouts(channels)
     return list(halves) if size >= _LARGE_IMAGE else [np.concatenate(halves)]
 
 
-def _whole_layout(channels: int) -> Layout:
+def _narrow_layout(channels: int) -> Layout:
     return padded(np.arange(channels), _CHANNEL_BLOCK)
+
+
+def _whole_layout(channels: int) -> Layout:
+    """Of a network without halves, all of whose convolutions run in wide blocks then: with less padding they do not."""
+    return padded(np.arange(channels), _WIDE_CHANNEL_BLOCK)

@@ -9,16 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # the catalog counts parameters without numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 BATCH_NORM_EPSILON = 1e-5
 """Paddle's and PyTorch's default, which all these networks keep."""
 
-Arrays = Mapping[str, NDArray[np.float32]]
+Arrays: TypeAlias = "Mapping[str, NDArray[np.float32]]"
 Shape = tuple[int, ...]
-Floats = NDArray[np.float64]
+Floats: TypeAlias = "NDArray[np.float64]"
 
 
 @dataclass(frozen=True)
@@ -100,15 +102,19 @@ class Layer:
 
     def weight(self, branch: Branch, arrays: Arrays) -> Floats:
         """Weight of one of its branches, (out, in of a group, height, width), without its batch-norm."""
+        import numpy as np
+
         if not branch.weight:
             return np.ones((self.out_channels, 1, 1, 1))
-        weight = arrays[branch.weight].astype(np.float64)
+        weight: Floats = arrays[branch.weight].astype(np.float64)
         if branch.transposed:
             weight = weight.T
         return weight.reshape(*self.shape[:2], *branch.kernel)
 
     def folded(self, arrays: Arrays) -> tuple[Floats, Floats]:
         """Weight (as ``shape``) and bias of the whole layer, with its batch-norms folded in."""
+        import numpy as np
+
         weight, bias = np.zeros(self.shape), np.zeros(self.out_channels)
         for branch in self.branches:
             part = self.weight(branch, arrays)

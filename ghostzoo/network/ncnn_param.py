@@ -178,9 +178,12 @@ def _weight(layer: _Layer, size: int, kernel: tuple[int, int]) -> Weight:
 
 
 def _pooling(layer: _Layer) -> _Translated:
-    if layer.number(0) != 1 or layer.number(4) != 1:
-        raise RefusedGraphError(f"has the layer {layer.name!a}, which pools otherwise than to the mean of all pixels")
-    return "GlobalAveragePool", {}, []
+    if layer.number(0) == 1 and layer.number(4) == 1:
+        return "GlobalAveragePool", {}, []
+    sides = [(layer.number(key + 10, layer.number(key)), layer.number(key)) for key in (1, 2)]
+    if layer.number(0) != 1 or layer.number(5) != 1:  # which leaves out what does not fill a window
+        raise RefusedGraphError(f"has the layer {layer.name!a}, which pools otherwise than to means")
+    return "AveragePool", dict(zip(("kernel_shape", "strides"), sides, strict=True)), []
 
 
 def _interp(layer: _Layer) -> _Translated:
@@ -211,8 +214,9 @@ class _Form:
 
 
 _COUNT_KEYS = dict.fromkeys((0, 1, 2, 3, 4, 6, 7, 11, 12, 13, 14, 15, 16), _COUNT.pattern)
-_ACTIVATION = {9: "[013]", -23310: r"[12](,-?[0-9]{1,8}(\.[0-9]{1,9})?){1,2}"}
-_FACTOR = r"[0-9]{1,3}(\.0{1,6})?"
+_ACTIVATION = {9: "[0134]", -23310: r"[12](,-?[0-9]{1,8}(\.[0-9]{1,9})?){1,2}"}
+_FACTOR = r"[0-9]{1,3}(\.[0-9]{1,9})?"
+_HALVING = {1: "2", 2: "2", 3: "0", 5: "1", 6: "0", 11: "2", 12: "2", 13: "0"}
 
 _LAYERS: Mapping[str, _Form] = {
     "Input": _Form(_plain("")),
@@ -221,7 +225,7 @@ _LAYERS: Mapping[str, _Form] = {
     "Convolution": _Form(_conv, {**_COUNT_KEYS, 5: "[01]", 7: "1", **_ACTIVATION}, 6, 5),
     "ConvolutionDepthWise": _Form(_conv, {**_COUNT_KEYS, 5: "[01]", **_ACTIVATION}, 6, 5),
     "InnerProduct": _Form(_inner_product, {0: _COUNT.pattern, 1: "[01]", 2: _COUNT.pattern, **_ACTIVATION}, 2, 1),
-    "Pooling": _Form(_pooling, {0: "1", 4: "1"}),
+    "Pooling": _Form(_pooling, {0: "1", 4: "1", **_HALVING}),
     "Interp": _Form(_interp, {0: "1", 1: _FACTOR, 2: _FACTOR, 6: "0"}),
     "BinaryOp": _Form(_binary, {0: "[02]"}),
     "Concat": _Form(_plain("Concat", axis=1), {0: "0"}),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import exporters.export as exporting
+import exporters.paddle_oracle as paddle_oracle
 import ghostzoo
 from ghostzoo.catalog import list_official_models
 from ghostzoo.errors import GhostZooError, ParityError
@@ -138,14 +139,14 @@ def test_the_originals_logits_come_out(shared: Path, tmp_path: Path) -> None:
 def test_nothing_is_written_when_the_routes_disagree(
     weights: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = exporting.build_network
+    build = paddle_oracle.build_network
 
     def build_another(arrays, architecture):  # type: ignore[no-untyped-def]
         changed = {key: array.copy() for key, array in arrays.items()}
         changed["fc_1.bias"][7] += 0.01
         return build(changed, architecture)
 
-    monkeypatch.setattr(exporting, "build_network", build_another)
+    monkeypatch.setattr(paddle_oracle, "build_network", build_another)
     out = tmp_path / "bundle"
     with pytest.raises(ParityError, match=r"GhostNet_x0_5: .*ghostzoo graph differs .*\.png.*Nothing was written"):
         exporting.export_model(out, images, weights=weights, model="GhostNet_x0_5")

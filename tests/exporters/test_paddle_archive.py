@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from exporters.paddle_archive import ProgramRoute, archive_to_onnx, read_archive, weights_of_archive
-from exporters.paddle_to_onnx import onnx_route
+from exporters.routes import onnx_route
 from ghostzoo.errors import ParityError, WeightsError
 from ghostzoo.network.reference import reference_forward
 from ghostzoo.parity import compare_logits

@@ -30,6 +30,7 @@ numpy.savez("out.npz", golden=known.numpy(), pixel_values=inputs["pixel_values"]
 """
 
 
+@pytest.mark.parametrize("bundle", ["bilinear", "bicubic"], indirect=True)
 def test_it_loads_the_repository_and_computes_the_same(
     hub: LoopbackHub, target: Target, bundle: Bundle, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -105,6 +105,7 @@ def test_it_finds_the_smaller_graphs(
     assert hub.seen("GET", "/onnx/model_quantized.onnx")
 
 
+@pytest.mark.parametrize("bundle", ["bilinear", "bicubic"], indirect=True)
 def test_its_own_processor_comes_close(
     node: str, hub: LoopbackHub, target: Target, bundle: Bundle, environment: dict[str, str], photo: Path
 ) -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 
 def main(folders: list[str]) -> None:
+    from exporters.timm_network import import_timm
+
+    import_timm()
     from PIL import Image
     from timm import create_model
     from timm.data import create_transform, resolve_data_config

@@ -95,7 +95,8 @@ def is_busy(process: int) -> bool:
 def test_the_same_bits_as_in_this_process(pool: DecoderPool, kind: str) -> None:
     name, options = FORMATS[kind]
     image = encoded(picture(), name, **options)
-    np.testing.assert_array_equal(pool.decode(image, CONFIG), preprocess(read_image(image), CONFIG), strict=True)
+    for config in (CONFIG, Preprocessing.timm()):
+        np.testing.assert_array_equal(pool.decode(image, config), preprocess(read_image(image), config), strict=True)
 
 
 def test_images_and_crops_larger_than_the_shared_memory(pool: DecoderPool, jpeg: bytes) -> None:

@@ -72,6 +72,8 @@ class Run:
 def options(*arguments: Any) -> list[str]:
     """Return the words of a small run with ``arguments``: of an option that has one value, the last one counts."""
     words = [*SMALL, *map(str, arguments)]
+    if any(word.startswith("--model=") for word in words):
+        words = [word for word in words if not word.startswith("--width=")]
     starts = [place for place, word in enumerate(words) if word.startswith("--")]
     given = [words[start:end] for start, end in pairwise([*starts, len(words)])]
     command = main.get_command(Context(main), "train")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from exporters.torch_network import official_arrays
-from exporters.training.command import choose_width
+from exporters.training.command import choose_network
 from exporters.training.pretrained import find_bundle, head_rows, initial_network
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.weights.params import read_weights
@@ -95,9 +95,11 @@ def test_a_new_head_depends_on_the_seed_alone(finished: Path) -> None:
 
 def test_the_width_is_the_one_asked_for_or_that_of_the_weights(finished: Path) -> None:
     weights = finished / "weights.pdparams"
-    assert choose_width(None, None) == 0.5
-    assert choose_width(1.0, None) == 1.0
-    assert choose_width(None, weights) == 0.1
+    assert choose_network(None, None, None) == ("ghostnet_paddle", 0.5)
+    assert choose_network(None, 1.0, None) == ("ghostnet_paddle", 1.0)
+    assert choose_network(None, None, weights) == ("ghostnet_paddle", 0.1)
+    assert choose_network("GhostNet_x1_3", None, None) == ("ghostnet_paddle", 1.3)
+    assert choose_network("repghostnet_058.in1k", None, None) == ("repghostnet", 0.58)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from ghostzoo.fetch.resolver import fetch
 from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.predictions import Prediction
+from tests.fixtures.checkpoints import safetensors
 from tests.fixtures.networks import random_arrays, write_weights
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -153,16 +154,37 @@ def tags(tmp_path_factory: pytest.TempPathFactory) -> Tags:
     return Tags(bundle, found[True][0], found[False][0], found[True][1])
 
 
+@pytest.fixture(scope="session")
+def relatives(tmp_path_factory: pytest.TempPathFactory) -> list[Bundle]:
+    """Models of other families, with timm's preprocessing."""
+    folder, bundles = tmp_path_factory.mktemp("relatives"), []
+    for name in ("repghostnet_050", "ghostnetv3_050"):
+        (folder / f"{name}.safetensors").write_bytes(safetensors(random_arrays(Architecture.named(name, 7))))
+        labels = [f"class {index}" for index in range(7)]
+        bundles.append(
+            convert(
+                folder / f"{name}.safetensors",
+                folder / name,
+                name=name,
+                labels=labels,
+                preprocessing=Preprocessing.timm(),
+            )
+        )
+    return bundles
+
+
 class _QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *arguments: Any) -> None:
         """Say nothing."""
 
 
 @pytest.fixture(scope="module")
-def site_url(chromium: Any, runtime: None, tags: Tags, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def site_url(
+    chromium: Any, runtime: None, tags: Tags, relatives: list[Bundle], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """The static site, behind a plain file server."""
     folder = tmp_path_factory.mktemp("web") / "site"
-    write_site(folder, [fetch(), tags.bundle])
+    write_site(folder, [fetch(), tags.bundle, *relatives])
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_QuietHandler, directory=str(folder)))
     Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import cv2
@@ -30,6 +31,28 @@ def test_the_browser_answers_as_the_package_does(visit: Visit, site_url: str) ->
     assert answer["scores"] == pytest.approx([100 * prediction.score for prediction in expected], abs=0.06)
     assert visit.problems == visit.refused == []
     assert all(request.startswith((site_url, "blob:")) for request in visit.requests)
+
+
+_CLASSIFY = """async ([folder, picture]) => {
+  const file = await (await fetch(`data:image/png;base64,${picture}`)).blob();
+  const worker = new Worker("worker.js", {type: "module"});
+  return new Promise((resolve) => {
+    worker.onmessage = ({data}) => resolve(data);
+    worker.postMessage({id: 0, folder: new URL(folder, location).href, file, headers: {}});
+  });
+}"""
+
+
+def test_timm_s_models_score_as_in_the_package(visit: Visit, site_url: str, relatives: list[Bundle]) -> None:
+    visit.open(site_url)
+    picture = base64.b64encode(_PHOTO.read_bytes()).decode()
+    for bundle in relatives:
+        found = visit.page.evaluate(_CLASSIFY, [f"models/{bundle.name}/", picture])
+        with ghostzoo.load(bundle.path, engine="onnxruntime", threads=1) as classifier:
+            expected = classifier(_PHOTO)
+        assert [each["label"] for each in found["answer"]["predictions"]] == [each.label for each in expected]
+        scores = [each["score"] for each in found["answer"]["predictions"]]
+        assert scores == pytest.approx([each.score for each in expected], abs=1e-5)
 
 
 def test_it_offers_the_same_as_the_server(visit: Visit, site_url: str, tags: Tags) -> None:

@@ -1,7 +1,8 @@
-"""The official weights: downloaded from PaddleClas or a mirror, and converted to a bundle.
+"""The official weights: downloaded from PaddleClas, timm's repositories on the Hub or a mirror, and converted.
 
-There are no published checksums. Therefore the hash of the first download is kept, and a later download that differs is
-refused until the user accepts it; and the weights must match the architecture in every shape.
+PaddleClas publishes no checksums, and a branch of a repository may move. Therefore the hash of the first download is
+kept, and a later download that differs is refused until the user accepts it; and the weights must match the
+architecture in every shape. Those from the Hub must have the SHA-256 that the Hub states, too.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from .._utils.files import write_atomically
 from .._utils.hashes import SHA256
 from .._utils.urls import is_url, without_secrets
 from ..bundle.folder import Bundle
-from ..catalog import CatalogModel
+from ..catalog import HUB, TIMM_FILE, CatalogModel
 from ..errors import FetchError, OptionError, WeightsError
-from .options import WEIGHTS_VARIABLE, FetchOptions
+from ..network.families import FAMILIES
+from .huggingface_client import Hub
+from .options import WEIGHTS_VARIABLE, FetchOptions, HubModel
 from .store import Store
 
 RECORD_FILE = "first-download.json"
@@ -45,7 +48,7 @@ class WeightsPlace:
 
 
 def weights_place(record: CatalogModel) -> WeightsPlace:
-    """Return where to get the weights: ``GHOSTZOO_WEIGHTS_URL``, or PaddleClas's own address.
+    """Return where to get the weights: ``GHOSTZOO_WEIGHTS_URL``, or where they are published.
 
     Raises:
         OptionError: the template in ``GHOSTZOO_WEIGHTS_URL`` has a placeholder other than ``{name}``.
@@ -55,7 +58,7 @@ def weights_place(record: CatalogModel) -> WeightsPlace:
     if not mirror:
         return WeightsPlace(official)
     if "{" not in mirror:
-        return WeightsPlace(f"{mirror.removeprefix('file://').rstrip('/')}/{official.rpartition('/')[2]}")
+        return WeightsPlace(f"{mirror.removeprefix('file://').rstrip('/')}/{_file_name(record)}")
     try:
         return WeightsPlace(mirror.removeprefix("file://").format(name=record.name))
     except (KeyError, IndexError, ValueError, AttributeError) as error:
@@ -96,6 +99,10 @@ def build_from_official(
         if kept is not None:
             return kept
         try:
+            if place.text == record.weights_url and record.repo is not None:
+                with store.scratch(path) as folder:
+                    place, file = _download_from_hub(record, folder, options)
+                    return _build(record, place, file, path, store, accept)
             file = place.file or _download(place, path.parent, record, options)
             return _build(record, place, file, path, store, accept)
         except OSError as error:
@@ -107,13 +114,27 @@ def _download(place: WeightsPlace, folder: Path, record: CatalogModel, options: 
     from ..weights.params import MAX_WEIGHTS_BYTES
     from .download import download_file
 
-    target = folder / f".{record.name}_pretrained.pdparams"
+    target = folder / f".{_file_name(record)}"
     try:
         report = partial(options.report, record.name)
         download_file(place.text, target, max_bytes=MAX_WEIGHTS_BYTES, title=record.name, report=report)
     except DownloadError as error:
         raise FetchError(f"{place} was not downloaded: {error}") from error
     return target
+
+
+def _download_from_hub(record: CatalogModel, folder: Path, options: FetchOptions) -> tuple[WeightsPlace, Path]:
+    """Return the address with its commit, and the file, whose hash is the one that the Hub states."""
+    from ..weights.params import MAX_WEIGHTS_BYTES
+
+    hub = Hub(HubModel(record.repo or "", record.commit), options)
+    commit, file = hub.save_large(TIMM_FILE, folder, MAX_WEIGHTS_BYTES, record.name)
+    return WeightsPlace(f"{HUB}/{record.repo}/resolve/{commit}/{TIMM_FILE}"), file
+
+
+def _file_name(record: CatalogModel) -> str:
+    """Name of the file with the weights, in a mirror and in a bundle's manifest."""
+    return f"{record.name}.safetensors" if record.repo else f"{record.name}_pretrained.pdparams"
 
 
 def _build(
@@ -124,7 +145,8 @@ def _build(
     from ..weights.params import read_weights
 
     try:
-        weights = read_weights(file, width=record.width, num_classes=record.num_classes)
+        family = FAMILIES[record.family]
+        weights = read_weights(file, width=record.width, family=family, num_classes=record.num_classes)
     except WeightsError as error:
         if place.file is not None:
             raise
@@ -136,12 +158,12 @@ def _build(
     _check_first_download(record, place, path.with_name(RECORD_FILE), weights.sha256, accept)
     with store.scratch(path) as scratch:
         bundle = write_model_bundle(
-            replace(weights, file_name=f"{record.name}_pretrained.pdparams"),
+            replace(weights, file_name=_file_name(record)),
             scratch / "bundle",
             model_name=record.name,
             labels=resolve_labels(None, record.num_classes),
             preprocessing=record.preprocessing,
-            provenance=Provenance(record),
+            provenance=Provenance(record, place.text if record.has_weights_at(place.text) else None),
         )
         _record_first_download(path.with_name(RECORD_FILE), place, weights.sha256, weights.size)
         store.install(bundle.path, path)
@@ -149,15 +171,15 @@ def _build(
 
 
 def find_published_sha256(record: CatalogModel, store: Store) -> str | None:
-    """Return the SHA-256 of the weights that were downloaded from PaddleClas's own address, if any were.
+    """Return the SHA-256 of the weights that were downloaded from where they are published, if any were.
 
-    PaddleClas states no checksum of its weights, so this is how those are known that its figures are of.
+    The catalog has no checksums, so this is how those weights are known that its figures are of.
 
     Raises:
         WeightsError: the note of the first download is damaged.
     """
     first = _read_record(store.official_path(record.name).with_name(RECORD_FILE))
-    return first["sha256"] if first is not None and first["url"] == record.weights_url else None
+    return first["sha256"] if first is not None and record.has_weights_at(first["url"]) else None
 
 
 def _check_first_download(

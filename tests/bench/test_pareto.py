@@ -1,0 +1,48 @@
+"""Top-1 against latency: what is measured, which models are best, and the picture."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ghostzoo.bench.pareto import find_front
+from ghostzoo.catalog import get_model
+from ghostzoo.cli import main
+
+
+def test_the_front_has_no_model_that_another_beats() -> None:
+    names = ["repghostnet_050.in1k", "GhostNet_x0_5", "GhostNet_x1_3", "GhostNet_x1_3_ssld", "ghostnetv2_160.in1k"]
+    latencies = dict(zip(names, (2.0, 1.0, 5.0, 5.0, 9.0), strict=True))
+    front = find_front([get_model(name) for name in names], latencies)
+    assert front == ["GhostNet_x0_5", "repghostnet_050.in1k", "GhostNet_x1_3_ssld"]
+
+
+@pytest.mark.slow
+def test_networks_are_measured_and_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    picture = tmp_path / "pareto.png"
+    done = CliRunner().invoke(main, ["list", "*_05*", "--pareto", "--json", "--out", str(picture)])
+    assert done.exit_code == 0, done.output
+    found = {record["name"]: record for record in map(json.loads, done.stdout.splitlines())}
+    assert "repghostnet_058.in1k" in found
+    assert all(record["latency_ms"] > 0 for record in found.values())
+    assert any(record["on_front"] for record in found.values())
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    done = CliRunner().invoke(main, ["list", "--pareto", "--out", "pareto.png"])
+    assert done.exit_code == 1
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'ghostzoo[plots]'" in done.stderr
+
+
+def test_what_cannot_be_compared_is_said() -> None:
+    done = CliRunner().invoke(main, ["list", "*cifar10", "--pareto"])
+    assert "None of these models has an accuracy on ImageNet-1k" in done.stderr
+    assert "--out is for the picture of --pareto" in CliRunner().invoke(main, ["list", "--out", "a.png"]).stderr
