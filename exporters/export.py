@@ -11,20 +11,25 @@ from typing import Any
 
 from exporters.flops import ModelCounts, count_flops
 from exporters.route_comparison import RouteComparison, compare_on_images
-from exporters.routes import Subject, onnx_route
+from exporters.routes import onnx_route
 from ghostzoo.bundle.edit import check_target
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.bundle.golden import Golden
 from ghostzoo.bundle.manifest import check_model_name
 from ghostzoo.catalog import get_official_model
 from ghostzoo.converter import Provenance, default_preprocessing, write_model_bundle
-from ghostzoo.errors import OptionError
+from ghostzoo.errors import EngineUnavailableError, OptionError
 from ghostzoo.images.inputs import expand
 from ghostzoo.labels import find_timm_config, resolve_labels
 from ghostzoo.network.families import PADDLE_GHOSTNET, Family
 from ghostzoo.network.graph import build_graph
-from ghostzoo.weights.params import Weights, read_weights
+from ghostzoo.weights.params import read_weights
 
+_FOR_PADDLE = (
+    "PaddlePaddle and paddle2onnx; run \"pip install -e '.[export]'\" with Python 3.11 or 3.12, in an environment of "
+    "its own"
+)
+_FOR_TIMM = "timm, PyTorch and torchvision; run 'nox -s timm', and this with .venv-timm/bin/python"
 OURS = "ghostzoo graph"
 """The route beside those of the original, run by ONNX Runtime."""
 
@@ -87,14 +92,12 @@ def export_model(
     described = labels if labels is not None or weights is None else find_timm_config(weights)
     on_step("making the original's graph")
     if archive is not None:
-        from exporters.paddle_oracle import from_archive
-
         preprocessing = default_preprocessing(model, labels)
-        subject = from_archive(Path(archive), record)
+        subject = _oracle(PADDLE_GHOSTNET).from_archive(Path(archive), record)
     else:
         tensors = read_weights(weights or "", width=record.width if record else None, prefix=prefix)
         preprocessing = default_preprocessing(model, described, tensors.architecture.family)
-        subject = oracle(tensors.architecture.family)(tensors, preprocessing.crop_size)
+        subject = _oracle(tensors.architecture.family).from_weights(tensors, preprocessing.crop_size)
     if multi_label and subject.activation == "softmax":
         raise OptionError(f"The program of {archive} ends in a softmax: it is no multi-label model; leave that out.")
     multi_label = multi_label or subject.activation == "sigmoid"
@@ -143,10 +146,19 @@ def export_model(
     return Export(bundle, comparison, counts)
 
 
-def oracle(family: Family) -> Callable[[Weights, int], Subject]:
-    """Return what knows the original of a family: weights and image size -> the ways in which it runs them."""
-    if family == PADDLE_GHOSTNET:
-        from exporters.paddle_oracle import from_weights
-    else:
-        from exporters.timm_oracle import from_weights
-    return from_weights
+def _oracle(family: Family) -> Any:
+    """Return the module that runs the original of a family, which needs an environment of its own.
+
+    Raises:
+        EngineUnavailableError: the libraries for it are not installed.
+    """
+    try:
+        if family == PADDLE_GHOSTNET:
+            from exporters import paddle_oracle
+
+            return paddle_oracle
+        from exporters import timm_oracle
+    except ImportError as error:
+        needed = _FOR_PADDLE if family == PADDLE_GHOSTNET else _FOR_TIMM
+        raise EngineUnavailableError(f"Exporting {family.title} needs {needed} ({error}).") from error
+    return timm_oracle

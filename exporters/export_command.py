@@ -12,7 +12,7 @@ import click
 from ghostzoo.bundle.edit import check_target
 from ghostzoo.cli.bars import steps
 from ghostzoo.cli.console import ANY_PATH, Command, print_table
-from ghostzoo.errors import EngineUnavailableError, InputError
+from ghostzoo.errors import InputError
 from ghostzoo.images.inputs import expand
 
 if TYPE_CHECKING:
@@ -118,13 +118,8 @@ def _jobs(weights_dir: Path, out: Path) -> list[tuple[str, Path, Path]]:
 def _import_export() -> Any:
     os.environ.setdefault("GLOG_minloglevel", "2")  # or Paddle's log lines mix with our output
     warnings.filterwarnings("ignore", message="No ccache found", category=UserWarning)
-    try:
-        from exporters import export as exporting
-    except ImportError as error:
-        raise EngineUnavailableError(
-            f"Exporting needs PaddlePaddle and paddle2onnx ({error}); run 'pip install -e .[export]' with Python 3.11 "
-            "or 3.12, in an environment of its own."
-        ) from error
+    from exporters import export as exporting
+
     return exporting
 
 

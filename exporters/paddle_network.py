@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from paddle import nn
 from paddle.nn import functional as F  # noqa: N812  # the name that Paddle's own code uses
 
-from ghostzoo.network.architecture import EMBEDDING_SIZE, Architecture, Block
+from ghostzoo.network.architecture import EMBEDDING_SIZE, Architecture
+from ghostzoo.network.blocks import Block
 from ghostzoo.network.layers import BATCH_NORM_EPSILON
 
 

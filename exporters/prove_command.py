@@ -10,7 +10,7 @@ import click
 from ghostzoo._utils.files import write_atomically
 from ghostzoo.cli.bars import steps
 from ghostzoo.cli.console import ANY_PATH, Command
-from ghostzoo.errors import InputError
+from ghostzoo.errors import EngineUnavailableError, InputError
 from ghostzoo.images.inputs import expand
 
 _START, _END = "<!-- proof -->", "<!-- /proof -->"
@@ -36,7 +36,13 @@ def prove(images: str, models: tuple[str, ...], weights_dir: str | None, at_rand
     """
     if at_random and weights_dir is not None:
         raise click.UsageError("Give --random or --weights-dir, not both.")
-    from exporters import prove as proving
+    try:
+        from exporters import prove as proving
+    except ImportError as error:
+        raise EngineUnavailableError(
+            f"Proving needs timm, PyTorch and torchvision ({error}); run 'nox -s timm', and this with "
+            ".venv-timm/bin/python."
+        ) from error
 
     sources = list(expand(images))
     source: proving.Source = proving.hub_source

@@ -21,16 +21,8 @@ import numpy as np
 
 from .._version import __version__
 from ..errors import OptionError
-from .architecture import (
-    EMBEDDING_NAME,
-    EMBEDDING_SIZE,
-    INPUT_NAME,
-    LOGITS_NAME,
-    Architecture,
-    Block,
-    GhostModule,
-    halve,
-)
+from .architecture import EMBEDDING_NAME, EMBEDDING_SIZE, INPUT_NAME, LOGITS_NAME, Architecture, halve
+from .blocks import Block, GhostModule
 from .families import Family
 from .graph_builder import EMPTY, GraphBuilder, Layout, Tensor, padded
 from .layers import Arrays, Layer

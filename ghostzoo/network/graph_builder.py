@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._version import __version__
-from .architecture import EMBEDDING_NAME, EMBEDDING_SIZE, INPUT_NAME, LOGITS_NAME, GhostModule
+from .architecture import EMBEDDING_NAME, EMBEDDING_SIZE, INPUT_NAME, LOGITS_NAME
+from .blocks import GhostModule
 from .layers import Arrays, Layer
 
 if TYPE_CHECKING:

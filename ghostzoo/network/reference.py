@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .architecture import Architecture, Block, GhostModule
+from .architecture import Architecture
+from .blocks import Block, GhostModule
 from .layers import BATCH_NORM_EPSILON, Arrays, Branch, Layer
 
 _Tensor = NDArray[np.float64]

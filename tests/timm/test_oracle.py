@@ -132,3 +132,15 @@ def test_a_width_that_timm_has_not_is_refused() -> None:
     architecture = Architecture.named("repghostnet_075", 2)
     with pytest.raises(OptionError, match=r"timm has no RepGhostNet of width 0\.75 to compare with"):
         build_network(random_arrays(architecture), architecture)
+
+
+def test_the_table_is_written_between_its_marks(images: list[Path], tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- proof -->\nold\n<!-- /proof -->\nafter\n")
+    arguments = ["prove", "--images", images[0].parent, "--random", "--model", "repghostnet_050", "--write", page]
+    result = CliRunner().invoke(main, [*map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    before, _, rest = page.read_text().partition("<!-- proof -->\n")
+    assert (before, rest.partition("<!-- /proof -->")[2]) == ("before\n", "\nafter\n")
+    assert "| `repghostnet_050` | 2.307 M | 43.31 M |" in rest
+    assert "old" not in rest
