@@ -89,7 +89,8 @@ struct Network::Workspace {
         AddCall add;
         PoolCall pool;
     };
-    std::vector<Calls> calls;
+    std::vector<std::vector<Calls>> calls;  // of each thread
+    Meeting meeting;
 };
 
 Network::Network(std::string_view onnx, const Kernels& kernels, int threads)
@@ -201,14 +202,14 @@ void Network::lay_out() {
     };
     for (size_t p = 0; p < plan_.planes.size(); p++) {
         PlaneInfo& plane = plan_.planes[p];
-        if (plane.first_step < 0) continue;
+        if (plane.first_unit < 0) continue;
         const int64_t row = static_cast<int64_t>(plane.width + 2 * plane.halo) * pixel_stride(plane.channels);
         longest_row = std::max(longest_row, row);
         const int64_t size = round_up((row * plane.rows() + 16) * kernels_.cell / 4, kLine) + kLine;
         check(size);
         std::vector<Placed> busy;
         for (const Placed& other : placed)
-            if (other.first <= plane.last_step && plane.first_step <= other.last) busy.push_back(other);
+            if (other.first <= plane.last_unit && plane.first_unit <= other.last) busy.push_back(other);
         std::sort(busy.begin(), busy.end(), [](const Placed& a, const Placed& b) { return a.begin < b.begin; });
         int64_t at = 0;
         for (const Placed& other : busy) {
@@ -216,13 +217,13 @@ void Network::lay_out() {
             at = std::max(at, other.end);
         }
         plane.offset = static_cast<long>(at);
-        placed.push_back({at, at + size, plane.first_step, plane.last_step});
+        placed.push_back({at, at + size, plane.first_unit, plane.last_unit});
         top = std::max(top, at + size);
     }
     zeros_begin_ = static_cast<long>(round_up(top, kLine));
     top = zeros_begin_ + longest_row + 64;
     scratch_begin_ = static_cast<long>(round_up(top, kLine));
-    top = scratch_begin_ + 12 * stem_row(plan_.image_size);
+    top = scratch_begin_ + threads_ * scratch_floats();
     // Vectors: those of the head for several images, the others for one.
     std::vector<char> in_head(plan_.vectors.size(), 0);
     for (size_t s = plan_.head; s < plan_.steps.size(); s++) {
@@ -262,7 +263,9 @@ void Network::lay_out() {
         check(0);
     }
     gates_begin_ = static_cast<long>(top = round_up(top, kLine));
-    workspace_floats_ = gates_begin_ + most_gates + kLine;
+    gates_floats_ = static_cast<long>(round_up(most_gates, kLine));
+    workspace_floats_ = gates_begin_ + threads_ * gates_floats_ + kLine;
+    check(threads_ * gates_floats_);
 }
 
 std::unique_ptr<Network::Workspace> Network::make_workspace() const {
@@ -281,10 +284,10 @@ std::unique_ptr<Network::Workspace> Network::make_workspace() const {
         return v;
     };
     auto vector = [&](int index) { return index < 0 ? nullptr : memory + vector_offsets_[index]; };
-    space->calls.resize(plan_.operations.size());
+    std::vector<Workspace::Calls> calls(plan_.operations.size());
     for (size_t i = 0; i < plan_.operations.size(); i++) {
         const Operation& o = plan_.operations[i];
-        auto& call = space->calls[i];
+        auto& call = calls[i];
         const float* weights = weights_.data() + packed_[i].weights;
         const float* bias = weights_.data() + packed_[i].bias;
         if (o.kind == Kind::pointwise) {
@@ -316,143 +319,176 @@ std::unique_ptr<Network::Workspace> Network::make_workspace() const {
             call.pool = {view(o.inputs[0]), in.channels, in.width, vector(o.sum_out), 0, 0};
         }
     }
+    space->calls.assign(static_cast<size_t>(threads_), calls);
+    for (int thread = 0; thread < threads_; thread++)
+        for (size_t i = 0; i < calls.size(); i++)
+            if (plan_.operations[i].kind == Kind::stem) space->calls[thread][i].stem.scratch += thread * scratch_floats();
     return space;
+}
+
+void Network::run_step(Workspace& space, const float* image, int images, const Step& step, int thread, int threads) const {
+    float* memory = space.memory.data();
+    if (step.to_row == 0) {
+        if (thread) return;
+        const PlaneInfo& plane = plan_.planes[step.operation];
+        const long pixel = pixel_stride(plane.channels) * kernels_.cell, row = (plane.width + 2 * plane.halo) * pixel;
+        char* p = reinterpret_cast<char*>(memory + plane.offset);
+        const size_t size = static_cast<size_t>(plane.halo * pixel);
+        for (int r = 0; r < plane.rows(); r++, p += row) {
+            std::memset(p, 0, size);
+            std::memset(p + row - size, 0, size);
+        }
+        return;
+    }
+    const Operation& o = plan_.operations[step.operation];
+    auto& calls = space.calls[static_cast<size_t>(thread)][static_cast<size_t>(step.operation)];
+    // This thread's part of what there is to do.
+    auto part = [&](int& from, int& to, int rounded = 1) {
+        const int count = (to - from + rounded - 1) / rounded, begin = from, end = to;
+        from = begin + count * thread / threads * rounded;
+        to = std::min(end, begin + count * (thread + 1) / threads * rounded);
+    };
+    int from_row = step.from_row, to_row = step.to_row, from_block = step.from_block, to_block = step.to_block;
+    if (threads > 1) {
+        if (step.split == Split::first && thread) return;
+        if (step.split == Split::rows) part(from_row, to_row, 1 + (plan_.planes[o.out].width < 14 && to_row - from_row > threads));
+        if (step.split == Split::owner) {
+            const int all = Vectors(plan_.planes[o.out].channels, kernels_.lanes).blocks();
+            if (from_block * threads / all != thread) return;
+        }
+    }
+    switch (o.kind) {
+        case Kind::pointwise: {
+            PointwiseCall& call = calls.pointwise;
+            call.from_row = from_row;
+            call.to_row = to_row;
+            call.from_block = from_block;
+            call.to_block = to_block;
+            return kernels_.pointwise(call);
+        }
+        case Kind::depthwise: {
+            DepthwiseCall& call = calls.depthwise;
+            call.from_row = from_row;
+            call.to_row = to_row;
+            call.from_vector = 2 * from_block;
+            call.to_vector = 2 * to_block;
+            if (step.split == Split::blocks) part(call.from_vector, call.to_vector);
+            return kernels_.depthwise(call);
+        }
+        case Kind::stem: {
+            StemCall& call = calls.stem;
+            call.image = image;
+            call.from_row = from_row;
+            call.to_row = to_row;
+            return kernels_.stem(call);
+        }
+        case Kind::add:
+            calls.add.from_row = from_row;
+            calls.add.to_row = to_row;
+            return kernels_.add(calls.add);
+        case Kind::pool:
+            calls.pool.from_row = from_row;
+            calls.pool.to_row = to_row;
+            return kernels_.pool(calls.pool);
+        case Kind::linear: {
+            const auto &in = plan_.vectors[o.vector_in], &out = plan_.vectors[o.vector_out];
+            LinearCall call{memory + vector_offsets_[o.vector_in], memory + vector_offsets_[o.vector_out],
+                vector_strides_[o.vector_in], vector_strides_[o.vector_out], images, in.size, out.size, 0,
+                (out.size + kernels_.lanes - 1) / kernels_.lanes, weights_.data() + packed_[step.operation].weights,
+                weights_.data() + packed_[step.operation].bias, o.activation, in.scale};
+            part(call.from_vector, call.to_vector);
+            return kernels_.linear(call);
+        }
+        case Kind::gate: {
+            const Operation& target = plan_.operations[o.gated];
+            float* gates = memory + gates_begin_ + thread * gates_floats_;
+            const int together = 4 / kernels_.cell, channels_out = static_cast<int>(target.bias.size());
+            int depth = 0;
+            for (size_t k = 0; k < target.inputs.size(); k++) {
+                const int channels = plan_.planes[target.inputs[k]].channels, count = products(channels) * together;
+                for (int c = 0; c < count; c++)
+                    gates[depth + c] = target.gates[k] < 0 || c >= channels ? 1 : memory[vector_offsets_[target.gates[k]] + c];
+                depth += count;
+            }
+            GateCall call{weights_.data() + packed_[o.gated].weights, gates, memory + packed_[o.gated].gated,
+                depth / together, channels_out, 0, Vectors(channels_out, kernels_.lanes).blocks()};
+            part(call.from_block, call.to_block);
+            return kernels_.gate(call);
+        }
+        case Kind::removed: return;
+    }
+}
+
+void Network::run_steps(Workspace& space, const float* image, int images, size_t from, size_t to, int thread, int threads) const {
+    for (size_t s = from; s < to; s++) {
+        if (threads > 1 && plan_.steps[s].waits) space.meeting.wait(threads);
+        run_step(space, image, images, plan_.steps[s], thread, threads);
+    }
 }
 
 void Network::run_images(Workspace& space, const float* pixels, size_t images, float* logits, float* embeddings) const {
     float* memory = space.memory.data();
     const size_t image_floats = size_t(3) * plan_.image_size * plan_.image_size;
-    auto linear = [&](const Operation& o, size_t index, int count) {
-        LinearCall call;
-        call.in = memory + vector_offsets_[o.vector_in];
-        call.out = memory + vector_offsets_[o.vector_out];
-        call.in_stride = vector_strides_[o.vector_in];
-        call.out_stride = vector_strides_[o.vector_out];
-        call.images = count;
-        call.in_size = plan_.vectors[o.vector_in].size;
-        call.out_size = plan_.vectors[o.vector_out].size;
-        call.weights = weights_.data() + packed_[index].weights;
-        call.bias = weights_.data() + packed_[index].bias;
-        call.activation = o.activation;
-        call.scale = plan_.vectors[o.vector_in].scale;
-        kernels_.linear(call);
-    };
-    const int head_in = plan_.operations[plan_.steps[plan_.head].operation].vector_in;
+    float* pooled = memory + vector_offsets_[head_input()];
+    const long stride = vector_strides_[head_input()];
     for (size_t first = 0; first < images; first += kHeadImages) {
         const size_t count = std::min(kHeadImages, images - first);
         // Backwards: the first image's place among the head's inputs is where each of them is pooled.
         for (size_t image = count; image-- > 0;) {
-            std::memset(memory + vectors_begin_, 0, sizeof(float) * (vector_offsets_[head_in] - vectors_begin_));
-            std::memset(memory + vector_offsets_[head_in], 0, sizeof(float) * vector_strides_[head_in]);
-            for (size_t s = 0; s < plan_.head; s++) {
-                const Step& step = plan_.steps[s];
-                if (step.to_row == 0) {
-                    const PlaneInfo& plane = plan_.planes[step.operation];
-                    const long pixel = pixel_stride(plane.channels) * kernels_.cell, row = (plane.width + 2 * plane.halo) * pixel;
-                    char* p = reinterpret_cast<char*>(memory + plane.offset);
-                    const size_t size = static_cast<size_t>(plane.halo * pixel);
-                    for (int r = 0; r < plane.rows(); r++, p += row) {
-                        std::memset(p, 0, size);
-                        std::memset(p + row - size, 0, size);
-                    }
-                    continue;
-                }
-                const Operation& o = plan_.operations[step.operation];
-                auto& calls = space.calls[step.operation];
-                switch (o.kind) {
-                    case Kind::pointwise: {
-                        PointwiseCall& call = calls.pointwise;
-                        call.from_row = step.from_row;
-                        call.to_row = step.to_row;
-                        call.from_block = step.from_block;
-                        call.to_block = step.to_block;
-                        kernels_.pointwise(call);
-                        break;
-                    }
-                    case Kind::depthwise: {
-                        DepthwiseCall& call = calls.depthwise;
-                        call.from_row = step.from_row;
-                        call.to_row = step.to_row;
-                        call.from_vector = 2 * step.from_block;
-                        call.to_vector = 2 * step.to_block;
-                        kernels_.depthwise(call);
-                        break;
-                    }
-                    case Kind::stem: {
-                        StemCall& call = calls.stem;
-                        call.image = pixels + (first + image) * image_floats;
-                        call.from_row = step.from_row;
-                        call.to_row = step.to_row;
-                        kernels_.stem(call);
-                        break;
-                    }
-                    case Kind::add:
-                        calls.add.from_row = step.from_row;
-                        calls.add.to_row = step.to_row;
-                        kernels_.add(calls.add);
-                        break;
-                    case Kind::pool:
-                        calls.pool.from_row = step.from_row;
-                        calls.pool.to_row = step.to_row;
-                        kernels_.pool(calls.pool);
-                        break;
-                    case Kind::linear: linear(o, step.operation, 1); break;
-                    case Kind::gate: {
-                        const Operation& target = plan_.operations[o.gated];
-                        float* gates = memory + gates_begin_;
-                        const int together = 4 / kernels_.cell;
-                        int depth = 0;
-                        for (size_t k = 0; k < target.inputs.size(); k++) {
-                            const int channels = plan_.planes[target.inputs[k]].channels, count = products(channels) * together;
-                            for (int c = 0; c < count; c++)
-                                gates[depth + c] = target.gates[k] < 0 || c >= channels ? 1 : memory[vector_offsets_[target.gates[k]] + c];
-                            depth += count;
-                        }
-                        kernels_.gate(
-                            weights_.data() + packed_[o.gated].weights, gates, depth / together,
-                            static_cast<int>(target.bias.size()), memory + packed_[o.gated].gated
-                        );
-                        break;
-                    }
-                    case Kind::removed: break;
-                }
-            }
-            if (image > 0)
-                std::memcpy(
-                    memory + vector_offsets_[head_in] + static_cast<long>(image) * vector_strides_[head_in],
-                    memory + vector_offsets_[head_in], sizeof(float) * vector_strides_[head_in]
-                );
+            clear_sums(space);
+            run_steps(space, pixels + (first + image) * image_floats, 1, 0, plan_.head, 0, 1);
+            if (image > 0) std::memcpy(pooled + static_cast<long>(image) * stride, pooled, sizeof(float) * stride);
         }
-        for (size_t s = plan_.head; s < plan_.steps.size(); s++)
-            linear(plan_.operations[plan_.steps[s].operation], plan_.steps[s].operation, static_cast<int>(count));
-        auto copy = [&](int vector, float* out) {
-            if (!out) return;
-            const size_t size = plan_.vectors[vector].size;
-            for (size_t image = 0; image < count; image++)
-                std::memcpy(out + (first + image) * size, memory + vector_offsets_[vector] + static_cast<long>(image) * vector_strides_[vector], size * sizeof(float));
-        };
-        copy(plan_.logits, logits);
-        copy(plan_.embedding, embeddings);
+        run_steps(space, nullptr, static_cast<int>(count), plan_.head, plan_.steps.size(), 0, 1);
+        copy_results(
+            space, count, logits ? logits + first * num_classes() : nullptr,
+            embeddings ? embeddings + first * embedding_size() : nullptr
+        );
     }
 }
 
-void Network::run_part(Shared& shared, const float* pixels, size_t images, float* logits, float* embeddings) {
-    std::unique_ptr<Workspace> space;
-    {
-        std::lock_guard<Mutex> lock(shared.mutex);
-        if (!shared.idle.empty()) {
-            space = std::move(shared.idle.back());
-            shared.idle.pop_back();
-        }
-    }
-    if (!space) space = make_workspace();
-    run_images(*space, pixels, images, logits, embeddings);
+void Network::clear_sums(Workspace& space) const {
+    float* memory = space.memory.data();
+    const int pooled = head_input();
+    std::memset(memory + vectors_begin_, 0, sizeof(float) * (vector_offsets_[pooled] - vectors_begin_));
+    std::memset(memory + vector_offsets_[pooled], 0, sizeof(float) * vector_strides_[pooled]);
+}
+
+void Network::copy_results(const Workspace& space, size_t images, float* logits, float* embeddings) const {
+    auto copy = [&](int vector, float* out) {
+        const size_t size = plan_.vectors[vector].size;
+        const float* from = space.memory.data() + vector_offsets_[vector];
+        for (size_t image = 0; out && image < images; image++)
+            std::memcpy(out + image * size, from + static_cast<long>(image) * vector_strides_[vector], size * sizeof(float));
+    };
+    copy(plan_.logits, logits);
+    copy(plan_.embedding, embeddings);
+}
+
+std::unique_ptr<Network::Workspace> Network::take_workspace(Shared& shared) const {
     std::lock_guard<Mutex> lock(shared.mutex);
-    shared.idle.push_back(std::move(space));
+    if (shared.idle.empty()) return make_workspace();
+    auto space = std::move(shared.idle.back());
+    shared.idle.pop_back();
+    return space;
 }
 
 void Network::run(const float* pixels, size_t images, float* logits, float* embeddings) {
     Shared& mine = shared();
+    auto give_back = [&](std::unique_ptr<Workspace> space) {
+        std::lock_guard<Mutex> lock(mine.mutex);
+        mine.idle.push_back(std::move(space));
+    };
+    if (images == 1 && threads_ > 1) {
+        auto space = take_workspace(mine);
+        clear_sums(*space);
+        const bool together = mine.pool->run_together([&](size_t thread) {
+            run_steps(*space, pixels, 1, 0, plan_.steps.size(), static_cast<int>(thread), threads_);
+        });
+        if (!together) run_steps(*space, pixels, 1, 0, plan_.steps.size(), 0, 1);
+        copy_results(*space, 1, logits, embeddings);
+        return give_back(std::move(space));
+    }
     const size_t image_floats = size_t(3) * plan_.image_size * plan_.image_size;
     const size_t parts = std::min<size_t>(images, static_cast<size_t>(threads_));
     Mutex mutex;
@@ -460,10 +496,12 @@ void Network::run(const float* pixels, size_t images, float* logits, float* embe
     mine.pool->run(parts, [&](size_t part) {
         const size_t from = images * part / parts, to = images * (part + 1) / parts;
         try {
-            run_part(
-                mine, pixels + from * image_floats, to - from, logits ? logits + from * num_classes() : nullptr,
+            auto space = take_workspace(mine);
+            run_images(
+                *space, pixels + from * image_floats, to - from, logits ? logits + from * num_classes() : nullptr,
                 embeddings ? embeddings + from * embedding_size() : nullptr
             );
+            give_back(std::move(space));
         } catch (...) {
             std::lock_guard<Mutex> lock(mutex);
             failure = std::current_exception();

@@ -17,6 +17,8 @@ constexpr size_t kMaxParts = 64;                     // of a tensor
 constexpr size_t kMaxWeights = size_t(1) << 27;      // floats, in all operations together
 // Images from so many pixels wide stream; smaller ones fit in the cache whole.
 constexpr int kStreamedWidth = 28;
+constexpr int kStreamedRows = 16;  // of the largest image, at a time
+constexpr int kOwnedBlocks = 4;    // so many blocks of channels can be divided evenly enough
 
 struct Part {
     int plane;
@@ -556,7 +558,7 @@ public:
             } else {
                 flush();
                 if (after && plan_.head == 0) plan_.head = plan_.steps.size();
-                emit(i, 0, 1, 0, 0);
+                emit(i, 0, 1, 0, 0, Split::blocks);
             }
             after = after || i == last;
         }
@@ -594,8 +596,14 @@ private:
         order_ = order;
     }
 
-    void emit(int index, int from, int to, int from_block, int to_block) {
-        plan_.steps.push_back({index, static_cast<short>(from), static_cast<short>(to), static_cast<short>(from_block), static_cast<short>(to_block)});
+    void emit(int index, int from, int to, int from_block, int to_block, Split split, bool waits = true) {
+        plan_.steps.push_back({index, static_cast<short>(from), static_cast<short>(to), static_cast<short>(from_block), static_cast<short>(to_block), split, waits});
+    }
+    // An operation's sums are of all rows, so threads divide its channels.
+    Split split_of(int index) {
+        const Operation& o = operation(index);
+        if (o.kind == Kind::pool) return Split::first;
+        return o.sum_in >= 0 || o.sum_out >= 0 ? Split::blocks : Split::rows;
     }
     int blocks(int index) {
         const Operation& o = operation(index);
@@ -637,24 +645,25 @@ private:
                     made.push_back(next.out);
                 }
             }
-            if (end == i + 1) {
-                emit(group_[i], 0, height(group_[i]), 0, blocks(group_[i]));
-            } else {
-                for (int block = 0; block < blocks(group_[i]); block++)
-                    for (size_t j = i; j < end; j++) emit(group_[j], 0, height(group_[j]), block, block + 1);
+            if (end == i + 1 || blocks(group_[i]) < kOwnedBlocks) {
+                for (; i < end; i++) emit(group_[i], 0, height(group_[i]), 0, blocks(group_[i]), split_of(group_[i]));
+                continue;
             }
+            for (int block = 0; block < blocks(group_[i]); block++)
+                for (size_t j = i; j < end; j++)
+                    emit(group_[j], 0, height(group_[j]), block, block + 1, Split::owner, block == 0 && j == i);
             i = end;
         }
     }
 
-    // Row by row: each operator as soon as the last one of the group needs what it makes.
+    // Some rows at a time: each operator as soon as the last one of the group needs what it makes.
     void stream() {
         int tallest = 0;
         for (int i : group_) tallest = std::max(tallest, height(i));
         std::vector<int> ends;
         std::copy_if(group_.begin(), group_.end(), std::back_inserter(ends), [&](int i) { return !has_reader(i); });
-        for (int row = 0; row < tallest; row++) {
-            for (int i : ends) reach(i, (row + 1) * height(i) / tallest);
+        for (int row = kStreamedRows; row < tallest + kStreamedRows; row += kStreamedRows) {
+            for (int i : ends) reach(i, std::min(row, tallest) * height(i) / tallest);
         }
         for (int i : group_) reach(i, height(i));
         for (int i : group_) {
@@ -689,24 +698,23 @@ private:
 
     void reach(int index, int rows) {
         const Operation& o = operation(index);
-        while (done_[index] < rows) {
-            const int row = done_[index];
-            for (int plane : o.inputs) {
-                const int source = maker(plane);
-                if (source < 0) continue;
-                const int reach_to = o.kind == Kind::depthwise ? row * o.stride + o.kernel / 2 + 1 : row + 1;
-                reach(source, std::min(reach_to, height(source)));
-            }
-            for (int plane : {o.residual, o.copy_residual})
-                if (plane >= 0 && maker(plane) >= 0) reach(maker(plane), row + 1);
-            emit(index, row, row + 1, 0, blocks(index));
-            done_[index]++;
-            for (int plane : {o.out, o.copy})
-                if (plane >= 0) note(plane, row);
+        const int from = done_[index];
+        if (from >= rows) return;
+        for (int plane : o.inputs) {
+            const int source = maker(plane);
+            if (source < 0) continue;
+            const int reach_to = o.kind == Kind::depthwise ? (rows - 1) * o.stride + o.kernel / 2 + 1 : rows;
+            reach(source, std::min(reach_to, height(source)));
         }
+        for (int plane : {o.residual, o.copy_residual})
+            if (plane >= 0 && maker(plane) >= 0) reach(maker(plane), rows);
+        emit(index, from, rows, 0, blocks(index), split_of(index));
+        done_[index] = rows;
+        for (int plane : {o.out, o.copy})
+            if (plane >= 0) note(plane, rows - 1);
     }
 
-    // Row `row` of a plane has just been made: how many rows of it are there whose turn is still to come?
+    // The rows of a plane up to `row` have just been made: how many rows of it are there whose turn is still to come?
     void note(int plane, int row) {
         if (needed_.size() < plan_.planes.size()) needed_.resize(plan_.planes.size(), 1);
         for (int i : group_) {
@@ -726,23 +734,31 @@ private:
         std::vector<Step> steps;
         std::vector<char> made(plan_.planes.size(), 0);
         size_t head = 0;
-        for (size_t s = 0; s < plan_.steps.size(); s++) {
-            const Step& step = plan_.steps[s];
+        for (size_t s = 0, unit = 0; s < plan_.steps.size(); unit++) {
             if (s == plan_.head) head = steps.size();
-            const Operation& o = operation(step.operation);
-            if (o.on_rows()) {
+            size_t end = s + 1;
+            while (end < plan_.steps.size() && !plan_.steps[end].waits) end++;
+            bool clears = false;
+            for (size_t i = s; i < end; i++) {
+                const Operation& o = operation(plan_.steps[i].operation);
+                if (!o.on_rows()) continue;
                 for (int plane : {o.out, o.copy}) {
                     if (plane < 0 || made[plane]) continue;
                     made[plane] = 1;
-                    plan_.planes[plane].first_step = static_cast<int>(steps.size());
-                    if (plan_.planes[plane].halo) steps.push_back({plane, 0, 0, 0, 0});
+                    plan_.planes[plane].first_unit = static_cast<int>(unit);
+                    if (!plan_.planes[plane].halo) continue;
+                    steps.push_back({plane, 0, 0, 0, 0, Split::first, !clears});
+                    clears = true;
                 }
                 std::vector<int> used = o.inputs;
                 used.insert(used.end(), {o.out, o.copy, o.residual, o.copy_residual});
                 for (int plane : used)
-                    if (plane >= 0) plan_.planes[plane].last_step = static_cast<int>(steps.size());
+                    if (plane >= 0) plan_.planes[plane].last_unit = static_cast<int>(unit);
             }
-            steps.push_back(step);
+            // A lone step does not read the ends that are cleared beside it.
+            if (clears && end == s + 1) plan_.steps[s].waits = false;
+            steps.insert(steps.end(), plan_.steps.begin() + static_cast<long>(s), plan_.steps.begin() + static_cast<long>(end));
+            s = end;
         }
         plan_.steps = std::move(steps);
         plan_.head = head;

@@ -16,7 +16,7 @@ struct PlaneInfo {
     int halo = 0;
     int ring = 0;  // rows that are kept; 0: all of them
     long offset = -1;  // in floats, in the workspace
-    int first_step = -1, last_step = -1;
+    int first_unit = -1, last_unit = -1;  // of the steps that threads do without waiting for each other
     int rows() const { return ring ? ring : height; }
 };
 
@@ -44,10 +44,16 @@ struct Operation {
     bool on_rows() const { return kind != Kind::linear && kind != Kind::gate; }
 };
 
+// How the threads that share an image divide a step: each a part of its rows or of its blocks of channels, all blocks
+// that a thread has a share of in the whole operation, or the first one does it.
+enum class Split : char { rows, blocks, owner, first };
+
 struct Step {
     int operation;  // or, where `to_row` is zero, the plane whose ends are cleared
     short from_row, to_row;
     short from_block, to_block;
+    Split split = Split::first;
+    bool waits = true;  // for all threads to have done what was before
 };
 
 struct Plan {

@@ -8,6 +8,32 @@
 #if !defined(GHOSTZOO_NO_THREADS)
 
 namespace ghostzoo {
+namespace {
+
+constexpr int kLooks = 2000;  // some 20 to 100 microseconds
+
+void pause() {
+#if defined(__x86_64__) && defined(__GNUC__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__) && defined(__GNUC__)
+    __asm__ volatile("yield");
+#endif
+}
+
+}  // namespace
+
+void Meeting::wait(int threads) {
+    const unsigned round = round_.load(std::memory_order_relaxed);
+    if (here_.fetch_add(1, std::memory_order_acq_rel) == threads - 1) {
+        here_.store(0, std::memory_order_relaxed);
+        round_.store(round + 1, std::memory_order_release);
+        return;
+    }
+    for (int i = 0; round_.load(std::memory_order_acquire) == round; i++) {
+        if (i < kLooks) pause();
+        else std::this_thread::yield();
+    }
+}
 
 Pool::Pool(int threads) {
     try {
@@ -35,10 +61,22 @@ void Pool::run(size_t parts, const std::function<void(size_t)>& work) {
         return;
     }
     std::lock_guard<std::mutex> one_call(call_);
+    share(parts, work);
+}
+
+bool Pool::run_together(const std::function<void(size_t)>& work) {
+    std::unique_lock<std::mutex> one_call(call_, std::try_to_lock);
+    if (!one_call) return false;
+    share(threads_.size() + 1, work);  // nobody takes two parts, for none ends before all have begun
+    return true;
+}
+
+void Pool::share(size_t parts, const std::function<void(size_t)>& work) {
     std::unique_lock<std::mutex> lock(mutex_);
     work_ = &work;
     next_ = 0;
     parts_ = parts;
+    calls_++;
     begin_.notify_all();
     while (next_ < parts_) {
         const size_t part = next_++;
@@ -55,6 +93,13 @@ void Pool::run(size_t parts, const std::function<void(size_t)>& work) {
 void Pool::serve() {
     std::unique_lock<std::mutex> lock(mutex_);
     while (true) {
+        if (!ends_ && next_ >= parts_) {
+            // The next call often comes at once, and waking takes long.
+            const unsigned calls = calls_;
+            lock.unlock();
+            for (int i = 0; i < kLooks && calls_ == calls; i++) pause();
+            lock.lock();
+        }
         begin_.wait(lock, [this] { return ends_ || next_ < parts_; });
         if (ends_) return;
         while (next_ < parts_) {
