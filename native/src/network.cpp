@@ -90,7 +90,7 @@ struct Network::Workspace {
         PoolCall pool;
     };
     std::vector<std::vector<Calls>> calls;  // of each thread
-    Meeting meeting;
+    Rounds rounds;
 };
 
 Network::Network(std::string_view onnx, const Kernels& kernels, int threads)
@@ -326,7 +326,9 @@ std::unique_ptr<Network::Workspace> Network::make_workspace() const {
     return space;
 }
 
-void Network::run_step(Workspace& space, const float* image, int images, const Step& step, int thread, int threads) const {
+void Network::run_step(
+    Workspace& space, const float* image, int images, const Step& step, int thread, int threads
+) const {
     float* memory = space.memory.data();
     if (step.to_row == 0) {
         if (thread) return;
@@ -419,11 +421,8 @@ void Network::run_step(Workspace& space, const float* image, int images, const S
     }
 }
 
-void Network::run_steps(Workspace& space, const float* image, int images, size_t from, size_t to, int thread, int threads) const {
-    for (size_t s = from; s < to; s++) {
-        if (threads > 1 && plan_.steps[s].waits) space.meeting.wait(threads);
-        run_step(space, image, images, plan_.steps[s], thread, threads);
-    }
+void Network::run_steps(Workspace& space, const float* image, int images, size_t from, size_t to) const {
+    for (size_t s = from; s < to; s++) run_step(space, image, images, plan_.steps[s], 0, 1);
 }
 
 void Network::run_images(Workspace& space, const float* pixels, size_t images, float* logits, float* embeddings) const {
@@ -436,10 +435,10 @@ void Network::run_images(Workspace& space, const float* pixels, size_t images, f
         // Backwards: the first image's place among the head's inputs is where each of them is pooled.
         for (size_t image = count; image-- > 0;) {
             clear_sums(space);
-            run_steps(space, pixels + (first + image) * image_floats, 1, 0, plan_.head, 0, 1);
+            run_steps(space, pixels + (first + image) * image_floats, 1, 0, plan_.head);
             if (image > 0) std::memcpy(pooled + static_cast<long>(image) * stride, pooled, sizeof(float) * stride);
         }
-        run_steps(space, nullptr, static_cast<int>(count), plan_.head, plan_.steps.size(), 0, 1);
+        run_steps(space, nullptr, static_cast<int>(count), plan_.head, plan_.steps.size());
         copy_results(
             space, count, logits ? logits + first * num_classes() : nullptr,
             embeddings ? embeddings + first * embedding_size() : nullptr
@@ -482,10 +481,15 @@ void Network::run(const float* pixels, size_t images, float* logits, float* embe
     if (images == 1 && threads_ > 1) {
         auto space = take_workspace(mine);
         clear_sums(*space);
-        const bool together = mine.pool->run_together([&](size_t thread) {
-            run_steps(*space, pixels, 1, 0, plan_.steps.size(), static_cast<int>(thread), threads_);
+        space->rounds.begin();
+        const int team = std::min(threads_, Rounds::kMostParts);
+        const bool shared = mine.pool->run_if_idle(static_cast<size_t>(team), [&](size_t thread) {
+            space->rounds.take_part(static_cast<uint32_t>(plan_.units.size() - 1), team, static_cast<int>(thread), [&](uint32_t unit, int part) {
+                for (size_t s = plan_.units[unit]; s < plan_.units[unit + 1]; s++)
+                    run_step(*space, pixels, 1, plan_.steps[s], part, team);
+            });
         });
-        if (!together) run_steps(*space, pixels, 1, 0, plan_.steps.size(), 0, 1);
+        if (!shared) run_steps(*space, pixels, 1, 0, plan_.steps.size());
         copy_results(*space, 1, logits, embeddings);
         return give_back(std::move(space));
     }

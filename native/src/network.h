@@ -62,7 +62,7 @@ private:
     void pack();
     void lay_out();
     void run_images(Workspace& space, const float* pixels, size_t images, float* logits, float* embeddings) const;
-    void run_steps(Workspace& space, const float* image, int images, size_t from, size_t to, int thread, int threads) const;
+    void run_steps(Workspace& space, const float* image, int images, size_t from, size_t to) const;
     void run_step(Workspace& space, const float* image, int images, const Step& step, int thread, int threads) const;
     void clear_sums(Workspace& space) const;
     long scratch_floats() const { return 12 * stem_row(plan_.image_size); }

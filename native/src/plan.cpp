@@ -760,6 +760,9 @@ private:
             steps.insert(steps.end(), plan_.steps.begin() + static_cast<long>(s), plan_.steps.begin() + static_cast<long>(end));
             s = end;
         }
+        for (size_t s = 0; s < steps.size(); s++)
+            if (steps[s].waits) plan_.units.push_back(s);
+        plan_.units.push_back(steps.size());
         plan_.steps = std::move(steps);
         plan_.head = head;
     }

@@ -53,7 +53,7 @@ struct Step {
     short from_row, to_row;
     short from_block, to_block;
     Split split = Split::first;
-    bool waits = true;  // for all threads to have done what was before
+    bool waits = true;  // for all threads to have done what was before, and begins a unit
 };
 
 struct Plan {
@@ -61,6 +61,7 @@ struct Plan {
     std::vector<VectorInfo> vectors;
     std::vector<Operation> operations;
     std::vector<Step> steps;
+    std::vector<size_t> units;  // the first step of each unit, and after the last one the number of steps
     size_t head = 0;  // the first step of those that are done for several images at once
     int image_size = 0;
     int logits = -1, embedding = -1;  // vectors

@@ -5,14 +5,12 @@
 
 #include "error.h"
 
-#if !defined(GHOSTZOO_NO_THREADS)
-
 namespace ghostzoo {
 namespace {
 
-constexpr int kLooks = 2000;  // some 20 to 100 microseconds
+[[maybe_unused]] constexpr int kLooks = 2000;  // some 20 to 100 microseconds
 
-void pause() {
+[[maybe_unused]] void pause() {
 #if defined(__x86_64__) && defined(__GNUC__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__) && defined(__GNUC__)
@@ -22,18 +20,14 @@ void pause() {
 
 }  // namespace
 
-void Meeting::wait(int threads) {
-    const unsigned round = round_.load(std::memory_order_relaxed);
-    if (here_.fetch_add(1, std::memory_order_acq_rel) == threads - 1) {
-        here_.store(0, std::memory_order_relaxed);
-        round_.store(round + 1, std::memory_order_release);
-        return;
-    }
-    for (int i = 0; round_.load(std::memory_order_acquire) == round; i++) {
-        if (i < kLooks) pause();
-        else std::this_thread::yield();
-    }
+void Rounds::look([[maybe_unused]] int looks) {
+#if !defined(GHOSTZOO_NO_THREADS)
+    if (looks < kLooks) pause();
+    else std::this_thread::yield();
+#endif
 }
+
+#if !defined(GHOSTZOO_NO_THREADS)
 
 Pool::Pool(int threads) {
     try {
@@ -64,11 +58,10 @@ void Pool::run(size_t parts, const std::function<void(size_t)>& work) {
     share(parts, work);
 }
 
-bool Pool::run_together(const std::function<void(size_t)>& work) {
+bool Pool::run_if_idle(size_t parts, const std::function<void(size_t)>& work) {
     std::unique_lock<std::mutex> one_call(call_, std::try_to_lock);
-    if (!one_call) return false;
-    share(threads_.size() + 1, work);  // nobody takes two parts, for none ends before all have begun
-    return true;
+    if (one_call) share(parts, work);
+    return one_call.owns_lock();
 }
 
 void Pool::share(size_t parts, const std::function<void(size_t)>& work) {
@@ -114,6 +107,6 @@ void Pool::serve() {
     }
 }
 
-}  // namespace ghostzoo
-
 #endif
+
+}  // namespace ghostzoo

@@ -1,12 +1,13 @@
 // Threads that share the images of a call, or one image.
 #pragma once
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <mutex>
 #if defined(__wasm__) && !defined(_REENTRANT)
 #define GHOSTZOO_NO_THREADS
 #else
-#include <atomic>
 #include <condition_variable>
 #include <thread>
 #include <vector>
@@ -27,11 +28,7 @@ public:
     void run(size_t parts, const std::function<void(size_t)>& work) {
         for (size_t part = 0; part < parts; part++) work(part);
     }
-    bool run_together(const std::function<void(size_t)>&) { return false; }
-};
-
-struct Meeting {
-    void wait(int) {}
+    bool run_if_idle(size_t, const std::function<void(size_t)>&) { return false; }
 };
 
 #else
@@ -49,9 +46,8 @@ public:
     // Calls work(0) ... work(parts - 1), each once, and returns when all have ended. From several threads, one after
     // the other. `work` does not throw.
     void run(size_t parts, const std::function<void(size_t)>& work);
-    // Calls work(0) ... work(threads - 1), each in a thread of its own, so that they may wait for each other; returns
-    // false, and calls nothing, where other work is being done.
-    bool run_together(const std::function<void(size_t)>& work);
+    // The same, or false where other work is being done; then it calls nothing.
+    bool run_if_idle(size_t parts, const std::function<void(size_t)>& work);
 
 private:
     void serve();
@@ -67,17 +63,41 @@ private:
     bool ends_ = false;
 };
 
-// Where threads wait for each other, again and again. It takes less than a microsecond where each has a CPU, so they look
-// for some time before they let others run.
-class Meeting {
+#endif
+
+// Rounds of work that threads share. Each round has parts, and begins when those of the one before have all ended. A
+// thread takes its own part, or one that nobody has begun: so none waits for a thread that has no CPU at the moment,
+// unless that one is in the midst of a part.
+class Rounds {
 public:
-    void wait(int threads);
+    static constexpr int kMostParts = 32;
+    void begin() { state_ = 0; }
+    // Calls work(round, part) for this thread's share of all rounds; `mine` is the part that it had best take.
+    template <class Work> void take_part(uint32_t rounds, int parts, int mine, Work work) {
+        for (int looks = 0;;) {
+            uint64_t state = state_.load(std::memory_order_acquire);
+            const uint32_t round = static_cast<uint32_t>(state >> 32), taken = static_cast<uint32_t>(state);
+            if (round == rounds) return;
+            int part = mine;
+            for (int i = 0; i < parts && taken >> part & 1; i++) part = (part + 1) % parts;
+            if (taken >> part & 1) {
+                look(looks++);
+                continue;
+            }
+            if (!state_.compare_exchange_weak(state, state | uint64_t(1) << part, std::memory_order_acq_rel)) continue;
+            looks = 0;
+            work(round, part);
+            if (ended_.fetch_add(1, std::memory_order_acq_rel) + 1 < parts) continue;
+            ended_.store(0, std::memory_order_relaxed);
+            state_.store(uint64_t(round + 1) << 32, std::memory_order_release);
+        }
+    }
 
 private:
-    std::atomic<int> here_{0};
-    std::atomic<unsigned> round_{0};
-};
+    static void look(int looks);  // and let others run after many
 
-#endif
+    std::atomic<uint64_t> state_{0};  // the round, and a bit for each part that was taken
+    std::atomic<int> ended_{0};
+};
 
 }  // namespace ghostzoo
