@@ -130,62 +130,63 @@ int Network::products(int channels) const { return (channels * kernels_.cell + 3
 
 void Network::pack() {
     const int lanes = kernels_.lanes;
-    std::vector<float> all;
-    auto align = [&] {
-        if (static_cast<int64_t>(all.size()) > kMaxFloats) throw Failure(GHOSTZOO_BAD_MODEL, "The graph has more than a gigabyte of weights.");
-        all.resize(static_cast<size_t>(round_up(static_cast<int64_t>(all.size()), kLine)));
+    auto packs = [](const Operation& o) { return !o.weights.empty() && o.kind != Kind::removed; };
+    auto is_narrow = [&](const Operation& o) {
+        return kernels_.cell == 2 && (o.kind == Kind::pointwise || o.kind == Kind::linear);
     };
+    // How many weights of each input channel the kernels read, and of how many input channels or places in the kernel.
+    auto width_of = [&](const Operation& o) {
+        const int out = static_cast<int>(o.bias.size());
+        return o.kind == Kind::linear ? (out + lanes - 1) / lanes * lanes : Vectors(out, lanes).floats(lanes);
+    };
+    auto parts_of = [&](const Operation& o) {
+        std::vector<size_t> parts;
+        for (int plane : o.inputs) parts.push_back(plan_.planes[plane].channels);
+        return o.kind == Kind::pointwise ? parts : std::vector<size_t>{o.weights.size() / o.bias.size()};
+    };
+    int64_t top = 0;
     packed_.resize(plan_.operations.size());
     for (size_t i = 0; i < plan_.operations.size(); i++) {
+        const Operation& o = plan_.operations[i];
+        if (!packs(o)) continue;
+        packed_[i].weights = static_cast<long>(top);
+        int64_t depth = 0;
+        for (size_t part : parts_of(o)) depth += o.kind == Kind::pointwise ? products(static_cast<int>(part)) : static_cast<int64_t>(part);
+        top = round_up(top + depth * width_of(o) / (is_narrow(o) && o.kind == Kind::linear ? 2 : 1), kLine);
+        packed_[i].bias = static_cast<long>(top);
+        top = round_up(top + static_cast<int64_t>(o.bias.size()) + 2 * lanes, kLine);
+        if (top > kMaxFloats) throw Failure(GHOSTZOO_BAD_MODEL, "The graph has more than a gigabyte of weights.");
+    }
+    weights_ = Block(static_cast<size_t>(top));
+    for (size_t i = 0; i < plan_.operations.size(); i++) {
         Operation& o = plan_.operations[i];
-        if (o.weights.empty() || o.kind == Kind::removed) continue;
-        align();
-        packed_[i].weights = static_cast<long>(all.size());
+        if (!packs(o)) continue;
         const int out = static_cast<int>(o.bias.size());
         const size_t each = o.weights.size() / out;
+        float* wide_cells = weights_.data() + packed_[i].weights;
+        uint16_t* narrow_cells = reinterpret_cast<uint16_t*>(wide_cells);
+        const bool narrow = is_narrow(o);
+        const std::vector<size_t> parts = parts_of(o);
         // Blocks of channels, of which each input (or place in the kernel) has its weights side by side; those of
         // inputs that one product takes together lie together.
-        std::vector<size_t> parts = {each};
-        if (o.kind == Kind::pointwise) {
-            parts.clear();
-            for (int plane : o.inputs) parts.push_back(plan_.planes[plane].channels);
-        }
         const size_t together = o.kind == Kind::pointwise ? sizeof(float) / kernels_.cell : 1;
-        auto block = [&](int first, int wide) {
-            std::vector<float> values;
+        const int block = o.kind == Kind::linear ? 8 * lanes : o.kind == Kind::pointwise ? 2 * lanes : lanes;
+        for (int first = 0, width = width_of(o); first < width; first += block) {
             size_t begin = 0;
             for (size_t part : parts) {
                 for (size_t k = begin; k < begin + part; k += together)
-                    for (int n = first; n < first + wide; n++)
-                        for (size_t j = k; j < k + together; j++)
-                            values.push_back(n < out && j < begin + part ? o.weights[n * each + j] : 0);
+                    for (int n = first; n < std::min(first + block, width); n++)
+                        for (size_t j = k; j < k + together; j++) {
+                            const float value = n < out && j < begin + part ? o.weights[n * each + j] : 0;
+                            if (narrow) *narrow_cells++ = bfloat16(value);
+                            else *wide_cells++ = value;
+                        }
                 begin += part;
             }
-            const bool narrow = kernels_.cell == 2 && (o.kind == Kind::pointwise || o.kind == Kind::linear);
-            const size_t at = all.size();
-            all.resize(at + (narrow ? values.size() / 2 : values.size()));
-            if (!narrow) std::copy(values.begin(), values.end(), all.begin() + static_cast<long>(at));
-            else for (size_t i = 0; i < values.size(); i++) reinterpret_cast<uint16_t*>(&all[at])[i] = bfloat16(values[i]);
-        };
-        if (o.kind == Kind::linear) {
-            const int vectors = (out + lanes - 1) / lanes;
-            for (int v = 0; v < vectors; v += 8) block(v * lanes, std::min(8, vectors - v) * lanes);
-        } else {
-            const Vectors vectors(out, lanes);
-            const int step = o.kind == Kind::pointwise ? 2 : 1;
-            int v = 0;
-            for (; v + step <= vectors.whole; v += step) block(v * lanes, step * lanes);
-            const int left = (vectors.whole - v) * lanes + vectors.half * 8;
-            if (left) block(v * lanes, left);
         }
-        align();
-        packed_[i].bias = static_cast<long>(all.size());
-        all.insert(all.end(), o.bias.begin(), o.bias.end());
-        all.resize(all.size() + 2 * lanes);
+        std::copy(o.bias.begin(), o.bias.end(), weights_.data() + packed_[i].bias);
         o.weights = {};
     }
-    weights_ = Block(all.size());
-    std::memcpy(weights_.data(), all.data(), all.size() * sizeof(float));
 }
 
 void Network::lay_out() {

@@ -33,7 +33,7 @@ struct Value {
 
 class Lowering {
 public:
-    Lowering(const Graph& graph, Plan& plan) : graph_(graph), plan_(plan) {}
+    Lowering(Graph& graph, Plan& plan) : graph_(graph), plan_(plan) {}
 
     void run() {
         const auto& shape = graph_.input_shape;
@@ -85,7 +85,7 @@ private:
         if (found == values_.end()) refuse("it takes " + name + ", which nothing gives");
         return found->second;
     }
-    const Weight& weight(const std::string& name) const {
+    Weight& weight(const std::string& name) const {
         auto found = graph_.weights.find(name);
         if (found == graph_.weights.end()) refuse("there are no weights " + name);
         return found->second;
@@ -195,7 +195,7 @@ private:
     Value conv(const Node& node) {
         if (node.inputs.size() < 2) refuse("it has no weights");
         const Value in = value(node.inputs[0]);
-        const Weight& w = weight(node.inputs[1]);
+        Weight& w = weight(node.inputs[1]);
         if (w.shape.size() != 4 || w.shape[2] != w.shape[3]) refuse("its weights are not square");
         for (int64_t extent : w.shape)
             if (extent > 65536) refuse("its weights are too large");
@@ -221,8 +221,9 @@ private:
         }
         weights_ += w.values.size();
         if (weights_ > kMaxWeights) refuse("the graph has too many weights");
-        operation.weights = w.values;
-        if (in.vector >= 0) return linear(operation, in.vector, w, group);
+        if (uses_.at(node.inputs[1]) == 1) operation.weights = std::move(w.values);
+        else operation.weights = w.values;
+        if (in.vector >= 0) return linear(std::move(operation), in.vector, w, group);
         const PlaneInfo& first = plan_.planes[in.parts[0].plane];
         const int size = (first.width + operation.stride - 1) / operation.stride;
         int channels = 0;
@@ -244,7 +245,7 @@ private:
             operation.gates.push_back(part.gate);
         }
         operation.out = new_plane(out, size);
-        append(operation);
+        append(std::move(operation));
         return {{{plan_.operations.back().out, -1}}, -1};
     }
 
@@ -529,7 +530,7 @@ private:
         return in;
     }
 
-    const Graph& graph_;
+    Graph& graph_;  // of which weights that one node uses are taken
     Plan& plan_;
     const Node* node_ = nullptr;
     std::map<std::string, Value> values_;
@@ -777,7 +778,7 @@ private:
 
 }  // namespace
 
-Plan make_plan(const Graph& graph, int lanes) {
+Plan make_plan(Graph graph, int lanes) {
     Plan plan;
     Lowering lowering(graph, plan);
     lowering.run();

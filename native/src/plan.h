@@ -69,6 +69,6 @@ struct Plan {
 };
 
 // Throws Failure where the graph has what no GhostNet has.
-Plan make_plan(const Graph& graph, int lanes);
+Plan make_plan(Graph graph, int lanes);
 
 }  // namespace ghostzoo
