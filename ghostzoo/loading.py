@@ -52,7 +52,8 @@ def load(
             machine which is the fastest. ``Classifier.selection`` tells which it is and why.
         threads: CPU threads within one call; by default the CPUs that this process may use.
         device: by the engine's own name for it, such as ``cpu`` or ``cuda:0``; ``None`` takes the engine's default.
-        precision: ``fp32``, or ``fp16`` or ``int8`` where the bundle has them.
+        precision: ``fp32``; ``fp16`` or ``int8`` where the bundle has them; ``bf16``, the float32 graph computed in
+            bfloat16, where the CPU can and an engine that computes in it is installed.
         batch_size: specialise the model for this number of images a call; any number is still accepted.
         engine_options: passed on to the engine in its own terms.
         limits: what images may cost at most.

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.cache import CHECKSUM_BYTES
-from .._utils.hardware import usable_cpus
+from .._utils.hardware import cpu_features, usable_cpus
 from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
 from .base import Engine, EngineOptions, Output
 from .model_cache import prepare, writable_folder
@@ -126,6 +126,8 @@ class OpenVinoEngine(Engine):
 
     @classmethod
     def _load(cls, bundle: Bundle, options: EngineOptions) -> Self:
+        if options.precision == "bf16":
+            _refuse_emulation()
         return cls(bundle.model(options.precision), options, bundle.model_hash(options.precision))
 
     @classmethod
@@ -251,6 +253,16 @@ class OpenVinoEngine(Engine):
             self._requests.close()
         self._requests = None
         self._core = None
+
+
+def _refuse_emulation() -> None:
+    """OpenVINO says that it computes in bfloat16 on every CPU with AVX-512, but most have no instructions for it."""
+    known = set(cpu_features())  # none where the system does not list them
+    if known and not known & {"avx512_bf16", "amx_bf16", "bf16"}:
+        raise EngineUnavailableError(
+            "This CPU has no instructions that multiply in bfloat16, so OpenVINO is no faster in bf16; take precision "
+            "fp32."
+        )
 
 
 def _leave_gates_small(graph: Any) -> None:
