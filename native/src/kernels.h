@@ -74,6 +74,12 @@ struct AddCall {
     int from_row, to_row;
 };
 
+struct AttentionCall {
+    View in, gates, out;  // out: in times the sigmoid of the nearest gate above and to the left
+    int channels, width, height, gates_width, gates_height;
+    int from_row, to_row;
+};
+
 struct PoolCall {
     View in;
     int channels, width;
@@ -111,6 +117,7 @@ struct Kernels {
     void (*depthwise)(const DepthwiseCall&);
     void (*stem)(const StemCall&);
     void (*add)(const AddCall&);
+    void (*attention)(const AttentionCall&);
     void (*pool)(const PoolCall&);
     void (*linear)(const LinearCall&);
     void (*gate)(const GateCall&);

@@ -87,6 +87,7 @@ struct Network::Workspace {
         DepthwiseCall depthwise;
         StemCall stem;
         AddCall add;
+        AttentionCall attention;
         PoolCall pool;
     };
     std::vector<std::vector<Calls>> calls;  // of each thread
@@ -315,6 +316,10 @@ std::unique_ptr<Network::Workspace> Network::make_workspace() const {
         } else if (o.kind == Kind::add) {
             const PlaneInfo& out = plan_.planes[o.out];
             call.add = {view(o.inputs[0]), view(o.inputs[1]), view(o.out), out.channels, out.width, o.relu, 0, 0};
+        } else if (o.kind == Kind::attention) {
+            const PlaneInfo &out = plan_.planes[o.out], &gates = plan_.planes[o.inputs[1]];
+            call.attention = {view(o.inputs[0]), view(o.inputs[1]), view(o.out), out.channels, out.width, out.height,
+                gates.width, gates.height, 0, 0};
         } else if (o.kind == Kind::pool) {
             const PlaneInfo& in = plan_.planes[o.inputs[0]];
             call.pool = {view(o.inputs[0]), in.channels, in.width, vector(o.sum_out), 0, 0};
@@ -389,6 +394,10 @@ void Network::run_step(
             calls.add.from_row = from_row;
             calls.add.to_row = to_row;
             return kernels_.add(calls.add);
+        case Kind::attention:
+            calls.attention.from_row = from_row;
+            calls.attention.to_row = to_row;
+            return kernels_.attention(calls.attention);
         case Kind::pool:
             calls.pool.from_row = from_row;
             calls.pool.to_row = to_row;

@@ -29,6 +29,9 @@ struct Part {
 struct Value {
     std::vector<Part> parts;
     int vector = -1;
+    // Of gates for attention, whose sigmoid is still to be taken: how large they were spread.
+    bool sigmoid = false;
+    int spread = 0;
 };
 
 class Lowering {
@@ -63,6 +66,10 @@ private:
         node_ = &node;
         if (node.outputs.size() != 1 || node.inputs.empty()) refuse("it has not one result");
         for (const std::string& input : node.inputs) left_[input]--;
+        for (const std::string& input : node.inputs) {
+            auto given = values_.find(input);
+            if (given != values_.end() && given->second.sigmoid && node.op != "Resize" && node.op != "Mul") refuse("a sigmoid is no gate");
+        }
         Value result;
         if (node.op == "Conv") result = conv(node);
         else if (node.op == "Relu") result = relu(node);
@@ -71,6 +78,9 @@ private:
         else if (node.op == "Mul") result = mul(node);
         else if (node.op == "Concat") result = concat(node);
         else if (node.op == "GlobalAveragePool") result = pool(node);
+        else if (node.op == "AveragePool") result = average(node);
+        else if (node.op == "Sigmoid") result = sigmoid(node);
+        else if (node.op == "Resize" && value(node.inputs[0]).vector < 0) result = spread(node);
         else if (node.op == "Resize" || node.op == "Flatten" || node.op == "Identity") result = unchanged(node);
         else refuse("this operator is not known");
         if (has(result, plan_.image_plane)) refuse("it takes the image, which only the first convolution can");
@@ -196,17 +206,15 @@ private:
         if (node.inputs.size() < 2) refuse("it has no weights");
         const Value in = value(node.inputs[0]);
         Weight& w = weight(node.inputs[1]);
-        if (w.shape.size() != 4 || w.shape[2] != w.shape[3]) refuse("its weights are not square");
+        if (w.shape.size() != 4) refuse("its weights have not four dimensions");
+        square(w, ints(node, "pads", {0, 0, 0, 0}));
         for (int64_t extent : w.shape)
             if (extent > 65536) refuse("its weights are too large");
         const int out = static_cast<int>(w.shape[0]), kernel = static_cast<int>(w.shape[2]);
         const int group = integer(node, "group", 1);
         const auto strides = ints(node, "strides", {1, 1});
-        const auto pads = ints(node, "pads", {0, 0, 0, 0});
         const auto dilations = ints(node, "dilations", {1, 1});
         if (strides.size() != 2 || strides[0] != strides[1] || strides[0] < 1 || strides[0] > 2) refuse("its strides are not 1 or 2");
-        for (int64_t pad : pads)
-            if (pads.size() != 4 || pad != kernel / 2) refuse("its padding is not half of its kernel");
         for (int64_t dilation : dilations)
             if (dilation != 1) refuse("it is dilated");
         if (kernel != 1 && kernel != 3 && kernel != 5) refuse("its kernel is not 1, 3 or 5 wide");
@@ -247,6 +255,83 @@ private:
         operation.out = new_plane(out, size);
         append(std::move(operation));
         return {{{plan_.operations.back().out, -1}}, -1};
+    }
+
+    // A kernel of one row or column is a square one with zeros.
+    void square(Weight& w, const std::vector<int64_t>& pads) const {
+        const int64_t height = w.shape[2], width = w.shape[3], size = std::max(height, width);
+        if (pads != std::vector<int64_t>{height / 2, width / 2, height / 2, width / 2}) refuse("its padding is not half of its kernel");
+        if (height == width) return;
+        if (std::min(height, width) != 1 || size > kMaxKernel || w.values.size() > kMaxWeights / kMaxKernel) refuse("its kernel is neither square nor a line");
+        std::vector<float> values(w.values.size() * static_cast<size_t>(size));
+        for (size_t i = 0; i < w.values.size(); i++) {
+            const size_t channel = i / size, tap = i % size, middle = size / 2;
+            values[(channel * size + (height == 1 ? middle : tap)) * size + (height == 1 ? tap : middle)] = w.values[i];
+        }
+        w.values = std::move(values);
+        w.shape[2] = w.shape[3] = size;
+    }
+
+    // The mean of two by two pixels, as a convolution whose first row and column count nothing.
+    Value average(const Node& node) {
+        const Value in = value(node.inputs[0]);
+        const std::vector<int64_t> two = {2, 2};
+        if (in.vector >= 0 || has(in, plan_.image_plane) || ints(node, "kernel_shape", {}) != two || ints(node, "strides", {1, 1}) != two ||
+            integer(node, "ceil_mode", 0) || ints(node, "pads", {0, 0, 0, 0}) != std::vector<int64_t>(4, 0) || node.strings.count("auto_pad"))
+            refuse("it does not average two by two pixels");
+        int channels = 0;
+        for (const Part& part : in.parts) channels += plan_.planes[part.plane].channels;
+        const int size = plan_.planes[in.parts[0].plane].width / 2;
+        if (size < 1) refuse("it averages less than two by two pixels");
+        Operation operation;
+        operation.kernel = 3;
+        operation.stride = 2;
+        operation.bias.assign(channels, 0);
+        for (int i = 0; i < channels; i++)
+            for (float tap : {0.f, 0.f, 0.f, 0.f, .25f, .25f, 0.f, .25f, .25f}) operation.weights.push_back(tap);
+        return depthwise(operation, in, {{channels, 1, 3, 3}, {}}, channels, size);
+    }
+
+    Value sigmoid(const Node& node) {
+        Value in = value(node.inputs[0]);
+        if (in.vector >= 0 || has(in, plan_.image_plane)) refuse("it is not that of a layer");
+        for (const Part& part : in.parts)
+            if (part.gate >= 0) refuse("its input is gated");
+        in.sigmoid = true;
+        return in;
+    }
+
+    // Each pixel becomes several: the nearest one above and to the left.
+    Value spread(const Node& node) {
+        Value in = value(node.inputs[0]);
+        auto text = [&](const char* name) { return node.strings.count(name) ? node.strings.at(name) : ""; };
+        if (!in.sigmoid || in.spread || node.inputs.size() != 3 || text("mode") != "nearest" || text("nearest_mode") != "floor" ||
+            text("coordinate_transformation_mode") != "asymmetric")
+            refuse("it does not spread gates");
+        const auto& scales = weight(node.inputs[2]).values;
+        if (scales.size() != 4 || scales[0] != 1 || scales[1] != 1 || scales[2] != scales[3] || !(scales[2] >= 1 && scales[2] <= 64)) refuse("its scales are not those of gates");
+        const int width = plan_.planes[in.parts[0].plane].width;
+        in.spread = static_cast<int>(static_cast<float>(width) * scales[2]);
+        for (int x = 0; x < in.spread; x++)
+            if (static_cast<int>(static_cast<float>(x) / scales[2]) != x * width / in.spread) refuse("its scales are not those of gates");
+        return in;
+    }
+
+    Value attention(const Value& rows, const Value& gates) {
+        if (rows.parts.size() != gates.parts.size() || rows.sigmoid || rows.vector >= 0 || has(rows, plan_.image_plane)) refuse("its gates do not fit");
+        Value result;
+        for (size_t i = 0; i < rows.parts.size(); i++) {
+            const PlaneInfo in = plan_.planes[rows.parts[i].plane], gate = plan_.planes[gates.parts[i].plane];
+            const int spread = gates.spread ? gates.spread : gate.width;
+            if (rows.parts[i].gate >= 0 || in.channels != gate.channels || in.width != spread) refuse("its gates do not fit");
+            Operation operation;
+            operation.kind = Kind::attention;
+            operation.inputs = {rows.parts[i].plane, gates.parts[i].plane};
+            operation.out = new_plane(in.channels, in.width);
+            append(operation);
+            result.parts.push_back({plan_.operations.back().out, -1});
+        }
+        return result;
     }
 
     Value depthwise(const Operation& whole, const Value& in, const Weight& w, int64_t group, int size) {
@@ -296,7 +381,7 @@ private:
         }
         for (const Part& part : in.parts) {
             Operation* source = producer(part.plane);
-            if (part.gate >= 0 || !source || source->relu || source->copy == part.plane) refuse("nothing before it takes it on");
+            if (part.gate >= 0 || !source || source->kind == Kind::attention || source->relu || source->copy == part.plane) refuse("nothing before it takes it on");
             source->relu = true;
         }
         return in;
@@ -445,6 +530,8 @@ private:
         if (node.inputs.size() != 2) refuse("it does not multiply two tensors");
         Value rows = value(node.inputs[0]);
         const Value gate = value(node.inputs[1]);
+        if (gate.sigmoid) return attention(rows, gate);
+        if (rows.sigmoid) refuse("a sigmoid is no tensor");
         if (rows.parts.size() != 1 || rows.parts[0].gate >= 0 || !linears_.count(gate.vector)) refuse("it is not the gate of one tensor");
         if (plan_.vectors[gate.vector].size != plan_.planes[rows.parts[0].plane].channels) refuse("its gate does not fit");
         rows.parts[0].gate = gate.vector;
@@ -704,7 +791,8 @@ private:
         for (int plane : o.inputs) {
             const int source = maker(plane);
             if (source < 0) continue;
-            const int reach_to = o.kind == Kind::depthwise ? (rows - 1) * o.stride + o.kernel / 2 + 1 : rows;
+            int reach_to = o.kind == Kind::depthwise ? (rows - 1) * o.stride + o.kernel / 2 + 1 : rows;
+            if (o.kind == Kind::attention) reach_to = (rows - 1) * plan_.planes[plane].height / height(index) + 1;
             reach(source, std::min(reach_to, height(source)));
         }
         for (int plane : {o.residual, o.copy_residual})
@@ -722,6 +810,7 @@ private:
             const Operation& o = operation(i);
             if (!reads(o, plane) || done_[i] >= height(i)) continue;
             int low = done_[i];
+            if (o.kind == Kind::attention) low = low * plan_.planes[plane].height / height(i);
             if (o.kind == Kind::depthwise && std::count(o.inputs.begin(), o.inputs.end(), plane)) {
                 int first = done_[i] * o.stride - o.kernel / 2;
                 low = o.residual == plane || o.copy_residual == plane ? std::min(first, low) : first;

@@ -27,9 +27,9 @@ struct VectorInfo {
 };
 
 struct Operation {
-    enum class Kind { stem, pointwise, depthwise, add, pool, linear, gate, removed };
+    enum class Kind { stem, pointwise, depthwise, add, attention, pool, linear, gate, removed };
     Kind kind = Kind::removed;
-    std::vector<int> inputs;  // planes
+    std::vector<int> inputs;  // planes; of attention, the second one has the gates
     std::vector<int> gates;   // of a pointwise convolution: a vector for each input, or -1
     int out = -1;
     int residual = -1, copy = -1, copy_residual = -1;
