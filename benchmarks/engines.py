@@ -13,14 +13,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.turns import print_peak
 from ghostzoo._utils.hardware import cpu_name, usable_cpus
-from ghostzoo.bundle.folder import Bundle
+from ghostzoo.bundle.folder import COMPUTED, Bundle
 from ghostzoo.catalog import get_model
 from ghostzoo.cli.console import print_table
 from ghostzoo.converter import convert
@@ -84,11 +86,17 @@ def compare(
             return [], []
     opened: list[Opened] = []
     for candidate in kept:
-        try:
-            opened.append(open_checked(bundle, candidate, options))
-        except Exception as error:  # the others are compared all the same
-            discarded.append(candidate.discard(reason_of(error)))
+        for precision in ("fp32", *(name for name in COMPUTED if name in engine_record(candidate.engine).makes)):
+            try:
+                opened.append(open_checked(bundle, candidate, replace(options, precision=precision)))
+            except Exception as error:  # the others are compared all the same
+                discarded.append(candidate.discard(reason_of(error)))
     rows = [row for size in batches for row in measure(bundle, opened, size, seconds * len(opened))]
+    names = [item.engine.options.precision for _ in batches for item in opened]
+    rows = [
+        row if name == "fp32" else replace(row, engine=f"{row.engine} {name}")
+        for row, name in zip(rows, names, strict=True)
+    ]
     for item in opened:
         item.engine.close()
     return rows, discarded
@@ -120,6 +128,7 @@ def main(
     """Print the time of a call for each engine, number of threads and batch size, and its ratio to ONNX Runtime's."""
     table: list[list[str]] = []
     reasons: list[str] = []
+    print_peak()
     with open_bundle(model, catalog_model) as bundle:
         for count in (*(threads or sorted({1, usable_cpus()})), None):
             rows, discarded = compare(bundle, count, list(batch), seconds)

@@ -11,8 +11,8 @@ import click
 import numpy as np
 
 from benchmarks.figures import out_option, save
-from benchmarks.layers import Peak
-from benchmarks.turns import print_machine, show, take_turns
+from benchmarks.turns import OTHER_ENGINES, print_machine, print_peak, show, take_turns
+from ghostzoo.parity import engine_tolerance
 
 TARGETS = {
     1: {
@@ -29,9 +29,14 @@ TARGETS = {
 """Batch -> model -> the ratio to reach, to the graph of the source's own exporter in ONNX Runtime."""
 PEERS_OF_TIMM = ("onnxruntime", "openvino")
 """Those that take ONNX: timm's models are not made in the formats of the others."""
+NATIVE_TARGETS = {
+    1: {"GhostNet_x0_5": 0.52, "GhostNet_x1_0": 0.70, "GhostNet_x1_3": 0.77},
+    8: {"GhostNet_x0_5": 0.52, "GhostNet_x1_0": 0.71, "GhostNet_x1_3": 0.80},
+}
+"""Of the native engine in float32, to ONNX Runtime with the same graph."""
+BF16_TARGETS = {1: {"GhostNet_x0_5": 0.36, "GhostNet_x1_0": 0.42, "GhostNet_x1_3": 0.46}}
 PEERS = ("onnxruntime", "openvino", "paddle", "torch", "torch-compiled", "ncnn", "mnn")
 OURS = "ghostzoo onnxruntime"
-_TOLERANCE = 1e-4
 
 
 @click.command()
@@ -52,6 +57,7 @@ def main(
     out: Path | None,
 ) -> None:
     print_machine()
+    peak = print_peak()
     figures = {}
     for batch in batches or (1, 8):
         for model in models or TARGETS[1]:
@@ -64,15 +70,19 @@ def main(
             }
             orders = {
                 OURS: {"kind": "ghostzoo", **common},
-                "ghostzoo openvino": {"kind": "ghostzoo-openvino", **common},
+                **{kind.replace("-", " "): {"kind": kind, **common} for kind in OTHER_ENGINES},
                 **{peer: {"kind": peer, **common} for peer in _peers(model, peers)},
             }
             turns = take_turns(orders, rounds=rounds, calls=max(1, 4 // batch))
             _check(turns.results)
             targets = {"onnxruntime": TARGETS.get(batch, {}).get(model)}
             show(f"{model}, batch {batch}, {threads} thread(s)", turns, targets, OURS)
+            for name, aims in (("ghostzoo native", NATIVE_TARGETS), ("ghostzoo native bf16", BF16_TARGETS)):
+                if name in turns.durations:
+                    target = aims.get(batch, {}).get(model)
+                    print(f"{name} / {OURS}: {turns.ratio(name, OURS):.3f}, target {target or '-'}\n", flush=True)
             figures[f"{model}, batch {batch}"] = turns.figures(OURS)
-    save(out, figures, peak_gflops=Peak.measure().gflops)
+    save(out, figures, peak_gflops=peak)
 
 
 def _peers(model: str, chosen: tuple[str, ...]) -> tuple[str, ...]:
@@ -84,8 +94,9 @@ def _check(results: dict[str, object]) -> None:
     """All candidates must compute the same."""
     expected = np.asarray(results[OURS], np.float32)
     for name, result in results.items():
+        tolerance = engine_tolerance("bf16" if name.endswith("bf16") else "fp32")
         difference = np.abs(np.asarray(result, np.float32).reshape(expected.shape) - expected).max()
-        if difference > _TOLERANCE * np.abs(expected).max():
+        if difference > tolerance * np.abs(expected).max():
             raise SystemExit(f"{name} computes something else: its logits differ by {difference:g}")
 
 

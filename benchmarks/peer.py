@@ -146,11 +146,11 @@ def open_mnn(folder: Path, threads: int, batch: int) -> Network:
     return run
 
 
-def open_ghostzoo(folder: Path, threads: int, batch: int, engine: str = "onnxruntime") -> Any:
+def open_ghostzoo(folder: Path, threads: int, batch: int, engine: str = "onnxruntime", precision: str = "fp32") -> Any:
     sys.path.insert(0, str(ROOT))
     import ghostzoo
 
-    options: dict[str, Any] = {"engine": engine}
+    options: dict[str, Any] = {"engine": engine, "precision": precision}
     if threads:
         options["threads"] = threads
     if batch:
@@ -207,7 +207,7 @@ def make_call(order: dict[str, Any]) -> Callable[[], Any]:
     kind, work = order["kind"], order["work"]
     folder, threads, batch = Path(order["folder"]), order["threads"], order["batch"]
     if kind.startswith("ghostzoo"):
-        classifier = open_ghostzoo(folder, threads, batch, kind.partition("-")[2] or "onnxruntime")
+        classifier = open_ghostzoo(folder, threads, batch, *kind.split("-")[1:])
         if work == "network":
             pixels = np.random.default_rng(0).normal(size=(batch, 3, 224, 224)).astype("float32")
             return lambda: classifier.engine.run(pixels)

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -84,9 +85,17 @@ def convert(folder: Path) -> None:
             (folder / name).write_bytes(Path(scratch, name).read_bytes())
 
 
+def add_litert(folder: Path) -> None:
+    """Add LiteRT's file to the bundle, where LiteRT is installed beside ghostzoo."""
+    if find_spec("ai_edge_litert") is not None and not (folder / "bundle/litert/model.tflite").exists():
+        words = ["export-edge", str(folder / "bundle"), "--to", "litert"]
+        subprocess.run([sys.executable, "-m", "exporters", *words], cwd=ROOT, check=True)
+
+
 if __name__ == "__main__":
     for each in PEERS:
         make_environment(each)
     make_models()
     for model in sorted(path.parent for path in MODELS.glob("*/paddle.json")):
         convert(model)
+        add_litert(model)

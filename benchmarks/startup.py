@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -24,7 +25,7 @@ from ghostzoo.cli.console import print_table
 _FIRST_OURS = """
 import sys
 from ghostzoo import load
-load(sys.argv[1] + "/bundle", engine="onnxruntime", threads=1)(sys.argv[2])
+load(sys.argv[1] + "/bundle", engine=sys.argv[3], threads=1)(sys.argv[2])
 """
 _FIRST_RAW = """
 import sys, cv2, numpy as np, onnxruntime as ort
@@ -43,6 +44,7 @@ scores = np.exp(logits - logits.max())
 scores /= scores.sum()
 [(index, scores[index]) for index in scores.argsort()[::-1][:5]]
 """
+_NATIVE = "load + first prediction, ghostzoo on native"
 # Installed packages are compiled; a checkout is by its first run, unless this forbids it.
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
@@ -63,8 +65,10 @@ def main(rounds: int, model: str, out: Path | None) -> None:
             "import numpy": [python, "-c", "import numpy"],
             "ghostzoo list": [str(Path(python).with_name("ghostzoo")), "list"],
             "load + first prediction, raw": [python, "-c", _FIRST_RAW, folder, str(image)],
-            "load + first prediction, ghostzoo": [python, "-c", _FIRST_OURS, folder, str(image)],
+            "load + first prediction, ghostzoo": [python, "-c", _FIRST_OURS, folder, str(image), "onnxruntime"],
         }
+        if find_spec("ghostzoo_native") is not None:
+            commands[_NATIVE] = [python, "-c", _FIRST_OURS, folder, str(image), "native"]
         times = _time(commands, rounds)
 
     def ratio(ours: str, theirs: str) -> float:
@@ -84,6 +88,9 @@ def main(rounds: int, model: str, out: Path | None) -> None:
         ["ghostzoo list / import numpy", f"{figures['list_ratio']:.2f}", "2"],
         ["load + first prediction / raw", f"{figures['first_prediction_ratio']:.2f}", "1.1"],
     ]
+    if _NATIVE in times:
+        figures["native_ratio"] = ratio(_NATIVE, "load + first prediction, ghostzoo")
+        rows.append(["the same on the native engine / on ONNX Runtime", f"{figures['native_ratio']:.2f}", "1"])
     save(out, figures)
     print_table(["start-up", "measured", "target"], rows)
     print_table(["process", "median ms"], [[name, f"{1000 * statistics.median(times[name]):.0f}"] for name in commands])

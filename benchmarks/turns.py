@@ -23,6 +23,10 @@ from ghostzoo.cli.console import print_table
 _LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+OTHER_ENGINES = ("ghostzoo-native", "ghostzoo-native-bf16", "ghostzoo-openvino", "ghostzoo-litert")
+"""ghostzoo on other engines than ONNX Runtime, as kinds of candidates: the engine, and its precision if not fp32."""
+
+
 class PeerError(Exception):
     """A candidate cannot take part."""
 
@@ -184,3 +188,12 @@ def show(title: str, turns: Turns, bases: Mapping[str, float | None], ours: str)
 
 def print_machine() -> None:
     print(machine_line(describe_machine()), "\n", flush=True)
+
+
+def print_peak() -> float:
+    """Print what one core reaches in a product of matrices, and return it, in GFLOP/s."""
+    from benchmarks.layers import Peak
+
+    peak = Peak.measure().gflops
+    print(f"One core at most: {peak:.0f} GFLOP/s in float32\n", flush=True)
+    return peak

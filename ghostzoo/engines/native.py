@@ -1,7 +1,7 @@
 """ghostzoo's own engine, on the CPU: the C++ library of ``native/``, as the distribution ``ghostzoo-native`` has it.
 
 ``engine_options``: ``instructions``, to run with another instruction set than the best of this CPU, such as ``"avx2"``.
-A call with several images shares them among its threads; a single image runs on one.
+A call with several images shares them among its threads; a single image's layers are divided among them.
 """
 
 from __future__ import annotations

@@ -74,6 +74,12 @@ struct AddCall {
     int from_row, to_row;
 };
 
+struct AttentionCall {
+    View in, gates, out;  // out: in times the sigmoid of the nearest gate above and to the left
+    int channels, width, height, gates_width, gates_height;
+    int from_row, to_row;
+};
+
 struct PoolCall {
     View in;
     int channels, width;
@@ -88,10 +94,19 @@ struct LinearCall {
     float* out;
     long in_stride, out_stride;  // from an image to the next
     int images, in_size, out_size;
+    int from_vector, to_vector;  // of the output
     const void* weights;  // cells
     const float* bias;
     Activation activation;
     float scale;  // of the input
+};
+
+struct GateCall {
+    const float* weights;  // as for the pointwise convolution
+    const float* gates;    // of each input channel
+    float* out;
+    int products, out_channels;
+    int from_block, to_block;
 };
 
 struct Kernels {
@@ -102,10 +117,10 @@ struct Kernels {
     void (*depthwise)(const DepthwiseCall&);
     void (*stem)(const StemCall&);
     void (*add)(const AddCall&);
+    void (*attention)(const AttentionCall&);
     void (*pool)(const PoolCall&);
     void (*linear)(const LinearCall&);
-    // weights as `pack_pointwise` packs them -> the same, with each input channel multiplied by its gate
-    void (*gate)(const float* weights, const float* gates, int in_channels, int out_channels, float* out);
+    void (*gate)(const GateCall&);
 };
 
 inline long stem_row(int width) { return (width + 32 + 15) / 16 * 16; }

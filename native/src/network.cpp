@@ -87,9 +87,11 @@ struct Network::Workspace {
         DepthwiseCall depthwise;
         StemCall stem;
         AddCall add;
+        AttentionCall attention;
         PoolCall pool;
     };
-    std::vector<Calls> calls;
+    std::vector<std::vector<Calls>> calls;  // of each thread
+    Rounds rounds;
 };
 
 Network::Network(std::string_view onnx, const Kernels& kernels, int threads)
@@ -129,62 +131,63 @@ int Network::products(int channels) const { return (channels * kernels_.cell + 3
 
 void Network::pack() {
     const int lanes = kernels_.lanes;
-    std::vector<float> all;
-    auto align = [&] {
-        if (static_cast<int64_t>(all.size()) > kMaxFloats) throw Failure(GHOSTZOO_BAD_MODEL, "The graph has more than a gigabyte of weights.");
-        all.resize(static_cast<size_t>(round_up(static_cast<int64_t>(all.size()), kLine)));
+    auto packs = [](const Operation& o) { return !o.weights.empty() && o.kind != Kind::removed; };
+    auto is_narrow = [&](const Operation& o) {
+        return kernels_.cell == 2 && (o.kind == Kind::pointwise || o.kind == Kind::linear);
     };
+    // How many weights of each input channel the kernels read, and of how many input channels or places in the kernel.
+    auto width_of = [&](const Operation& o) {
+        const int out = static_cast<int>(o.bias.size());
+        return o.kind == Kind::linear ? (out + lanes - 1) / lanes * lanes : Vectors(out, lanes).floats(lanes);
+    };
+    auto parts_of = [&](const Operation& o) {
+        std::vector<size_t> parts;
+        for (int plane : o.inputs) parts.push_back(plan_.planes[plane].channels);
+        return o.kind == Kind::pointwise ? parts : std::vector<size_t>{o.weights.size() / o.bias.size()};
+    };
+    int64_t top = 0;
     packed_.resize(plan_.operations.size());
     for (size_t i = 0; i < plan_.operations.size(); i++) {
+        const Operation& o = plan_.operations[i];
+        if (!packs(o)) continue;
+        packed_[i].weights = static_cast<long>(top);
+        int64_t depth = 0;
+        for (size_t part : parts_of(o)) depth += o.kind == Kind::pointwise ? products(static_cast<int>(part)) : static_cast<int64_t>(part);
+        top = round_up(top + depth * width_of(o) / (is_narrow(o) && o.kind == Kind::linear ? 2 : 1), kLine);
+        packed_[i].bias = static_cast<long>(top);
+        top = round_up(top + static_cast<int64_t>(o.bias.size()) + 2 * lanes, kLine);
+        if (top > kMaxFloats) throw Failure(GHOSTZOO_BAD_MODEL, "The graph has more than a gigabyte of weights.");
+    }
+    weights_ = Block(static_cast<size_t>(top));
+    for (size_t i = 0; i < plan_.operations.size(); i++) {
         Operation& o = plan_.operations[i];
-        if (o.weights.empty() || o.kind == Kind::removed) continue;
-        align();
-        packed_[i].weights = static_cast<long>(all.size());
+        if (!packs(o)) continue;
         const int out = static_cast<int>(o.bias.size());
         const size_t each = o.weights.size() / out;
+        float* wide_cells = weights_.data() + packed_[i].weights;
+        uint16_t* narrow_cells = reinterpret_cast<uint16_t*>(wide_cells);
+        const bool narrow = is_narrow(o);
+        const std::vector<size_t> parts = parts_of(o);
         // Blocks of channels, of which each input (or place in the kernel) has its weights side by side; those of
         // inputs that one product takes together lie together.
-        std::vector<size_t> parts = {each};
-        if (o.kind == Kind::pointwise) {
-            parts.clear();
-            for (int plane : o.inputs) parts.push_back(plan_.planes[plane].channels);
-        }
         const size_t together = o.kind == Kind::pointwise ? sizeof(float) / kernels_.cell : 1;
-        auto block = [&](int first, int wide) {
-            std::vector<float> values;
+        const int block = o.kind == Kind::linear ? 8 * lanes : o.kind == Kind::pointwise ? 2 * lanes : lanes;
+        for (int first = 0, width = width_of(o); first < width; first += block) {
             size_t begin = 0;
             for (size_t part : parts) {
                 for (size_t k = begin; k < begin + part; k += together)
-                    for (int n = first; n < first + wide; n++)
-                        for (size_t j = k; j < k + together; j++)
-                            values.push_back(n < out && j < begin + part ? o.weights[n * each + j] : 0);
+                    for (int n = first; n < std::min(first + block, width); n++)
+                        for (size_t j = k; j < k + together; j++) {
+                            const float value = n < out && j < begin + part ? o.weights[n * each + j] : 0;
+                            if (narrow) *narrow_cells++ = bfloat16(value);
+                            else *wide_cells++ = value;
+                        }
                 begin += part;
             }
-            const bool narrow = kernels_.cell == 2 && (o.kind == Kind::pointwise || o.kind == Kind::linear);
-            const size_t at = all.size();
-            all.resize(at + (narrow ? values.size() / 2 : values.size()));
-            if (!narrow) std::copy(values.begin(), values.end(), all.begin() + static_cast<long>(at));
-            else for (size_t i = 0; i < values.size(); i++) reinterpret_cast<uint16_t*>(&all[at])[i] = bfloat16(values[i]);
-        };
-        if (o.kind == Kind::linear) {
-            const int vectors = (out + lanes - 1) / lanes;
-            for (int v = 0; v < vectors; v += 8) block(v * lanes, std::min(8, vectors - v) * lanes);
-        } else {
-            const Vectors vectors(out, lanes);
-            const int step = o.kind == Kind::pointwise ? 2 : 1;
-            int v = 0;
-            for (; v + step <= vectors.whole; v += step) block(v * lanes, step * lanes);
-            const int left = (vectors.whole - v) * lanes + vectors.half * 8;
-            if (left) block(v * lanes, left);
         }
-        align();
-        packed_[i].bias = static_cast<long>(all.size());
-        all.insert(all.end(), o.bias.begin(), o.bias.end());
-        all.resize(all.size() + 2 * lanes);
+        std::copy(o.bias.begin(), o.bias.end(), weights_.data() + packed_[i].bias);
         o.weights = {};
     }
-    weights_ = Block(all.size());
-    std::memcpy(weights_.data(), all.data(), all.size() * sizeof(float));
 }
 
 void Network::lay_out() {
@@ -201,14 +204,14 @@ void Network::lay_out() {
     };
     for (size_t p = 0; p < plan_.planes.size(); p++) {
         PlaneInfo& plane = plan_.planes[p];
-        if (plane.first_step < 0) continue;
+        if (plane.first_unit < 0) continue;
         const int64_t row = static_cast<int64_t>(plane.width + 2 * plane.halo) * pixel_stride(plane.channels);
         longest_row = std::max(longest_row, row);
         const int64_t size = round_up((row * plane.rows() + 16) * kernels_.cell / 4, kLine) + kLine;
         check(size);
         std::vector<Placed> busy;
         for (const Placed& other : placed)
-            if (other.first <= plane.last_step && plane.first_step <= other.last) busy.push_back(other);
+            if (other.first <= plane.last_unit && plane.first_unit <= other.last) busy.push_back(other);
         std::sort(busy.begin(), busy.end(), [](const Placed& a, const Placed& b) { return a.begin < b.begin; });
         int64_t at = 0;
         for (const Placed& other : busy) {
@@ -216,13 +219,13 @@ void Network::lay_out() {
             at = std::max(at, other.end);
         }
         plane.offset = static_cast<long>(at);
-        placed.push_back({at, at + size, plane.first_step, plane.last_step});
+        placed.push_back({at, at + size, plane.first_unit, plane.last_unit});
         top = std::max(top, at + size);
     }
     zeros_begin_ = static_cast<long>(round_up(top, kLine));
     top = zeros_begin_ + longest_row + 64;
     scratch_begin_ = static_cast<long>(round_up(top, kLine));
-    top = scratch_begin_ + 12 * stem_row(plan_.image_size);
+    top = scratch_begin_ + threads_ * scratch_floats();
     // Vectors: those of the head for several images, the others for one.
     std::vector<char> in_head(plan_.vectors.size(), 0);
     for (size_t s = plan_.head; s < plan_.steps.size(); s++) {
@@ -262,7 +265,9 @@ void Network::lay_out() {
         check(0);
     }
     gates_begin_ = static_cast<long>(top = round_up(top, kLine));
-    workspace_floats_ = gates_begin_ + most_gates + kLine;
+    gates_floats_ = static_cast<long>(round_up(most_gates, kLine));
+    workspace_floats_ = gates_begin_ + threads_ * gates_floats_ + kLine;
+    check(threads_ * gates_floats_);
 }
 
 std::unique_ptr<Network::Workspace> Network::make_workspace() const {
@@ -281,10 +286,10 @@ std::unique_ptr<Network::Workspace> Network::make_workspace() const {
         return v;
     };
     auto vector = [&](int index) { return index < 0 ? nullptr : memory + vector_offsets_[index]; };
-    space->calls.resize(plan_.operations.size());
+    std::vector<Workspace::Calls> calls(plan_.operations.size());
     for (size_t i = 0; i < plan_.operations.size(); i++) {
         const Operation& o = plan_.operations[i];
-        auto& call = space->calls[i];
+        auto& call = calls[i];
         const float* weights = weights_.data() + packed_[i].weights;
         const float* bias = weights_.data() + packed_[i].bias;
         if (o.kind == Kind::pointwise) {
@@ -311,148 +316,193 @@ std::unique_ptr<Network::Workspace> Network::make_workspace() const {
         } else if (o.kind == Kind::add) {
             const PlaneInfo& out = plan_.planes[o.out];
             call.add = {view(o.inputs[0]), view(o.inputs[1]), view(o.out), out.channels, out.width, o.relu, 0, 0};
+        } else if (o.kind == Kind::attention) {
+            const PlaneInfo &out = plan_.planes[o.out], &gates = plan_.planes[o.inputs[1]];
+            call.attention = {view(o.inputs[0]), view(o.inputs[1]), view(o.out), out.channels, out.width, out.height,
+                gates.width, gates.height, 0, 0};
         } else if (o.kind == Kind::pool) {
             const PlaneInfo& in = plan_.planes[o.inputs[0]];
             call.pool = {view(o.inputs[0]), in.channels, in.width, vector(o.sum_out), 0, 0};
         }
     }
+    space->calls.assign(static_cast<size_t>(threads_), calls);
+    for (int thread = 0; thread < threads_; thread++)
+        for (size_t i = 0; i < calls.size(); i++)
+            if (plan_.operations[i].kind == Kind::stem) space->calls[thread][i].stem.scratch += thread * scratch_floats();
     return space;
+}
+
+void Network::run_step(
+    Workspace& space, const float* image, int images, const Step& step, int thread, int threads
+) const {
+    float* memory = space.memory.data();
+    if (step.to_row == 0) {
+        if (thread) return;
+        const PlaneInfo& plane = plan_.planes[step.operation];
+        const long pixel = pixel_stride(plane.channels) * kernels_.cell, row = (plane.width + 2 * plane.halo) * pixel;
+        char* p = reinterpret_cast<char*>(memory + plane.offset);
+        const size_t size = static_cast<size_t>(plane.halo * pixel);
+        for (int r = 0; r < plane.rows(); r++, p += row) {
+            std::memset(p, 0, size);
+            std::memset(p + row - size, 0, size);
+        }
+        return;
+    }
+    const Operation& o = plan_.operations[step.operation];
+    auto& calls = space.calls[static_cast<size_t>(thread)][static_cast<size_t>(step.operation)];
+    // This thread's part of what there is to do.
+    auto part = [&](int& from, int& to, int rounded = 1) {
+        const int count = (to - from + rounded - 1) / rounded, begin = from, end = to;
+        from = begin + count * thread / threads * rounded;
+        to = std::min(end, begin + count * (thread + 1) / threads * rounded);
+    };
+    int from_row = step.from_row, to_row = step.to_row, from_block = step.from_block, to_block = step.to_block;
+    if (threads > 1) {
+        if (step.split == Split::first && thread) return;
+        if (step.split == Split::rows) part(from_row, to_row, 1 + (plan_.planes[o.out].width < 14 && to_row - from_row > threads));
+        if (step.split == Split::owner) {
+            const int all = Vectors(plan_.planes[o.out].channels, kernels_.lanes).blocks();
+            if (from_block * threads / all != thread) return;
+        }
+    }
+    switch (o.kind) {
+        case Kind::pointwise: {
+            PointwiseCall& call = calls.pointwise;
+            call.from_row = from_row;
+            call.to_row = to_row;
+            call.from_block = from_block;
+            call.to_block = to_block;
+            return kernels_.pointwise(call);
+        }
+        case Kind::depthwise: {
+            DepthwiseCall& call = calls.depthwise;
+            call.from_row = from_row;
+            call.to_row = to_row;
+            call.from_vector = 2 * from_block;
+            call.to_vector = 2 * to_block;
+            if (step.split == Split::blocks) part(call.from_vector, call.to_vector);
+            return kernels_.depthwise(call);
+        }
+        case Kind::stem: {
+            StemCall& call = calls.stem;
+            call.image = image;
+            call.from_row = from_row;
+            call.to_row = to_row;
+            return kernels_.stem(call);
+        }
+        case Kind::add:
+            calls.add.from_row = from_row;
+            calls.add.to_row = to_row;
+            return kernels_.add(calls.add);
+        case Kind::attention:
+            calls.attention.from_row = from_row;
+            calls.attention.to_row = to_row;
+            return kernels_.attention(calls.attention);
+        case Kind::pool:
+            calls.pool.from_row = from_row;
+            calls.pool.to_row = to_row;
+            return kernels_.pool(calls.pool);
+        case Kind::linear: {
+            const auto &in = plan_.vectors[o.vector_in], &out = plan_.vectors[o.vector_out];
+            LinearCall call{memory + vector_offsets_[o.vector_in], memory + vector_offsets_[o.vector_out],
+                vector_strides_[o.vector_in], vector_strides_[o.vector_out], images, in.size, out.size, 0,
+                (out.size + kernels_.lanes - 1) / kernels_.lanes, weights_.data() + packed_[step.operation].weights,
+                weights_.data() + packed_[step.operation].bias, o.activation, in.scale};
+            part(call.from_vector, call.to_vector);
+            return kernels_.linear(call);
+        }
+        case Kind::gate: {
+            const Operation& target = plan_.operations[o.gated];
+            float* gates = memory + gates_begin_ + thread * gates_floats_;
+            const int together = 4 / kernels_.cell, channels_out = static_cast<int>(target.bias.size());
+            int depth = 0;
+            for (size_t k = 0; k < target.inputs.size(); k++) {
+                const int channels = plan_.planes[target.inputs[k]].channels, count = products(channels) * together;
+                for (int c = 0; c < count; c++)
+                    gates[depth + c] = target.gates[k] < 0 || c >= channels ? 1 : memory[vector_offsets_[target.gates[k]] + c];
+                depth += count;
+            }
+            GateCall call{weights_.data() + packed_[o.gated].weights, gates, memory + packed_[o.gated].gated,
+                depth / together, channels_out, 0, Vectors(channels_out, kernels_.lanes).blocks()};
+            part(call.from_block, call.to_block);
+            return kernels_.gate(call);
+        }
+        case Kind::removed: return;
+    }
+}
+
+void Network::run_steps(Workspace& space, const float* image, int images, size_t from, size_t to) const {
+    for (size_t s = from; s < to; s++) run_step(space, image, images, plan_.steps[s], 0, 1);
 }
 
 void Network::run_images(Workspace& space, const float* pixels, size_t images, float* logits, float* embeddings) const {
     float* memory = space.memory.data();
     const size_t image_floats = size_t(3) * plan_.image_size * plan_.image_size;
-    auto linear = [&](const Operation& o, size_t index, int count) {
-        LinearCall call;
-        call.in = memory + vector_offsets_[o.vector_in];
-        call.out = memory + vector_offsets_[o.vector_out];
-        call.in_stride = vector_strides_[o.vector_in];
-        call.out_stride = vector_strides_[o.vector_out];
-        call.images = count;
-        call.in_size = plan_.vectors[o.vector_in].size;
-        call.out_size = plan_.vectors[o.vector_out].size;
-        call.weights = weights_.data() + packed_[index].weights;
-        call.bias = weights_.data() + packed_[index].bias;
-        call.activation = o.activation;
-        call.scale = plan_.vectors[o.vector_in].scale;
-        kernels_.linear(call);
-    };
-    const int head_in = plan_.operations[plan_.steps[plan_.head].operation].vector_in;
+    float* pooled = memory + vector_offsets_[head_input()];
+    const long stride = vector_strides_[head_input()];
     for (size_t first = 0; first < images; first += kHeadImages) {
         const size_t count = std::min(kHeadImages, images - first);
         // Backwards: the first image's place among the head's inputs is where each of them is pooled.
         for (size_t image = count; image-- > 0;) {
-            std::memset(memory + vectors_begin_, 0, sizeof(float) * (vector_offsets_[head_in] - vectors_begin_));
-            std::memset(memory + vector_offsets_[head_in], 0, sizeof(float) * vector_strides_[head_in]);
-            for (size_t s = 0; s < plan_.head; s++) {
-                const Step& step = plan_.steps[s];
-                if (step.to_row == 0) {
-                    const PlaneInfo& plane = plan_.planes[step.operation];
-                    const long pixel = pixel_stride(plane.channels) * kernels_.cell, row = (plane.width + 2 * plane.halo) * pixel;
-                    char* p = reinterpret_cast<char*>(memory + plane.offset);
-                    const size_t size = static_cast<size_t>(plane.halo * pixel);
-                    for (int r = 0; r < plane.rows(); r++, p += row) {
-                        std::memset(p, 0, size);
-                        std::memset(p + row - size, 0, size);
-                    }
-                    continue;
-                }
-                const Operation& o = plan_.operations[step.operation];
-                auto& calls = space.calls[step.operation];
-                switch (o.kind) {
-                    case Kind::pointwise: {
-                        PointwiseCall& call = calls.pointwise;
-                        call.from_row = step.from_row;
-                        call.to_row = step.to_row;
-                        call.from_block = step.from_block;
-                        call.to_block = step.to_block;
-                        kernels_.pointwise(call);
-                        break;
-                    }
-                    case Kind::depthwise: {
-                        DepthwiseCall& call = calls.depthwise;
-                        call.from_row = step.from_row;
-                        call.to_row = step.to_row;
-                        call.from_vector = 2 * step.from_block;
-                        call.to_vector = 2 * step.to_block;
-                        kernels_.depthwise(call);
-                        break;
-                    }
-                    case Kind::stem: {
-                        StemCall& call = calls.stem;
-                        call.image = pixels + (first + image) * image_floats;
-                        call.from_row = step.from_row;
-                        call.to_row = step.to_row;
-                        kernels_.stem(call);
-                        break;
-                    }
-                    case Kind::add:
-                        calls.add.from_row = step.from_row;
-                        calls.add.to_row = step.to_row;
-                        kernels_.add(calls.add);
-                        break;
-                    case Kind::pool:
-                        calls.pool.from_row = step.from_row;
-                        calls.pool.to_row = step.to_row;
-                        kernels_.pool(calls.pool);
-                        break;
-                    case Kind::linear: linear(o, step.operation, 1); break;
-                    case Kind::gate: {
-                        const Operation& target = plan_.operations[o.gated];
-                        float* gates = memory + gates_begin_;
-                        const int together = 4 / kernels_.cell;
-                        int depth = 0;
-                        for (size_t k = 0; k < target.inputs.size(); k++) {
-                            const int channels = plan_.planes[target.inputs[k]].channels, count = products(channels) * together;
-                            for (int c = 0; c < count; c++)
-                                gates[depth + c] = target.gates[k] < 0 || c >= channels ? 1 : memory[vector_offsets_[target.gates[k]] + c];
-                            depth += count;
-                        }
-                        kernels_.gate(
-                            weights_.data() + packed_[o.gated].weights, gates, depth / together,
-                            static_cast<int>(target.bias.size()), memory + packed_[o.gated].gated
-                        );
-                        break;
-                    }
-                    case Kind::removed: break;
-                }
-            }
-            if (image > 0)
-                std::memcpy(
-                    memory + vector_offsets_[head_in] + static_cast<long>(image) * vector_strides_[head_in],
-                    memory + vector_offsets_[head_in], sizeof(float) * vector_strides_[head_in]
-                );
+            clear_sums(space);
+            run_steps(space, pixels + (first + image) * image_floats, 1, 0, plan_.head);
+            if (image > 0) std::memcpy(pooled + static_cast<long>(image) * stride, pooled, sizeof(float) * stride);
         }
-        for (size_t s = plan_.head; s < plan_.steps.size(); s++)
-            linear(plan_.operations[plan_.steps[s].operation], plan_.steps[s].operation, static_cast<int>(count));
-        auto copy = [&](int vector, float* out) {
-            if (!out) return;
-            const size_t size = plan_.vectors[vector].size;
-            for (size_t image = 0; image < count; image++)
-                std::memcpy(out + (first + image) * size, memory + vector_offsets_[vector] + static_cast<long>(image) * vector_strides_[vector], size * sizeof(float));
-        };
-        copy(plan_.logits, logits);
-        copy(plan_.embedding, embeddings);
+        run_steps(space, nullptr, static_cast<int>(count), plan_.head, plan_.steps.size());
+        copy_results(
+            space, count, logits ? logits + first * num_classes() : nullptr,
+            embeddings ? embeddings + first * embedding_size() : nullptr
+        );
     }
 }
 
-void Network::run_part(Shared& shared, const float* pixels, size_t images, float* logits, float* embeddings) {
-    std::unique_ptr<Workspace> space;
-    {
-        std::lock_guard<Mutex> lock(shared.mutex);
-        if (!shared.idle.empty()) {
-            space = std::move(shared.idle.back());
-            shared.idle.pop_back();
-        }
-    }
-    if (!space) space = make_workspace();
-    run_images(*space, pixels, images, logits, embeddings);
+void Network::clear_sums(Workspace& space) const {
+    float* memory = space.memory.data();
+    const int pooled = head_input();
+    std::memset(memory + vectors_begin_, 0, sizeof(float) * (vector_offsets_[pooled] - vectors_begin_));
+    std::memset(memory + vector_offsets_[pooled], 0, sizeof(float) * vector_strides_[pooled]);
+}
+
+void Network::copy_results(const Workspace& space, size_t images, float* logits, float* embeddings) const {
+    auto copy = [&](int vector, float* out) {
+        const size_t size = plan_.vectors[vector].size;
+        const float* from = space.memory.data() + vector_offsets_[vector];
+        for (size_t image = 0; out && image < images; image++)
+            std::memcpy(out + image * size, from + static_cast<long>(image) * vector_strides_[vector], size * sizeof(float));
+    };
+    copy(plan_.logits, logits);
+    copy(plan_.embedding, embeddings);
+}
+
+std::unique_ptr<Network::Workspace> Network::take_workspace(Shared& shared) const {
     std::lock_guard<Mutex> lock(shared.mutex);
-    shared.idle.push_back(std::move(space));
+    if (shared.idle.empty()) return make_workspace();
+    auto space = std::move(shared.idle.back());
+    shared.idle.pop_back();
+    return space;
 }
 
 void Network::run(const float* pixels, size_t images, float* logits, float* embeddings) {
     Shared& mine = shared();
+    auto give_back = [&](std::unique_ptr<Workspace> space) {
+        std::lock_guard<Mutex> lock(mine.mutex);
+        mine.idle.push_back(std::move(space));
+    };
+    if (images == 1 && threads_ > 1) {
+        auto space = take_workspace(mine);
+        clear_sums(*space);
+        space->rounds.begin();
+        const int team = std::min(threads_, Rounds::kMostParts);
+        const bool shared = mine.pool->run_if_idle(static_cast<size_t>(team), [&](size_t thread) {
+            space->rounds.take_part(static_cast<uint32_t>(plan_.units.size() - 1), team, static_cast<int>(thread), [&](uint32_t unit, int part) {
+                for (size_t s = plan_.units[unit]; s < plan_.units[unit + 1]; s++)
+                    run_step(*space, pixels, 1, plan_.steps[s], part, team);
+            });
+        });
+        if (!shared) run_steps(*space, pixels, 1, 0, plan_.steps.size());
+        copy_results(*space, 1, logits, embeddings);
+        return give_back(std::move(space));
+    }
     const size_t image_floats = size_t(3) * plan_.image_size * plan_.image_size;
     const size_t parts = std::min<size_t>(images, static_cast<size_t>(threads_));
     Mutex mutex;
@@ -460,10 +510,12 @@ void Network::run(const float* pixels, size_t images, float* logits, float* embe
     mine.pool->run(parts, [&](size_t part) {
         const size_t from = images * part / parts, to = images * (part + 1) / parts;
         try {
-            run_part(
-                mine, pixels + from * image_floats, to - from, logits ? logits + from * num_classes() : nullptr,
+            auto space = take_workspace(mine);
+            run_images(
+                *space, pixels + from * image_floats, to - from, logits ? logits + from * num_classes() : nullptr,
                 embeddings ? embeddings + from * embedding_size() : nullptr
             );
+            give_back(std::move(space));
         } catch (...) {
             std::lock_guard<Mutex> lock(mutex);
             failure = std::current_exception();

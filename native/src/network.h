@@ -62,9 +62,15 @@ private:
     void pack();
     void lay_out();
     void run_images(Workspace& space, const float* pixels, size_t images, float* logits, float* embeddings) const;
+    void run_steps(Workspace& space, const float* image, int images, size_t from, size_t to) const;
+    void run_step(Workspace& space, const float* image, int images, const Step& step, int thread, int threads) const;
+    void clear_sums(Workspace& space) const;
+    long scratch_floats() const { return 12 * stem_row(plan_.image_size); }
+    void copy_results(const Workspace& space, size_t images, float* logits, float* embeddings) const;
+    int head_input() const { return plan_.operations[plan_.steps[plan_.head].operation].vector_in; }
     Shared& shared();
     std::unique_ptr<Workspace> make_workspace() const;
-    void run_part(Shared& shared, const float* pixels, size_t images, float* logits, float* embeddings);
+    std::unique_ptr<Workspace> take_workspace(Shared& shared) const;
 
     Plan plan_;
     const Kernels& kernels_;
@@ -72,7 +78,7 @@ private:
     std::vector<Packed> packed_;
     std::vector<long> vector_offsets_, vector_strides_;
     Block weights_;
-    long workspace_floats_ = 0, vectors_begin_ = 0, vectors_floats_ = 0, zeros_begin_ = 0, scratch_begin_ = 0, gates_begin_ = 0;
+    long workspace_floats_ = 0, vectors_begin_ = 0, vectors_floats_ = 0, zeros_begin_ = 0, scratch_begin_ = 0, gates_begin_ = 0, gates_floats_ = 0;
     std::atomic<Shared*> shared_{nullptr};
 };
 

@@ -17,6 +17,8 @@ constexpr size_t kMaxParts = 64;                     // of a tensor
 constexpr size_t kMaxWeights = size_t(1) << 27;      // floats, in all operations together
 // Images from so many pixels wide stream; smaller ones fit in the cache whole.
 constexpr int kStreamedWidth = 28;
+constexpr int kStreamedRows = 16;  // of the largest image, at a time
+constexpr int kOwnedBlocks = 4;    // so many blocks of channels can be divided evenly enough
 
 struct Part {
     int plane;
@@ -27,11 +29,14 @@ struct Part {
 struct Value {
     std::vector<Part> parts;
     int vector = -1;
+    // Of gates for attention, whose sigmoid is still to be taken: how large they were spread.
+    bool sigmoid = false;
+    int spread = 0;
 };
 
 class Lowering {
 public:
-    Lowering(const Graph& graph, Plan& plan) : graph_(graph), plan_(plan) {}
+    Lowering(Graph& graph, Plan& plan) : graph_(graph), plan_(plan) {}
 
     void run() {
         const auto& shape = graph_.input_shape;
@@ -61,6 +66,10 @@ private:
         node_ = &node;
         if (node.outputs.size() != 1 || node.inputs.empty()) refuse("it has not one result");
         for (const std::string& input : node.inputs) left_[input]--;
+        for (const std::string& input : node.inputs) {
+            auto given = values_.find(input);
+            if (given != values_.end() && given->second.sigmoid && node.op != "Resize" && node.op != "Mul") refuse("a sigmoid is no gate");
+        }
         Value result;
         if (node.op == "Conv") result = conv(node);
         else if (node.op == "Relu") result = relu(node);
@@ -69,6 +78,9 @@ private:
         else if (node.op == "Mul") result = mul(node);
         else if (node.op == "Concat") result = concat(node);
         else if (node.op == "GlobalAveragePool") result = pool(node);
+        else if (node.op == "AveragePool") result = average(node);
+        else if (node.op == "Sigmoid") result = sigmoid(node);
+        else if (node.op == "Resize" && value(node.inputs[0]).vector < 0) result = spread(node);
         else if (node.op == "Resize" || node.op == "Flatten" || node.op == "Identity") result = unchanged(node);
         else refuse("this operator is not known");
         if (has(result, plan_.image_plane)) refuse("it takes the image, which only the first convolution can");
@@ -83,7 +95,7 @@ private:
         if (found == values_.end()) refuse("it takes " + name + ", which nothing gives");
         return found->second;
     }
-    const Weight& weight(const std::string& name) const {
+    Weight& weight(const std::string& name) const {
         auto found = graph_.weights.find(name);
         if (found == graph_.weights.end()) refuse("there are no weights " + name);
         return found->second;
@@ -193,18 +205,16 @@ private:
     Value conv(const Node& node) {
         if (node.inputs.size() < 2) refuse("it has no weights");
         const Value in = value(node.inputs[0]);
-        const Weight& w = weight(node.inputs[1]);
-        if (w.shape.size() != 4 || w.shape[2] != w.shape[3]) refuse("its weights are not square");
+        Weight& w = weight(node.inputs[1]);
+        if (w.shape.size() != 4) refuse("its weights have not four dimensions");
+        square(w, ints(node, "pads", {0, 0, 0, 0}));
         for (int64_t extent : w.shape)
             if (extent > 65536) refuse("its weights are too large");
         const int out = static_cast<int>(w.shape[0]), kernel = static_cast<int>(w.shape[2]);
         const int group = integer(node, "group", 1);
         const auto strides = ints(node, "strides", {1, 1});
-        const auto pads = ints(node, "pads", {0, 0, 0, 0});
         const auto dilations = ints(node, "dilations", {1, 1});
         if (strides.size() != 2 || strides[0] != strides[1] || strides[0] < 1 || strides[0] > 2) refuse("its strides are not 1 or 2");
-        for (int64_t pad : pads)
-            if (pads.size() != 4 || pad != kernel / 2) refuse("its padding is not half of its kernel");
         for (int64_t dilation : dilations)
             if (dilation != 1) refuse("it is dilated");
         if (kernel != 1 && kernel != 3 && kernel != 5) refuse("its kernel is not 1, 3 or 5 wide");
@@ -219,8 +229,9 @@ private:
         }
         weights_ += w.values.size();
         if (weights_ > kMaxWeights) refuse("the graph has too many weights");
-        operation.weights = w.values;
-        if (in.vector >= 0) return linear(operation, in.vector, w, group);
+        if (uses_.at(node.inputs[1]) == 1) operation.weights = std::move(w.values);
+        else operation.weights = w.values;
+        if (in.vector >= 0) return linear(std::move(operation), in.vector, w, group);
         const PlaneInfo& first = plan_.planes[in.parts[0].plane];
         const int size = (first.width + operation.stride - 1) / operation.stride;
         int channels = 0;
@@ -242,8 +253,85 @@ private:
             operation.gates.push_back(part.gate);
         }
         operation.out = new_plane(out, size);
-        append(operation);
+        append(std::move(operation));
         return {{{plan_.operations.back().out, -1}}, -1};
+    }
+
+    // A kernel of one row or column is a square one with zeros.
+    void square(Weight& w, const std::vector<int64_t>& pads) const {
+        const int64_t height = w.shape[2], width = w.shape[3], size = std::max(height, width);
+        if (pads != std::vector<int64_t>{height / 2, width / 2, height / 2, width / 2}) refuse("its padding is not half of its kernel");
+        if (height == width) return;
+        if (std::min(height, width) != 1 || size > kMaxKernel || w.values.size() > kMaxWeights / kMaxKernel) refuse("its kernel is neither square nor a line");
+        std::vector<float> values(w.values.size() * static_cast<size_t>(size));
+        for (size_t i = 0; i < w.values.size(); i++) {
+            const size_t channel = i / size, tap = i % size, middle = size / 2;
+            values[(channel * size + (height == 1 ? middle : tap)) * size + (height == 1 ? tap : middle)] = w.values[i];
+        }
+        w.values = std::move(values);
+        w.shape[2] = w.shape[3] = size;
+    }
+
+    // The mean of two by two pixels, as a convolution whose first row and column count nothing.
+    Value average(const Node& node) {
+        const Value in = value(node.inputs[0]);
+        const std::vector<int64_t> two = {2, 2};
+        if (in.vector >= 0 || has(in, plan_.image_plane) || ints(node, "kernel_shape", {}) != two || ints(node, "strides", {1, 1}) != two ||
+            integer(node, "ceil_mode", 0) || ints(node, "pads", {0, 0, 0, 0}) != std::vector<int64_t>(4, 0) || node.strings.count("auto_pad"))
+            refuse("it does not average two by two pixels");
+        int channels = 0;
+        for (const Part& part : in.parts) channels += plan_.planes[part.plane].channels;
+        const int size = plan_.planes[in.parts[0].plane].width / 2;
+        if (size < 1) refuse("it averages less than two by two pixels");
+        Operation operation;
+        operation.kernel = 3;
+        operation.stride = 2;
+        operation.bias.assign(channels, 0);
+        for (int i = 0; i < channels; i++)
+            for (float tap : {0.f, 0.f, 0.f, 0.f, .25f, .25f, 0.f, .25f, .25f}) operation.weights.push_back(tap);
+        return depthwise(operation, in, {{channels, 1, 3, 3}, {}}, channels, size);
+    }
+
+    Value sigmoid(const Node& node) {
+        Value in = value(node.inputs[0]);
+        if (in.vector >= 0 || has(in, plan_.image_plane)) refuse("it is not that of a layer");
+        for (const Part& part : in.parts)
+            if (part.gate >= 0) refuse("its input is gated");
+        in.sigmoid = true;
+        return in;
+    }
+
+    // Each pixel becomes several: the nearest one above and to the left.
+    Value spread(const Node& node) {
+        Value in = value(node.inputs[0]);
+        auto text = [&](const char* name) { return node.strings.count(name) ? node.strings.at(name) : ""; };
+        if (!in.sigmoid || in.spread || node.inputs.size() != 3 || text("mode") != "nearest" || text("nearest_mode") != "floor" ||
+            text("coordinate_transformation_mode") != "asymmetric")
+            refuse("it does not spread gates");
+        const auto& scales = weight(node.inputs[2]).values;
+        if (scales.size() != 4 || scales[0] != 1 || scales[1] != 1 || scales[2] != scales[3] || !(scales[2] >= 1 && scales[2] <= 64)) refuse("its scales are not those of gates");
+        const int width = plan_.planes[in.parts[0].plane].width;
+        in.spread = static_cast<int>(static_cast<float>(width) * scales[2]);
+        for (int x = 0; x < in.spread; x++)
+            if (static_cast<int>(static_cast<float>(x) / scales[2]) != x * width / in.spread) refuse("its scales are not those of gates");
+        return in;
+    }
+
+    Value attention(const Value& rows, const Value& gates) {
+        if (rows.parts.size() != gates.parts.size() || rows.sigmoid || rows.vector >= 0 || has(rows, plan_.image_plane)) refuse("its gates do not fit");
+        Value result;
+        for (size_t i = 0; i < rows.parts.size(); i++) {
+            const PlaneInfo in = plan_.planes[rows.parts[i].plane], gate = plan_.planes[gates.parts[i].plane];
+            const int spread = gates.spread ? gates.spread : gate.width;
+            if (rows.parts[i].gate >= 0 || in.channels != gate.channels || in.width != spread) refuse("its gates do not fit");
+            Operation operation;
+            operation.kind = Kind::attention;
+            operation.inputs = {rows.parts[i].plane, gates.parts[i].plane};
+            operation.out = new_plane(in.channels, in.width);
+            append(operation);
+            result.parts.push_back({plan_.operations.back().out, -1});
+        }
+        return result;
     }
 
     Value depthwise(const Operation& whole, const Value& in, const Weight& w, int64_t group, int size) {
@@ -293,7 +381,7 @@ private:
         }
         for (const Part& part : in.parts) {
             Operation* source = producer(part.plane);
-            if (part.gate >= 0 || !source || source->relu || source->copy == part.plane) refuse("nothing before it takes it on");
+            if (part.gate >= 0 || !source || source->kind == Kind::attention || source->relu || source->copy == part.plane) refuse("nothing before it takes it on");
             source->relu = true;
         }
         return in;
@@ -442,6 +530,8 @@ private:
         if (node.inputs.size() != 2) refuse("it does not multiply two tensors");
         Value rows = value(node.inputs[0]);
         const Value gate = value(node.inputs[1]);
+        if (gate.sigmoid) return attention(rows, gate);
+        if (rows.sigmoid) refuse("a sigmoid is no tensor");
         if (rows.parts.size() != 1 || rows.parts[0].gate >= 0 || !linears_.count(gate.vector)) refuse("it is not the gate of one tensor");
         if (plan_.vectors[gate.vector].size != plan_.planes[rows.parts[0].plane].channels) refuse("its gate does not fit");
         rows.parts[0].gate = gate.vector;
@@ -527,7 +617,7 @@ private:
         return in;
     }
 
-    const Graph& graph_;
+    Graph& graph_;  // of which weights that one node uses are taken
     Plan& plan_;
     const Node* node_ = nullptr;
     std::map<std::string, Value> values_;
@@ -556,7 +646,7 @@ public:
             } else {
                 flush();
                 if (after && plan_.head == 0) plan_.head = plan_.steps.size();
-                emit(i, 0, 1, 0, 0);
+                emit(i, 0, 1, 0, 0, Split::blocks);
             }
             after = after || i == last;
         }
@@ -594,8 +684,14 @@ private:
         order_ = order;
     }
 
-    void emit(int index, int from, int to, int from_block, int to_block) {
-        plan_.steps.push_back({index, static_cast<short>(from), static_cast<short>(to), static_cast<short>(from_block), static_cast<short>(to_block)});
+    void emit(int index, int from, int to, int from_block, int to_block, Split split, bool waits = true) {
+        plan_.steps.push_back({index, static_cast<short>(from), static_cast<short>(to), static_cast<short>(from_block), static_cast<short>(to_block), split, waits});
+    }
+    // An operation's sums are of all rows, so threads divide its channels.
+    Split split_of(int index) {
+        const Operation& o = operation(index);
+        if (o.kind == Kind::pool) return Split::first;
+        return o.sum_in >= 0 || o.sum_out >= 0 ? Split::blocks : Split::rows;
     }
     int blocks(int index) {
         const Operation& o = operation(index);
@@ -637,24 +733,25 @@ private:
                     made.push_back(next.out);
                 }
             }
-            if (end == i + 1) {
-                emit(group_[i], 0, height(group_[i]), 0, blocks(group_[i]));
-            } else {
-                for (int block = 0; block < blocks(group_[i]); block++)
-                    for (size_t j = i; j < end; j++) emit(group_[j], 0, height(group_[j]), block, block + 1);
+            if (end == i + 1 || blocks(group_[i]) < kOwnedBlocks) {
+                for (; i < end; i++) emit(group_[i], 0, height(group_[i]), 0, blocks(group_[i]), split_of(group_[i]));
+                continue;
             }
+            for (int block = 0; block < blocks(group_[i]); block++)
+                for (size_t j = i; j < end; j++)
+                    emit(group_[j], 0, height(group_[j]), block, block + 1, Split::owner, block == 0 && j == i);
             i = end;
         }
     }
 
-    // Row by row: each operator as soon as the last one of the group needs what it makes.
+    // Some rows at a time: each operator as soon as the last one of the group needs what it makes.
     void stream() {
         int tallest = 0;
         for (int i : group_) tallest = std::max(tallest, height(i));
         std::vector<int> ends;
         std::copy_if(group_.begin(), group_.end(), std::back_inserter(ends), [&](int i) { return !has_reader(i); });
-        for (int row = 0; row < tallest; row++) {
-            for (int i : ends) reach(i, (row + 1) * height(i) / tallest);
+        for (int row = kStreamedRows; row < tallest + kStreamedRows; row += kStreamedRows) {
+            for (int i : ends) reach(i, std::min(row, tallest) * height(i) / tallest);
         }
         for (int i : group_) reach(i, height(i));
         for (int i : group_) {
@@ -689,30 +786,31 @@ private:
 
     void reach(int index, int rows) {
         const Operation& o = operation(index);
-        while (done_[index] < rows) {
-            const int row = done_[index];
-            for (int plane : o.inputs) {
-                const int source = maker(plane);
-                if (source < 0) continue;
-                const int reach_to = o.kind == Kind::depthwise ? row * o.stride + o.kernel / 2 + 1 : row + 1;
-                reach(source, std::min(reach_to, height(source)));
-            }
-            for (int plane : {o.residual, o.copy_residual})
-                if (plane >= 0 && maker(plane) >= 0) reach(maker(plane), row + 1);
-            emit(index, row, row + 1, 0, blocks(index));
-            done_[index]++;
-            for (int plane : {o.out, o.copy})
-                if (plane >= 0) note(plane, row);
+        const int from = done_[index];
+        if (from >= rows) return;
+        for (int plane : o.inputs) {
+            const int source = maker(plane);
+            if (source < 0) continue;
+            int reach_to = o.kind == Kind::depthwise ? (rows - 1) * o.stride + o.kernel / 2 + 1 : rows;
+            if (o.kind == Kind::attention) reach_to = (rows - 1) * plan_.planes[plane].height / height(index) + 1;
+            reach(source, std::min(reach_to, height(source)));
         }
+        for (int plane : {o.residual, o.copy_residual})
+            if (plane >= 0 && maker(plane) >= 0) reach(maker(plane), rows);
+        emit(index, from, rows, 0, blocks(index), split_of(index));
+        done_[index] = rows;
+        for (int plane : {o.out, o.copy})
+            if (plane >= 0) note(plane, rows - 1);
     }
 
-    // Row `row` of a plane has just been made: how many rows of it are there whose turn is still to come?
+    // The rows of a plane up to `row` have just been made: how many rows of it are there whose turn is still to come?
     void note(int plane, int row) {
         if (needed_.size() < plan_.planes.size()) needed_.resize(plan_.planes.size(), 1);
         for (int i : group_) {
             const Operation& o = operation(i);
             if (!reads(o, plane) || done_[i] >= height(i)) continue;
             int low = done_[i];
+            if (o.kind == Kind::attention) low = low * plan_.planes[plane].height / height(i);
             if (o.kind == Kind::depthwise && std::count(o.inputs.begin(), o.inputs.end(), plane)) {
                 int first = done_[i] * o.stride - o.kernel / 2;
                 low = o.residual == plane || o.copy_residual == plane ? std::min(first, low) : first;
@@ -726,24 +824,35 @@ private:
         std::vector<Step> steps;
         std::vector<char> made(plan_.planes.size(), 0);
         size_t head = 0;
-        for (size_t s = 0; s < plan_.steps.size(); s++) {
-            const Step& step = plan_.steps[s];
+        for (size_t s = 0, unit = 0; s < plan_.steps.size(); unit++) {
             if (s == plan_.head) head = steps.size();
-            const Operation& o = operation(step.operation);
-            if (o.on_rows()) {
+            size_t end = s + 1;
+            while (end < plan_.steps.size() && !plan_.steps[end].waits) end++;
+            bool clears = false;
+            for (size_t i = s; i < end; i++) {
+                const Operation& o = operation(plan_.steps[i].operation);
+                if (!o.on_rows()) continue;
                 for (int plane : {o.out, o.copy}) {
                     if (plane < 0 || made[plane]) continue;
                     made[plane] = 1;
-                    plan_.planes[plane].first_step = static_cast<int>(steps.size());
-                    if (plan_.planes[plane].halo) steps.push_back({plane, 0, 0, 0, 0});
+                    plan_.planes[plane].first_unit = static_cast<int>(unit);
+                    if (!plan_.planes[plane].halo) continue;
+                    steps.push_back({plane, 0, 0, 0, 0, Split::first, !clears});
+                    clears = true;
                 }
                 std::vector<int> used = o.inputs;
                 used.insert(used.end(), {o.out, o.copy, o.residual, o.copy_residual});
                 for (int plane : used)
-                    if (plane >= 0) plan_.planes[plane].last_step = static_cast<int>(steps.size());
+                    if (plane >= 0) plan_.planes[plane].last_unit = static_cast<int>(unit);
             }
-            steps.push_back(step);
+            // A lone step does not read the ends that are cleared beside it.
+            if (clears && end == s + 1) plan_.steps[s].waits = false;
+            steps.insert(steps.end(), plan_.steps.begin() + static_cast<long>(s), plan_.steps.begin() + static_cast<long>(end));
+            s = end;
         }
+        for (size_t s = 0; s < steps.size(); s++)
+            if (steps[s].waits) plan_.units.push_back(s);
+        plan_.units.push_back(steps.size());
         plan_.steps = std::move(steps);
         plan_.head = head;
     }
@@ -758,7 +867,7 @@ private:
 
 }  // namespace
 
-Plan make_plan(const Graph& graph, int lanes) {
+Plan make_plan(Graph graph, int lanes) {
     Plan plan;
     Lowering lowering(graph, plan);
     lowering.run();

@@ -16,7 +16,7 @@ struct PlaneInfo {
     int halo = 0;
     int ring = 0;  // rows that are kept; 0: all of them
     long offset = -1;  // in floats, in the workspace
-    int first_step = -1, last_step = -1;
+    int first_unit = -1, last_unit = -1;  // of the steps that threads do without waiting for each other
     int rows() const { return ring ? ring : height; }
 };
 
@@ -27,9 +27,9 @@ struct VectorInfo {
 };
 
 struct Operation {
-    enum class Kind { stem, pointwise, depthwise, add, pool, linear, gate, removed };
+    enum class Kind { stem, pointwise, depthwise, add, attention, pool, linear, gate, removed };
     Kind kind = Kind::removed;
-    std::vector<int> inputs;  // planes
+    std::vector<int> inputs;  // planes; of attention, the second one has the gates
     std::vector<int> gates;   // of a pointwise convolution: a vector for each input, or -1
     int out = -1;
     int residual = -1, copy = -1, copy_residual = -1;
@@ -44,10 +44,16 @@ struct Operation {
     bool on_rows() const { return kind != Kind::linear && kind != Kind::gate; }
 };
 
+// How the threads that share an image divide a step: each a part of its rows or of its blocks of channels, all blocks
+// that a thread has a share of in the whole operation, or the first one does it.
+enum class Split : char { rows, blocks, owner, first };
+
 struct Step {
     int operation;  // or, where `to_row` is zero, the plane whose ends are cleared
     short from_row, to_row;
     short from_block, to_block;
+    Split split = Split::first;
+    bool waits = true;  // for all threads to have done what was before, and begins a unit
 };
 
 struct Plan {
@@ -55,6 +61,7 @@ struct Plan {
     std::vector<VectorInfo> vectors;
     std::vector<Operation> operations;
     std::vector<Step> steps;
+    std::vector<size_t> units;  // the first step of each unit, and after the last one the number of steps
     size_t head = 0;  // the first step of those that are done for several images at once
     int image_size = 0;
     int logits = -1, embedding = -1;  // vectors
@@ -62,6 +69,6 @@ struct Plan {
 };
 
 // Throws Failure where the graph has what no GhostNet has.
-Plan make_plan(const Graph& graph, int lanes);
+Plan make_plan(Graph graph, int lanes);
 
 }  // namespace ghostzoo

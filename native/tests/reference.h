@@ -36,7 +36,7 @@ inline int number(const Node& node, const char* attribute) {
 inline Tensor convolve(const Graph& graph, const Node& node, const Tensor& in) {
     const auto& weight = graph.weights.at(node.inputs[1]);
     const int out = static_cast<int>(weight.shape[0]), depth = static_cast<int>(weight.shape[1]);
-    const int kernel = static_cast<int>(weight.shape[2]), stride = number(node, "strides");
+    const int height = static_cast<int>(weight.shape[2]), width = static_cast<int>(weight.shape[3]), stride = number(node, "strides");
     const int group = number(node, "group");
     Tensor result = make(out, (in.size + stride - 1) / stride);
     for (int c = 0; c < out; c++) {
@@ -45,11 +45,11 @@ inline Tensor convolve(const Graph& graph, const Node& node, const Tensor& in) {
         for (int y = 0; y < result.size; y++)
             for (int x = 0; x < result.size; x++) {
                 double sum = bias;
-                const float* w = &weight.values[static_cast<size_t>(c) * depth * kernel * kernel];
+                const float* w = &weight.values[static_cast<size_t>(c) * depth * height * width];
                 for (int k = 0; k < depth; k++)
-                    for (int dy = 0; dy < kernel; dy++)
-                        for (int dx = 0; dx < kernel; dx++)
-                            sum += *w++ * in.padded(first + k, y * stride + dy - kernel / 2, x * stride + dx - kernel / 2);
+                    for (int dy = 0; dy < height; dy++)
+                        for (int dx = 0; dx < width; dx++)
+                            sum += *w++ * in.padded(first + k, y * stride + dy - height / 2, x * stride + dx - width / 2);
                 result.at(c, y, x) = sum;
             }
     }
@@ -73,7 +73,8 @@ inline std::map<std::string, Tensor> evaluate(const Graph& graph, const std::vec
         } else if (node.op == "Mul") {
             const Tensor& gate = values.at(node.inputs[1]);
             const size_t pixels_each = result.values.size() / result.channels;
-            for (size_t i = 0; i < result.values.size(); i++) result.values[i] *= gate.values[i / pixels_each];
+            const size_t each = result.values.size() / gate.values.size() == pixels_each ? pixels_each : 1;  // a gate a channel or a pixel
+            for (size_t i = 0; i < result.values.size(); i++) result.values[i] *= gate.values[i / each];
         } else if (node.op == "Concat") {
             for (size_t i = 1; i < node.inputs.size(); i++) {
                 const Tensor& more = values.at(node.inputs[i]);
@@ -84,6 +85,19 @@ inline std::map<std::string, Tensor> evaluate(const Graph& graph, const std::vec
             result = make(in.channels, 1);
             const size_t pixels_each = in.values.size() / in.channels;
             for (size_t i = 0; i < in.values.size(); i++) result.values[i / pixels_each] += in.values[i] / pixels_each;
+        } else if (node.op == "Sigmoid") {
+            for (double& v : result.values) v = 1 / (1 + std::exp(-v));
+        } else if (node.op == "AveragePool" || (node.op == "Resize" && in.size > 1)) {
+            const bool pools = node.op == "AveragePool";
+            result = make(in.channels, pools ? in.size / 2 : static_cast<int>(in.size * graph.weights.at(node.inputs[2]).values[2]));
+            Tensor from = in;
+            for (int c = 0; c < in.channels; c++)
+                for (int y = 0; y < result.size; y++)
+                    for (int x = 0; x < result.size; x++) {
+                        double& v = result.at(c, y, x);
+                        if (!pools) v = from.at(c, y * in.size / result.size, x * in.size / result.size);
+                        else for (int i = 0; i < 4; i++) v += from.at(c, 2 * y + i / 2, 2 * x + i % 2) / 4;
+                    }
         } else if (node.op != "Resize" && node.op != "Flatten" && node.op != "Identity") {
             throw std::invalid_argument("unknown operator " + node.op);
         }

@@ -132,6 +132,30 @@ int main() {
         const auto stem = b.stem();
         b.head(b.conv(b.add("Mul", {stem, b.add("GlobalAveragePool", {stem})}), 16, 16), 16);
     });
+    auto attend = [](Builder& b, float scale) {
+        auto line = [&](const std::string& in, int64_t height, int64_t width) {
+            const auto name = b.conv(in, 24, 24, 5, 1, 24);
+            auto& weight = b.graph.weights.at(b.graph.nodes.back().inputs[1]);
+            weight.shape = {24, 1, height, width};
+            weight.values.resize(24 * 5);
+            b.graph.nodes.back().ints["pads"] = {height / 2, width / 2, height / 2, width / 2};
+            return name;
+        };
+        const auto stem = b.stem(), rows = b.add("Relu", {b.conv(stem, 16, 24)}), pooled = b.add("AveragePool", {stem});
+        b.graph.nodes.back().ints = {{"kernel_shape", {2, 2}}, {"strides", {2, 2}}};
+        const auto gate = b.add("Sigmoid", {line(line(b.conv(pooled, 16, 24), 1, 5), 5, 1)});
+        b.graph.weights["scales"] = {{4}, {1, 1, scale, scale}};
+        const auto wide = b.add("Resize", {gate, "", "scales"});
+        b.graph.nodes.back().strings = {{"mode", "nearest"}, {"nearest_mode", "floor"}, {"coordinate_transformation_mode", "asymmetric"}};
+        b.head(b.conv(b.add("Mul", {rows, wide}), 24, 16), 16);
+    };
+    check("attention", E::right, [&](Builder& b) { attend(b, 2); });
+    check("attention that is spread too far", E::refused, [&](Builder& b) { attend(b, 3); });
+    check("a sigmoid that is no gate", E::refused, [](Builder& b) { b.head(b.conv(b.add("Sigmoid", {b.stem()}), 16, 16), 16); });
+    check("ReLU after attention", E::either, [](Builder& b) {
+        const auto stem = b.stem(), gate = b.add("Sigmoid", {b.conv(stem, 16, 16)});
+        b.head(b.conv(b.add("Relu", {b.add("Mul", {stem, gate})}), 16, 16), 16);
+    });
     check("the image in the middle", E::refused, [](Builder& b) { b.head(b.conv(b.add("Concat", {b.stem(), "image"}), 19, 16), 16); });
     check("the image pooled", E::refused, [](Builder& b) { b.head("image", 3); });
     check("the image added", E::refused, [](Builder& b) { b.head(b.add("Add", {"image", b.conv(b.stem(), 16, 3)}), 3); });

@@ -70,7 +70,7 @@ int main(int count, char** arguments) {
             };
             for (size_t images : {1, 2, 5, 12, 13, 27}) check(images);
             std::vector<std::thread> callers;
-            for (int i = 0; i < 4; i++) callers.emplace_back([&] { check(5); });
+            for (int i = 0; i < 4; i++) callers.emplace_back([&] { check(1), check(5), check(1); });
             for (std::thread& caller : callers) caller.join();
             ghostzoo_network_close(network);
         }
