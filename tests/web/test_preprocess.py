@@ -9,10 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from exporters.web.site import PAGE
 from ghostzoo.bundle.hub_configs import preprocessing_to_json
 from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.images.transform import preprocess
+from ghostzoo.serve.page_files import PAGE
 
 _SIZES = [
     (500, 375),

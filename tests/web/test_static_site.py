@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from exporters.web.site import write_site
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import InputError
 from ghostzoo.fetch.resolver import fetch
+from ghostzoo.serve.page_files import RUNTIMES, runtimes
 from tests.web.conftest import Tags, Visit
 
 pytestmark = pytest.mark.slow
@@ -30,6 +32,51 @@ def test_the_browser_answers_as_the_package_does(visit: Visit, site_url: str) ->
     assert answer["scores"] == pytest.approx([100 * prediction.score for prediction in expected], abs=0.06)
     assert visit.problems == visit.refused == []
     assert all(request.startswith((site_url, "blob:")) for request in visit.requests)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_each_runtime_answers_alone(visit: Visit, site_url: str, name: str, tags: Tags) -> None:
+    if name not in runtimes():
+        pytest.skip(f"{name} is not here; 'make web' brings it")
+    visit.open(f"{site_url}?runtime={name}")
+    visit.page.select_option("#model", "tags")
+    visit.choose(tags.some)
+    (answer,) = visit.answers()
+    assert answer["title"] == f"{name} in this browser"
+    assert answer["labels"] == [each.label for each in tags.expected]
+    assert answer["scores"] == pytest.approx([100 * each.score for each in tags.expected], abs=0.06)
+    fetched = [request for request in visit.requests if "/vendor/" in request]
+    assert fetched
+    assert all(("ghostzoo.wasm" in request) == (name == "ghostzoo-native") for request in fetched)
+    assert visit.problems == visit.refused == []
+
+
+@pytest.mark.parametrize("model", ["GhostNet_x0_5_cifar10", "tags"])
+def test_a_damaged_model_is_one_sentence_for_each_runtime(visit: Visit, site_url: str, model: str) -> None:
+    def damage(route: Any) -> None:
+        content = route.fetch().body()
+        route.fulfill(body=content[: len(content) // 2] if model == "tags" else b"no graph at all")
+
+    visit.page.route("**/model.onnx", damage)
+    visit.open(site_url)
+    visit.page.select_option("#model", model)
+    visit.choose(_PHOTO)
+    (answer,) = visit.answers()
+    assert answer["labels"] == []
+    for runtime in runtimes():
+        assert f"{runtime} cannot run the model in this browser (" in answer["line"]
+    assert "unreachable" not in answer["line"]
+
+
+def test_where_one_runtime_is_damaged_the_other_answers(visit: Visit, site_url: str) -> None:
+    if len(runtimes()) < 2:
+        pytest.skip(f"only {' '.join(runtimes())} is here; 'make web' brings both")
+    visit.page.route("**/ghostzoo.wasm", lambda route: route.fulfill(body=b"no module"))
+    visit.open(site_url)
+    visit.choose(_PHOTO)
+    (answer,) = visit.answers()
+    assert answer["title"] == "onnxruntime-web in this browser"
+    assert answer["labels"][0] == "cat"
 
 
 def test_it_offers_the_same_as_the_server(visit: Visit, site_url: str, tags: Tags) -> None:
