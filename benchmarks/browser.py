@@ -72,7 +72,7 @@ def main(rounds: int, images: int, models: tuple[str, ...], out: Path | None) ->
                 for name in runtimes():
                     page = browser.new_context().new_page()
                     asked: list[str] = []
-                    page.on("request", lambda request, asked=asked: asked.append(request.url))
+                    page.on("request", lambda request: asked.append(request.url))  # noqa: B023
                     page.goto(f"http://127.0.0.1:{server.server_port}/?runtime={name}")
                     times = page.evaluate(_CLASSIFY, [f"models/{bundle.name}/", _IMAGE.name, images])
                     assert {each["runtime"] for each in times} == {name}

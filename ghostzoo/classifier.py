@@ -84,7 +84,7 @@ class Classifier:
         """Load a pickled classifier's model in this process."""
         classifier = cls.open(request)
         bundle = classifier.bundle
-        if bundle.model_hash(bundle.source_precision(request.options.precision)) != model_hash:
+        if bundle.model_hash(request.options.precision) != model_hash:
             classifier.close()
             raise BundleError(
                 f"Bundle {bundle.path}: its model has changed since the classifier was pickled; pickle it again."
@@ -244,8 +244,7 @@ class Classifier:
             request = replace(request, model=self.bundle.path.resolve())
         if isinstance(request.fetching.token, str):
             request = replace(request, fetching=replace(request.fetching, token=None))
-        source = self.bundle.source_precision(request.options.precision)
-        return self._reopen, (request, self.bundle.model_hash(source))
+        return self._reopen, (request, self.bundle.model_hash(request.options.precision))
 
     def __enter__(self) -> Self:
         return self

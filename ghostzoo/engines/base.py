@@ -46,7 +46,7 @@ class EngineOptions:
     device: str | None = None
     """By the engine's own name for it; ``None`` takes the engine's default device."""
     precision: str = "fp32"
-    """Which graph of the bundle is run: ``fp32``, ``fp16`` or ``int8``; ``bf16`` computes the first in bfloat16."""
+    """Which graph of the bundle is run: ``fp32``, ``fp16`` or ``int8``; or ``bf16``, the first of them in bfloat16."""
     batch_size: int | None = None
     """A fixed batch size to specialise the model for; ``None`` keeps it dynamic."""
     engine_options: Mapping[str, Any] = field(default_factory=dict)
@@ -107,6 +107,8 @@ class Engine(ABC):
     default_device: ClassVar[str] = "cpu"
     max_batch_size: ClassVar[int | None] = None
     """Largest ``batch_size`` that it can be specialised for; ``None`` for any."""
+    computes_bf16: ClassVar[bool] = False
+    """Whether it can compute a float32 graph in bfloat16, on CPUs that have it."""
     opens_after_fork: ClassVar[bool] = True
     """Whether the library can still open a model in a fork of a process that has used it."""
 
@@ -123,6 +125,10 @@ class Engine(ABC):
             raise OptionError(
                 f"{self.name} cannot be specialised for a batch size above {limit}; leave batch_size out; "
                 "batches of any size still work."
+            )
+        if options.precision == "bf16" and not self.computes_bf16:
+            raise OptionError(
+                f"{self.name} does not compute in bf16; take precision fp32, or engine native or openvino."
             )
         self.options = options
         self.device = options.device if options.device is not None else self.default_device

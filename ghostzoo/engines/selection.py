@@ -22,7 +22,7 @@ from .._utils.cache import cache_folder, cache_key, read_cached, write_cached
 from .._utils.hardware import usable_cpus
 from .._utils.timing import median_ms, time_in_turn
 from .._version import __version__
-from ..bundle.folder import Bundle
+from ..bundle.folder import COMPUTED, Bundle
 from ..errors import EngineUnavailableError, GhostZooError, OptionError, UnknownEngineError
 from . import EngineRecord, engine_class, engine_names, engine_record
 from .base import Engine, EngineOptions
@@ -227,7 +227,7 @@ def _open_all(
 def _failure(bundle: Bundle, options: EngineOptions, tried: _Tried) -> GhostZooError:
     """Return the one cause for which no engine can be used."""
     device = options.device
-    if options.precision not in bundle.precisions and not tried.failed:
+    if options.precision not in (*bundle.precisions, *COMPUTED):
         return bundle.missing_precision(options.precision)
     if device is not None and not any(is_same_device(device, found) for found in tried.devices):
         return missing_device(device, tried.devices)
