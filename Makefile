@@ -11,7 +11,8 @@
 # make docs    the documentation as a site, in site/
 # make lint    ruff, mypy and the layers of imports
 # make peers   fetch transformers.js, with which the tests load published models (needs npm)
-# make web     fetch onnxruntime-web, with which the web page runs models in the browser (needs npm)
+# make web     what the web page runs models with in the browser: 'make wasm', and onnxruntime-web (needs npm)
+# make wasm    build ghostzoo's own engine for the browser, as WebAssembly
 # make lock    choose the newest versions of what the server needs, with their hashes, for the container
 # make sbom    write what the server consists of, as CycloneDX, to dist/
 # make base-image, make image   name the container's base by its digest; build the container on it (needs Docker)
@@ -41,7 +42,7 @@ MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
 # One pip at a time fills an environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all coverage docs lowest opencv audit figures lint native web peers bench-peers clean lock sbom base-image image
+.PHONY: demo test test-all coverage docs lowest opencv audit figures lint native wasm web peers bench-peers clean lock sbom base-image image
 
 ifeq ($(WEIGHTS),)
 demo: $(RUNTIME)
@@ -98,12 +99,18 @@ peers: $(PEERS)/.package-lock.json
 $(PEERS)/.package-lock.json: tests/hub/node/package-lock.json
 	cd tests/hub/node && npm ci --ignore-scripts --no-audit --no-fund
 
-web: $(WEB)/LICENSE
+web: $(WEB)/LICENSE $(WEB)/ghostzoo.wasm
+
+wasm: $(WEB)/ghostzoo.wasm
+
+$(WEB)/ghostzoo.wasm: native/CMakeLists.txt native/cmake/zig.cmake $(wildcard native/src/* native/include/ghostzoo/*) | $(NOX)
+	$(NOX) --session wasm
+	@touch $@
 
 # onnxruntime-web's package has no licence file; the Python package of the same project has it, and the notices.
 $(WEB)/LICENSE: exporters/web/package-lock.json | $(RUNTIME)
 	cd exporters/web && npm ci --ignore-scripts --no-audit --no-fund
-	rm -rf $(WEB) && mkdir -p $(WEB)
+	mkdir -p $(WEB) && rm -f $(WEB)/ort*
 	cd exporters/web/node_modules/onnxruntime-web/dist && \
 		cp ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm $(CURDIR)/$(WEB)/
 	cp "$$(.venv/bin/python -c 'import onnxruntime; print(onnxruntime.__path__[0])')"/ThirdPartyNotices.txt $(WEB)/
@@ -135,7 +142,7 @@ image:
 	$(DOCKER) build --build-arg "BASE_IMAGE=$(BASE_IMAGE)" --tag "ghostzoo:$(VERSION)" .
 
 clean:
-	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-docs .venv-examples .venv-peers .bench-models bundles site $(WEB) exporters/web/node_modules $(PEERS)
+	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-wasm .venv-docs .venv-examples .venv-peers .bench-models bundles site $(WEB) exporters/web/node_modules $(PEERS)
 
 $(NOX):
 	$(PYTHON) -m venv .venv-nox

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -125,6 +126,24 @@ def native(session: nox.Session) -> None:
     session.run(python, "-m", "pip", "install", "--quiet", "--no-build-isolation", *options, "./native/python")
     session.run(str(programs / "ctest"), "--test-dir", str(build), "--output-on-failure")
     record.write_text(digest, encoding="utf-8")
+
+
+@nox.session
+def wasm(session: nox.Session) -> None:
+    """Build the native library as WebAssembly, for the web page, with zig as the compiler."""
+    programs = Path(make_environment(session, "wasm")).parent
+    build, vendor = Path("native/build/wasm"), Path("ghostzoo/serve/page/vendor")
+    cmake, env = str(programs / "cmake"), {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    off = ("BUILD_SHARED_LIBS", *(f"GHOSTZOO_{name}" for name in ("DECODERS", "BUILD_PROGRAMS", "BUILD_TESTS")))
+    options = ["-DZIG_TARGET=wasm32-wasi", *(f"-D{name}=OFF" for name in off)]
+    toolchain = str(Path("native/cmake/zig.cmake").absolute())
+    session.run(cmake, "-S", "native", "-B", str(build), "-G", "Ninja", "--toolchain", toolchain, *options, env=env)
+    session.run(cmake, "--build", str(build), "--target", "ghostzoo-module", env=env)
+    vendor.mkdir(exist_ok=True)
+    shutil.copy(build / "ghostzoo.wasm", vendor)
+    # What zig links into it: its C library, and LLVM's C++ library, whose licence asks for no copy.
+    (zig,) = programs.parent.glob("lib/*/site-packages/ziglang/lib")
+    shutil.copy(zig / "libc/wasi/LICENSE-MIT", vendor / "wasi-libc-LICENSE.txt")
 
 
 @nox.session

@@ -25,7 +25,7 @@ from ghostzoo.fetch.resolver import fetch
 def web(out: Path, models: tuple[str, ...], overwrite: bool) -> None:
     """Write the web page as a static site, which runs the models in the visitor's browser.
 
-    Any web server can serve the folder; nothing is sent anywhere. 'make web' fetches onnxruntime-web first.
+    Any web server can serve the folder; nothing is sent anywhere. 'make wasm' or 'make web' comes first.
 
     \b
     Examples:

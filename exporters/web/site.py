@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from ghostzoo._utils.folders import recover, replaced
 from ghostzoo.bundle.folder import CARD_FILE, MODEL_FILES, Bundle
 from ghostzoo.bundle.hub_configs import CONFIG_FILE, PREPROCESSOR_FILE
 from ghostzoo.errors import InputError
+from ghostzoo.serve.page_files import PAGE, index_page, runtimes
 
-PAGE = Path(str(files("ghostzoo"))) / "serve" / "page"
-RUNTIME = PAGE / "vendor" / "ort.wasm.min.mjs"
 INDEX = "models/index.json"
 
 _MODEL_FILES = (CONFIG_FILE, PREPROCESSOR_FILE, MODEL_FILES["fp32"], CARD_FILE)
@@ -32,8 +30,8 @@ def write_site(out: Path, bundles: Sequence[Bundle], *, overwrite: bool = False)
     Raises:
         InputError: ``out`` may not be replaced or written, or the page was not built.
     """
-    if not RUNTIME.is_file():
-        raise InputError("onnxruntime-web, which runs the models in the browser, is not there yet; run 'make web'.")
+    if not runtimes():
+        raise InputError("There is nothing yet that runs the models in the browser; run 'make wasm' or 'make web'.")
     names = [bundle.name for bundle in bundles]
     if len(set(names)) < len(names):
         raise InputError(f"Two models have one name ({', '.join(names)}); leave one of them out.")
@@ -57,11 +55,10 @@ def _check_target(out: Path, overwrite: bool) -> None:
 
 def _fill(site: Path, bundles: Sequence[Bundle]) -> None:
     shutil.copytree(PAGE, site)
-    page = site / "index.html"
-    html = page.read_text(encoding="utf-8")
+    html = index_page()
     if _SERVER_MODE not in html:
         raise InputError(f"{PAGE / 'index.html'} has no {_SERVER_MODE}; it is not the page of this version.")
-    page.write_text(html.replace(_SERVER_MODE, _STATIC_MODE, 1), encoding="utf-8")
+    (site / "index.html").write_text(html.replace(_SERVER_MODE, _STATIC_MODE, 1), encoding="utf-8")
     for bundle in bundles:
         for name in _MODEL_FILES:
             target = site / "models" / bundle.name / name

@@ -38,12 +38,12 @@ MODEL_FILES = {
     "int8": "onnx/model_quantized.onnx",
 }
 """Graph file by precision. Every bundle has the first."""
-PRECISIONS = (*MODEL_FILES, "bf16")
-"""The last has no graph of its own: engines that can compute the first one's in bfloat16."""
-_SYNONYMS = {
+COMPUTED = {"bf16": "fp32"}
+"""Precisions without a graph of their own, which some engines compute another graph in."""
+_PRECISIONS = {
     **dict.fromkeys(("float32", "float", "f32", "single", "full"), "fp32"),
     **dict.fromkeys(("float16", "half", "f16"), "fp16"),
-    "bfloat16": "bf16",
+    **dict.fromkeys(("bfloat16",), "bf16"),
     **dict.fromkeys(("uint8", "i8", "quantized"), "int8"),
 }
 """What other libraries call them."""
@@ -227,8 +227,7 @@ class Bundle:
             raise BundleError(f"Bundle {self.path}: {error}") from error
 
     def _model_file(self, precision: str) -> str:
-        if precision not in MODEL_FILES and precision in PRECISIONS:
-            precision = "fp32"  # which an engine computes otherwise
+        precision = COMPUTED.get(precision, precision)
         if precision not in self.precisions:
             raise self.missing_precision(precision)
         return MODEL_FILES[precision]
@@ -236,11 +235,6 @@ class Bundle:
     def missing_precision(self, precision: str) -> OptionError:
         """Return the error for a precision that this bundle has no graph for."""
         check_precision(precision)
-        if precision not in MODEL_FILES:
-            return OptionError(
-                f"{self.name} has no {precision} graph, as no model has; leave the engine out to take one that "
-                f"computes in {precision}, or take {' or '.join(self.precisions)}."
-            )
         return OptionError(
             f"{self.name} has no {precision} graph, only {' and '.join(self.precisions)}; take "
             f"{' or '.join(self.precisions)}, or ask the model's publisher for {precision}."
@@ -274,5 +268,6 @@ def check_precision(precision: str) -> None:
     Raises:
         OptionError: there is no such precision; the message names the nearest one.
     """
-    if precision not in PRECISIONS:
-        raise OptionError(f"There is no precision {precision!r}. {nearest(precision, PRECISIONS, _SYNONYMS)}")
+    known = (*MODEL_FILES, *COMPUTED)
+    if precision not in known:
+        raise OptionError(f"There is no precision {precision!r}. {nearest(precision, known, _PRECISIONS)}")

@@ -39,7 +39,7 @@ class _Counts(click.ParamType):  # type: ignore[type-arg]  # older versions of c
 @fetch_options
 @click.option("--engine", "engines", multiple=True, help="Engine; may be repeated.  [default: all that are installed]")
 @click.option(
-    "--precision", "precisions", multiple=True, help="fp32, fp16, bf16 or int8; may be repeated.  [default: fp32]"
+    "--precision", "precisions", multiple=True, help="fp32, fp16, int8 or bf16; may be repeated.  [default: fp32]"
 )
 @click.option(
     "--threads",

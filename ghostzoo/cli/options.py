@@ -29,7 +29,7 @@ _ENGINE_OPTIONS = (
         "--precision",
         default="fp32",
         show_default=True,
-        help="fp32; fp16 or int8 if the bundle has it; bf16 if CPU and engine have it.",
+        help="fp32; fp16 or int8 if the bundle has it; bf16 if the CPU has it.",
     ),
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all usable CPUs]"),
 )

@@ -26,7 +26,7 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "hypercorn", "prometheus_cli
     "--precision",
     default="fp32",
     show_default=True,
-    help="fp32; fp16 or int8 where the bundle has them; bf16 where CPU and engine have it.",
+    help="fp32; fp16 or int8 if the bundle has it; bf16 if the CPU has it.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads a call of the engine.  [default: 1]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")

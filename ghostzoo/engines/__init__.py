@@ -33,7 +33,7 @@ class EngineRecord:
     """Whether its library reads a file that cannot be checked first: such an engine is used only if it is named."""
     needs_nvidia_gpu: bool = False
     makes: tuple[str, ...] = ()
-    """Precisions that it makes of a bundle's fp32 graph; of all others it needs a graph."""
+    """The precisions that it can make of a bundle's fp32 graph; all others run the graphs that are there."""
 
     def versions(self) -> dict[str, str]:
         """Return the installed distributions and their versions, from metadata alone."""

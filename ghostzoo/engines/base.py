@@ -49,7 +49,7 @@ class EngineOptions:
     device: str | None = None
     """By the engine's own name for it; ``None`` takes the engine's default device."""
     precision: str = "fp32"
-    """Which graph of the bundle is run: ``fp32``, ``fp16`` or ``int8``; ``bf16`` computes the first in bfloat16."""
+    """Which graph of the bundle is run: ``fp32``, ``fp16`` or ``int8``; or ``bf16``, the first of them in bfloat16."""
     batch_size: int | None = None
     """A fixed batch size to specialise the model for; ``None`` keeps it dynamic."""
     engine_options: Mapping[str, Any] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from ..bundle.folder import CONVERTED_FILES, MODEL_FILES, Bundle
+from ..bundle.folder import COMPUTED, CONVERTED_FILES, Bundle
 from ..errors import EngineUnavailableError, GhostZooError
 from . import EngineRecord, engine_class
 from .base import Engine, EngineOptions
@@ -120,12 +120,13 @@ def keep_precise(
     for record in records:
         if record.name in CONVERTED_FILES and precision != "fp32":
             discarded.append(Discarded(record.name, None, f"it has fp32 alone, not {precision}."))
-        elif precision in bundle.precisions or precision in record.makes:
+        elif precision in (*bundle.precisions, *record.makes):
             kept.append(record)
         else:
-            no_graph = f"{bundle.name} has no {precision} graph."
-            reason = no_graph if precision in MODEL_FILES else f"it does not compute in {precision}."
-            discarded.append(Discarded(record.name, None, reason))
+            lacks = (
+                "it does not compute in bf16" if precision in COMPUTED else f"{bundle.name} has no {precision} graph"
+            )
+            discarded.append(Discarded(record.name, None, f"{lacks}."))
     return kept, discarded
 
 

@@ -88,8 +88,6 @@ _MAX_STREAMS = 8
 """Calls that run at the same time on a CPU; each stream has activations and a copy of the execution plan."""
 _STREAM_PROPERTIES = ("NUM_STREAMS", "INFERENCE_NUM_THREADS", "PERFORMANCE_HINT", "PERFORMANCE_HINT_NUM_REQUESTS")
 _PRECISION_PROPERTIES = ("INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT")
-_BF16_FEATURES = {"avx512_bf16", "amx_bf16", "bf16"}
-"""Instruction sets that multiply in bfloat16; with less OpenVINO emulates it, which is slower than float32."""
 
 
 class OpenVinoEngine(Engine):
@@ -129,26 +127,13 @@ class OpenVinoEngine(Engine):
 
     @classmethod
     def _load(cls, bundle: Bundle, options: EngineOptions) -> Self:
+        if options.precision == "bf16":
+            _refuse_emulation()
         return cls(bundle.model(options.precision), options, bundle.model_hash(options.precision))
 
     @classmethod
     def devices(cls) -> list[str]:
         return list(ov.Core().available_devices)
-
-    def _check_bf16(self, extra: dict[str, Any]) -> None:
-        for name in _PRECISION_PROPERTIES:
-            if name in extra:
-                raise OptionError(f"precision='bf16' and {name} contradict each other; leave one of them out.")
-        if not self._is_cpu:
-            raise OptionError(f"OpenVINO takes precision 'bf16' on a CPU only, not on {self.device}; use device 'CPU'.")
-        known = set(cpu_features())
-        if "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") or (
-            known and not known & _BF16_FEATURES
-        ):
-            raise EngineUnavailableError(
-                "This CPU has no instructions that multiply in bfloat16, so OpenVINO is no faster in bf16; take "
-                "precision 'fp32'."
-            )
 
     def _properties(self, extra: dict[str, Any]) -> dict[str, Any]:
         """The options as OpenVINO's properties."""
@@ -168,6 +153,15 @@ class OpenVinoEngine(Engine):
             if folder is not None:
                 properties["CACHE_DIR"] = str(folder)
         return properties | extra
+
+    def _check_bf16(self, extra: dict[str, Any]) -> None:
+        if any(name in extra for name in _PRECISION_PROPERTIES):
+            raise OptionError(f"precision bf16 and {' or '.join(_PRECISION_PROPERTIES)} exclude each other; give one.")
+        if not self._is_cpu or "BF16" not in self._core.get_property(self.device, "OPTIMIZATION_CAPABILITIES"):
+            raise EngineUnavailableError(
+                f"Precision bf16 needs a CPU with AVX512-BF16 or AMX, which OpenVINO does not find as {self.device}; "
+                "take precision fp32."
+            )
 
     def _thread_properties(self, extra: dict[str, Any]) -> dict[str, Any]:
         """``threads`` is for one call; OpenVINO counts those of all streams, and runs one call a stream at a time."""
@@ -260,6 +254,16 @@ class OpenVinoEngine(Engine):
             self._requests.close()
         self._requests = None
         self._core = None
+
+
+def _refuse_emulation() -> None:
+    """OpenVINO says that it computes in bfloat16 on every CPU with AVX-512, but most have no instructions for it."""
+    known = set(cpu_features())  # none where the system does not list them
+    if known and not known & {"avx512_bf16", "amx_bf16", "bf16"}:
+        raise EngineUnavailableError(
+            "This CPU has no instructions that multiply in bfloat16, so OpenVINO is no faster in bf16; take precision "
+            "fp32."
+        )
 
 
 def _leave_gates_small(graph: Any) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from .._utils.cache import cache_folder, cache_key, read_cached, write_cached
 from .._utils.hardware import cpu_facts, usable_cpus
 from .._version import __version__
-from ..bundle.folder import Bundle
+from ..bundle.folder import COMPUTED, Bundle
 from ..errors import EngineUnavailableError, GhostZooError, OptionError, UnknownEngineError
 from . import EngineRecord, engine_class, engine_names, engine_record
 from .base import Engine, EngineOptions
@@ -200,7 +200,7 @@ def select(
 def _failure(bundle: Bundle, options: EngineOptions, tried: Tried) -> GhostZooError:
     """Return the one cause for which no engine can be used."""
     device = options.device
-    if options.precision not in bundle.precisions and not tried.failed:
+    if options.precision not in (*bundle.precisions, *COMPUTED):
         return bundle.missing_precision(options.precision)
     if device is not None and not any(is_same_device(device, found) for found in tried.devices):
         return missing_device(device, tried.devices)

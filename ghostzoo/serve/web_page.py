@@ -11,10 +11,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-FOLDER = Path(__file__).parent / "page"
-
-RUNTIME = FOLDER / "vendor" / "ort.wasm.min.mjs"
-"""onnxruntime-web, which 'make web' fetches."""
+from .page_files import PAGE, index_page
 
 _HEADERS = {
     # Everything comes from this server; WebAssembly is the browser's own inference.
@@ -28,14 +25,13 @@ _HEADERS = {
     "cross-origin-embedder-policy": "require-corp",
     "referrer-policy": "no-referrer",
 }
-_HERE, _MISSING = 'data-runtime="here"', 'data-runtime="missing"'
 
 
 class PageFiles(StaticFiles):
     """Serves the folder; whatever is not in it is not found, with any method."""
 
     def __init__(self) -> None:
-        super().__init__(directory=FOLDER, html=True)
+        super().__init__(directory=PAGE, html=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -44,11 +40,8 @@ class PageFiles(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         if scope["method"] not in ("GET", "HEAD"):
             raise HTTPException(404)
-        if (
-            path in (".", "index.html") and not RUNTIME.is_file()
-        ):  # said here, so that the page asks for no file in vain
-            text = (FOLDER / "index.html").read_text(encoding="utf-8").replace(_HERE, _MISSING, 1)
-            return Response(text, media_type="text/html", headers=_HEADERS)
+        if path in (".", "index.html"):
+            return Response(index_page(), media_type="text/html", headers=_HEADERS)
         return await super().get_response(path, scope)
 
     def file_response(self, *arguments: Any, **options: Any) -> Response:
@@ -60,6 +53,6 @@ class PageFiles(StaticFiles):
 def page_paths() -> frozenset[str]:
     """The URL paths of all files of the page."""
     found = {"/"}
-    for parent, _, names in os.walk(FOLDER):
-        found |= {"/" + Path(parent, name).relative_to(FOLDER).as_posix() for name in names}
+    for parent, _, names in os.walk(PAGE):
+        found |= {"/" + Path(parent, name).relative_to(PAGE).as_posix() for name in names}
     return frozenset(found)

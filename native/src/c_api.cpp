@@ -9,6 +9,7 @@
 #include <sched.h>
 #endif
 
+#include "backend.h"
 #include "error.h"
 #include "ghostzoo/ghostzoo.h"
 #include "image.h"
@@ -19,6 +20,13 @@ using namespace ghostzoo;
 
 struct ghostzoo_network {
     Network network;
+    std::string backend_name;
+    std::unique_ptr<Backend> backend;  // runs the network, where another library was asked for
+
+    void run(const float* pixels, size_t images, float* logits, float* embeddings) {
+        if (backend) backend->run(pixels, images, logits, embeddings);
+        else network.run(pixels, images, logits, embeddings);
+    }
 };
 
 struct ghostzoo_classifier {
@@ -83,6 +91,34 @@ template <class T> void need(const T* pointer, const char* name) {
     if (!pointer) throw Failure(GHOSTZOO_BAD_ARGUMENT, std::string(name) + " must not be null.");
 }
 
+// The options without a back end's name, which stands where one of an instruction set would.
+class Asked {
+public:
+    explicit Asked(const ghostzoo_options* options) : options_(options) {
+        if (!options || options->size < sizeof(ghostzoo_options) || !options->instructions || !has_backend(options->instructions)) return;
+        if (options->precision && *options->precision && std::strcmp(options->precision, "fp32"))
+            throw Failure(GHOSTZOO_UNSUPPORTED, std::string(options->instructions) + " runs in fp32 here; use that.");
+        name_ = options->instructions;
+        own_ = *options;
+        own_.instructions = nullptr;
+        options_ = &own_;
+    }
+    const ghostzoo_options* options() const { return options_; }
+    // The network has been read and planned by then, so what the other library is given is sound.
+    void attach(ghostzoo_network& opened, std::string_view file) const {
+        if (name_.empty()) return;
+        const Network& network = opened.network;
+        const NetworkSizes sizes{size_t(network.image_size()), size_t(network.num_classes()), size_t(network.embedding_size())};
+        opened.backend = open_backend(name_, file, sizes, thread_count(options_));
+        opened.backend_name = name_;
+    }
+
+private:
+    const ghostzoo_options* options_;
+    ghostzoo_options own_{};
+    std::string name_;
+};
+
 }  // namespace
 
 const char* ghostzoo_version(void) { return GHOSTZOO_VERSION; }
@@ -100,21 +136,30 @@ ghostzoo_status ghostzoo_network_open(const void* onnx, size_t size, const ghost
         need(onnx, "onnx");
         need(network, "network");
         const std::string_view file(static_cast<const char*>(onnx), size);
-        *network = new ghostzoo_network{{file, chosen(options), thread_count(options)}};
+        const Asked asked(options);
+        auto opened = std::unique_ptr<ghostzoo_network>(
+            new ghostzoo_network{{file, chosen(asked.options()), thread_count(asked.options())}, {}, {}}
+        );
+        asked.attach(*opened, file);
+        *network = opened.release();
     });
 }
 void ghostzoo_network_close(ghostzoo_network* network) { delete network; }
 int ghostzoo_network_image_size(const ghostzoo_network* network) { return !network ? 0 : network->network.image_size(); }
 int ghostzoo_network_num_classes(const ghostzoo_network* network) { return !network ? 0 : network->network.num_classes(); }
 int ghostzoo_network_embedding_size(const ghostzoo_network* network) { return !network ? 0 : network->network.embedding_size(); }
-const char* ghostzoo_network_instructions(const ghostzoo_network* network) { return !network ? "" : network->network.kernels().name; }
-const char* ghostzoo_network_precision(const ghostzoo_network* network) { return !network ? "" : network->network.kernels().cell == 2 ? "bf16" : "fp32"; }
+const char* ghostzoo_network_instructions(const ghostzoo_network* network) {
+    return !network ? "" : network->backend ? network->backend_name.c_str() : network->network.kernels().name;
+}
+const char* ghostzoo_network_precision(const ghostzoo_network* network) {
+    return !network ? "" : !network->backend && network->network.kernels().cell == 2 ? "bf16" : "fp32";
+}
 ghostzoo_status ghostzoo_network_run(ghostzoo_network* network, const float* pixels, size_t images, float* logits, float* embeddings) {
     return guarded([&] {
         need(network, "network");
         if (images == 0) return;
         need(pixels, "pixels");
-        network->network.run(pixels, images, logits, embeddings);
+        network->run(pixels, images, logits, embeddings);
     });
 }
 
@@ -123,7 +168,7 @@ namespace {
 void best(ghostzoo_classifier& classifier, const std::vector<float>& pixels, ghostzoo_class* classes, size_t* count) {
     const auto& labels = classifier.bundle.labels;
     std::vector<float> scores(labels.size());
-    classifier.network.network.run(pixels.data(), 1, scores.data(), nullptr);
+    classifier.network.run(pixels.data(), 1, scores.data(), nullptr);
     const float most = *std::max_element(scores.begin(), scores.end());
     double sum = 0;
     for (float& score : scores) sum += score = std::exp(score - most);
@@ -154,11 +199,13 @@ ghostzoo_status ghostzoo_open(const char* path, const ghostzoo_options* options,
     return guarded([&] {
         need(path, "path");
         need(classifier, "classifier");
+        const Asked asked(options);
         Bundle bundle = read_bundle(path);
         const std::string model = std::move(bundle.model);
         auto opened = std::unique_ptr<ghostzoo_classifier>(
-            new ghostzoo_classifier{std::move(bundle), {{model, chosen(options), thread_count(options)}}}
+            new ghostzoo_classifier{std::move(bundle), {{model, chosen(asked.options()), thread_count(asked.options())}, {}, {}}}
         );
+        asked.attach(opened->network, model);
         const Network& network = opened->network.network;
         if (network.num_classes() != static_cast<int>(opened->bundle.labels.size()) || network.image_size() != opened->bundle.preprocessing.crop_size)
             throw Failure(GHOSTZOO_BAD_BUNDLE, std::string("Bundle ") + path + ": its graph does not fit its labels or its image size.");

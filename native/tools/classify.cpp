@@ -20,7 +20,7 @@ const char kUsage[] =
     "  --threads N CPU threads (one for each CPU)\n"
     "  --precision P  fp32, or bf16, which is faster and less exact, on CPUs with AVX512-BF16\n";
 
-std::string quoted(const std::string& text) {
+std::string json_string(const std::string& text) {
     std::string result = "\"";
     for (char c : text) {
         char code[8];
@@ -82,10 +82,10 @@ int main(int count, char** arguments) {
             }
             failed += !error.empty();
             if (json) {
-                std::printf("{\"image\": %s, \"predictions\": [", quoted(names[i]).c_str());
+                std::printf("{\"image\": %s, \"predictions\": [", json_string(names[i]).c_str());
                 for (size_t k = 0; k < classes.size(); k++)
-                    std::printf("%s{\"index\": %d, \"label\": %s, \"score\": %.9g}", k ? ", " : "", classes[k].index, quoted(classes[k].label).c_str(), classes[k].score);
-                std::printf("], \"error\": %s}\n", error.empty() ? "null" : quoted(error).c_str());
+                    std::printf("%s{\"index\": %d, \"label\": %s, \"score\": %.9g}", k ? ", " : "", classes[k].index, json_string(classes[k].label).c_str(), classes[k].score);
+                std::printf("], \"error\": %s}\n", error.empty() ? "null" : json_string(error).c_str());
             } else if (!error.empty()) {
                 std::fprintf(stderr, "%s: %s\n", names[i].c_str(), error.c_str());
             } else {

@@ -20,15 +20,13 @@ BF16 = EngineOptions(threads=1, precision="bf16")
 
 def test_without_the_instructions_bf16_is_refused(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "cpu_features", lambda: ("avx2", "avx512f"))
-    with pytest.raises(
-        EngineUnavailableError, match=r"no instructions that multiply in bfloat16.*take precision 'fp32'"
-    ):
+    with pytest.raises(EngineUnavailableError, match=r"no instructions that multiply in bfloat16.*take precision fp32"):
         OpenVinoEngine.load(tiny_bundle, BF16)
 
 
 def test_two_wishes_for_a_precision_are_refused(tiny_bundle: Bundle) -> None:
     options = EngineOptions(precision="bf16", engine_options={"INFERENCE_PRECISION_HINT": "f32"})
-    with pytest.raises(OptionError, match="INFERENCE_PRECISION_HINT contradict"):
+    with pytest.raises(OptionError, match=r"INFERENCE_PRECISION_HINT .* exclude each other"):
         OpenVinoEngine.load(tiny_bundle, options)
 
 

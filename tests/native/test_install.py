@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BUILD = ROOT / "native/build"
+BUILD = Path(os.environ.get("GHOSTZOO_NATIVE_BUILD", ROOT / "native/build"))
 BUNDLED = ROOT / "ghostzoo/models/GhostNet_x0_5_cifar10"
 CHELSEA = ROOT / "examples/chelsea.png"
 BLOCKS = re.findall(r"^```(c|cpp)\n(.*?)^```", (ROOT / "native/README.md").read_text(encoding="utf-8"), re.M | re.S)
@@ -60,6 +61,44 @@ def test_snippets_of_the_readme_run(
     program = tmp_path / "main"
     run(*compiler, "-Wall", "-Wextra", "-Werror", file, "-o", program, *flags.split(), f"-Wl,-rpath,{library.parent}")
     assert re.search(r"^\w+ [01]\.\d{3}$", run(program, BUNDLED, CHELSEA), re.M)
+
+
+JAVA = """
+import org.ghostzoo.Classifier;
+
+public class Main {
+    public static void main(String[] words) throws Exception {
+        var image = javax.imageio.ImageIO.read(new java.io.File(words[1]));
+        int width = image.getWidth(), height = image.getHeight();
+        try (var classifier = new Classifier(words[0])) {
+            for (var found : classifier.classify(image.getRGB(0, 0, width, height, null, 0, width), width, height, 3))
+                System.out.println(found);
+        }
+        try {
+            new Classifier("/nowhere");
+        } catch (RuntimeException error) {
+            System.out.println(error.getMessage());
+        }
+    }
+}
+"""
+
+
+@pytest.mark.slow
+def test_the_example_for_android_runs_in_a_jvm(library: Path, prefix: Path, tmp_path: Path) -> None:
+    javac = shutil.which("javac")
+    if javac is None:
+        pytest.skip("javac is not in PATH; a JDK brings it")
+    include = Path(javac).resolve().parents[1] / "include"
+    example = ROOT / "native/examples/android"
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-Wl,-rpath,{library.parent}"]
+    folders = [f"-I{include}", f"-I{include}/linux", f"-I{prefix}/include", f"-L{library.parent}"]
+    run("c++", *flags, *folders, example / "classifier.cpp", "-o", tmp_path / "libghostzoo_jni.so", "-lghostzoo")
+    (tmp_path / "Main.java").write_text(JAVA, encoding="utf-8")
+    run(javac, "-d", tmp_path, example / "Classifier.java", tmp_path / "Main.java")
+    said = run("java", f"-Djava.library.path={tmp_path}", "-cp", tmp_path, "Main", BUNDLED, CHELSEA).splitlines()
+    assert said[0].startswith("cat 0.")
+    assert said[3] == "Bundle /nowhere: there is no file ghostzoo.json."
 
 
 def test_only_its_interface_is_exported(library: Path) -> None:

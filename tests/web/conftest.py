@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 
 import ghostzoo
-from exporters.web.site import RUNTIME, write_site
+from exporters.web.site import write_site
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.converter import convert
 from ghostzoo.fetch.resolver import fetch
 from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.predictions import Prediction
+from ghostzoo.serve.page_files import runtimes
 from tests.fixtures.checkpoints import safetensors
 from tests.fixtures.networks import random_arrays, write_weights
 
@@ -62,8 +63,8 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def runtime() -> None:
     """What the page and the static site infer with in the browser."""
-    if not RUNTIME.is_file():
-        pytest.skip("onnxruntime-web was not fetched; 'make web' does it, and needs npm")
+    if not runtimes():
+        pytest.skip("there is nothing to run models with in a browser; 'make wasm' and 'make web' bring it")
 
 
 class Visit:

@@ -8,7 +8,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from exporters.web.site import PAGE
+from ghostzoo.serve.page_files import PAGE
 from tests.utils.test_spreadsheet import FORMULAS
 
 

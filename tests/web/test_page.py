@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 import ghostzoo
-from exporters.web.site import PAGE
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import DEFAULT_MODEL
 from ghostzoo.converter import convert
 from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.labels import imagenet_labels
 from ghostzoo.network.architecture import Architecture
+from ghostzoo.serve.page_files import PAGE
 from tests.fixtures.networks import random_arrays, write_weights
 from tests.fixtures.serving import COMMAND, ServerProcess, running_server
 from tests.web.conftest import Tags, Visit
@@ -242,7 +242,7 @@ def test_a_multi_label_model_names_all_or_none(visit: Visit, server: ServerProce
 
 @pytest.fixture(scope="module")
 def without_runtime(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server of a package into which onnxruntime-web was not fetched."""
+    """A server of a package without what runs models in a browser."""
     pytest.importorskip("fastapi")
     folder = tmp_path_factory.mktemp("package")
     shutil.copytree(PAGE.parents[1], folder / "ghostzoo", ignore=shutil.ignore_patterns("vendor", "__pycache__"))
@@ -251,10 +251,10 @@ def without_runtime(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> 
         yield process
 
 
-def test_without_onnxruntime_web_it_says_how_to_get_it(visit: Visit, without_runtime: ServerProcess) -> None:
+def test_without_a_runtime_it_says_how_to_get_one(visit: Visit, without_runtime: ServerProcess) -> None:
     visit.open(without_runtime.http)
     words = visit.page.inner_text("#obstacle")
-    assert "cannot also run in this browser. onnxruntime-web" in words
+    assert "cannot also run in this browser. Neither ghostzoo-native nor onnxruntime-web" in words
     assert "make web" in words
     assert visit.page.is_disabled("#in-browser")
     visit.choose(_PHOTO)

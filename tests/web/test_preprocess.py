@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from exporters.web.site import PAGE
 from ghostzoo.bundle.hub_configs import preprocessing_to_json
 from ghostzoo.images.preprocessing import BICUBIC, BILINEAR, Preprocessing
 from ghostzoo.images.transform import preprocess
+from ghostzoo.serve.page_files import PAGE
 
 _SIZES = [
     (500, 375),

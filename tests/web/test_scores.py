@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporters.web.site import PAGE
 from ghostzoo.labels import ClassLabel
 from ghostzoo.predictions import Postprocessing, Prediction, softmax, top_predictions
+from ghostzoo.serve.page_files import PAGE
 
 _CLASSES = 30
 _COUNTS = (1, 2, 5, 29, 30, 40)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from exporters.web.site import write_site
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import InputError
 from ghostzoo.fetch.resolver import fetch
+from ghostzoo.serve.page_files import RUNTIMES, runtimes
 from tests.web.conftest import Tags, Visit
 
 pytestmark = pytest.mark.slow
@@ -33,12 +35,12 @@ def test_the_browser_answers_as_the_package_does(visit: Visit, site_url: str) ->
     assert all(request.startswith((site_url, "blob:")) for request in visit.requests)
 
 
-_CLASSIFY = """async ([folder, picture]) => {
+_CLASSIFY = """async ([folder, picture, runtimes]) => {
   const file = await (await fetch(`data:image/png;base64,${picture}`)).blob();
   const worker = new Worker("worker.js", {type: "module"});
   return new Promise((resolve) => {
     worker.onmessage = ({data}) => resolve(data);
-    worker.postMessage({id: 0, folder: new URL(folder, location).href, file, headers: {}});
+    worker.postMessage({id: 0, folder: new URL(folder, location).href, file, headers: {}, runtimes});
   });
 }"""
 
@@ -47,12 +49,57 @@ def test_timm_s_models_score_as_in_the_package(visit: Visit, site_url: str, rela
     visit.open(site_url)
     picture = base64.b64encode(_PHOTO.read_bytes()).decode()
     for bundle in relatives:
-        found = visit.page.evaluate(_CLASSIFY, [f"models/{bundle.name}/", picture])
+        found = visit.page.evaluate(_CLASSIFY, [f"models/{bundle.name}/", picture, list(runtimes())])
         with ghostzoo.load(bundle.path, engine="onnxruntime", threads=1) as classifier:
             expected = classifier(_PHOTO)
         assert [each["label"] for each in found["answer"]["predictions"]] == [each.label for each in expected]
         scores = [each["score"] for each in found["answer"]["predictions"]]
         assert scores == pytest.approx([each.score for each in expected], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_each_runtime_answers_alone(visit: Visit, site_url: str, name: str, tags: Tags) -> None:
+    if name not in runtimes():
+        pytest.skip(f"{name} is not here; 'make web' brings it")
+    visit.open(f"{site_url}?runtime={name}")
+    visit.page.select_option("#model", "tags")
+    visit.choose(tags.some)
+    (answer,) = visit.answers()
+    assert answer["title"] == f"{name} in this browser"
+    assert answer["labels"] == [each.label for each in tags.expected]
+    assert answer["scores"] == pytest.approx([100 * each.score for each in tags.expected], abs=0.06)
+    fetched = [request for request in visit.requests if "/vendor/" in request]
+    assert fetched
+    assert all(("ghostzoo.wasm" in request) == (name == "ghostzoo-native") for request in fetched)
+    assert visit.problems == visit.refused == []
+
+
+@pytest.mark.parametrize("model", ["GhostNet_x0_5_cifar10", "tags"])
+def test_a_damaged_model_is_one_sentence_for_each_runtime(visit: Visit, site_url: str, model: str) -> None:
+    def damage(route: Any) -> None:
+        content = route.fetch().body()
+        route.fulfill(body=content[: len(content) // 2] if model == "tags" else b"no graph at all")
+
+    visit.page.route("**/model.onnx", damage)
+    visit.open(site_url)
+    visit.page.select_option("#model", model)
+    visit.choose(_PHOTO)
+    (answer,) = visit.answers()
+    assert answer["labels"] == []
+    for runtime in runtimes():
+        assert f"{runtime} cannot run the model in this browser (" in answer["line"]
+    assert "unreachable" not in answer["line"]
+
+
+def test_where_one_runtime_is_damaged_the_other_answers(visit: Visit, site_url: str) -> None:
+    if len(runtimes()) < 2:
+        pytest.skip(f"only {' '.join(runtimes())} is here; 'make web' brings both")
+    visit.page.route("**/ghostzoo.wasm", lambda route: route.fulfill(body=b"no module"))
+    visit.open(site_url)
+    visit.choose(_PHOTO)
+    (answer,) = visit.answers()
+    assert answer["title"] == "onnxruntime-web in this browser"
+    assert answer["labels"][0] == "cat"
 
 
 def test_it_offers_the_same_as_the_server(visit: Visit, site_url: str, tags: Tags) -> None:

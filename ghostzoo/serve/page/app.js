@@ -87,7 +87,7 @@ async function classifyOne(file, model, signal) {
   const engine = chosenEngine();
   const answers = [];
   if (hasServer) answers.push(shown(`${engine} on the server`, askServer(model, engine, file, signal), signal));
-  if (wantsBrowser()) answers.push(shown("onnxruntime-web in this browser", askBrowser(model, file), signal));
+  if (wantsBrowser()) answers.push(shown("In this browser", askBrowser(model, file), signal));
   const [server, browser] = await Promise.all(answers);
   if (!signal.aborted && server && browser) {
     showVerdict(compareAnswers(server.predictions, browser.predictions, model.multiLabel));

@@ -56,8 +56,8 @@ export async function askServer(model, engine, file, signal) {
 
 export async function askBrowser(model, file) {
   const start = performance.now();
-  const { predictions, timings } = await classifyInBrowser(model.folder, file, credentials());
-  return { predictions, timings: { ...timings, "in all": performance.now() - start } };
+  const { runtime, predictions, timings } = await classifyInBrowser(model.folder, file, credentials());
+  return { title: `${runtime} in this browser`, predictions, timings: { ...timings, "in all": performance.now() - start } };
 }
 
 function credentials() {

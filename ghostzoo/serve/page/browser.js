@@ -1,5 +1,10 @@
 // The page's side of worker.js: one worker, and a promise for each call.
 
+// What is there to run models with, the first choice first; "?runtime=NAME" in the page's address leaves one.
+const wanted = new URLSearchParams(location.search).get("runtime");
+const found = document.documentElement.dataset.runtimes.split(" ").filter(Boolean);
+const runtimes = wanted === null ? found : found.filter((name) => name === wanted);
+
 let worker;
 let lastId = 0;
 const waiting = new Map();
@@ -10,11 +15,13 @@ const waiting = new Map();
  * @param {string} folder URL of the model's files, with a slash at its end
  * @param {Blob} file
  * @param {Record<string, string>} headers for the requests of the model's files
+ * @returns {Promise<{runtime: string, predictions: object[], timings: Record<string, number>}>}
  */
 export function classifyInBrowser(folder, file, headers) {
+  if (runtimes.length === 0) return Promise.reject(new Error(`there is no ${wanted} here, only ${found.join(" and ")}`));
   worker ??= startWorker();
   const id = ++lastId;
-  worker.postMessage({ id, folder: new URL(folder, location.href).href, file, headers });
+  worker.postMessage({ id, folder: new URL(folder, location.href).href, file, headers, runtimes });
   return new Promise((resolve, reject) => waiting.set(id, { resolve, reject }));
 }
 
@@ -30,7 +37,7 @@ function startWorker() {
     event.preventDefault();
     const reason = event.message ? ` (${event.message})` : "";
     for (const { reject } of waiting.values()) {
-      reject(new Error(`onnxruntime-web cannot be started in this browser${reason}; load the page again`));
+      reject(new Error(`the engine cannot be started in this browser${reason}; load the page again`));
     }
     waiting.clear();
     worker = undefined;

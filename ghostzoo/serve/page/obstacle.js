@@ -1,6 +1,6 @@
 // Why this browser cannot run models, in words.
 
-// A WebAssembly module with one SIMD instruction, such as onnxruntime-web is made of.
+// A WebAssembly module with one SIMD instruction, such as the engines are made of.
 const SIMD = new Uint8Array([
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11,
 ]);
@@ -8,10 +8,10 @@ const UPDATE = "Update it, or use a current Chrome, Edge, Firefox or Safari.";
 
 /** @returns {string} one or two sentences, or "" where nothing is in the way */
 export function findObstacle() {
-  if (document.documentElement.dataset.runtime === "missing") {
+  if (document.documentElement.dataset.runtimes === "") {
     return (
-      "onnxruntime-web, which would run the model here, was not installed with this server. In a checkout of " +
-      "ghostzoo, “make web” fetches it; then install ghostzoo from there and start the server again."
+      "Neither ghostzoo-native nor onnxruntime-web, which would run the model here, was installed with this server. In " +
+      "a checkout of ghostzoo, “make web” brings both; then install ghostzoo from there and start the server again."
     );
   }
   if (typeof WebAssembly !== "object") {

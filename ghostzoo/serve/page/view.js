@@ -26,13 +26,14 @@ export function startAnswers() {
   byId("answers").replaceChildren();
 }
 
-/** Add an empty answer; returns what fills it with predictions and times, or with an error. */
+/** Add an empty answer; returns what fills it with predictions and times and another title, or with an error. */
 export function showAnswer(title) {
   const article = byId("answer").content.cloneNode(true).firstElementChild;
   article.querySelector("h2").textContent = title;
   article.querySelector(".timings").textContent = "…";
   byId("answers").append(article);
-  return ({ predictions, timings = {}, error }) => {
+  return ({ title: better = title, predictions, timings = {}, error }) => {
+    article.querySelector("h2").textContent = better;
     article.querySelector(".bars").replaceChildren(...(predictions ?? []).map(bar));
     article.querySelector(".nothing").textContent = predictions?.length === 0 ? `Here ${NOTHING}.` : "";
     const line = article.querySelector(".timings");

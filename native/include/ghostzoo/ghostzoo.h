@@ -41,6 +41,7 @@ GHOSTZOO_API const char* ghostzoo_last_error(void);
 /* The library's version, such as "0.1.0". */
 GHOSTZOO_API const char* ghostzoo_version(void);
 
+/* Where the build has these back ends, "onnxruntime" and "openvino" as instructions have that library run the network. */
 typedef struct ghostzoo_options {
     size_t size;              /* sizeof(ghostzoo_options), so that later versions can add fields */
     int threads;              /* for one call; 0: one for each CPU that the process may use */

@@ -1,0 +1,68 @@
+// ghostzoo's own engine as WebAssembly, which 'make wasm' builds of native/: one instance for each network.
+
+const BAD_FILE = 8; // of WASI: nothing is open but what is printed to
+let compiling;
+
+/**
+ * Open a network.
+ *
+ * @param {ArrayBuffer} graph an ONNX file of ghostzoo's
+ * @returns {Promise<(pixelValues: Float32Array) => Float32Array>} one image -> its logits
+ */
+export async function openNative(graph) {
+  compiling ??= compile();
+  compiling.catch(() => (compiling = undefined)); // so that a next call tries again
+  let printed = "";
+  let library;
+  const view = () => new DataView(library.memory.buffer); // anew after each call: memory that grows is another buffer
+  const system = {
+    fd_close: () => BAD_FILE,
+    fd_seek: () => BAD_FILE,
+    fd_write(file, vectors, count, written) {
+      let total = 0;
+      for (let i = 0; i < count; i++) {
+        const [start, size] = [0, 4].map((at) => view().getUint32(vectors + 8 * i + at, true));
+        printed += new TextDecoder().decode(new Uint8Array(library.memory.buffer, start, size));
+        total += size;
+      }
+      view().setUint32(written, total, true);
+      return 0;
+    },
+  };
+  ({ exports: library } = await WebAssembly.instantiate(await compiling, { wasi_snapshot_preview1: system }));
+  library._initialize();
+
+  // The module prints what goes wrong, and ends.
+  const run = (name, ...values) => {
+    try {
+      return library[name](...values);
+    } catch (error) {
+      throw new Error(printed.trim() || error.message);
+    }
+  };
+  const allocate = (bytes) => {
+    const place = run("malloc", bytes);
+    if (place === 0) throw new Error("there is not enough memory");
+    return place;
+  };
+  const file = allocate(graph.byteLength);
+  new Uint8Array(library.memory.buffer, file).set(new Uint8Array(graph));
+  const handle = allocate(4);
+  if (run("ghostzoo_network_open", file, graph.byteLength, 0, handle) !== 0) throw new Error("it cannot be opened");
+  run("free", file);
+  const network = view().getUint32(handle, true);
+  const classes = run("ghostzoo_network_num_classes", network);
+  const pixels = allocate(4 * 3 * run("ghostzoo_network_image_size", network) ** 2);
+  const logits = allocate(4 * classes);
+  return (pixelValues) => {
+    new Float32Array(library.memory.buffer, pixels).set(pixelValues);
+    if (run("ghostzoo_network_run", network, pixels, 1, logits, 0) !== 0) throw new Error("it cannot be run");
+    return new Float32Array(library.memory.buffer, logits, classes).slice();
+  };
+}
+
+async function compile() {
+  const answer = await fetch(new URL("./vendor/ghostzoo.wasm", import.meta.url));
+  if (!answer.ok) throw new Error(`the engine cannot be loaded (status ${answer.status})`);
+  return WebAssembly.compile(await answer.arrayBuffer());
+}
