@@ -99,3 +99,14 @@ def test_a_site_replaces_nothing_else(tmp_path: Path, tiny_bundle: Bundle) -> No
     with pytest.raises(InputError, match=r"exists and is not such a site|make web"):
         write_site(out, [fetch()], overwrite=True)
     assert (out / "thesis.txt").read_text() == "mine"
+
+
+def test_it_shows_why_without_a_server(visit: Visit, site_url: str) -> None:
+    visit.open(site_url)
+    visit.choose(_PHOTO)
+    visit.answers()
+    visit.page.click("#why")
+    visit.page.wait_for_selector("#map", state="visible")
+    assert "cat rather than truck" in visit.page.inner_text("#why-text")
+    assert visit.problems == visit.refused == []
+    assert all(request.startswith((site_url, "blob:")) for request in visit.requests)

@@ -7,6 +7,7 @@ import { listenForClasses, showClasses } from "./classes.js";
 import { findObstacle } from "./obstacle.js";
 import { offerSamples } from "./samples.js";
 import { compareAnswers } from "./scores.js";
+import { offerWhy } from "./why.js";
 import { byId, showAnswer, showNotice, showPicture, showVerdict, startAnswers } from "./view.js";
 
 let models = [];
@@ -89,6 +90,8 @@ async function classifyOne(file, model, signal) {
   if (hasServer) answers.push(shown(`${engine} on the server`, askServer(model, engine, file, signal), signal));
   if (wantsBrowser()) answers.push(shown("onnxruntime-web in this browser", askBrowser(model, file), signal));
   const [server, browser] = await Promise.all(answers);
+  const answer = server ?? browser;
+  if (!signal.aborted && answer) offerWhy(file, answer.predictions, model, engine, signal);
   if (!signal.aborted && server && browser) {
     showVerdict(compareAnswers(server.predictions, browser.predictions, model.multiLabel));
   }

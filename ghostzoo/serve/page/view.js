@@ -20,6 +20,15 @@ export function showPicture(file) {
   byId("picture").src = pictureUrl;
   byId("picture").alt = file.name;
   byId("picture-name").textContent = file.name;
+  hideMap();
+  byId("why-choice").hidden = true;
+}
+
+export function hideMap() {
+  byId("map").hidden = true;
+  byId("picture").hidden = false;
+  byId("why").textContent = "Show why";
+  byId("why-text").textContent = "";
 }
 
 export function startAnswers() {
