@@ -19,6 +19,7 @@ from ..bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle, check_t
 from ..bundle.golden import Golden
 from ..bundle.hub_configs import CONFIG_FILE, PREPROCESSOR_FILE
 from ..bundle.manifest import check_model_name
+from ..catalog import list_models
 from ..classifier import Classifier
 from ..converter import check_outputs
 from ..errors import BundleError, ImageError, InputError, OptionError
@@ -122,6 +123,8 @@ def fit(
     data, out = as_path(data, "data"), as_path(out, "out")
     name = out.resolve().name if name is None else name
     check_model_name(name)
+    if name in list_models():
+        raise OptionError(f"{name} is the name of another model; give this one a name of its own, as in name='mine'.")
     if add_to is not None and model is not None:
         raise OptionError("The bundle that is added to has its model already; leave the model out.")
     if options.get("precision", "fp32") != "fp32":
@@ -236,8 +239,8 @@ def _write(
     graph = with_classes(base.model(), base.head(), head.weight, head.bias, name)
     golden = base.golden()
     golden = Golden(golden.pixel_values, head.logits(golden.embedding), golden.embedding)
-    origin = base.manifest.weights.get("fitted_on") or {"model": base.name, "graph_sha256": base.model_hash()}
-    weights = {**base.manifest.weights, "fitted_on": origin}
+    weights = _identity(base)
+    origin = weights["fitted_on"]
     report = {
         "golden_source": f"the golden embeddings of {origin['model']}, and the fitted layer in numpy",
         "golden_check": check_outputs(graph, golden, name),
@@ -270,6 +273,17 @@ def _write(
         validation=report,
         overwrite=overwrite,
     )
+
+
+def _identity(base: Bundle) -> Mapping[str, Any]:
+    """Say whose layers these are: those of the graph that was fitted on, of which the official weights are no longer
+    the whole model."""
+    if "fitted_on" in base.manifest.weights:
+        return base.manifest.weights
+    file = MODEL_FILES["fp32"]
+    record = base.manifest.files[file]
+    origin = {"model": base.name, "graph_sha256": record.sha256, "weights": dict(base.manifest.weights)}
+    return {"file_name": file, "sha256": record.sha256, "size": record.size, "fitted_on": origin}
 
 
 def _notes(model: str, facts: Mapping[str, Any], kept: bytes) -> str:

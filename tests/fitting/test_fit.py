@@ -188,6 +188,7 @@ def test_options_that_contradict_each_other_are_refused(
         (OptionError, "leave the model out", {"model": tiny_bundle.path, "add_to": tiny_bundle.path}),
         (BundleError, "holds no embeddings", {"add_to": tiny_bundle.path}),
         (OptionError, "float32", {"model": tiny_bundle.path, "precision": "int8"}),
+        (OptionError, "the name of another model", {"name": "GhostNet_x0_5_cifar10"}),
         (BundleError, "cannot name a model", {"model": tiny_bundle.path, "name": "a/b"}),
     ):
         with pytest.raises(error, match=message):

@@ -60,11 +60,21 @@ export function showVerdict({ agrees, difference }) {
   byId("answers").append(line);
 }
 
-function bar({ label, score }) {
+/** A class with its score, as an item of a list of bars. */
+export function bar({ label, score }) {
   const item = document.createElement("li");
   item.style.setProperty("--share", `${100 * score}%`);
   item.append(span("label", label), span("score", percent(score)));
   return item;
+}
+
+/** Have the browser save a file. */
+export function download(content, type, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([content], { type }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
 export function percent(score) {
