@@ -97,6 +97,13 @@ def find_doubts(
     return tuple(suspects), tuple(unsure)
 
 
+BUNDLED = (
+    "The features are those of the bundled model, which learnt ten classes from pictures of 32 x 32 pixels: other "
+    "classes and photographs it tells apart much less well than a model of ImageNet, such as --model GhostNet_x1_0. "
+    "Pictures of CIFAR-10 it may have been trained on, so that their accuracy here is too good."
+)
+
+
 def find_warnings(
     counts: Sequence[int], classes: Sequence[str], copies: Sequence[Copy], suspects: Sequence[Doubt]
 ) -> tuple[str, ...]:

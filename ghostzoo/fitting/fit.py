@@ -19,7 +19,7 @@ from ..bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle, check_t
 from ..bundle.golden import Golden
 from ..bundle.hub_configs import CONFIG_FILE, PREPROCESSOR_FILE
 from ..bundle.manifest import check_model_name
-from ..catalog import list_models
+from ..catalog import DEFAULT_MODEL, list_models
 from ..classifier import Classifier
 from ..converter import check_outputs
 from ..errors import BundleError, ImageError, InputError, OptionError
@@ -29,7 +29,7 @@ from ..labels import ClassLabel
 from ..loading import load
 from ..network.architecture import Architecture
 from ..network.head import with_classes
-from .findings import Copy, Doubt, find_copies, find_doubts, find_warnings
+from .findings import BUNDLED, Copy, Doubt, find_copies, find_doubts, find_warnings
 from .pictures import MAX_PICTURES, PICTURES_FILE, Pictures, read_pictures
 from .ridge import LinearHead, cross_validate, make_folds
 
@@ -158,6 +158,7 @@ def fit(
             "interval_of_95_percent": [round(end, 4) for end in accuracy.interval],
             "strength_of_the_regularisation": fitted.strength,
         }
+        bundled = _identity(classifier.bundle)["fitted_on"]["model"] == DEFAULT_MODEL
         bundle = _write(classifier, out, name, classes, fitted.head, facts, kept, overwrite)
     return Fit(
         bundle=bundle,
@@ -167,7 +168,7 @@ def fit(
         suspects=suspects,
         unsure=unsure[:_SHOWN_DOUBTS],
         copies=copies,
-        warnings=find_warnings(counts, classes, copies, suspects),
+        warnings=((BUNDLED,) if bundled else ()) + find_warnings(counts, classes, copies, suspects),
         unreadable=tuple(unreadable),
         strength=fitted.strength,
         seconds=time.perf_counter() - start,
