@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .._utils.files import as_path
 from .._version import __version__
 from ..bundle.card import write_card
-from ..bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle, check_target, write_bundle
+from ..bundle.folder import CARD_FILE, CONVERTED_FILES, GOLDEN_FILE, MODEL_FILES, Bundle, check_target, write_bundle
 from ..bundle.golden import Golden
 from ..bundle.hub_configs import CONFIG_FILE, PREPROCESSOR_FILE
 from ..bundle.manifest import check_model_name
@@ -158,7 +158,7 @@ def fit(
             "interval_of_95_percent": [round(end, 4) for end in accuracy.interval],
             "strength_of_the_regularisation": fitted.strength,
         }
-        bundled = _identity(classifier.bundle)["fitted_on"]["model"] == DEFAULT_MODEL
+        general = _general_warnings(classifier.bundle, grows=earlier is not None)
         bundle = _write(classifier, out, name, classes, fitted.head, facts, kept, overwrite)
     return Fit(
         bundle=bundle,
@@ -168,7 +168,7 @@ def fit(
         suspects=suspects,
         unsure=unsure[:_SHOWN_DOUBTS],
         copies=copies,
-        warnings=((BUNDLED,) if bundled else ()) + find_warnings(counts, classes, copies, suspects),
+        warnings=(*general, *find_warnings(counts, classes, copies, suspects)),
         unreadable=tuple(unreadable),
         strength=fitted.strength,
         seconds=time.perf_counter() - start,
@@ -285,6 +285,20 @@ def _identity(base: Bundle) -> Mapping[str, Any]:
     record = base.manifest.files[file]
     origin = {"model": base.name, "graph_sha256": record.sha256, "weights": dict(base.manifest.weights)}
     return {"file_name": file, "sha256": record.sha256, "size": record.size, "fitted_on": origin}
+
+
+def _general_warnings(base: Bundle, *, grows: bool) -> tuple[str, ...]:
+    warnings = [BUNDLED] if _identity(base)["fitted_on"]["model"] == DEFAULT_MODEL else []
+    left = [
+        *base.precisions[1:],
+        *(name for name, files in CONVERTED_FILES.items() if set(files) <= {*base.manifest.files}),
+    ]
+    if grows and left:
+        warnings.append(
+            f"The files of {base.name} for {', '.join(left)} are of its earlier classes and are left out; make them "
+            "again."
+        )
+    return tuple(warnings)
 
 
 def _notes(model: str, facts: Mapping[str, Any], kept: bytes) -> str:
