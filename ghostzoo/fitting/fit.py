@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.files import as_path
-from .._version import __version__
-from ..bundle.card import write_card
-from ..bundle.folder import CARD_FILE, CONVERTED_FILES, GOLDEN_FILE, MODEL_FILES, Bundle, check_target, write_bundle
-from ..bundle.golden import Golden
-from ..bundle.hub_configs import CONFIG_FILE, PREPROCESSOR_FILE
+from ..bundle.folder import Bundle, check_target
 from ..bundle.manifest import check_model_name
-from ..catalog import DEFAULT_MODEL, list_models
-from ..classifier import Classifier
-from ..converter import check_outputs
+from ..catalog import list_models
 from ..errors import BundleError, ImageError, InputError, OptionError
 from ..evaluation.datasets import ImageDataset, open_dataset
 from ..evaluation.evaluate import Proportion
-from ..labels import ClassLabel
 from ..loading import load
-from ..network.architecture import Architecture
-from ..network.head import with_classes
-from .findings import BUNDLED, Copy, Doubt, find_copies, find_doubts, find_warnings
+from .findings import Copy, Doubt, find_copies, find_doubts, find_warnings
 from .pictures import MAX_PICTURES, PICTURES_FILE, Pictures, read_pictures
-from .ridge import LinearHead, cross_validate, make_folds
+from .ridge import cross_validate, make_folds
+from .writing import general_warnings, write_fitted
 
 _LEAST = 2
 """Pictures of a class, so that each can be left out."""
@@ -160,8 +151,8 @@ def fit(
             "interval_of_95_percent": [round(end, 4) for end in accuracy.interval],
             "strength_of_the_regularisation": fitted.strength,
         }
-        general = _general_warnings(classifier.bundle, grows=earlier is not None)
-        bundle = _write(classifier, out, name, classes, fitted.head, facts, kept, overwrite)
+        general = general_warnings(classifier.bundle, grows=earlier is not None)
+        bundle = write_fitted(classifier, out, name, classes, fitted.head, facts, kept, overwrite)
     return Fit(
         bundle=bundle,
         classes=classes,
@@ -225,102 +216,3 @@ def _check_counts(pictures: Pictures, classes: tuple[str, ...], unreadable: list
         raise InputError(
             f"{len(pictures)} pictures are more than the {MAX_PICTURES} that one fit takes; leave some out."
         )
-
-
-def _write(
-    classifier: Classifier,
-    out: Path,
-    name: str,
-    classes: tuple[str, ...],
-    head: LinearHead,
-    facts: Mapping[str, Any],
-    kept: bytes,
-    overwrite: bool,
-) -> Bundle:
-    base = classifier.bundle
-    labels = tuple(map(ClassLabel, classes))
-    graph = with_classes(base.model(), base.head(), head.weight, head.bias, name)
-    golden = base.golden()
-    golden = Golden(golden.pixel_values, head.logits(golden.embedding), golden.embedding)
-    weights = _identity(base)
-    origin = weights["fitted_on"]
-    report = {
-        "golden_source": f"the golden embeddings of {origin['model']}, and the fitted layer in numpy",
-        "golden_check": check_outputs(graph, golden, name),
-        "fit": dict(facts),
-    }
-    config = replace(base.config, labels=labels, multi_label=False)
-    card = write_card(
-        name,
-        Architecture.of(base.config.width, len(classes)),
-        base.preprocessing,
-        record=None,
-        weights=weights,
-        validation=report,
-        notes=_notes(origin["model"], facts, kept),
-    )
-    contents = {
-        CARD_FILE: card.encode(),
-        CONFIG_FILE: config.to_json(),
-        PREPROCESSOR_FILE: base.read(PREPROCESSOR_FILE),
-        MODEL_FILES["fp32"]: graph,
-        GOLDEN_FILE: golden.to_bytes(),
-        **({PICTURES_FILE: kept} if kept else {}),
-    }
-    return write_bundle(
-        out,
-        name=name,
-        contents=contents,
-        weights=weights,
-        created_by={"ghostzoo": __version__, "numpy": np.__version__},
-        validation=report,
-        overwrite=overwrite,
-    )
-
-
-def _identity(base: Bundle) -> Mapping[str, Any]:
-    """Say whose layers these are: those of the graph that was fitted on, of which the official weights are no longer
-    the whole model."""
-    if "fitted_on" in base.manifest.weights:
-        return base.manifest.weights
-    file = MODEL_FILES["fp32"]
-    record = base.manifest.files[file]
-    origin = {"model": base.name, "graph_sha256": record.sha256, "weights": dict(base.manifest.weights)}
-    return {"file_name": file, "sha256": record.sha256, "size": record.size, "fitted_on": origin}
-
-
-def _general_warnings(base: Bundle, *, grows: bool) -> tuple[str, ...]:
-    warnings = [BUNDLED] if _identity(base)["fitted_on"]["model"] == DEFAULT_MODEL else []
-    left = [
-        *base.precisions[1:],
-        *(name for name, files in CONVERTED_FILES.items() if set(files) <= {*base.manifest.files}),
-    ]
-    if grows and left:
-        warnings.append(
-            f"The files of {base.name} for {', '.join(left)} are of its earlier classes and are left out; make them "
-            "again."
-        )
-    return tuple(warnings)
-
-
-def _notes(model: str, facts: Mapping[str, Any], kept: bytes) -> str:
-    low, high = facts["interval_of_95_percent"]
-    lines = [
-        "## How it was made",
-        "",
-        f"`ghostzoo fit` fitted the last layer to {facts['pictures']:,} labelled pictures, by ridge regression on the "
-        f"embeddings of {model}, whose other layers are unchanged. Accuracy in cross-validation: "
-        f"{facts['cross_validated_accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}).",
-        "",
-        "It takes every picture for one of its classes, whatever the picture shows. Pictures of another kind than "
-        "those that it was fitted to may be recognised less well, and those that the model's other layers were trained "
-        "on look easier than new ones.",
-    ]
-    if kept:
-        lines += [
-            "",
-            f"`{PICTURES_FILE}` holds the embeddings, names and hashes of these pictures, so that `ghostzoo fit --add` "
-            "can add more. Before you publish the bundle, think of whether they may be known; `--no-keep` leaves them "
-            "out.",
-        ]
-    return "\n".join(lines)
