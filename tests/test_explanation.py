@@ -8,15 +8,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 
 import ghostzoo
-from ghostzoo.bundle.folder import Bundle
+from ghostzoo.bundle.folder import MODEL_FILES, Bundle, write_bundle
 from ghostzoo.cli import main
 from ghostzoo.engines import engine_class
 from ghostzoo.engines.base import EngineOptions
-from ghostzoo.errors import EngineUnavailableError, OptionError
+from ghostzoo.errors import BundleError, EngineUnavailableError, OptionError
 from tests.fixtures.engines import require_engine
 
 _PHOTO = Path(__file__).parents[1] / "examples" / "chelsea.png"
@@ -55,6 +56,22 @@ def test_a_wrong_class_is_named(tiny_bundle: Bundle, index: object, against: obj
         pytest.raises(OptionError, match=message),
     ):
         classifier.explain(picture, index, against)
+
+
+def test_a_graph_with_another_end_classifies_and_is_not_explained(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    model = onnx.load_from_string(tiny_bundle.model())
+    relu = next(node for node in model.graph.node if node.name == "head.hidden.relu")
+    for node in model.graph.node:
+        node.input[:] = [relu.input[0] if name == relu.output[0] else name for name in node.input]
+    model.graph.node.remove(relu)
+    contents = {name: tiny_bundle.read(name) for name in tiny_bundle.manifest.files}
+    contents[MODEL_FILES["fp32"]] = model.SerializeToString()
+    write_bundle(tmp_path / "other", name="other", contents=contents, weights={}, created_by={}, validation={})
+    picture = np.zeros((70, 70, 3), np.uint8)
+    with ghostzoo.load(tmp_path / "other", engine="onnxruntime", threads=1) as classifier:
+        assert len(classifier(picture)) == 5
+        with pytest.raises(BundleError, match=r"model.onnx does not end in pooling, linear, ReLU and linear"):
+            classifier.explain(picture)
 
 
 def test_a_closed_model_explains_no_more(tiny_bundle: Bundle) -> None:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ghostzoo._utils.folders import recover, replaced
-from ghostzoo.bundle.folder import CARD_FILE, MODEL_FILES, Bundle
+from ghostzoo.bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle
 from ghostzoo.bundle.hub_configs import CONFIG_FILE, PREPROCESSOR_FILE
 from ghostzoo.errors import InputError
 from ghostzoo.serve.page_files import PAGE, index_page, runtimes
 
 INDEX = "models/index.json"
 
-_MODEL_FILES = (CONFIG_FILE, PREPROCESSOR_FILE, MODEL_FILES["fp32"], CARD_FILE)
+_MODEL_FILES = (CONFIG_FILE, PREPROCESSOR_FILE, MODEL_FILES["fp32"], CARD_FILE, GOLDEN_FILE)
 _SERVER_MODE, _STATIC_MODE = 'data-mode="server"', 'data-mode="static"'
 
 

@@ -15,7 +15,9 @@ _SAME_LOOK = 24
 """Bits of the 256 in which the hashes of copies differ at most. Of 57 photographs, no two differ in fewer than 78;
 nine in ten of them differ in up to 9 from themselves after JPEG of quality 50, half the size, or more brightness."""
 _SURE = 0.8
-"""From this probability on, a head that never saw a picture contradicts its folder."""
+"""From this probability on, a head that never saw a picture contradicts its folder. With one label in twenty wrong, on
+pictures of CIFAR-10's test split, that finds two thirds of them among 100 or more pictures of each class, and three in
+five of those that it names are wrong."""
 _FEW, _USUAL = 5, 20
 """Pictures of a class: fewer than the one are hardly enough, fewer than the other leave room."""
 _UNBALANCED = 10
@@ -95,6 +97,13 @@ def find_doubts(
     suspects = [doubts[index] for index in np.argsort(-best) if contradicted[index]]
     unsure = [doubts[index] for index in np.argsort(margin) if not contradicted[index]]
     return tuple(suspects), tuple(unsure)
+
+
+BUNDLED = (
+    "The features are those of the bundled model, which learnt ten classes from pictures of 32 x 32 pixels: other "
+    "classes and photographs it tells apart much less well than a model of ImageNet, such as --model GhostNet_x1_0. "
+    "Pictures of CIFAR-10 it may have been trained on, so that their accuracy here is too good."
+)
 
 
 def find_warnings(

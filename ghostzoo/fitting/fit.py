@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.urls import as_path
-from .._version import __version__
-from ..bundle.card import write_card
-from ..bundle.edit import check_target, write_bundle
-from ..bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle
-from ..bundle.golden import Golden
-from ..bundle.hub_configs import CONFIG_FILE, PREPROCESSOR_FILE
+from ..bundle.edit import check_target
+from ..bundle.folder import Bundle
 from ..bundle.manifest import check_model_name
-from ..classifier import Classifier
-from ..converter import check_outputs
+from ..catalog import list_models
 from ..errors import BundleError, ImageError, InputError, OptionError
 from ..evaluation.datasets import ImageDataset, open_dataset
 from ..evaluation.evaluate import Proportion
-from ..labels import ClassLabel
 from ..loading import load
-from ..network.architecture import Architecture
-from ..network.head import with_classes
 from .findings import Copy, Doubt, find_copies, find_doubts, find_warnings
 from .pictures import MAX_PICTURES, PICTURES_FILE, Pictures, read_pictures
-from .ridge import LinearHead, cross_validate, make_folds
+from .ridge import cross_validate, make_folds
+from .writing import general_warnings, write_fitted
 
 _LEAST = 2
 """Pictures of a class, so that each can be left out."""
@@ -123,6 +115,8 @@ def fit(
     data, out = as_path(data, "data"), as_path(out, "out")
     name = out.resolve().name if name is None else name
     check_model_name(name)
+    if name in list_models():
+        raise OptionError(f"{name} is the name of another model; give this one a name of its own, as in name='mine'.")
     if add_to is not None and model is not None:
         raise OptionError("The bundle that is added to has its model already; leave the model out.")
     if options.get("precision", "fp32") != "fp32":
@@ -142,6 +136,8 @@ def fit(
         _check_counts(pictures, classes, unreadable)
         copies, groups = find_copies(pictures, classes)
         embeddings = pictures.embeddings.astype(np.float32)
+        if not np.isfinite(embeddings).all():
+            raise BundleError(f"{classifier.bundle.name} gives embeddings that are not numbers; take another model.")
         fitted = cross_validate(embeddings, pictures.labels, make_folds(pictures.labels, groups))
         confusion = np.zeros((len(classes), len(classes)), np.int64)
         np.add.at(confusion, (pictures.labels, fitted.probabilities.argmax(axis=1)), 1)
@@ -156,7 +152,8 @@ def fit(
             "interval_of_95_percent": [round(end, 4) for end in accuracy.interval],
             "strength_of_the_regularisation": fitted.strength,
         }
-        bundle = _write(classifier, out, name, classes, fitted.head, facts, kept, overwrite)
+        general = general_warnings(classifier.bundle, grows=earlier is not None)
+        bundle = write_fitted(classifier, out, name, classes, fitted.head, facts, kept, overwrite)
     return Fit(
         bundle=bundle,
         classes=classes,
@@ -165,7 +162,7 @@ def fit(
         suspects=suspects,
         unsure=unsure[:_SHOWN_DOUBTS],
         copies=copies,
-        warnings=find_warnings(counts, classes, copies, suspects),
+        warnings=(*general, *find_warnings(counts, classes, copies, suspects)),
         unreadable=tuple(unreadable),
         strength=fitted.strength,
         seconds=time.perf_counter() - start,
@@ -220,77 +217,3 @@ def _check_counts(pictures: Pictures, classes: tuple[str, ...], unreadable: list
         raise InputError(
             f"{len(pictures)} pictures are more than the {MAX_PICTURES} that one fit takes; leave some out."
         )
-
-
-def _write(
-    classifier: Classifier,
-    out: Path,
-    name: str,
-    classes: tuple[str, ...],
-    head: LinearHead,
-    facts: Mapping[str, Any],
-    kept: bytes,
-    overwrite: bool,
-) -> Bundle:
-    base = classifier.bundle
-    labels = tuple(map(ClassLabel, classes))
-    graph = with_classes(base.model(), base.head(), head.weight, head.bias, name)
-    golden = base.golden()
-    golden = Golden(golden.pixel_values, head.logits(golden.embedding), golden.embedding)
-    origin = base.manifest.weights.get("fitted_on") or {"model": base.name, "graph_sha256": base.model_hash()}
-    weights = {**base.manifest.weights, "fitted_on": origin}
-    report = {
-        "golden_source": f"the golden embeddings of {origin['model']}, and the fitted layer in numpy",
-        "golden_check": check_outputs(graph, golden, name),
-        "fit": dict(facts),
-    }
-    config = replace(base.config, labels=labels, multi_label=False)
-    card = write_card(
-        name,
-        Architecture.of(base.config.width, len(classes)),
-        base.preprocessing,
-        record=None,
-        weights=weights,
-        validation=report,
-        notes=_notes(origin["model"], facts, kept),
-    )
-    contents = {
-        CARD_FILE: card.encode(),
-        CONFIG_FILE: config.to_json(),
-        PREPROCESSOR_FILE: base.read(PREPROCESSOR_FILE),
-        MODEL_FILES["fp32"]: graph,
-        GOLDEN_FILE: golden.to_bytes(),
-        **({PICTURES_FILE: kept} if kept else {}),
-    }
-    return write_bundle(
-        out,
-        name=name,
-        contents=contents,
-        weights=weights,
-        created_by={"ghostzoo": __version__, "numpy": np.__version__},
-        validation=report,
-        overwrite=overwrite,
-    )
-
-
-def _notes(model: str, facts: Mapping[str, Any], kept: bytes) -> str:
-    low, high = facts["interval_of_95_percent"]
-    lines = [
-        "## How it was made",
-        "",
-        f"`ghostzoo fit` fitted the last layer to {facts['pictures']:,} labelled pictures, by ridge regression on the "
-        f"embeddings of {model}, whose other layers are unchanged. Accuracy in cross-validation: "
-        f"{facts['cross_validated_accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}).",
-        "",
-        "It takes every picture for one of its classes, whatever the picture shows. Pictures of another kind than "
-        "those that it was fitted to may be recognised less well, and those that the model's other layers were trained "
-        "on look easier than new ones.",
-    ]
-    if kept:
-        lines += [
-            "",
-            f"`{PICTURES_FILE}` holds the embeddings, names and hashes of these pictures, so that `ghostzoo fit --add` "
-            "can add more. Before you publish the bundle, think of whether they may be known; `--no-keep` leaves them "
-            "out.",
-        ]
-    return "\n".join(lines)

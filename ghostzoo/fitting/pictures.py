@@ -194,7 +194,7 @@ def _embed(
         results.append((sample, ImageError(sample.name, "")))  # until the network has run
         tensors.append(preprocess(rgb, classifier.bundle.preprocessing))
     if tensors:
-        embeddings = engine.run(np.stack(tensors), "embedding").astype(np.float16)
+        embeddings = np.clip(engine.run(np.stack(tensors), "embedding"), 0, np.finfo(np.float16).max).astype(np.float16)
         for (index, digest, look), embedding in zip(new, embeddings, strict=True):
             results[index] = results[index][0], _Row(digest, embedding, look)
     return results

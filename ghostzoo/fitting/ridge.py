@@ -7,7 +7,6 @@ the regression's values into logits: with it, the softmax of pictures that were 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,39 +59,51 @@ def cross_validate(embeddings: Matrix, labels: NDArray[np.int64], folds: NDArray
         labels: (N,) class indices; every class from 0 to the largest has a picture.
         folds: (N,) number of the fold that each picture is in.
     """
-    targets = np.eye(labels.max() + 1)[labels]
-    weights = 1 / np.bincount(labels)[labels] / targets.shape[1]
-    left_out = {strength: np.zeros(targets.shape) for strength in STRENGTHS}
-    for fold in np.unique(folds):
-        out = folds == fold
-        paths = _ridge(embeddings[~out], targets[~out], weights[~out], STRENGTHS)
-        for strength, (weight, bias) in zip(STRENGTHS, paths, strict=True):
-            left_out[strength][out] = embeddings[out] @ weight.T.astype(np.float32) + bias
-    choices = []
-    for strength, scores in left_out.items():
+    count = int(labels.max()) + 1
+    weights = 1 / np.bincount(labels)[labels] / count
+    parts = [(folds == fold, _Ridge(embeddings, labels, weights, folds != fold)) for fold in np.unique(folds)]
+    best = (np.inf, STRENGTHS[0], 1.0)
+    probabilities: Matrix = np.empty((0, 0), np.float32)
+    for strength in STRENGTHS:  # one after the other: the scores of many pictures and classes are large
+        scores = np.empty((len(labels), count), np.float32)
+        for out, ridge in parts:
+            weight, bias = ridge.solve(strength)
+            scores[out] = embeddings[out] @ weight.T.astype(np.float32) + bias
         factor = _best_factor(scores, labels, weights)
-        choices.append((_loss(factor * scores, labels, weights), strength, factor))
-    _, strength, factor = min(choices)
-    ((weight, bias),) = _ridge(embeddings, targets, weights, [strength])
+        shares = softmax(np.float32(factor) * scores)
+        own = np.maximum(shares[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
+        loss = -float(weights @ np.log(own))
+        if loss < best[0]:
+            best, probabilities = (loss, strength, factor), shares
+    _, strength, factor = best
+    weight, bias = _Ridge(embeddings, labels, weights, np.ones(len(labels), bool)).solve(strength)
     head = LinearHead((factor * weight).astype(np.float32), (factor * bias).astype(np.float32))
-    return CrossValidated(head, softmax((factor * left_out[strength]).astype(np.float32)), strength)
+    return CrossValidated(head, probabilities, strength)
 
 
-def _ridge(
-    embeddings: Matrix, targets: _Precise, weights: _Precise, strengths: Sequence[float]
-) -> Iterator[tuple[_Precise, _Precise]]:
-    """Yield weight (classes, E) and bias (classes,) for each strength, of one decomposition."""
-    weights = weights / weights.sum()
-    means, target_means = weights @ embeddings, weights @ targets
-    roots = np.sqrt(weights)[:, np.newaxis]
-    centred = (embeddings - means.astype(np.float32)) * roots.astype(np.float32)
-    wanted = (targets - target_means) * roots
-    values, basis = _principal_axes(centred)
-    along = basis.T @ (centred.T @ wanted)
-    total = float(values.sum())
-    for strength in strengths:
-        weight = (basis @ (along / (values + strength * total)[:, np.newaxis])).T
-        yield weight, target_means - weight @ means
+class _Ridge:
+    """A weighted ridge regression of the classes on the embeddings of some pictures, decomposed for all strengths."""
+
+    def __init__(
+        self, embeddings: Matrix, labels: NDArray[np.int64], weights: _Precise, used: NDArray[np.bool_]
+    ) -> None:
+        rows, weights = embeddings[used], weights[used] / weights[used].sum()
+        targets = np.eye(int(labels.max()) + 1, dtype=np.float32)[labels[used]]
+        self._means, self._target_means = weights @ rows, weights @ targets
+        roots = np.sqrt(weights).astype(np.float32)[:, np.newaxis]
+        rows -= self._means.astype(np.float32)
+        rows *= roots
+        targets -= self._target_means.astype(np.float32)
+        targets *= roots
+        self._values, self._basis = _principal_axes(rows)
+        self._along = self._basis.T @ (rows.T @ targets)
+        self._total = float(self._values.sum())
+
+    def solve(self, strength: float) -> tuple[_Precise, _Precise]:
+        """Return weight (classes, E) and bias (classes,)."""
+        shrunk = self._along / (self._values + strength * self._total)[:, np.newaxis]
+        weight = (self._basis @ shrunk).T
+        return weight, self._target_means - weight @ self._means
 
 
 def _principal_axes(centred: Matrix) -> tuple[_Precise, Matrix]:
@@ -110,15 +121,15 @@ def _principal_axes(centred: Matrix) -> tuple[_Precise, Matrix]:
     return values, vectors.astype(np.float32)
 
 
-def _best_factor(scores: _Precise, labels: NDArray[np.int64], weights: _Precise) -> float:
+def _best_factor(scores: Matrix, labels: NDArray[np.int64], weights: _Precise) -> float:
     """Return the factor of ``scores`` with the smallest loss, which is convex in it, by Newton's method."""
     factor = 1.0
     own = scores[np.arange(len(labels)), labels]
     for _ in range(_NEWTON_STEPS):
-        shares = softmax((factor * scores).astype(np.float32))
-        expected = (shares * scores).sum(axis=1)
+        shares = softmax(np.float32(factor) * scores)
+        expected = np.einsum("ij,ij->i", shares, scores)
         slope = float(weights @ (expected - own))
-        curve = float(weights @ ((shares * scores**2).sum(axis=1) - expected**2))
+        curve = float(weights @ (np.einsum("ij,ij,ij->i", shares, scores, scores) - expected**2))
         step = slope / max(curve, 1e-9)
         # At most twice or half of it at a time: far from the end, the curve tells little.
         new = min(max(factor - step, factor / 2), 2 * factor, _MAX_FACTOR)
@@ -126,13 +137,6 @@ def _best_factor(scores: _Precise, labels: NDArray[np.int64], weights: _Precise)
             break
         factor = new
     return factor
-
-
-def _loss(logits: _Precise, labels: NDArray[np.int64], weights: _Precise) -> float:
-    """The weighted cross-entropy."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    own = shifted[np.arange(len(labels)), labels]
-    return float(weights @ (np.log(np.exp(shifted).sum(axis=1)) - own))
 
 
 def make_folds(labels: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:

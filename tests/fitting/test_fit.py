@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 import ghostzoo
+from ghostzoo.bundle.edit import add_files
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.classifier import Classifier
 from ghostzoo.cli import main
@@ -77,6 +78,22 @@ def test_one_class_grows_alone(tiny_bundle: Bundle, make_folder: MakeFolder, tmp
     ghostzoo.fit(make_folder("data", red=range(4), blue=range(4)), tmp_path / "mine", model=tiny_bundle.path)
     done = ghostzoo.fit(make_folder("more", red=range(10, 13)), tmp_path / "more-mine", add_to=tmp_path / "mine")
     assert done.confusion.sum(axis=1).tolist() == [4, 7]
+
+
+def test_what_was_made_of_the_earlier_classes_is_left_out(
+    tiny_bundle: Bundle, make_folder: MakeFolder, tmp_path: Path
+) -> None:
+    ghostzoo.fit(make_folder("data", red=range(4), blue=range(4)), tmp_path / "mine", model=tiny_bundle.path)
+    files = {"mnn/model.mnn": b"of two classes"}
+    add_files(tmp_path / "mine", files, created_by={}, section="formats", facts={})
+    done = ghostzoo.fit(make_folder("more", green=range(4)), tmp_path / "more-mine", add_to=tmp_path / "mine")
+    assert "mnn/model.mnn" not in done.bundle.manifest.files
+    assert "The files of mine for mnn are of its earlier classes" in done.warnings[0]
+
+
+def test_features_of_the_bundled_model_are_no_surprise(make_folder: MakeFolder, tmp_path: Path) -> None:
+    data = make_folder("data", red=range(2), blue=range(2))
+    assert "learnt ten classes from pictures of 32 x 32 pixels" in ghostzoo.fit(data, tmp_path / "mine").warnings[0]
 
 
 def test_pictures_are_decoded_once(
@@ -188,6 +205,7 @@ def test_options_that_contradict_each_other_are_refused(
         (OptionError, "leave the model out", {"model": tiny_bundle.path, "add_to": tiny_bundle.path}),
         (BundleError, "holds no embeddings", {"add_to": tiny_bundle.path}),
         (OptionError, "float32", {"model": tiny_bundle.path, "precision": "int8"}),
+        (OptionError, "the name of another model", {"name": "GhostNet_x0_5_cifar10"}),
         (BundleError, "cannot name a model", {"model": tiny_bundle.path, "name": "a/b"}),
     ):
         with pytest.raises(error, match=message):

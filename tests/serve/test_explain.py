@@ -10,7 +10,8 @@ import requests
 
 import ghostzoo
 from ghostzoo.bundle.folder import Bundle
-from tests.fixtures.serving import ServerProcess
+from tests.fixtures.engines import require_engine
+from tests.fixtures.serving import ServerProcess, running_server
 
 pytestmark = pytest.mark.slow
 
@@ -58,3 +59,14 @@ def test_what_cannot_be_explained_is_one_sentence(http: requests.Session, url: s
     ):
         assert (answer.status_code, list(answer.json())) == (status, ["error"]), answer.text
         assert message in answer.json()["error"]
+
+
+def test_an_engine_that_cannot_says_so_and_still_classifies(
+    http: requests.Session, tiny_bundle: Bundle, jpeg: bytes
+) -> None:
+    require_engine("native")
+    with running_server("--model", str(tiny_bundle.path), "--engine", "native", "--no-grpc") as server:
+        answer = http.post(f"{server.http}/v1/explain", data=jpeg, headers={"Content-Type": "image/jpeg"})
+        assert answer.status_code == 400
+        assert "native does not return the tensor" in answer.json()["error"]
+        assert http.post(f"{server.http}/v1/classify", data=jpeg, headers={"Content-Type": "image/jpeg"}).ok

@@ -36,6 +36,14 @@ _PASTE = """bytes => {
 _DROP = _PASTE.replace('ClipboardEvent("paste", {clipboardData: data', 'DragEvent("drop", {dataTransfer: data')
 
 
+_PLACES = [(10, 10), (225, 240), (110, 60), (320, 60)]
+_PIXELS = f"""() => {{
+  const canvas = document.querySelector("#map");
+  const colour = ([x, y]) => [...canvas.getContext("2d").getImageData(x, y, 1, 1).data].slice(0, 3);
+  return {{ size: [canvas.width, canvas.height], colours: {[list(each) for each in _PLACES]}.map(colour) }};
+}}"""
+
+
 @pytest.fixture(scope="module")
 def server(chromium: Any, runtime: None, tags: Tags, imagenet: Bundle) -> Iterator[ServerProcess]:
     pytest.importorskip("fastapi")
@@ -281,4 +289,25 @@ def test_a_browser_that_cannot_is_told_why(visit: Visit, server: ServerProcess, 
     visit.choose(_PHOTO)
     (answer,) = visit.answers()
     assert answer["labels"][0] == "cat"
+    assert visit.problems == visit.refused == []
+
+
+def test_it_shows_why(visit: Visit, server: ServerProcess) -> None:
+    visit.open(server.http)
+    visit.choose(_PHOTO)
+    visit.answers()
+    visit.page.click("#why")
+    visit.page.wait_for_selector("#map", state="visible")
+    assert visit.page.inner_text("#why-text").startswith(
+        "Red places speak for cat rather than truck, blue ones against"
+    )
+    drawn = visit.page.evaluate(_PIXELS)
+    with ghostzoo.load(engine="onnxruntime", threads=1) as classifier:
+        best, other = (each.index for each in classifier(_PHOTO)[:2])
+        expected = classifier.explain(_PHOTO, best, other).overlay(_PHOTO)
+    assert drawn["size"] == [expected.shape[1], expected.shape[0]]
+    for (x, y), colour in zip(_PLACES, drawn["colours"], strict=True):
+        assert colour == pytest.approx(expected[y, x].tolist(), abs=40), (x, y)  # browsers smooth otherwise
+    visit.page.click("#why")
+    visit.page.wait_for_selector("#picture", state="visible")
     assert visit.problems == visit.refused == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from exporters.web.site import write_site
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import InputError
 from ghostzoo.fetch.resolver import fetch
+from ghostzoo.parity import EXACT_TOLERANCE
 from ghostzoo.serve.page_files import RUNTIMES, runtimes
+from tests.fitting.conftest import write_picture
 from tests.web.conftest import Tags, Visit
 
 pytestmark = pytest.mark.slow
@@ -40,7 +43,7 @@ _CLASSIFY = """async ([folder, picture, runtimes]) => {
   const worker = new Worker("worker.js", {type: "module"});
   return new Promise((resolve) => {
     worker.onmessage = ({data}) => resolve(data);
-    worker.postMessage({id: 0, folder: new URL(folder, location).href, file, headers: {}, runtimes});
+    worker.postMessage({id: 0, task: "classify", folder: new URL(folder, location).href, file, headers: {}, runtimes});
   });
 }"""
 
@@ -169,3 +172,60 @@ def test_a_site_replaces_nothing_else(tmp_path: Path, tiny_bundle: Bundle) -> No
     with pytest.raises(InputError, match=r"exists and is not such a site|make web"):
         write_site(out, [fetch()], overwrite=True)
     assert (out / "thesis.txt").read_text() == "mine"
+
+
+def test_it_shows_why_without_a_server(visit: Visit, site_url: str) -> None:
+    visit.open(site_url)
+    visit.choose(_PHOTO)
+    visit.answers()
+    visit.page.click("#why")
+    visit.page.wait_for_selector("#map", state="visible")
+    assert "cat rather than truck" in visit.page.inner_text("#why-text")
+    assert visit.problems == visit.refused == []
+    assert all(request.startswith((site_url, "blob:")) for request in visit.requests)
+
+
+def test_it_is_taught_and_what_it_learnt_is_downloaded(visit: Visit, site_url: str, tmp_path: Path) -> None:
+    for colour in ("red", "blue"):
+        for seed in range(5):
+            write_picture(tmp_path / colour / f"{seed}.png", colour, seed)
+    visit.open(site_url)
+    visit.page.get_by_text("Teach it classes of your own").click()
+    for place, colour in enumerate(("red", "blue")):
+        row = visit.page.locator("#taught li").nth(place)
+        row.locator("input[type=text]").fill(colour)
+        row.locator("input[type=file]").set_input_files(sorted((tmp_path / colour).iterdir()))
+        row.get_by_text("5 pictures").wait_for()
+        visit.page.wait_for_function("() => !document.querySelector('#teach-state').textContent.includes('Looking')")
+    visit.page.wait_for_selector("#save-model:enabled")
+    assert "Of 10 pictures, 10 (100 %) are recognised" in visit.page.inner_text("#teach-state")
+    write_picture(tmp_path / "new.png", "blue", 77)
+    visit.page.set_input_files("#try-file", tmp_path / "new.png")
+    visit.page.wait_for_selector("#trial-bars li")
+    assert visit.page.locator("#trial-bars .label").first.inner_text() == "blue"
+
+    visit.page.click("#try-live")
+    visit.page.wait_for_function("() => document.querySelector('#live').videoWidth > 0")
+    visit.page.click("#try-live")
+    assert not visit.page.is_visible("#live")
+
+    with visit.page.expect_download() as download:
+        visit.page.click("#save-model")
+    with zipfile.ZipFile(download.value.path()) as archive:
+        archive.extractall(tmp_path)
+    with ghostzoo.load(tmp_path / "mine", engine="onnxruntime", threads=1) as classifier:
+        assert classifier.self_check().within(EXACT_TOLERANCE)
+        assert classifier(tmp_path / "new.png")[0].label == "blue"
+
+    visit.page.locator("#taught .strip img").first.click()
+    visit.page.get_by_text("4 pictures").wait_for()
+    (tmp_path / "notes.png").write_text("no picture")
+    visit.page.locator("#taught li").first.locator("input[type=file]").set_input_files(tmp_path / "notes.png")
+    visit.page.get_by_text("1 of 1 cannot be read. notes.png").wait_for()
+    visit.page.locator("#taught .remove").first.click()
+    visit.page.get_by_text("It takes at least two classes.").wait_for()
+    assert visit.page.is_disabled("#save-model")
+    visit.page.set_viewport_size({"width": 390, "height": 844})
+    assert visit.overflow() == []
+    assert visit.problems == visit.refused == []
+    assert all(request.startswith((site_url, "blob:")) for request in visit.requests)

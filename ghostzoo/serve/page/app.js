@@ -7,7 +7,9 @@ import { listenForClasses, showClasses } from "./classes.js";
 import { findObstacle } from "./obstacle.js";
 import { offerSamples } from "./samples.js";
 import { compareAnswers } from "./scores.js";
+import { listenForTeaching, teachOn } from "./teach.js";
 import { byId, showAnswer, showNotice, showPicture, showVerdict, startAnswers } from "./view.js";
+import { offerWhy } from "./why.js";
 
 let models = [];
 let running = new AbortController(); // what is on its way; a new picture ends it
@@ -51,6 +53,7 @@ async function fillModels() {
 async function showModel() {
   byId("engine").replaceChildren(...chosenModel().engines.map((name) => new Option(name)));
   await showClasses(chosenModel());
+  if (!findObstacle()) await teachOn(chosenModel());
 }
 
 /** Classify files: one is shown with its bars, many in a table. */
@@ -89,6 +92,8 @@ async function classifyOne(file, model, signal) {
   if (hasServer) answers.push(shown(`${engine} on the server`, askServer(model, engine, file, signal), signal));
   if (wantsBrowser()) answers.push(shown("In this browser", askBrowser(model, file), signal));
   const [server, browser] = await Promise.all(answers);
+  const answer = server ?? browser;
+  if (!signal.aborted && answer) offerWhy(file, answer.predictions, model, engine, signal);
   if (!signal.aborted && server && browser) {
     showVerdict(compareAnswers(server.predictions, browser.predictions, model.multiLabel));
   }
@@ -138,6 +143,7 @@ function listen() {
   document.onpaste = (event) => classify([...event.clipboardData.files]);
   byId("model").onchange = showModel;
   listenForClasses();
+  listenForTeaching();
   offerSamples(classify);
   byId("choices").onsubmit = (event) => event.preventDefault();
   byId("key").onchange = ({ target }) => {

@@ -1,6 +1,6 @@
 // Where answers come from: the server that this page came from, or, in the static page, this browser alone.
 
-import { classifyInBrowser } from "./browser.js";
+import { runInBrowser } from "./browser.js";
 
 const isStatic = document.documentElement.dataset.mode === "static";
 const UNREADABLE = 422; // the answer says of each image why
@@ -56,8 +56,36 @@ export async function askServer(model, engine, file, signal) {
 
 export async function askBrowser(model, file) {
   const start = performance.now();
-  const { runtime, predictions, timings } = await classifyInBrowser(model.folder, file, credentials());
+  const { runtime, predictions, timings } = await runInBrowser("classify", model.folder, file, credentials());
   return { title: `${runtime} in this browser`, predictions, timings: { ...timings, "in all": performance.now() - start } };
+}
+
+/**
+ * Ask where in a picture a class comes from.
+ *
+ * @param {number} index the class
+ * @param {number|null} against another one, to explain the difference
+ * @returns {Promise<{map: number[][], constant: number, logit: number, seen: number}>} as the server has them
+ */
+export async function askWhere(model, engine, file, index, against) {
+  if (isStatic) return runInBrowser("explain", model.folder, file, credentials(), { index, against });
+  const form = new FormData();
+  form.append("files", file, file.name || "picture");
+  const fields = { model: model.name, engine, index, ...(against === null ? {} : { against }) };
+  for (const [name, value] of Object.entries(fields)) form.append(name, value);
+  const answer = await (await request("v1/explain", { method: "POST", body: form })).json();
+  if (answer.error) throw new Error(answer.error);
+  return answer;
+}
+
+/** @returns {Promise<Float32Array>} the features of a picture, computed in this browser */
+export function embedInBrowser(model, file) {
+  return runInBrowser("embed", model.folder, file, credentials());
+}
+
+/** @returns {Promise<Uint8Array>} a file of the model's bundle */
+export async function readFile(model, path) {
+  return new Uint8Array(await (await request(model.folder + path)).arrayBuffer());
 }
 
 function credentials() {

@@ -1,7 +1,7 @@
 // Many pictures: a few on their way at a time, a row each in the order of the files, and a CSV of all.
 
 import { toCsv } from "./csv.js";
-import { byId, NOTHING, percent } from "./view.js";
+import { byId, download, NOTHING, percent } from "./view.js";
 
 const AT_ONCE = 4;
 
@@ -35,7 +35,7 @@ export async function runBatch(files, ask, running) {
   await Promise.all(Array.from({ length: AT_ONCE }, work));
   byId("stop").disabled = true;
   byId("save").disabled = false;
-  byId("save").onclick = () => download(toCsv(results.filter(Boolean)), "predictions.csv");
+  byId("save").onclick = () => download(toCsv(results.filter(Boolean)), "text/csv", "predictions.csv");
 }
 
 async function resultOf(file, ask) {
@@ -80,12 +80,4 @@ function showProgress(results, total) {
   byId("progress").max = total;
   byId("progress").value = done.length;
   byId("progress-text").textContent = `${done.length} of ${total}${failed ? `, ${failed} without an answer` : ""}`;
-}
-
-function download(text, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }

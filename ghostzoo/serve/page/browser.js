@@ -10,18 +10,20 @@ let lastId = 0;
 const waiting = new Map();
 
 /**
- * Classify a file in this browser.
+ * Have a file classified, explained or embedded in this browser.
  *
+ * @param {"classify"|"explain"|"embed"} task
  * @param {string} folder URL of the model's files, with a slash at its end
  * @param {Blob} file
  * @param {Record<string, string>} headers for the requests of the model's files
- * @returns {Promise<{runtime: string, predictions: object[], timings: Record<string, number>}>}
+ * @param {object} options of the task
  */
-export function classifyInBrowser(folder, file, headers) {
+export function runInBrowser(task, folder, file, headers, options = {}) {
   if (runtimes.length === 0) return Promise.reject(new Error(`there is no ${wanted} here, only ${found.join(" and ")}`));
   worker ??= startWorker();
   const id = ++lastId;
-  worker.postMessage({ id, folder: new URL(folder, location.href).href, file, headers, runtimes });
+  const place = new URL(folder, location.href).href;
+  worker.postMessage({ id, task, folder: place, file, headers, runtimes, options });
   return new Promise((resolve, reject) => waiting.set(id, { resolve, reject }));
 }
 

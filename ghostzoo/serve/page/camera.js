@@ -8,16 +8,20 @@ export async function takePicture() {
     byId("capture").click();
     return null;
   }
-  let stream;
-  try {
-    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
-  } catch (error) {
-    throw new Error(`The camera cannot be used (${error.message}); choose a file instead.`);
-  }
+  const stream = await openCamera();
   try {
     return await shootFrom(stream);
   } finally {
     stream.getTracks().forEach((track) => track.stop());
+  }
+}
+
+/** @returns {Promise<MediaStream>} the camera's live image; its tracks have to be stopped */
+export async function openCamera() {
+  try {
+    return await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+  } catch (error) {
+    throw new Error(`The camera cannot be used (${error.message}); choose a file instead.`);
   }
 }
 
@@ -37,7 +41,8 @@ async function shootFrom(stream) {
   return blob && new File([blob], "picture.png", { type: "image/png" });
 }
 
-function currentFrame(video) {
+/** What a video shows now, as a PNG. */
+export function currentFrame(video) {
   const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
   canvas.getContext("2d").drawImage(video, 0, 0);
   return canvas.convertToBlob({ type: "image/png" });

@@ -7,7 +7,7 @@ let compiling;
  * Open a network.
  *
  * @param {ArrayBuffer} graph an ONNX file of ghostzoo's
- * @returns {Promise<(pixelValues: Float32Array) => Float32Array>} one image -> its logits
+ * @returns {Promise<(pixelValues: Float32Array, output?: "logits"|"embedding") => Float32Array>} of one image
  */
 export async function openNative(graph) {
   compiling ??= compile();
@@ -51,13 +51,14 @@ export async function openNative(graph) {
   if (run("ghostzoo_network_open", file, graph.byteLength, 0, handle) !== 0) throw new Error("it cannot be opened");
   run("free", file);
   const network = view().getUint32(handle, true);
-  const classes = run("ghostzoo_network_num_classes", network);
   const pixels = allocate(4 * 3 * run("ghostzoo_network_image_size", network) ** 2);
-  const logits = allocate(4 * classes);
-  return (pixelValues) => {
+  const sizes = { logits: run("ghostzoo_network_num_classes", network), embedding: run("ghostzoo_network_embedding_size", network) };
+  const places = { logits: allocate(4 * sizes.logits), embedding: allocate(4 * sizes.embedding) };
+  return (pixelValues, output = "logits") => {
     new Float32Array(library.memory.buffer, pixels).set(pixelValues);
-    if (run("ghostzoo_network_run", network, pixels, 1, logits, 0) !== 0) throw new Error("it cannot be run");
-    return new Float32Array(library.memory.buffer, logits, classes).slice();
+    const status = run("ghostzoo_network_run", network, pixels, 1, places.logits, output === "embedding" ? places.embedding : 0);
+    if (status !== 0) throw new Error("it cannot be run");
+    return new Float32Array(library.memory.buffer, places[output], sizes[output]).slice();
   };
 }
 

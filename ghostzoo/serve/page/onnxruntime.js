@@ -8,11 +8,10 @@ export async function openOnnxRuntime(graph) {
   loading.catch(() => (loading = undefined));
   const ort = await loading;
   const session = await ort.InferenceSession.create(graph, { executionProviders: ["wasm"] });
-  return async (pixelValues) => {
+  return async (pixelValues, output = "logits") => {
     const side = Math.sqrt(pixelValues.length / 3);
     const image = new ort.Tensor("float32", pixelValues, [1, 3, side, side]);
-    const { logits } = await session.run({ pixel_values: image }, ["logits"]);
-    return logits.data;
+    return (await session.run({ pixel_values: image }, [output]))[output].data;
   };
 }
 

@@ -20,6 +20,15 @@ export function showPicture(file) {
   byId("picture").src = pictureUrl;
   byId("picture").alt = file.name;
   byId("picture-name").textContent = file.name;
+  hideMap();
+  byId("why-choice").hidden = true;
+}
+
+export function hideMap() {
+  byId("map").hidden = true;
+  byId("picture").hidden = false;
+  byId("why").textContent = "Show why";
+  byId("why-text").textContent = "";
 }
 
 export function startAnswers() {
@@ -52,11 +61,21 @@ export function showVerdict({ agrees, difference }) {
   byId("answers").append(line);
 }
 
-function bar({ label, score }) {
+/** A class with its score, as an item of a list of bars. */
+export function bar({ label, score }) {
   const item = document.createElement("li");
   item.style.setProperty("--share", `${100 * score}%`);
   item.append(span("label", label), span("score", percent(score)));
   return item;
+}
+
+/** Have the browser save a file. */
+export function download(content, type, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([content], { type }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
 export function percent(score) {
