@@ -104,7 +104,7 @@ def network_milliseconds() -> str:
 
 
 def network_range() -> str:
-    figures = read("graph")["figures"].values()
+    figures = [row for name, row in read("graph")["figures"].items() if name.startswith("GhostNet_")]
 
     def extent(*peers: str) -> str:
         ratios = [row[peer]["ratio"] for row in figures for peer in peers if peer in row]
