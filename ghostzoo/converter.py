@@ -97,7 +97,8 @@ def convert(
             or the names themselves; by default those of a ``config.json`` beside the weights, or else ImageNet's.
         preprocessing: ``default_preprocessing`` by default. Where neither a model nor ``labels`` tell it, that is the
             source's, for 224 pixels, and a warning is logged: weights do not tell the size of their images.
-        resize_short, crop_size: other sizes than the default preprocessing's, in pixels.
+        resize_short: pixels of the resized image's shorter side, where they are not the default preprocessing's.
+        crop_size: pixels of the network's input a side, likewise.
         multi_label: the network was trained to find any number of classes in an image (sigmoid and binary
             cross-entropy, as PaddleClas's ``MultiLabelLoss``), and not just one.
         overwrite: replace an existing bundle.

@@ -52,7 +52,8 @@ class ClassifyImages:
             model: as for ``ghostzoo.load``.
             column: the column with the pictures: bytes, paths or URLs, or uint8 arrays (H, W, 3).
             keep_column: whether the results have it too.
-            top_k, min_score: as for ``Classifier.predict``.
+            top_k: classes of a picture at most, as for ``Classifier.predict``.
+            min_score: lowest score of a class.
             embeddings: add (1280,) float32 for each picture.
             batch_size: images a call of the engine.
             load: further options of ``ghostzoo.load``; ``threads`` is by default what Ray gave this actor.
@@ -94,11 +95,13 @@ def classify(
 
     Args:
         dataset: a ``ray.data.Dataset``.
-        model, options: those of ``ClassifyImages``.
+        model: as for ``ghostzoo.load``.
+        options: further ones of ``ClassifyImages``.
         actors: how many, or from how many to how many. Leave CPUs free for the tasks that read: actors on all of them
             stop the dataset for good.
         rows_per_batch: rows that an actor takes at once.
-        num_cpus, num_gpus: of each actor.
+        num_cpus: CPUs of each actor.
+        num_gpus: GPUs of each actor.
 
     Raises:
         OptionError: Ray is not installed.

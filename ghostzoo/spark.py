@@ -44,7 +44,8 @@ def classify_udf(
 
     Args:
         model: as for ``ghostzoo.load``; a folder has to be there on every executor.
-        top_k, min_score: as for ``Classifier.predict``.
+        top_k: classes of a picture at most, as for ``Classifier.predict``.
+        min_score: lowest score of a class.
         embeddings: add ``embedding``, an array of 1280 floats.
         batch_size: images a call of the engine.
         load: further options of ``ghostzoo.load``.

@@ -68,7 +68,8 @@ def batch(
             ``s3://``, ``gs://``, ``hf://``, ``https://``.
         out: a folder to make, ending in ``.parquet`` or ``.jsonl``; also on another storage.
         model: as for ``ghostzoo.load``.
-        top_k, min_score: as for ``Classifier.predict``.
+        top_k: classes of a picture at most, as for ``Classifier.predict``.
+        min_score: lowest score of a class.
         embeddings: write each picture's embedding too, 1280 float32 numbers.
         column: the table's column with the pictures, as bytes, paths or URLs.
         resume: go on with results that are there: what they have is not classified again.
