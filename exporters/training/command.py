@@ -26,11 +26,13 @@ _DEFAULT_MODEL = "GhostNet_x0_5"
 _WARMUP_EPOCHS = 5.0
 _HELD_OUT = 0.2
 """Share of each class that a run from initial weights holds out, to see whether it ruins them."""
+_MAX_SHARE = 1000
 _TYPED = "exporters.training.typed"
 _RUN_OPTIONS = (
     "out",
     "init",
     "teacher",
+    "teacher_cache",
     "device",
     "threads",
     "workers",
@@ -52,6 +54,20 @@ def _pair(form: str, second: type[int] | type[float]) -> Callable[[Any], tuple[i
             raise click.BadParameter(f"{value!r} is not of the form {form}, two numbers.") from None
 
     return parse
+
+
+def _source(value: Any) -> tuple[Path, float]:
+    """Parse ``PATH[:SHARE]``."""
+    if isinstance(value, tuple):  # click converts a default twice
+        return value
+    path, colon, share = str(value).rpartition(":")
+    try:
+        number = float(share) if colon else 1.0
+    except ValueError:
+        return Path(value), 1.0  # a path with a colon
+    if not 0 < number <= _MAX_SHARE:
+        raise click.BadParameter(f"{value!r}: the share must be above 0 and at most {_MAX_SHARE}.")
+    return Path(path if colon else value), number
 
 
 def _with_init(text: str, name: str, usual: object) -> dict[str, Any]:
@@ -76,6 +92,14 @@ class _TrainCommand(Command):
     type=_PATH,
     required=True,
     help="A folder with one folder per class, a .tar of one, or a list file (.txt, one '<path> <index>' per line).",
+)
+@click.option(
+    "--more",
+    type=_source,
+    metavar="PATH[:SHARE]",
+    multiple=True,
+    help="Further labelled images, whose classes join those of --data; an epoch shows SHARE times as many as there "
+    "are. May be repeated.",
 )
 @click.option("--out", type=_PATH, required=True, help="The run's folder: checkpoint, metrics, weights, bundle.")
 @click.option("--name", help="The bundle's name.  [default: the name of the run's folder]")
@@ -122,10 +146,30 @@ class _TrainCommand(Command):
     show_default=False,
     help="Keep the batch-norm statistics of --init (its default), or take those of the batches.",
 )
-@click.option("--teacher", type=_PATH, help="Distil from this bundle or .pdparams file.")
-@click.option("--unlabelled", type=_PATH, help="Unlabelled images to distil on as well.")
+@click.option(
+    "--teacher",
+    type=_PATH,
+    help="Distil from this bundle or .pdparams file, or from any ONNX model that a .json file describes.",
+)
+@click.option(
+    "--teacher-cache",
+    type=_PATH,
+    help="Folder that keeps a described teacher's outputs.  [default: teacher, in --out]",
+)
+@click.option(
+    "--unlabelled",
+    type=_source,
+    metavar="PATH[:SHARE]",
+    help="Unlabelled images to distil on as well; an epoch shows SHARE times as many as there are.",
+)
 @click.option("--distill-weight", type=float, default=1.0, help="Weight of the divergence from the teacher.")
 @click.option("--distill-temperature", type=float, default=1.0)
+@click.option(
+    "--feature-weight",
+    type=float,
+    default=0.0,
+    help="Weight of the angle between the embedding and the feature of a described teacher; 0 is off.",
+)
 @click.option(
     "--image-size",
     type=int,
@@ -184,6 +228,9 @@ class _TrainCommand(Command):
     type=click.Choice(["linear", "random"]),
     default="linear",
     help="How crops are resized; random: by any of OpenCV's methods, for images of varying sharpness.",
+)
+@click.option(
+    "--sharpen", type=float, default=0.0, help="Sharpen crops by up to this strength, or blur them; 0 is off."
 )
 @click.option("--flip/--no-flip", default=True)
 @click.option(
@@ -326,6 +373,8 @@ def _run_options(options: dict[str, Any], typed: str) -> RunOptions:
     from exporters.training.run import RunOptions
 
     out = options["out"]
+    unlabelled, share = options["unlabelled"] or (None, 1.0)
+    options = {**options, "unlabelled": unlabelled, "unlabelled_share": share}
     return RunOptions(
         sources=DataSources(**{field.name: options[field.name] for field in fields(DataSources)}),
         name=out.resolve().name if options["name"] is None else options["name"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,19 +24,24 @@ from exporters.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from exporters.training.data import Labels, TrainingData, TrainingLoader, evaluation_batches
+from exporters.training.data import TrainingData
 from exporters.training.distributed import EpochMetrics, Process, autocast, wrap
+from exporters.training.loader import Labels, TrainingLoader, evaluation_batches
 from exporters.training.pretrained import StartingPoint, Teacher, jensen_shannon_divergence
 from exporters.training.recipe import Recipe
 from exporters.training.reporting import EXPLODED, Reporter, describe_explosion, find_trouble, score
+from exporters.training.teacher import DescribedTeacher
 from ghostzoo.errors import InputError
 from ghostzoo.evaluation.datasets import ImageDataset
+
+AnyTeacher = Teacher | DescribedTeacher
 
 _EVALUATION_BATCH = 128
 _REPORT_STEPS = 10  # reading the metrics waits for the device, so it is not done after each step
 _STEP_STREAM = 3  # of random numbers; data.py has the others
 _RATE_SHARE = "rate_share"  # key of a parameter group: its share of the learning rate
 _HEAD = "fc_1."
+_SMALLEST_PROBABILITY = 1e-6  # of a teacher: that of others has no logarithm
 
 
 def make_optimizer(network: GhostNet, recipe: Recipe) -> torch.optim.Optimizer:
@@ -66,12 +72,24 @@ class Surroundings:
     process: Process = field(default_factory=Process)
     workers: int = 1
     """Threads that prepare images."""
-    teacher: Teacher | None = None
+    teacher: AnyTeacher | None = None
     """For distillation."""
     listener: SignalListener = field(default_factory=SignalListener)
     """Tells whether a signal was received."""
     checkpoint_minutes: float = 10.0
     """Time between checkpoints within an epoch."""
+
+
+class _WithEmbedding(torch.nn.Module):
+    """The network as it is trained: pixel values -> logits (N, classes) and embedding (N, 1280)."""
+
+    def __init__(self, network: GhostNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        embedding = self.network.embed(pixel_values)
+        return self.network.fc_1(self.network.dropout(embedding)), embedding
 
 
 class Trainer:
@@ -96,6 +114,7 @@ class Trainer:
         self._identity = {
             "training images": data.training.fingerprint(),
             "validation images": data.validation.fingerprint() if data.validation is not None else "",
+            "shares of the sources": json.dumps(data.groups),
             "initial weights": start.sha256,
             "teacher's weights": surroundings.teacher.sha256 if surroundings.teacher else "",
         }
@@ -107,6 +126,7 @@ class Trainer:
             workers=surroundings.workers,
             rank=process.rank,
             world_size=process.world_size,
+            groups=data.groups,
         )
         memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.network = start.network.to(process.device, memory_format=memory_format)
@@ -223,16 +243,14 @@ class Trainer:
         rng = np.random.default_rng((recipe.seed, _STEP_STREAM, self.epoch, self.step, self.process.rank))
         torch.manual_seed(int(rng.integers(2**63)))  # for dropout
         y = torch.from_numpy(labels).to(device)
-        x, targets = mixup_or_cutmix(rng, self._pixel_values(images), one_hot(y, len(self.classes)), recipe)
+        x, targets = mixup_or_cutmix(rng, self._pixel_values(images), self._targets(y), recipe)
         for group in self._optimizer.param_groups:
             group["lr"] = group[_RATE_SHARE] * recipe.learning_rate_at(self.epoch + self.step / self._loader.steps)
         with autocast(device, recipe.precision):
-            logits = self._forward(x)
+            logits, embedding = self._forward(x)
         logits = logits.float()
-        loss = F.cross_entropy(logits, smooth(targets, recipe.label_smoothing))
-        if self._teacher is not None:
-            divergence = jensen_shannon_divergence(logits, self._teacher.logits(x), recipe.distill_temperature)
-            loss = loss + recipe.distill_weight * divergence
+        loss = F.cross_entropy(logits, smooth(targets[:, : len(self.classes)], recipe.label_smoothing))
+        loss = loss + self._distillation_loss(x, targets, logits, embedding.float())
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         if recipe.clip_gradients:
@@ -243,6 +261,33 @@ class Trainer:
         if self.average:
             self.average.update_parameters(self.network)
         self._metrics.add(loss.detach(), logits.detach(), y)
+
+    def _targets(self, labels: Tensor) -> Tensor:
+        """Return what is learnt of the current batch, side by side: labels, the teacher's probabilities and features.
+
+        They are mixed in the same way as the images.
+        """
+        targets = one_hot(labels, len(self.classes))
+        if not isinstance(self._teacher, DescribedTeacher):
+            return targets
+        probabilities, features = self._teacher.rows(self._loader.indices(self.epoch, self.step), labels.device)
+        parts = [targets, probabilities, *([] if features is None else [F.normalize(features, dim=1)])]
+        return torch.cat(parts, dim=1)
+
+    def _distillation_loss(self, x: Tensor, targets: Tensor, logits: Tensor, embedding: Tensor) -> Tensor:
+        recipe, teacher, count = self.recipe, self._teacher, len(self.classes)
+        loss = logits.new_zeros(())
+        if teacher is None:
+            return loss
+        if isinstance(teacher, DescribedTeacher):
+            theirs = targets[:, count : 2 * count].clamp(min=_SMALLEST_PROBABILITY).log()
+        else:
+            theirs = teacher.logits(x)
+        loss = recipe.distill_weight * jensen_shannon_divergence(logits, theirs, recipe.distill_temperature)
+        if recipe.feature_weight:
+            cosine = F.cosine_similarity(embedding, targets[:, 2 * count :], dim=1)
+            loss = loss + recipe.feature_weight * (1 - cosine).mean()
+        return loss
 
     def _report_progress(self, images_per_second: float) -> None:
         self._check_finite(self._metrics.sums)
@@ -289,7 +334,9 @@ class Trainer:
         self._is_frozen = self.recipe.freezes(self.epoch)
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad = name.startswith(_HEAD) or not self._is_frozen
-        self._forward = wrap(self.network, self.process, self.recipe)  # what is wrapped already keeps what it found
+        self._forward = wrap(
+            _WithEmbedding(self.network), self.process, self.recipe
+        )  # what is wrapped already keeps what it found
 
     def _set_mode(self) -> None:
         """Put into training mode what learns: a frozen backbone keeps its batch-norm statistics too."""
