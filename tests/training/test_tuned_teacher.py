@@ -81,6 +81,9 @@ def test_a_tuned_teacher_knows_the_classes_and_teaches(weights: Path, pictures: 
     assert float(found[0].split()[1]) > 0.6
     description = json.loads((tmp_path / "tuned" / "teacher.json").read_text())
     assert (description["feature"], description["logits"], description["image_size"]) == ("feature", "logits", 32)
+    record = json.loads((tmp_path / "tuned" / "run.json").read_text())
+    assert record["command"].startswith(f"python -m exporters teacher {weights} --out")
+    assert record["recipe"]["epochs"] == 8
     options = ("--teacher", tmp_path / "tuned" / "teacher.json", "--feature-weight=1", "--epochs=1")
     run = train("--data", pictures, "--out", tmp_path / "run", *options).check()
     right = next(line for line in run.stderr.splitlines() if "the teacher is right on" in line)
