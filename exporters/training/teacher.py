@@ -29,7 +29,7 @@ INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "are
 MAX_SIDE = 2048
 _BATCH = 32
 _FOLDS = 5
-_DECAY = 1e-3  # of the linear classifier's weights, on features of length 1 times _SCALE
+_DECAY = 0.05  # of the linear classifier's weights: the best for 600 and for 8,000 thumbnails
 _SCALE = 30.0
 _STEPS = 60
 
