@@ -69,12 +69,20 @@ def teacher(
     logits = None if data is None else "logits"
     if data is not None:
         (training,), validation, _ = split_sources(DataSources(data, validation_split=val_split), seed)
-        tuning = Tuning(image_size, epochs, batch_size, learning_rate, seed, threads)
+        tuning = Tuning(image_size, epochs, batch_size, learning_rate, seed)
         record = {"command": command_line(ctx), "recipe": asdict(tuning)}
         write_atomically(out / RUN_FILE, (json.dumps(record, indent=2) + "\n").encode())
-        arrays = dict(
-            tune(arrays, training, validation, tuning, out, resume=resume, log=lambda text: click.echo(text, err=True))
+        tuned = tune(
+            arrays,
+            training,
+            validation,
+            tuning,
+            out,
+            threads=threads,
+            resume=resume,
+            log=lambda text: click.echo(text, err=True),
         )
+        arrays = dict(tuned)
     write_atomically(out / MODEL_FILE, build_efficientnet_lite(arrays).SerializeToString())
     description = asdict(
         Description(MODEL_FILE, image_size, image_size, **DESCRIPTION, feature="feature", logits=logits)

@@ -43,8 +43,7 @@ class Tuning:
     epochs: int = 1
     batch_size: int = 64
     learning_rate: float = 8e-4
-    seed: int = 1
-    threads: int = 1
+    seed: int = 0
 
     @property
     def description(self) -> Description:
@@ -64,6 +63,7 @@ def tune(
     tuning: Tuning,
     out: Path,
     *,
+    threads: int = 1,
     resume: bool = False,
     log: Callable[[str], None] = lambda _: None,
 ) -> Mapping[str, NDArray[np.float32]]:
@@ -75,13 +75,14 @@ def tune(
         validation: images to measure the result on.
         tuning: how.
         out: folder of the checkpoint, which is saved every five minutes.
+        threads: of the network, and as many that prepare images.
         resume: continue from the checkpoint.
         log: is told how it goes.
 
     Raises:
         InputError: there is no checkpoint to resume from, it is another run's, or the loss is no longer finite.
     """
-    torch.set_num_threads(tuning.threads)
+    torch.set_num_threads(threads)
     cv2.setNumThreads(1)
     torch.manual_seed(tuning.seed)
     images = ImageCache(2**30)
@@ -95,7 +96,7 @@ def tune(
         interpolation="random",
         seed=tuning.seed,
     )
-    loader = TrainingLoader(training, images, recipe, workers=tuning.threads, rank=0, world_size=1)
+    loader = TrainingLoader(training, images, recipe, workers=threads, rank=0, world_size=1)
     network = EfficientNetLite(weights, len(training.classes)).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(
         [{"params": network.body.parameters()}, {"params": network.fc.parameters()}], lr=0.0, weight_decay=0.02
