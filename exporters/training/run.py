@@ -16,6 +16,7 @@ import torch
 from exporters.torch_network import GhostNet, save_official
 from exporters.training.checkpoint import CHECKPOINT_FILE, SignalListener, remove_partial_checkpoints
 from exporters.training.data import DataSources, TrainingData, open_data
+from exporters.training.distillation import AnyTeacher
 from exporters.training.distributed import Process, join_processes
 from exporters.training.pretrained import StartingPoint, load_teacher, open_start
 from exporters.training.recipe import KEPT_HEAD_RATE, NEW_HEAD_RATE, Recipe
@@ -29,7 +30,7 @@ from exporters.training.reporting import (
     training_section,
 )
 from exporters.training.teacher import DescribedTeacher, ask_teacher
-from exporters.training.trainer import AnyTeacher, Surroundings, Trainer
+from exporters.training.trainer import Surroundings, Trainer
 from ghostzoo._utils.files import write_atomically
 from ghostzoo._utils.hardware import usable_cpus
 from ghostzoo.bundle.folder import Bundle, check_target

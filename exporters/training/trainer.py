@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from exporters.torch_network import GhostNet, make_average, reset_dead_gates
-from exporters.training.augmentation import mixup_or_cutmix, one_hot, smooth
+from exporters.training.augmentation import mixup_or_cutmix
 from exporters.training.checkpoint import (
     SignalListener,
     TrainingStoppedError,
@@ -25,23 +25,20 @@ from exporters.training.checkpoint import (
     save_checkpoint,
 )
 from exporters.training.data import TrainingData
+from exporters.training.distillation import AnyTeacher, make_targets, training_loss
 from exporters.training.distributed import EpochMetrics, Process, autocast, wrap
 from exporters.training.loader import Labels, TrainingLoader, evaluation_batches
-from exporters.training.pretrained import StartingPoint, Teacher, jensen_shannon_divergence
+from exporters.training.pretrained import StartingPoint
 from exporters.training.recipe import Recipe
 from exporters.training.reporting import EXPLODED, Reporter, describe_explosion, find_trouble, score
-from exporters.training.teacher import DescribedTeacher
 from ghostzoo.errors import InputError
 from ghostzoo.evaluation.datasets import ImageDataset
-
-AnyTeacher = Teacher | DescribedTeacher
 
 _EVALUATION_BATCH = 128
 _REPORT_STEPS = 10  # reading the metrics waits for the device, so it is not done after each step
 _STEP_STREAM = 3  # of random numbers; data.py has the others
 _RATE_SHARE = "rate_share"  # key of a parameter group: its share of the learning rate
 _HEAD = "fc_1."
-_SMALLEST_PROBABILITY = 1e-6  # of a teacher: that of others has no logarithm
 
 
 def make_optimizer(network: GhostNet, recipe: Recipe) -> torch.optim.Optimizer:
@@ -243,14 +240,15 @@ class Trainer:
         rng = np.random.default_rng((recipe.seed, _STEP_STREAM, self.epoch, self.step, self.process.rank))
         torch.manual_seed(int(rng.integers(2**63)))  # for dropout
         y = torch.from_numpy(labels).to(device)
-        x, targets = mixup_or_cutmix(rng, self._pixel_values(images), self._targets(y), recipe)
+        indices = self._loader.indices(self.epoch, self.step)
+        targets = make_targets(y, indices, len(self.classes), self._teacher)
+        x, targets = mixup_or_cutmix(rng, self._pixel_values(images), targets, recipe)
         for group in self._optimizer.param_groups:
             group["lr"] = group[_RATE_SHARE] * recipe.learning_rate_at(self.epoch + self.step / self._loader.steps)
         with autocast(device, recipe.precision):
             logits, embedding = self._forward(x)
         logits = logits.float()
-        loss = F.cross_entropy(logits, smooth(targets[:, : len(self.classes)], recipe.label_smoothing))
-        loss = loss + self._distillation_loss(x, targets, logits, embedding.float())
+        loss = training_loss(x, targets, logits, embedding.float(), recipe, self._teacher)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         if recipe.clip_gradients:
@@ -261,33 +259,6 @@ class Trainer:
         if self.average:
             self.average.update_parameters(self.network)
         self._metrics.add(loss.detach(), logits.detach(), y)
-
-    def _targets(self, labels: Tensor) -> Tensor:
-        """Return what is learnt of the current batch, side by side: labels, the teacher's probabilities and features.
-
-        They are mixed in the same way as the images.
-        """
-        targets = one_hot(labels, len(self.classes))
-        if not isinstance(self._teacher, DescribedTeacher):
-            return targets
-        probabilities, features = self._teacher.rows(self._loader.indices(self.epoch, self.step), labels.device)
-        parts = [targets, probabilities, *([] if features is None else [F.normalize(features, dim=1)])]
-        return torch.cat(parts, dim=1)
-
-    def _distillation_loss(self, x: Tensor, targets: Tensor, logits: Tensor, embedding: Tensor) -> Tensor:
-        recipe, teacher, count = self.recipe, self._teacher, len(self.classes)
-        loss = logits.new_zeros(())
-        if teacher is None:
-            return loss
-        if isinstance(teacher, DescribedTeacher):
-            theirs = targets[:, count : 2 * count].clamp(min=_SMALLEST_PROBABILITY).log()
-        else:
-            theirs = teacher.logits(x)
-        loss = recipe.distill_weight * jensen_shannon_divergence(logits, theirs, recipe.distill_temperature)
-        if recipe.feature_weight:
-            cosine = F.cosine_similarity(embedding, targets[:, 2 * count :], dim=1)
-            loss = loss + recipe.feature_weight * (1 - cosine).mean()
-        return loss
 
     def _report_progress(self, images_per_second: float) -> None:
         self._check_finite(self._metrics.sums)
