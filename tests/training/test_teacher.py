@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.training.data import ImageCache
-from exporters.training.teacher import DescribedTeacher, ask_teacher, fit_probabilities, pixel_values, read_description
+from exporters.training.probe import fit_probabilities
+from exporters.training.teacher import DescribedTeacher, ask_teacher, pixel_values, read_description
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import GhostZooError, InputError
 from ghostzoo.evaluation.datasets import open_dataset
