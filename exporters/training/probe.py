@@ -14,8 +14,8 @@ from ghostzoo.evaluation.datasets import UNLABELLED
 
 _FOLDS = 5
 _DECAY = 0.05  # of the linear classifier's weights: the best for 600 and for 8,000 thumbnails
-_SCALE = 30.0
-_STEPS = 60
+_SCALE = 30.0  # length of a feature: LBFGS needs fewer steps than at 1
+_STEPS = 60  # of LBFGS, at most
 
 
 def fit_probabilities(features: NDArray[np.float16], labels: NDArray[np.int64], num_classes: int) -> Tensor:
