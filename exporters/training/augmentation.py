@@ -57,6 +57,12 @@ def random_resized_crop(
     return np.asarray(resized, np.uint8)
 
 
+def sharpen(rng: np.random.Generator, image: Image, strength: float) -> Image:
+    """Sharpen the image by up to ``strength`` times its detail, or blur it, on scales of 0.5 to 2 pixels."""
+    blurred = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 2.0))
+    return _blend(image, blurred.astype(np.float32), 1 + rng.uniform(-1, strength))
+
+
 def flip(rng: np.random.Generator, image: Image) -> Image:
     """Flip horizontally with probability 0.5."""
     return image[:, ::-1] if rng.random() < 0.5 else image

@@ -17,7 +17,7 @@ from ghostzoo._utils.files import write_atomically
 from ghostzoo.errors import GhostZooError, InputError
 
 CHECKPOINT_FILE = "checkpoint.pt"
-FORMAT = 4
+FORMAT = 5
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

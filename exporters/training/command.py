@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from dataclasses import fields
 from importlib.util import find_spec
@@ -12,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from exporters.recorded import RecordedCommand, command_line
 from exporters.training.recipe import FINE_TUNING, KEPT_HEAD_RATE, NEW_HEAD_RATE, Recipe
 from ghostzoo.catalog import get_model
-from ghostzoo.cli.console import Command
 from ghostzoo.errors import EngineUnavailableError
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.network.families import PADDLE_GHOSTNET
@@ -28,11 +27,12 @@ _DEFAULT_MODEL = "GhostNet_x0_5"
 _WARMUP_EPOCHS = 5.0
 _HELD_OUT = 0.2
 """Share of each class that a run from initial weights holds out, to see whether it ruins them."""
-_TYPED = "exporters.training.typed"
+_MAX_SHARE = 1000
 _RUN_OPTIONS = (
     "out",
     "init",
     "teacher",
+    "teacher_cache",
     "device",
     "threads",
     "workers",
@@ -56,28 +56,41 @@ def _pair(form: str, second: type[int] | type[float]) -> Callable[[Any], tuple[i
     return parse
 
 
+def _source(value: Any) -> tuple[Path, float]:
+    """Parse ``PATH[:SHARE]``."""
+    if isinstance(value, tuple):  # click converts a default twice
+        return value
+    path, colon, share = str(value).rpartition(":")
+    try:
+        number = float(share) if colon else 1.0
+    except ValueError:
+        return Path(value), 1.0  # a path with a colon
+    if not 0 < number <= _MAX_SHARE:
+        raise click.BadParameter(f"{value!r}: the share must be above 0 and at most {_MAX_SHARE}.")
+    return Path(path if colon else value), number
+
+
 def _with_init(text: str, name: str, usual: object) -> dict[str, Any]:
     """Return the help of an option that has another default with ``--init``."""
     return {"help": f"{text}  [default: {usual}; with --init {FINE_TUNING[name]}]".strip(), "show_default": False}
 
 
-class _TrainCommand(Command):
-    """Keeps the command line for the model card."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        typed = [arg for arg in args if arg not in ("--resume", "--quiet", "--debug")]
-        ctx.meta[_TYPED] = shlex.join(["python", "-m", "exporters", "train", *typed])
-        return super().parse_args(ctx, args)
-
-
 @click.command(
-    cls=_TrainCommand, context_settings={"show_default": True}, short_help="Train a GhostNet on your images."
+    cls=RecordedCommand, context_settings={"show_default": True}, short_help="Train a GhostNet on your images."
 )
 @click.option(
     "--data",
     type=_PATH,
     required=True,
     help="A folder with one folder per class, a .tar of one, or a list file (.txt, one '<path> <index>' per line).",
+)
+@click.option(
+    "--more",
+    type=_source,
+    metavar="PATH[:SHARE]",
+    multiple=True,
+    help="Further labelled images, whose classes join those of --data; an epoch shows SHARE times as many as there "
+    "are. May be repeated.",
 )
 @click.option("--out", type=_PATH, required=True, help="The run's folder: checkpoint, metrics, weights, bundle.")
 @click.option("--name", help="The bundle's name.  [default: the name of the run's folder]")
@@ -124,10 +137,30 @@ class _TrainCommand(Command):
     show_default=False,
     help="Keep the batch-norm statistics of --init (its default), or take those of the batches.",
 )
-@click.option("--teacher", type=_PATH, help="Distil from this bundle or .pdparams file.")
-@click.option("--unlabelled", type=_PATH, help="Unlabelled images to distil on as well.")
+@click.option(
+    "--teacher",
+    type=_PATH,
+    help="Distil from this bundle or .pdparams file, or from any ONNX model that a .json file describes.",
+)
+@click.option(
+    "--teacher-cache",
+    type=_PATH,
+    help="Folder that keeps a described teacher's outputs.  [default: teacher, in --out]",
+)
+@click.option(
+    "--unlabelled",
+    type=_source,
+    metavar="PATH[:SHARE]",
+    help="Unlabelled images to distil on as well; an epoch shows SHARE times as many as there are.",
+)
 @click.option("--distill-weight", type=float, default=1.0, help="Weight of the divergence from the teacher.")
 @click.option("--distill-temperature", type=float, default=1.0)
+@click.option(
+    "--feature-weight",
+    type=float,
+    default=0.0,
+    help="Weight of the angle between the embedding and the feature of a described teacher; 0 is off.",
+)
 @click.option(
     "--image-size",
     type=int,
@@ -186,6 +219,9 @@ class _TrainCommand(Command):
     type=click.Choice(["linear", "random"]),
     default="linear",
     help="How crops are resized; random: by any of OpenCV's methods, for images of varying sharpness.",
+)
+@click.option(
+    "--sharpen", type=float, default=0.0, help="Sharpen crops by up to this strength, or blur them; 0 is off."
 )
 @click.option("--flip/--no-flip", default=True)
 @click.option(
@@ -262,7 +298,7 @@ def train(ctx: click.Context, /, **options: Any) -> None:
 
     _fill_in(ctx, options)
     recipe = _recipe(options)
-    run_options = _run_options(options, ctx.meta[_TYPED])
+    run_options = _run_options(options, command_line(ctx))
     try:
         train_model(recipe, run_options)
     except TrainingStoppedError as stopped:
@@ -340,6 +376,8 @@ def _run_options(options: dict[str, Any], typed: str) -> RunOptions:
     from exporters.training.run import RunOptions
 
     out = options["out"]
+    unlabelled, share = options["unlabelled"] or (None, 1.0)
+    options = {**options, "unlabelled": unlabelled, "unlabelled_share": share}
     return RunOptions(
         sources=DataSources(**{field.name: options[field.name] for field in fields(DataSources)}),
         name=out.resolve().name if options["name"] is None else options["name"],

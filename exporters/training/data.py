@@ -1,37 +1,30 @@
-"""Training and validation data: the datasets, their split, a cache of decoded images, and batches."""
+"""Training and validation data: the sources, their split, and a cache of decoded images. Batches: ``loader.py``."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from exporters.training.augmentation import Image, flip, rand_augment, random_resized_crop
+from exporters.training.augmentation import Image
 from exporters.training.distributed import Process
-from exporters.training.recipe import Recipe
 from ghostzoo._utils.files import write_atomically
 from ghostzoo.cli.bars import progress
 from ghostzoo.errors import ImageError, InputError, OptionError
 from ghostzoo.evaluation.datasets import ImageDataset, Sample, open_dataset
 from ghostzoo.images.decode import read_image
-from ghostzoo.images.preprocessing import Preprocessing
-from ghostzoo.images.transform import preprocess
 from ghostzoo.labels import read_labels
 
 UNREADABLE_FILE = "unreadable.txt"
 _SHOWN = 5
-_PREFETCHED_BATCHES = 3
-# Independent streams of random numbers; the trainer has one more.
-_ORDER_STREAM, _AUGMENT_STREAM, _SPLIT_STREAM = 1, 2, 0x5EED
+_SPLIT_STREAM = 0x5EED  # of random numbers; loader.py has others
 
-Labels = NDArray[np.int64]
-"""(N,), class indices or ``UNLABELLED``."""
+Groups = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -45,6 +38,10 @@ class DataSources:
     validation_split: float = 0.0
     """Share of ``data`` to hold out if ``validation`` is ``None``."""
     unlabelled: Path | None = None
+    more: tuple[tuple[Path, float], ...] = ()
+    """Further labelled images, and how often an epoch shows each; their classes join those of ``data``."""
+    unlabelled_share: float = 1.0
+    """How often an epoch shows each unlabelled image."""
     skip_unreadable: bool = False
 
 
@@ -88,6 +85,8 @@ class TrainingData:
     """Unreadable images."""
     passed_over: int = 0
     """Files that are not named like images."""
+    groups: Groups = ()
+    """(images, share) of each source, in the order of ``training``; empty if an epoch shows each image once."""
 
     def facts(self) -> dict[str, Any]:
         """Return what there is of each kind, for the manifest."""
@@ -123,43 +122,79 @@ def open_data(
     """
     images = ImageCache(cache_bytes)
     training, validation, unlabelled = split_sources(sources, seed)
-    present = [dataset for dataset in (training, validation, unlabelled) if dataset is not None]
+    rest = [dataset for dataset in (validation, unlabelled) if dataset is not None]
+    present = [*training, *rest]
     total = sum(len(dataset.samples) // process.world_size for dataset in present)
     with progress(0 if quiet else total, "checking images") as advance:
         errors = [_find_unreadable(dataset, images, workers, process, advance) for dataset in present]
     _report_unreadable([error for each in errors for error in each], out, process, allowed=sources.skip_unreadable)
     readable = [_without(dataset, each) for dataset, each in zip(present, errors, strict=True)]
-    training = readable[0]
-    _check_every_class(sources.data, training)
+    labelled = readable[: len(training)]
     extra = readable[-1].samples if unlabelled is not None else ()
+    joined = _join([*labelled, ImageDataset(extra, training[0].classes)])
+    _check_every_class(sources.data, joined)
+    shares = (1.0, *(share for _, share in sources.more), sources.unlabelled_share)
+    sizes = (*(len(dataset.samples) for dataset in labelled), len(extra))
     return TrainingData(
-        ImageDataset(training.samples + extra, training.classes),
-        readable[1] if validation is not None else None,
+        joined,
+        readable[len(training)] if validation is not None else None,
         images,
         len(extra),
         sum(map(len, errors)),
         sum(dataset.passed_over for dataset in present),
+        groups=tuple(zip(sizes, shares, strict=True)) if set(shares) != {1.0} else (),
     )
 
 
-def split_sources(sources: DataSources, seed: int) -> tuple[ImageDataset, ImageDataset | None, ImageDataset | None]:
-    """List the training, validation and unlabelled images; the split depends on their names and ``seed`` alone.
+def split_sources(
+    sources: DataSources, seed: int
+) -> tuple[list[ImageDataset], ImageDataset | None, ImageDataset | None]:
+    """List the training images of each source, the validation and the unlabelled images.
+
+    The split depends on their names and ``seed`` alone.
 
     Raises:
         GhostZooError: the data cannot be used.
     """
     names = None if sources.labels is None else _class_names(sources.labels, sources.data)
-    training = _sorted_by_name(open_dataset(sources.data, classes=names))
-    if len(training.classes) < 2:
-        raise InputError(f"{sources.data} has {len(training.classes)} class; a classifier needs at least two to train.")
+    training = _with_all_classes(
+        [
+            _sorted_by_name(open_dataset(sources.data, classes=names)),
+            *(_sorted_by_name(open_dataset(path)) for path, _ in sources.more),
+        ]
+    )
+    classes = training[0].classes
+    if len(classes) < 2:
+        raise InputError(f"{sources.data} has {len(classes)} class; a classifier needs at least two to train.")
     validation = unlabelled = None
     if sources.validation is not None:
-        validation = open_dataset(sources.validation, classes=training.classes)
+        validation = open_dataset(sources.validation, classes=classes)
     elif sources.validation_split:
-        training, validation = split_validation(training, sources.validation_split, seed)
+        split = [split_validation(dataset, sources.validation_split, seed) for dataset in training]
+        training, validation = [left for left, _ in split], _join([right for _, right in split])
     if sources.unlabelled is not None:
         unlabelled = _sorted_by_name(open_dataset(sources.unlabelled, labelled=False))
     return training, validation, unlabelled
+
+
+def _with_all_classes(datasets: list[ImageDataset]) -> list[ImageDataset]:
+    """Give all datasets the same classes: those of the first in their order, then those that others add."""
+    first = datasets[0].classes
+    classes = (*first, *sorted({name for dataset in datasets for name in dataset.classes} - set(first)))
+    return [
+        replace(
+            dataset,
+            classes=classes,
+            samples=tuple(
+                replace(sample, label=classes.index(dataset.classes[sample.label])) for sample in dataset.samples
+            ),
+        )
+        for dataset in datasets
+    ]
+
+
+def _join(datasets: Sequence[ImageDataset]) -> ImageDataset:
+    return ImageDataset(tuple(sample for dataset in datasets for sample in dataset.samples), datasets[0].classes)
 
 
 def split_validation(dataset: ImageDataset, share: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
@@ -178,86 +213,13 @@ def split_validation(dataset: ImageDataset, share: float, seed: int) -> tuple[Im
         members = np.flatnonzero(labels == label)
         if len(members) == 1:
             raise InputError(f"Class {name!r} has a single image, which cannot be split; add images or pass --val.")
+        if not len(members):
+            continue  # a class of another source
         count = min(max(1, round(share * len(members))), len(members) - 1)
         held_out.update(rng.permutation(members)[: max(count, 0)].tolist())
     training = tuple(sample for index, sample in enumerate(dataset.samples) if index not in held_out)
     validation = tuple(dataset.samples[index] for index in sorted(held_out))
     return replace(dataset, samples=training), replace(dataset, samples=validation, passed_over=0)
-
-
-class TrainingLoader:
-    """One process's share of the training batches, augmented ahead of time in threads.
-
-    A batch depends on (seed, epoch, step) alone: not on the number of threads, nor on where a run was resumed.
-    """
-
-    def __init__(
-        self, dataset: ImageDataset, images: ImageCache, recipe: Recipe, *, workers: int, rank: int, world_size: int
-    ) -> None:
-        if recipe.batch_size % world_size:
-            raise OptionError(
-                f"batch-size {recipe.batch_size} cannot be shared by {world_size} processes; use a multiple."
-            )
-        if recipe.batch_size < 2 * world_size:
-            raise OptionError(
-                f"batch-size {recipe.batch_size} leaves a process fewer than the 2 images that batch-norm needs."
-            )
-        self.steps = len(dataset.samples) // recipe.batch_size
-        if not self.steps:
-            raise OptionError(
-                f"{len(dataset.samples)} training images are fewer than one batch of {recipe.batch_size}; "
-                "pass a smaller --batch-size."
-            )
-        self._samples, self._images, self._recipe = dataset.samples, images, recipe
-        self._workers, self._rank, self._world_size = workers, rank, world_size
-
-    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[NDArray[np.uint8], Labels]]:
-        """Yield RGB images (N, H, W, 3) and labels (N,) for each step of ``epoch`` from ``start``.
-
-        The incomplete last batch is dropped; the order, and so what is dropped, changes with the epoch.
-        """
-        order = np.random.default_rng((self._recipe.seed, _ORDER_STREAM, epoch)).permutation(len(self._samples))
-        size = self._recipe.batch_size
-        pending: deque[tuple[NDArray[np.int64], list[Future[Image]]]] = deque()
-        with ThreadPoolExecutor(self._workers) as pool:
-            for step in range(start, self.steps):
-                indices = order[step * size + self._rank : (step + 1) * size : self._world_size]
-                pending.append((indices, [pool.submit(self._augmented, epoch, int(index)) for index in indices]))
-                if len(pending) == _PREFETCHED_BATCHES:
-                    yield self._collect(*pending.popleft())
-            while pending:
-                yield self._collect(*pending.popleft())
-
-    def _collect(self, indices: NDArray[np.int64], futures: list[Future[Image]]) -> tuple[NDArray[np.uint8], Labels]:
-        images = np.stack([future.result() for future in futures])
-        return images, np.array([self._samples[index].label for index in indices], np.int64)
-
-    def _augmented(self, epoch: int, index: int) -> Image:
-        recipe = self._recipe
-        rng = np.random.default_rng((recipe.seed, _AUGMENT_STREAM, epoch, index))
-        image = random_resized_crop(
-            rng,
-            self._images.read(self._samples[index]),
-            recipe.image_size_at(epoch),
-            recipe.crop_scale,
-            any_interpolation=recipe.interpolation == "random",
-        )
-        if recipe.flip:
-            image = flip(rng, image)
-        if recipe.rand_augment is not None:
-            image = rand_augment(rng, np.ascontiguousarray(image), *recipe.rand_augment)
-        return image
-
-
-def evaluation_batches(
-    dataset: ImageDataset, images: ImageCache, preprocessing: Preprocessing, batch_size: int, rank: int, world_size: int
-) -> Iterator[tuple[NDArray[np.float32], Labels]]:
-    """Yield one process's share in order, preprocessed as for inference: pixel values (N, 3, H, W) and labels (N,)."""
-    samples = dataset.samples[rank::world_size]
-    for start in range(0, len(samples), batch_size):
-        batch = samples[start : start + batch_size]
-        pixel_values = np.stack([preprocess(images.read(sample), preprocessing) for sample in batch])
-        yield pixel_values, np.array([sample.label for sample in batch], np.int64)
 
 
 def _class_names(labels: Path, data: Path) -> tuple[str, ...]:

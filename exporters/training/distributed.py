@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from exporters.torch_network import GhostNet
 from exporters.training.recipe import Recipe
 from ghostzoo.errors import OptionError
 from ghostzoo.evaluation.datasets import UNLABELLED
@@ -144,7 +143,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=precision != "float32")
 
 
-def wrap(network: GhostNet, process: Process, recipe: Recipe) -> Any:
+def wrap(network: torch.nn.Module, process: Process, recipe: Recipe) -> Any:
     """Return the network as it is called in training: with gradients averaged over the processes, and compiled."""
     forward: Any = network
     if process.world_size > 1:

@@ -68,6 +68,8 @@ class Recipe:
     """Smallest share of the area that a random-resized crop keeps."""
     interpolation: str = "linear"
     """How a crop is resized: ``linear``, or a ``random`` one of OpenCV's methods, for images of varying sharpness."""
+    sharpen: float = 0.0
+    """Largest strength of a random sharpening or blurring of crops; 0 is off."""
     flip: bool = True
     rand_augment: tuple[int, float] | None = None
     """(operations per image, magnitude from 0 to 10)."""
@@ -94,6 +96,8 @@ class Recipe:
     distill_weight: float = 1.0
     """Weight of the divergence from the teacher; the label loss has weight 1."""
     distill_temperature: float = 1.0
+    feature_weight: float = 0.0
+    """Weight of the angle between the embedding and the teacher's feature (1 - cosine)."""
     precision: str = "float32"
     """``float32``, ``bfloat16`` or ``float16`` (with loss scaling)."""
     channels_last: bool = True
@@ -196,5 +200,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("clip_gradients", 0, 1e6),
     ("distill_weight", 0, 1000),
     ("distill_temperature", 0.1, 100),
+    ("feature_weight", 0, 1000),
+    ("sharpen", 0, 10),
     ("seed", 0, 2**32 - 1),
 )

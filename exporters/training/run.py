@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ import torch
 from exporters.torch_network import GhostNet, save_official
 from exporters.training.checkpoint import CHECKPOINT_FILE, SignalListener, remove_partial_checkpoints
 from exporters.training.data import DataSources, TrainingData, open_data
+from exporters.training.distillation import AnyTeacher
 from exporters.training.distributed import Process, join_processes
-from exporters.training.pretrained import StartingPoint, Teacher, load_teacher, open_start
+from exporters.training.pretrained import StartingPoint, load_teacher, open_start
 from exporters.training.recipe import KEPT_HEAD_RATE, NEW_HEAD_RATE, Recipe
 from exporters.training.reporting import (
     BUNDLE_FOLDER,
@@ -28,6 +29,7 @@ from exporters.training.reporting import (
     conclude,
     training_section,
 )
+from exporters.training.teacher import DescribedTeacher, ask_teacher
 from exporters.training.trainer import Surroundings, Trainer
 from ghostzoo._utils.files import write_atomically
 from ghostzoo._utils.hardware import usable_cpus
@@ -35,6 +37,7 @@ from ghostzoo.bundle.edit import check_target
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.bundle.golden import Golden, synthetic_images
 from ghostzoo.bundle.manifest import check_model_name
+from ghostzoo.cli.bars import progress
 from ghostzoo.converter import Provenance, write_model_bundle
 from ghostzoo.errors import InputError, OptionError
 from ghostzoo.images.preprocessing import Preprocessing
@@ -46,6 +49,7 @@ from ghostzoo.weights.params import read_weights, weights_suffix
 _FOR_INITIAL_WEIGHTS = ("reset_gates", "head_epochs", "keep_statistics", "new_head")
 _NEARLY_A_GUESS = 1.5
 _GOLDEN_IMAGES = 4
+TEACHER_FOLDER = "teacher"
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,9 @@ class RunOptions:
     init: Path | None = None
     """Official weights to start from."""
     teacher: Path | None = None
-    """Bundle or weights to distil from."""
+    """Bundle, weights, or description of an ONNX model to distil from."""
+    teacher_cache: Path | None = None
+    """Folder for a described teacher's outputs; ``None``: one in ``out``."""
     device: str = "auto"
     threads: int | None = None
     workers: int | None = None
@@ -112,8 +118,15 @@ def _check_options(recipe: Recipe, options: RunOptions) -> None:
         )
     if options.sources.validation is not None and options.sources.validation_split:
         raise OptionError("Give --val or --val-split, not both: each says which images to validate on.")
-    if options.teacher is None and (recipe.distill_weight, recipe.distill_temperature) != (1.0, 1.0):
-        raise OptionError("distill-weight and distill-temperature are for a --teacher; pass one, or leave them out.")
+    distillation = (recipe.distill_weight, recipe.distill_temperature, recipe.feature_weight)
+    if options.teacher is None and distillation != (1.0, 1.0, 0.0):
+        raise OptionError(
+            "distill-weight, distill-temperature and feature-weight are for a --teacher; pass one, or leave them out."
+        )
+    if recipe.feature_weight and not (options.teacher and _is_described(options.teacher)):
+        raise OptionError(
+            f"feature-weight needs a teacher with a feature; {options.teacher} has none. Describe one in a .json file."
+        )
     if options.until is not None and not 1 <= options.until <= recipe.epochs:
         raise OptionError(f"until must be from 1 to the {recipe.epochs} epochs of the schedule, not {options.until}.")
     if options.sources.unlabelled is not None and options.teacher is None:
@@ -159,9 +172,14 @@ def _train(recipe: Recipe, options: RunOptions, process: Process) -> Bundle | No
         reporter.log(f"starting from {start.description}")
         if recipe.learning_rate is None:
             recipe = replace(recipe, learning_rate=KEPT_HEAD_RATE if start.kept_head else NEW_HEAD_RATE)
-    teacher = None
+    teacher: AnyTeacher | None = None
     if options.teacher is not None:
-        teacher = load_teacher(options.teacher, classes, recipe.preprocessing, process.device, threads)
+        if _is_described(options.teacher):
+            needs_feature = recipe.feature_weight > 0
+            teacher = _ask(options.teacher, options, data, process, threads=threads, needs_feature=needs_feature)
+            reporter.log(f"the teacher is right on {teacher.accuracy(data.training):.1%} of the labelled images")
+        else:
+            teacher = load_teacher(options.teacher, classes, recipe.preprocessing, process.device, threads)
     listener = SignalListener()
     trainer = Trainer(
         recipe,
@@ -201,6 +219,30 @@ def _train(recipe: Recipe, options: RunOptions, process: Process) -> Bundle | No
     return bundle
 
 
+def _is_described(teacher: Path) -> bool:
+    return teacher.suffix.lower() == ".json"
+
+
+def _ask(
+    path: Path, options: RunOptions, data: TrainingData, process: Process, *, threads: int, needs_feature: bool
+) -> DescribedTeacher:
+    """Run a described teacher on the training images: the main process does it, the others read what it kept."""
+    cache = options.teacher_cache or options.out / TEACHER_FOLDER
+
+    def ask(advance: Callable[[], None]) -> DescribedTeacher:
+        return ask_teacher(
+            path, data.training, data.images, cache, threads=threads, needs_feature=needs_feature, advance=advance
+        )
+
+    if not process.is_main:
+        process.barrier()
+        return ask(lambda: None)
+    with progress(0 if options.quiet else len(data.training.samples), "asking the teacher") as advance:
+        teacher = ask(advance)
+    process.barrier()
+    return teacher
+
+
 def _begin(trainer: Trainer, start: StartingPoint, reporter: Reporter) -> None:
     """Prepare and measure the initial weights of a new run."""
     if trainer.recipe.reset_gates:
@@ -221,7 +263,7 @@ def _begin(trainer: Trainer, start: StartingPoint, reporter: Reporter) -> None:
 
 
 def _facts(
-    trainer: Trainer, options: RunOptions, data: TrainingData, start: StartingPoint, teacher: Teacher | None
+    trainer: Trainer, options: RunOptions, data: TrainingData, start: StartingPoint, teacher: AnyTeacher | None
 ) -> dict[str, Any]:
     """What manifest and model card say about the run, in their order. Paths are reduced to their last part."""
     sources = options.sources

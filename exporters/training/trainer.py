@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from exporters.torch_network import GhostNet, make_average, reset_dead_gates
-from exporters.training.augmentation import mixup_or_cutmix, one_hot, smooth
+from exporters.training.augmentation import mixup_or_cutmix
 from exporters.training.checkpoint import (
     SignalListener,
     TrainingStoppedError,
@@ -23,9 +24,11 @@ from exporters.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from exporters.training.data import Labels, TrainingData, TrainingLoader, evaluation_batches
+from exporters.training.data import TrainingData
+from exporters.training.distillation import AnyTeacher, make_targets, training_loss
 from exporters.training.distributed import EpochMetrics, Process, autocast, wrap
-from exporters.training.pretrained import StartingPoint, Teacher, jensen_shannon_divergence
+from exporters.training.loader import Labels, TrainingLoader, evaluation_batches
+from exporters.training.pretrained import StartingPoint
 from exporters.training.recipe import Recipe
 from exporters.training.reporting import EXPLODED, Reporter, describe_explosion, find_trouble, score
 from ghostzoo.errors import InputError
@@ -66,12 +69,24 @@ class Surroundings:
     process: Process = field(default_factory=Process)
     workers: int = 1
     """Threads that prepare images."""
-    teacher: Teacher | None = None
+    teacher: AnyTeacher | None = None
     """For distillation."""
     listener: SignalListener = field(default_factory=SignalListener)
     """Tells whether a signal was received."""
     checkpoint_minutes: float = 10.0
     """Time between checkpoints within an epoch."""
+
+
+class _WithEmbedding(torch.nn.Module):
+    """The network as it is trained: pixel values -> logits (N, classes) and embedding (N, 1280)."""
+
+    def __init__(self, network: GhostNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        embedding = self.network.embed(pixel_values)
+        return self.network.fc_1(self.network.dropout(embedding)), embedding
 
 
 class Trainer:
@@ -96,6 +111,7 @@ class Trainer:
         self._identity = {
             "training images": data.training.fingerprint(),
             "validation images": data.validation.fingerprint() if data.validation is not None else "",
+            "shares of the sources": json.dumps(data.groups),
             "initial weights": start.sha256,
             "teacher's weights": surroundings.teacher.sha256 if surroundings.teacher else "",
         }
@@ -107,6 +123,7 @@ class Trainer:
             workers=surroundings.workers,
             rank=process.rank,
             world_size=process.world_size,
+            groups=data.groups,
         )
         memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.network = start.network.to(process.device, memory_format=memory_format)
@@ -223,16 +240,15 @@ class Trainer:
         rng = np.random.default_rng((recipe.seed, _STEP_STREAM, self.epoch, self.step, self.process.rank))
         torch.manual_seed(int(rng.integers(2**63)))  # for dropout
         y = torch.from_numpy(labels).to(device)
-        x, targets = mixup_or_cutmix(rng, self._pixel_values(images), one_hot(y, len(self.classes)), recipe)
+        indices = self._loader.indices(self.epoch, self.step)
+        targets = make_targets(y, indices, len(self.classes), self._teacher)
+        x, targets = mixup_or_cutmix(rng, self._pixel_values(images), targets, recipe)
         for group in self._optimizer.param_groups:
             group["lr"] = group[_RATE_SHARE] * recipe.learning_rate_at(self.epoch + self.step / self._loader.steps)
         with autocast(device, recipe.precision):
-            logits = self._forward(x)
+            logits, embedding = self._forward(x)
         logits = logits.float()
-        loss = F.cross_entropy(logits, smooth(targets, recipe.label_smoothing))
-        if self._teacher is not None:
-            divergence = jensen_shannon_divergence(logits, self._teacher.logits(x), recipe.distill_temperature)
-            loss = loss + recipe.distill_weight * divergence
+        loss = training_loss(x, targets, logits, embedding.float(), recipe, self._teacher)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         if recipe.clip_gradients:
@@ -289,7 +305,9 @@ class Trainer:
         self._is_frozen = self.recipe.freezes(self.epoch)
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad = name.startswith(_HEAD) or not self._is_frozen
-        self._forward = wrap(self.network, self.process, self.recipe)  # what is wrapped already keeps what it found
+        self._forward = wrap(
+            _WithEmbedding(self.network), self.process, self.recipe
+        )  # what is wrapped already keeps what it found
 
     def _set_mode(self) -> None:
         """Put into training mode what learns: a frozen backbone keeps its batch-norm statistics too."""

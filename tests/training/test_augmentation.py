@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from exporters.training.augmentation import OPERATIONS, Image, flip, rand_augment, random_resized_crop
+from exporters.training.augmentation import OPERATIONS, Image, flip, rand_augment, random_resized_crop, sharpen
 
 OPERATION = {operation.__name__.strip("_"): operation for operation in OPERATIONS}
 SLOPE = np.add.outer(np.arange(40) * 3, np.arange(36) * 2)
@@ -130,3 +130,15 @@ def test_flips_are_every_second_time() -> None:
     rng = np.random.default_rng(0)
     flipped = [np.array_equal(flip(rng, GRADIENT), GRADIENT[:, ::-1]) for _ in range(400)]
     assert 160 < sum(flipped) < 240
+
+
+def test_sharpening_goes_both_ways() -> None:
+    noise = EDGE_CASES["noise"]
+    detail = [
+        float(cv2.Laplacian(sharpen(np.random.default_rng(seed), noise, 1.0), cv2.CV_32F).std()) for seed in range(20)
+    ]
+    own = float(cv2.Laplacian(noise, cv2.CV_32F).std())
+    assert min(detail) < 0.8 * own
+    assert max(detail) > 1.05 * own
+    flat = EDGE_CASES["flat"]
+    assert (sharpen(np.random.default_rng(0), flat, 1.0) == flat).all()

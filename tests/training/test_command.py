@@ -37,6 +37,7 @@ def test_help_names_the_published_recipe_and_how_to_go_on() -> None:
     ("option", "expected"),
     [
         ("--grow=48", "'48' is not of the form SIZE:EPOCHS"),
+        ("--more=photos:0", "the share must be above 0"),
         ("--grow=a:2", "'a:2' is not of the form SIZE:EPOCHS"),
         ("--rand-augment=2,9", "'2,9' is not of the form OPERATIONS:MAGNITUDE"),
         ("--optimizer=adam", "'adam' is not one of 'sgd', 'adamw'"),

@@ -5,18 +5,18 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from exporters.training.data import (
     DataSources,
     ImageCache,
     TrainingData,
-    TrainingLoader,
-    evaluation_batches,
     open_data,
     split_validation,
 )
 from exporters.training.distributed import Process
+from exporters.training.loader import TrainingLoader, evaluation_batches
 from ghostzoo.errors import InputError, OptionError
 from ghostzoo.evaluation.datasets import ImageDataset, open_dataset
 from tests.training.runs import EVERYTHING, recipe, train
@@ -190,6 +190,32 @@ def test_split_holds_out_its_share_of_each_class(pictures: Path, share: float, t
     assert sorted(s.name for s in left.samples + right.samples) == sorted(s.name for s in dataset.samples)
     assert split_validation(dataset, share, seed=1) == (left, right)
     assert split_validation(dataset, share, seed=2)[1] != right
+
+
+def test_sources_join_their_classes_and_are_shown_by_their_shares(copy: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.move(copy / "stripes", other / "waves")
+    shutil.copytree(copy / "plain", other / "plain")
+    data = opened(copy, tmp_path, more=((other, 0.25),), unlabelled=copy / "disc", unlabelled_share=1.5)
+    assert data.training.classes == ("disc", "plain", "waves")
+    assert [sample.label for sample in data.training.samples] == [0] * 40 + [1] * 40 + [1] * 40 + [2] * 40 + [-1] * 40
+    loader = TrainingLoader(data.training, ImageCache(0), recipe(), workers=1, rank=0, world_size=1, groups=data.groups)
+    assert loader.steps == (80 + 20 + 60) // 8
+    shown = [np.concatenate([loader.indices(epoch, step) for step in range(loader.steps)]) for epoch in (0, 1)]
+    for each in shown:
+        counts = np.bincount(each, minlength=200)
+        assert (counts[:80] == 1).all()
+        assert sorted(counts[80:160]) == [0] * 60 + [1] * 20
+        assert sorted(counts[160:]) == [1] * 20 + [2] * 20
+    assert sorted(shown[0]) != sorted(shown[1])
+
+
+def test_a_resumed_run_must_have_the_same_shares(pictures: Path, tmp_path: Path) -> None:
+    options = ("--data", pictures, "--out", tmp_path / "run", "--epochs=2")
+    train(*options, "--until=1", "--more", f"{pictures}:0.5").check()
+    assert "shares of the sources" in train(*options, "--resume", "--quiet", "--more", f"{pictures}:0.7").error()
+    train(*options, "--resume", "--more", f"{pictures}:0.5").check()
 
 
 def test_a_class_of_one_image_cannot_be_split(pictures: Path) -> None:

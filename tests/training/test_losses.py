@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from exporters.training.augmentation import one_hot, smooth
+from exporters.training.distillation import make_targets, training_loss
 from exporters.training.pretrained import jensen_shannon_divergence as divergence
+from exporters.training.recipe import Recipe
+from exporters.training.teacher import DescribedTeacher
 
 RNG = np.random.default_rng(0)
 STUDENT, TEACHER = (torch.from_numpy(RNG.normal(0, 3, (6, 9)).astype(np.float32)) for _ in range(2))
@@ -94,3 +97,25 @@ def test_a_batch_without_labels_has_no_label_loss() -> None:
     assert float(loss.detach()) == 0
     assert logits.grad is not None
     assert bool((logits.grad == 0).all())
+
+
+def test_a_described_teachers_answers_are_mixed_as_the_labels_are() -> None:
+    """Half of one image and half of the other: the loss is least for half of each answer."""
+    chance = np.random.default_rng(3)
+    probabilities = torch.from_numpy(chance.dirichlet(np.ones(9), 6).astype(np.float32))
+    features = torch.from_numpy(chance.random((6, 1280)).astype(np.float16))
+    teacher = DescribedTeacher("teacher.json", "", probabilities, features)
+    order = np.array([4, 1, 0, 2, 3, 5])
+    recipe = Recipe(distill_weight=2.0, feature_weight=3.0, label_smoothing=0.0)
+    targets = make_targets(torch.full((6,), -1), order, 9, teacher)
+    mixed = targets.lerp(targets.flip(0), 0.5)
+    rows = torch.from_numpy(order)
+    answer = (probabilities[rows] + probabilities[rows].flip(0)) / 2
+    lengths = torch.nn.functional.normalize(features[rows].float(), dim=1)
+    direction = lengths + lengths.flip(0)
+    nothing = torch.zeros(6, 3, 8, 8)
+    assert float(training_loss(nothing, mixed, answer.log(), direction, recipe, teacher)) == pytest.approx(0, abs=1e-5)
+    turned = training_loss(nothing, mixed, answer.log(), -direction, recipe, teacher)
+    assert float(turned) == pytest.approx(6, abs=1e-4)  # 3 x (1 - -1)
+    other = training_loss(nothing, mixed, STUDENT, direction, recipe, teacher)
+    assert float(other) == pytest.approx(2 * float(divergence(STUDENT, answer.log(), 1.0)), abs=1e-5)

@@ -11,6 +11,7 @@ import torch
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.weights.params import read_weights
 from tests.training.runs import start, train, wait
+from tests.training.test_teacher import write_teacher
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
@@ -37,3 +38,10 @@ def test_two_processes_match_one_and_write_once(finished: Path, pictures: Path, 
     rows = [(tmp_path / name / "metrics.csv").read_text().splitlines()[-1].split(",")[:7] for name in ("one", "two")]
     assert [float(value) for value in rows[0]] == pytest.approx([float(value) for value in rows[1]], rel=1e-4)
     assert Bundle.open(tmp_path / "two" / "bundle").manifest.validation["processes"] == 2
+
+
+def test_two_processes_share_a_teachers_answers(pictures: Path, tmp_path: Path) -> None:
+    options = ("--teacher", write_teacher(tmp_path), "--feature-weight=1", "--epochs=1", "--data", pictures)
+    two = wait(start(*options, "--out", tmp_path / "two", launcher=TORCHRUN)).check()
+    assert two.stderr.count("the teacher is right on") == 1
+    assert len(list((tmp_path / "two" / "teacher").rglob("*.npy"))) == 1

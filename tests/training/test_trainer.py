@@ -53,7 +53,7 @@ def test_images_grow_and_are_measured_at_the_size_of_their_stage(
         sizes = seen["training" if module.training else "validation"]
         sizes.extend({inputs[0].shape[-1]} - set(sizes[-1:]))
 
-    trainer.network.register_forward_pre_hook(note)
+    trainer.network.conv1.register_forward_pre_hook(note)
     trainer.run()
     assert seen == {"training": [32, 48, 64], "validation": [32, 48, 64]}
     assert [row["image_size"] for row in trainer.history] == [32, 48, 64]
