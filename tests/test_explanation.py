@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 import ghostzoo
-from ghostzoo.bundle.folder import MODEL_FILES, Bundle, write_bundle
+from ghostzoo.bundle.edit import write_bundle
+from ghostzoo.bundle.folder import MODEL_FILES, Bundle
 from ghostzoo.cli import main
 from ghostzoo.engines import engine_class
 from ghostzoo.engines.base import EngineOptions
