@@ -1,6 +1,7 @@
 # make demo    classify a photograph with the model that comes along; IMAGE=... another one, WEIGHTS=... with those
 # make test    the tests of the package with the light extras: neither PyTorch nor PaddlePaddle
 # make test-all   all tests: also training, the exporter, and other projects' clients and libraries
+# make test-extra   the slowest tests, and those with large libraries: examples, clusters, timm
 # make coverage   how much of the package its tests run
 # make native   build ghostzoo's own engine, test it, and install it into .venv (needs a C++ compiler)
 # make lowest  the quick tests with the lowest versions that pyproject.toml allows; make opencv, those of images with each
@@ -42,7 +43,7 @@ MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
 # One pip at a time fills an environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all coverage docs lowest opencv audit figures lint native wasm web peers bench-peers clean lock sbom base-image image
+.PHONY: demo test test-all test-extra coverage docs lowest opencv audit figures lint native wasm web peers bench-peers clean lock sbom base-image image
 
 ifeq ($(WEIGHTS),)
 demo: $(RUNTIME)
@@ -59,7 +60,11 @@ test: $(NOX) $(NODE)
 
 # 'make test test-all' runs nothing twice. Every part runs, and the last lines say how each ended.
 test-all: $(NOX) $(NODE)
-	$(NOX) --session $(if $(filter test,$(MAKECMDGOALS)),,native test) interop hub1 training exporters examples
+	$(NOX) --session $(if $(filter test,$(MAKECMDGOALS)),,native test) interop hub1 training exporters
+
+# What takes large libraries or minutes: CI runs it, apart from the rest.
+test-extra: $(NOX)
+	$(NOX) --session extra examples timm
 
 coverage: $(NOX) $(NODE)
 	$(NOX) --session coverage

@@ -167,7 +167,14 @@ def docs(session: nox.Session) -> None:
 def test(session: nox.Session) -> None:
     """The tests of the package with the light extras."""
     python = make_environment(session, "dev")
-    session.run(python, "-m", "pytest", "tests", *ELSEWHERE, *PARALLEL, *session.posargs)
+    session.run(python, "-m", "pytest", "tests", *ELSEWHERE, *PARALLEL, "-m", "not extra", *session.posargs)
+
+
+@nox.session
+def extra(session: nox.Session) -> None:
+    """The slowest tests of the package."""
+    python = make_environment(session, "dev")
+    session.run(python, "-m", "pytest", "tests", *ELSEWHERE, *PARALLEL, "-m", "extra", *session.posargs)
 
 
 @nox.session
