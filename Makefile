@@ -1,6 +1,6 @@
 # make demo    classify a photograph with the model that comes along; IMAGE=... another one, WEIGHTS=... with those
 # make test    the tests of the package with the light extras: neither PyTorch nor PaddlePaddle
-# make test-all   all tests: also training, the exporter, and other projects' clients and libraries
+# make test-all   all tests: also training, the exporter, clusters, and other projects' clients and libraries
 # make coverage   how much of the package its tests run
 # make native   build ghostzoo's own engine, test it, and install it into .venv (needs a C++ compiler)
 # make lowest  the quick tests with the lowest versions that pyproject.toml allows; make opencv, those of images with each
@@ -58,7 +58,7 @@ test: $(NOX) $(NODE)
 
 # 'make test test-all' runs nothing twice. Every part runs, and the last lines say how each ended.
 test-all: $(NOX) $(NODE)
-	$(NOX) --session $(if $(filter test,$(MAKECMDGOALS)),,native test) interop hub1 training exporters examples
+	$(NOX) --session $(if $(filter test,$(MAKECMDGOALS)),,native test) interop hub1 training exporters examples clusters
 
 coverage: $(NOX) $(NODE)
 	$(NOX) --session coverage
@@ -135,7 +135,7 @@ image:
 	$(DOCKER) build --build-arg "BASE_IMAGE=$(BASE_IMAGE)" --tag "ghostzoo:$(VERSION)" .
 
 clean:
-	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-docs .venv-examples .venv-peers .bench-models bundles site $(WEB) exporters/web/node_modules $(PEERS)
+	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-docs .venv-examples .venv-clusters .venv-peers .bench-models bundles site $(WEB) exporters/web/node_modules $(PEERS)
 
 $(NOX):
 	$(PYTHON) -m venv .venv-nox

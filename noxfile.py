@@ -166,6 +166,13 @@ def examples(session: nox.Session) -> None:
 
 
 @nox.session
+def clusters(session: nox.Session) -> None:
+    """Batch work on clusters of Ray and Spark, on this machine; Spark's tests need a Java runtime."""
+    python = make_environment(session, "clusters")
+    session.run(python, "-m", "pytest", "tests/bulk/test_ray.py", "tests/bulk/test_spark.py", *session.posargs)
+
+
+@nox.session
 def hub1(session: nox.Session) -> None:
     """Fetching and publishing with the older line of the Hub's client."""
     python = make_environment(session, "train")
