@@ -12,7 +12,7 @@ from .options import fetch_options
 _FETCHING = ("revision", "cache_dir", "offline", "endpoint", "token", "progress")
 
 
-@click.command("export-triton", cls=Command)
+@click.command("export-triton", cls=Command, short_help="Write a model repository for Triton.")
 @click.argument("model")
 @fetch_options
 @click.option("--out", type=click.Path(), required=True, help="The model repository; it may hold other models.")
