@@ -155,6 +155,7 @@ def interop(session: nox.Session) -> None:
     python, other = make_environment(session, "dev"), make_environment(session, "interop")
     names = {"GHOSTZOO_CLIENTS_PYTHON": other, "GHOSTZOO_OPTIMUM_PYTHON": other}
     files = ["tests/serve/test_clients.py", "tests/hub/test_optimum.py", "tests/test_triton.py"]
+    files.append("tests/examples/test_kubernetes.py")
     session.run(python, "-m", "pytest", *files, *PARALLEL, env=names)
 
 
