@@ -64,7 +64,7 @@ test-all: $(NOX) $(NODE)
 
 # What takes large libraries or minutes: CI runs it, apart from the rest.
 test-extra: $(NOX)
-	$(NOX) --session extra examples timm
+	$(NOX) --session extra examples clusters timm
 
 coverage: $(NOX) $(NODE)
 	$(NOX) --session coverage
@@ -147,7 +147,7 @@ image:
 	$(DOCKER) build --build-arg "BASE_IMAGE=$(BASE_IMAGE)" --tag "ghostzoo:$(VERSION)" .
 
 clean:
-	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-wasm .venv-docs .venv-examples .venv-peers .bench-models bundles site $(WEB) exporters/web/node_modules $(PEERS)
+	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-wasm .venv-docs .venv-examples .venv-clusters .venv-timm .venv-peers .bench-models bundles site $(WEB) exporters/web/node_modules $(PEERS)
 
 $(NOX):
 	$(PYTHON) -m venv .venv-nox

@@ -182,7 +182,8 @@ def interop(session: nox.Session) -> None:
     """The server and published models with other projects' clients and libraries."""
     python, other = make_environment(session, "dev"), make_environment(session, "interop")
     names = {"GHOSTZOO_CLIENTS_PYTHON": other, "GHOSTZOO_OPTIMUM_PYTHON": other}
-    files = ["tests/serve/test_clients.py", "tests/hub/test_optimum.py"]
+    files = ["tests/serve/test_clients.py", "tests/hub/test_optimum.py", "tests/test_triton.py"]
+    files.append("tests/examples/test_kubernetes.py")
     session.run(python, "-m", "pytest", *files, *PARALLEL, env=names)
 
 
@@ -191,6 +192,13 @@ def examples(session: nox.Session) -> None:
     """The examples, with the libraries that they are for."""
     python = make_environment(session, "examples")
     session.run(python, "-m", "pytest", "tests/examples", "-p", "no:celery", *session.posargs)
+
+
+@nox.session
+def clusters(session: nox.Session) -> None:
+    """Batch work with a bucket, and on clusters of Ray and Spark, on this machine; Spark's tests need Java."""
+    python = make_environment(session, "clusters")
+    session.run(python, "-m", "pytest", "tests/bulk", *session.posargs)
 
 
 @nox.session

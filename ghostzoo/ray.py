@@ -54,7 +54,7 @@ class ClassifyImages:
             keep_column: whether the results have it too.
             top_k: classes of a picture at most, as for ``Classifier.predict``.
             min_score: lowest score of a class.
-            embeddings: add (1280,) float32 for each picture.
+            embeddings: add a list of 1280 floats for each picture.
             batch_size: images a call of the engine.
             load: further options of ``ghostzoo.load``; ``threads`` is by default what Ray gave this actor.
         """
@@ -77,7 +77,8 @@ class ClassifyImages:
         for name in ("label", "indices", "labels", "scores", "error"):
             found[name] = _objects(columns[name])
         if self.task.embeddings:
-            found["embedding"] = _objects([row.embedding for row in rows])
+            # Lists in every block: Ray cannot join a block of tensors with one where some are missing.
+            found["embedding"] = _objects([[] if row.embedding is None else row.embedding.tolist() for row in rows])
         return found
 
 
@@ -154,7 +155,8 @@ def run(task: Task, places: list[str], max_bytes: int, address: str) -> Iterator
         predictions = [
             Prediction(*each) for each in zip(values["indices"], values["labels"], values["scores"], strict=True)
         ]
-        yield values["path"], Row(predictions, values.get("embedding"), values["error"])
+        embedding = np.asarray(values.get("embedding", ()), np.float32)
+        yield values["path"], Row(predictions, embedding if len(embedding) else None, values["error"])
 
 
 class _ClassifyPlaces(ClassifyImages):

@@ -25,6 +25,7 @@ _COMMANDS = {
     "doctor": "ghostzoo.cli.doctor:doctor",
     "convert": "ghostzoo.cli.convert:convert",
     "build-engine": "ghostzoo.cli.build_engine:build_engine",
+    "export-triton": "ghostzoo.cli.export_triton:export_triton",
 }
 """Name -> module and command, in the order of the help."""
 

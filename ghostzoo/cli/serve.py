@@ -34,6 +34,9 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "hypercorn", "prometheus_cli
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="0 takes a free one.")
 @click.option("--grpc/--no-grpc", default=True, show_default=True, help="Speak gRPC too.")
 @click.option(
+    "--brpc-port", type=click.IntRange(0, 65535), help="Answer clients of Paddle Serving's C++ server here too."
+)
+@click.option(
     "--workers", type=click.IntRange(min=1), help="Threads that decode and infer.  [default: usable CPUs + 1]"
 )
 @click.option("--max-batch", type=click.IntRange(min=1), help="Images a call of the engine.  [default: 8]")

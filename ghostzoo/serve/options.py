@@ -69,6 +69,8 @@ class ServeOptions:
     port: int = 8000
     grpc_port: int | None = 8001
     """``None`` for no gRPC."""
+    brpc_port: int | None = None
+    """For clients of Paddle Serving's C++ server; ``None`` for none."""
     workers: int = field(default_factory=lambda: usable_cpus() + 1)
     """Threads that decode images and run the engine; one more than CPUs, for one of them often waits for Python."""
     max_batch: int = 8

@@ -24,6 +24,7 @@ from hypercorn.config import Config
 
 from ..errors import GhostZooError, OptionError
 from .app import create_app
+from .brpc.server import BrpcServer
 from .logs import LineWriter, log_lines
 from .open_inference.grpc_server import grpc_server
 from .options import ServeOptions
@@ -87,7 +88,7 @@ async def _serve(options: ServeOptions, lines: LineWriter) -> int | None:
     end = _HardEnd(service, lines)
     stop = asyncio.Event()
     signals: list[int] = []
-    grpc = None
+    grpc, brpc = None, None
 
     async def stopped() -> None:
         await stop.wait()
@@ -96,13 +97,18 @@ async def _serve(options: ServeOptions, lines: LineWriter) -> int | None:
     try:
         if options.grpc_port is not None:
             grpc, grpc_port = grpc_server(service)
+        if options.brpc_port is not None:
+            brpc = BrpcServer(service)
         await service.load()
         addresses = {"http": listener.url}
         if grpc is not None:
             await grpc.start()
             addresses["grpc"] = f"{_bracketed(options.host)}:{grpc_port}"
+        if brpc is not None:
+            await brpc.start()
+            addresses["brpc"] = f"{_bracketed(options.host)}:{brpc.port}"
         _on_signals(stop, signals, end, options.drain_timeout)
-        draining = asyncio.create_task(_stop_with(service, grpc))
+        draining = asyncio.create_task(_stop_with(service, [each for each in (grpc, brpc) if each is not None]))
         if options.text_log:
             lines.put(_greeting(service, addresses))
         else:
@@ -122,19 +128,19 @@ def _greeting(service: Service, addresses: dict[str, str]) -> str:
     """What a person at a terminal wants to know."""
     where = addresses["http"].replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
     what = "Open it in a browser to try it, or see" if service.options.page else "See"
-    over_grpc = f" gRPC listens on {addresses['grpc']}." if "grpc" in addresses else ""
+    others = {"grpc": "gRPC", "brpc": "bRPC"}
+    others_listen = "".join(f" {others[key]} listens on {addresses[key]}." for key in others if key in addresses)
     return (
         f"\nghostzoo serves {', '.join(service.repository.names)} at {where}\n"
-        f"{what} {where}/docs for programs.{over_grpc}\n"
+        f"{what} {where}/docs for programs.{others_listen}\n"
         "Press Ctrl+C to stop; what was accepted is answered first.\n"
     )
 
 
-async def _stop_with(service: Service, grpc: Any) -> None:
-    """When the server begins to stop, let gRPC finish what it has accepted, at the same time as HTTP does."""
+async def _stop_with(service: Service, others: list[Any]) -> None:
+    """When the server begins to stop, let the other protocols finish what they have accepted, as HTTP does."""
     await service.stopping.wait()
-    if grpc is not None:
-        await grpc.stop(service.options.drain_timeout)
+    await asyncio.gather(*(each.stop(service.options.drain_timeout) for each in others))
 
 
 def _on_signals(stop: asyncio.Event, signals: list[int], end: _HardEnd, drain_timeout: float) -> None:

@@ -23,8 +23,9 @@ SMALL_BYTES = 64 * 2**10
 _FEW_FIELDS = 1000
 """In a request, besides one for each image."""
 
-_VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
-_SIZES = {_I64: 8, _I32: 4}
+VARINT, I64, LEN, I32 = 0, 1, 2, 5
+"""Wire types."""
+_SIZES = {I64: 8, I32: 4}
 
 _REQUEST_INPUTS, _REQUEST_RAW = 5, 7
 _TENSOR_CONTENTS = 5
@@ -53,7 +54,7 @@ class InputContents:
         """
         data = self.fp32[0] if len(self.fp32) == 1 else b"".join(self.fp32)
         if len(data) % 4:
-            raise _undecodable()
+            raise undecodable()
         return np.frombuffer(data, "<f4")
 
 
@@ -78,7 +79,7 @@ def parse(request_class: Any, data: bytes | bytearray) -> Any:
     try:
         return request_class.FromString(bytes(data))
     except DecodeError:
-        raise _undecodable() from None
+        raise undecodable() from None
 
 
 def parse_infer(data: bytes | bytearray, max_images: int) -> InferMessage:
@@ -98,17 +99,17 @@ def is_compressed(data: bytes | bytearray) -> bool:
 class _InferParser:
     def __init__(self, data: bytes | bytearray, most_fields: int) -> None:
         self._data = memoryview(data)
-        self._most_fields = self._fields_left = most_fields
+        self._fields = Fields(most_fields)
         self._bytes_left = SMALL_BYTES
 
     def parse(self) -> InferMessage:
         inputs: list[InputContents] = []
         raw: list[memoryview] = []
         rest: list[memoryview] = []
-        for number, kind, whole, content in self._fields(self._data):
-            if (number, kind) == (_REQUEST_RAW, _LEN):
+        for number, kind, whole, content in self._fields.of(self._data):
+            if (number, kind) == (_REQUEST_RAW, LEN):
                 raw.append(content)
-            elif (number, kind) == (_REQUEST_INPUTS, _LEN):
+            elif (number, kind) == (_REQUEST_INPUTS, LEN):
                 inputs.append(self._input(content))
             else:
                 rest.append(self._small(whole))
@@ -117,8 +118,8 @@ class _InferParser:
     def _input(self, data: memoryview) -> InputContents:
         found = InputContents()
         rest: list[memoryview] = []
-        for number, kind, whole, content in self._fields(data):
-            if (number, kind) == (_TENSOR_CONTENTS, _LEN):
+        for number, kind, whole, content in self._fields.of(data):
+            if (number, kind) == (_TENSOR_CONTENTS, LEN):
                 found.present = True
                 self._add_contents(found, content)
             else:
@@ -127,10 +128,10 @@ class _InferParser:
         return found
 
     def _add_contents(self, found: InputContents, data: memoryview) -> None:
-        for number, kind, _, content in self._fields(data):
-            if number == _CONTENTS_FP32 and kind in (_LEN, _I32):
+        for number, kind, _, content in self._fields.of(data):
+            if number == _CONTENTS_FP32 and kind in (LEN, I32):
                 found.fp32.append(content)
-            elif (number, kind) == (_CONTENTS_BYTES, _LEN):
+            elif (number, kind) == (_CONTENTS_BYTES, LEN):
                 found.images.append(content)
             # Values of other types are for no input that there is, and their number is then found to be wrong.
 
@@ -140,46 +141,61 @@ class _InferParser:
             raise too_large(f"The request has more than {SMALL_BYTES} bytes besides its tensors; send less.")
         return part
 
-    def _fields(self, data: memoryview) -> Iterator[tuple[int, int, memoryview, memoryview]]:
-        """The fields of a message: number, wire type, the field with its tag, and its content."""
+
+class Fields:
+    """Reads the fields of messages, and of the messages in them, up to a number of them all.
+
+    Args:
+        most: how many fields one request may have.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = self._left = most
+
+    def of(self, data: memoryview) -> Iterator[tuple[int, int, memoryview, memoryview]]:
+        """Yield the fields of a message: number, wire type, the field with its tag, and its content.
+
+        Raises:
+            RequestError: there are too many, or it is no message.
+        """
         position, end = 0, len(data)
         while position < end:
-            self._fields_left -= 1
-            if self._fields_left < 0:
+            self._left -= 1
+            if self._left < 0:
                 raise too_large(
-                    f"The request has more than {self._most_fields} fields; send fewer values, and FP32 packed or raw."
+                    f"The request has more than {self._most} fields; send fewer values, and FP32 packed or raw."
                 )
             start = position
-            tag, position = _varint(data, position)
+            tag, position = read_varint(data, position)
             number, kind = tag >> 3, tag & 7
             size = _SIZES.get(kind, 0)
-            if kind == _LEN:
-                size, position = _varint(data, position)
+            if kind == LEN:
+                size, position = read_varint(data, position)
             content = position
-            if kind == _VARINT:
-                _, position = _varint(data, position)
-            elif kind == _LEN or size:
+            if kind == VARINT:
+                _, position = read_varint(data, position)
+            elif kind == LEN or size:
                 position += size
             else:  # groups, which no message here has
-                raise _undecodable()
+                raise undecodable()
             if position > end or number == 0:
-                raise _undecodable()
+                raise undecodable()
             yield number, kind, data[start:position], data[content:position]
 
 
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
+def read_varint(data: memoryview, position: int) -> tuple[int, int]:
     """Return a number of up to 64 bits, seven to a byte, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(data):
-            raise _undecodable()
+            raise undecodable()
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-    raise _undecodable()
+    raise undecodable()
 
 
-def _undecodable() -> RequestError:
+def undecodable() -> RequestError:
     return bad_request("The message cannot be decoded: it is damaged, or of another type; send one of this method's.")

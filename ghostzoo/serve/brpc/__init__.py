@@ -1,0 +1,1 @@
+"""bRPC, for clients of Paddle Serving's C++ server."""
