@@ -16,7 +16,7 @@ from ghostzoo.parity import EXACT_TOLERANCE
 from ghostzoo.weights.safetensors import dump_safetensors
 from tests.fixtures.networks import random_arrays
 
-WITHOUT_ATTENTION = {"native", "litert"}
+WITHOUT_ATTENTION = {"litert"}
 """Engines for which its operators are not written: 'auto' takes another one for these models."""
 
 

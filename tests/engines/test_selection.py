@@ -236,13 +236,13 @@ def test_when_time_is_up_no_further_engine_is_imported(tiny_bundle: Bundle, monk
 
 def test_measuring_ends_when_its_time_is_up(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     require_engine("openvino")
-    monkeypatch.setattr(select, "MEASURING_SECONDS", 0.0)
+    monkeypatch.setattr(engine_selection, "MEASURING_SECONDS", 0.0)
     given: list[float] = []
-    measure = select.measure
-    monkeypatch.setattr(select, "measure", lambda *args: given.append(args[3]) or measure(*args))
+    measure = engine_selection.measure
+    monkeypatch.setattr(engine_selection, "measure", lambda *args: given.append(args[3]) or measure(*args))
     records = [ORT, engine_record("openvino")]
     versions = {item.name: item.versions() for item in records}
-    select.select(tiny_bundle, EngineOptions(threads=1), records, versions)[0].close()
+    select(tiny_bundle, EngineOptions(threads=1), records, versions)[0].close()
     assert given[0] <= 0
 
 
