@@ -113,18 +113,18 @@ def cached(name: str, make: Callable[[], bytes]) -> bytes:
 
 
 @contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Keep other processes from what bears the same ``name``; where nothing can be locked, do without."""
+def locked(name: str) -> Iterator[bool]:
+    """Keep other processes from what bears the same ``name``; yield whether that was possible."""
     path = _path(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = acquire(path.with_name(f"{path.name}.lock"))
     except OSError as error:
         _log.info("%s cannot be locked (%s); set %s to a folder that can.", path, error, CACHE_VARIABLE)
-        yield
+        yield False
         return
     try:
-        yield
+        yield True
     finally:
         lock.release()
 
