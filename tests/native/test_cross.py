@@ -13,6 +13,7 @@ NEEDED = ("cmake", "aarch64-linux-gnu-g++", "qemu-aarch64")
 MISSING = [name for name in NEEDED if not shutil.which(name)]
 
 
+@pytest.mark.extra
 @pytest.mark.slow
 @pytest.mark.skipif(bool(MISSING), reason=f"not in PATH: {', '.join(MISSING)} (g++-aarch64-linux-gnu, qemu-user)")
 def test_logits_on_arm_are_right(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def classify(folder: Path) -> list[str]:
     return [answer["error"] or "" for answer in answers]
 
 
+@pytest.mark.extra
 @pytest.mark.parametrize("name", SEEDS)
 def test_damaged_images_are_read_or_refused(name: str, tmp_path: Path) -> None:
     for number in range(COUNT):
