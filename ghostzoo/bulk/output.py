@@ -50,6 +50,7 @@ class Results:
         self._folder = _Local(place) if scheme_of(place) in (None, "file") else _Remote(place)
         self._settings = settings
         self._parts: list[dict[str, Any]] = []
+        self._begun = False
         self._lock = self._folder.lock(self.place)
         try:
             self._begin(resume, overwrite)
@@ -79,6 +80,7 @@ class Results:
             if _PART.fullmatch(name) and name not in listed:
                 self._folder.remove(name)
         self._write_list()
+        self._begun = True
 
     @property
     def done(self) -> int:
@@ -112,6 +114,10 @@ class Results:
             self._write_list()
 
     def close(self) -> None:
+        """End the work; where no part was finished, the list goes too, so that a next run begins as this one did."""
+        if self._begun and not self._parts:
+            with suppress(Exception):  # what went wrong before has been told
+                self._folder.remove(LIST_FILE)
         if self._lock is not None:
             self._lock.release()
             self._lock = None

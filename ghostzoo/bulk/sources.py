@@ -262,6 +262,10 @@ def open_storage(place: str) -> tuple[Any, str]:
         ) from None
     try:
         fs, path = fsspec.core.url_to_fs(place)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{_told(place)} needs {error.name}, which is not installed; pip install {error.name}."
+        ) from error
     except Exception as error:
         raise InputError(f"{_told(place)} cannot be opened: {_reason(error)}.") from error
     return fs, path

@@ -222,6 +222,13 @@ def test_misuse_is_told_in_a_sentence(
     assert "\n" not in str(error.value)
 
 
+def test_a_run_that_fails_at_once_can_be_tried_again(run: Any, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="There are no pictures"):
+        run(tmp_path / "empty")
+    assert len(run(folder)) == 13
+
+
 def test_numbers_are_checked(run: Any, folder: Path) -> None:
     for options in ({"top_k": 0}, {"rows_per_part": 0}, {"readers": True}, {"batch_size": 1.5}):
         with pytest.raises(OptionError, match=next(iter(options))):
