@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .calibration import Calibration, check_share
 from .errors import OptionError
 from .labels import ClassLabel
 
@@ -100,42 +101,109 @@ def check_min_score(min_score: object) -> None:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Which of a model's classes a caller wants of an image."""
+
+    top_k: int | None = None
+    """At most so many; by default 5, and of a multi-label model as many as reach ``min_score``."""
+    min_score: float | None = None
+    """The lowest score that counts; by default 0, and of a multi-label model 0.5."""
+    calibrated: bool = True
+    """Use the model's temperature, if it has one."""
+    coverage: float | None = None
+    """Instead of these: as many classes as it takes for the right one to be among them with this probability."""
+    unknown_below: float | None = None
+    """No class at all for images that are less familiar than this share of the calibration's."""
+
+
+ALL_DEFAULTS = Choice()
+
+
+@dataclass(frozen=True)
 class Postprocessing:
     """How a model's logits become classes."""
 
     labels: Sequence[ClassLabel]
     multi_label: bool = False
     """Whether an image shows any number of the classes, each with a probability of its own, and not just one."""
+    calibration: Calibration | None = None
 
     @property
     def top_k(self) -> int:
         """Classes for each image at most, by default."""
         return len(self.labels) if self.multi_label else TOP_K
 
-    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the probabilities of logits (N, classes) float32, of the same shape and type."""
-        return sigmoid(logits) if self.multi_label else softmax(logits)
+    def probabilities(self, logits: NDArray[np.float32], calibrated: bool = True) -> NDArray[np.float32]:
+        """Return the probabilities of logits (N, classes) float32, of the same shape and type.
+
+        Args:
+            logits: what the network returned.
+            calibrated: use the model's temperature, if it has one.
+        """
+        if self.multi_label:
+            return sigmoid(logits)
+        if calibrated and self.calibration is not None:
+            logits = logits / np.float32(self.calibration.temperature)
+        return softmax(logits)
+
+    def check(self, choice: Choice) -> None:
+        """Check what is wanted of this model's classes.
+
+        Raises:
+            OptionError: a number is out of its range, options exclude each other, or the model is not calibrated for
+                them.
+        """
+        check_min_score(choice.min_score)
+        check_share("coverage", choice.coverage)
+        check_share("unknown_below", choice.unknown_below)
+        if choice.coverage is not None:
+            if choice.top_k is not None or choice.min_score is not None or not choice.calibrated:
+                raise OptionError(
+                    "coverage says which classes there are; leave out top_k and min_score, and calibrated=False."
+                )
+            self._need_calibration("coverage").min_score(choice.coverage)
+        if choice.unknown_below is not None:
+            self._need_calibration("unknown_below")
+
+    def known(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return how familiar images are by their logits (N, classes) float32: (N,) float64, 0 to 1.
+
+        Raises:
+            OptionError: the model is not calibrated.
+        """
+        return self._need_calibration("This").known(logits)
+
+    def _need_calibration(self, name: str) -> Calibration:
+        if self.calibration is None:
+            raise OptionError(
+                f"{name} needs a calibrated model; run 'ghostzoo eval --calibrate' with labelled images first."
+            )
+        return self.calibration
 
     def predictions(
         self,
         logits: NDArray[np.float32],
-        top_k: int | None = None,
-        min_score: float | None = None,
+        choice: Choice = ALL_DEFAULTS,
         damaged: Sequence[bool] | None = None,
     ) -> list[list[Prediction]]:
         """Return the classes of each row of logits (N, classes) float32, best first.
 
         Args:
-            top_k: classes for each row at most; by default 5, and of a multi-label model as many as reach
-                ``min_score``.
-            min_score: the lowest score that counts; by default 0, and of a multi-label model 0.5.
+            logits: what the network returned.
+            choice: which classes are wanted; it has been checked.
             damaged: whether the image of each row is damaged; by default none is.
         """
-        if top_k is None:
-            top_k = self.top_k
+        top_k, min_score = choice.top_k or self.top_k, choice.min_score
         if min_score is None:
             min_score = THRESHOLD if self.multi_label else 0.0
-        return [
-            top_predictions(row, self.labels, top_k, min_score, damaged=each)
-            for row, each in zip(self.probabilities(logits), damaged or [False] * len(logits), strict=True)
-        ]
+        scores = self.probabilities(logits, choice.calibrated)
+        if choice.coverage is not None:
+            top_k, min_score = len(self.labels), self._need_calibration("coverage").min_score(choice.coverage)
+        found = []
+        for row, each in zip(scores, damaged or [False] * len(logits), strict=True):
+            lowest = min_score if choice.coverage is None else min(min_score, float(row.max()))  # one class at least
+            found.append(top_predictions(row, self.labels, top_k, lowest, damaged=each))
+        if choice.unknown_below is not None:
+            for index in np.flatnonzero(self.known(logits) < choice.unknown_below).tolist():
+                found[index] = []
+        return found

@@ -15,7 +15,7 @@ from .._utils.parallel import map_batches
 from .._version import __version__
 from ..engines.batches import Outputs, run_batch
 from ..errors import OptionError
-from ..predictions import Prediction, check_min_score
+from ..predictions import Choice, Prediction, check_min_score
 
 if TYPE_CHECKING:
     from ..classifier import Classifier
@@ -111,7 +111,7 @@ class Task:
         logits = self._logits(outputs) if self.embeddings and len(outputs) else outputs
         postprocessing = self.classifier.bundle.postprocessing
         found = (
-            iter(postprocessing.predictions(logits, self.top_k, self.min_score, done.damaged))
+            iter(postprocessing.predictions(logits, Choice(self.top_k, self.min_score), done.damaged))
             if len(logits)
             else iter(())
         )

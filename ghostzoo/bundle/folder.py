@@ -130,7 +130,7 @@ class Bundle:
 
     @property
     def postprocessing(self) -> Postprocessing:
-        return Postprocessing(self.labels, self.config.multi_label)
+        return Postprocessing(self.labels, self.config.multi_label, self.manifest.calibration)
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -250,6 +250,7 @@ class Bundle:
             "width": self.config.width,
             "classes": self.num_classes,
             "multi_label": self.config.multi_label,
+            "calibrated": self.manifest.calibration is not None,
             "precisions": list(self.precisions),
             "preprocessing": asdict(self.preprocessing),
             "weights": dict(self.manifest.weights),

@@ -73,6 +73,26 @@ _READ_OPTIONS = (
 )
 
 
+_CONFIDENCE_OPTIONS = (
+    click.option("--calibrated/--uncalibrated", default=True, help="Use the model's temperature, if it has one."),
+    click.option(
+        "--coverage",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        help="As many classes as hold the right one with this probability; calibrated models only.",
+    ),
+    click.option(
+        "--unknown-below",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        help="No class for images less familiar than this share of those calibrated on.",
+    ),
+)
+
+
+def confidence_options(command: _F) -> _F:
+    """Give a command the options of ``predict`` that a calibrated model has."""
+    return reduce(lambda decorated, option: option(decorated), reversed(_CONFIDENCE_OPTIONS), command)
+
+
 def image_options(command: _F) -> _F:
     """Give a command the options of ``ghostzoo.load`` that say how images are read and what they may cost."""
 

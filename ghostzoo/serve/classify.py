@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from ..errors import ImageError
+from ..predictions import Choice
 from .answers import ApiRoute, json_text, json_text_response
 from .body import FEW_VALUES, Body, body_of, read_parameters
 from .documentation import SMALL_GIF, failures, image_bodies, json_body, query, with_body
@@ -20,9 +22,12 @@ from .queueing import Answer, Source
 from .repository import ModelInstance
 from .request_errors import RequestError, bad_request, too_large
 from .schemas import (
+    CALIBRATED,
+    COVERAGE,
     MAX_TOP_K,
     MIN_SCORE,
     TOP_K,
+    UNKNOWN_BELOW,
     ClassifyOptions,
     ClassifyRequest,
     ClassifyResponse,
@@ -56,6 +61,9 @@ _EXAMPLES = {
         image_bodies() | json_body(ClassifyRequest, examples=_EXAMPLES),
         query("top_k", f"{TOP_K} Here, in a form's field, or in the JSON body, as all of these."),
         query("min_score", MIN_SCORE),
+        query("calibrated", CALIBRATED),
+        query("coverage", COVERAGE),
+        query("unknown_below", UNKNOWN_BELOW),
         query("model", "By default the first model of the server."),
         query("engine", "By default the first engine of the server."),
     ),
@@ -70,14 +78,17 @@ async def classify(request: Request) -> Response:
         service, started = body.service, body.info.started
         names, sources, options = await _read_call(body)
         instance = service.repository.get(options.model).instance(options.engine)
+        postprocessing = instance.classifier.bundle.postprocessing
+        postprocessing.check(options.choice())
         outcomes = await service.classify(instance, sources, body.info)
         sources.clear()  # from here on they are not counted
-    top_k = options.top_k or min(instance.classifier.bundle.postprocessing.top_k, MAX_TOP_K)
+    top_k = MAX_TOP_K if options.coverage is not None else options.top_k or min(postprocessing.top_k, MAX_TOP_K)
+    choice = replace(options.choice(), top_k=top_k)
 
     def answer() -> Response:
         # One image at a time: no other thread runs while a text is made.
         results = (
-            json_text({"name": name} | _result(instance, outcome, top_k, options.min_score))
+            json_text({"name": name} | _result(instance, outcome, choice))
             for name, outcome in zip(names, outcomes, strict=True)
         )
         images = ", ".join(results)
@@ -185,13 +196,11 @@ async def fetch(url: str, body: Body, count: Hold) -> Source:
     return await body.service.fetch(url, body.info, count)
 
 
-def _result(
-    instance: ModelInstance, outcome: Answer | ImageError, top_k: int, min_score: float | None
-) -> dict[str, Any]:
+def _result(instance: ModelInstance, outcome: Answer | ImageError, choice: Choice) -> dict[str, Any]:
     if isinstance(outcome, ImageError):
         return {"error": outcome.reason}
     postprocessing = instance.classifier.bundle.postprocessing
-    (found,) = postprocessing.predictions(outcome.logits[None], top_k, min_score)
+    (found,) = postprocessing.predictions(outcome.logits[None], choice)
     stages = outcome.stages
     return {
         "predictions": [each.to_dict() for each in found],

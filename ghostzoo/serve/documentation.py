@@ -44,15 +44,19 @@ SMALL_GIF = "R0lGODlhAQABAIAAAP8AAP///yH5BAAAAAAALAAAAAABAAEAAAICRAEAOw=="
 
 _TEXT = {"type": "string", "maxLength": 200}
 _FILE = {"type": "string", "format": "binary"}
+_SHARE = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
 _PARAMETERS: dict[str, dict[str, Any]] = {
     "top_k": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
     "min_score": {"type": "number", "minimum": 0, "maximum": 1},
+    "calibrated": {"type": "boolean"},
+    "coverage": _SHARE,
+    "unknown_below": _SHARE,
     "index": _TEXT,
     "against": _TEXT,
     "model": _TEXT,
     "engine": _TEXT,
 }
-_OF_EXPLANATIONS, _OF_CLASSES = ("index", "against"), ("top_k", "min_score")
+_OF_EXPLANATIONS, _OF_CLASSES = ("index", "against"), ("top_k", "min_score", "calibrated", "coverage", "unknown_below")
 _RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait before the next try."}}
 
 _bodies: list[type[BaseModel]] = []

@@ -9,12 +9,16 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from ..predictions import Choice
 from .request_errors import unprocessable
 
 MAX_TOP_K = 1000
 MAX_NAME = 200
 TOP_K = "Classes for each image at most; by default 5, and of a multi-label model all that reach min_score."
 MIN_SCORE = "Lowest score of a class; by default 0, and of a multi-label model 0.5."
+CALIBRATED = "Use the temperature of a model that was calibrated; by default true."
+COVERAGE = "As many classes as hold the right one with this probability, instead of top_k; needs a calibrated model."
+UNKNOWN_BELOW = "No class for images less familiar than this share of the calibration's; needs a calibrated model."
 INDEX = "The class to explain, by index or label; by default the one with the largest logit."
 AGAINST = "A second class, by index or label: what speaks for the first one rather than for this."
 
@@ -46,8 +50,14 @@ class ClassifyOptions(BaseModel):
 
     top_k: int | None = Field(None, ge=1, le=MAX_TOP_K, description=TOP_K)
     min_score: float | None = Field(None, ge=0, le=1, description=MIN_SCORE)
+    calibrated: bool = Field(True, description=CALIBRATED)
+    coverage: float | None = Field(None, gt=0, lt=1, description=COVERAGE)
+    unknown_below: float | None = Field(None, gt=0, lt=1, description=UNKNOWN_BELOW)
     model: Name | None = Field(None, description="By default the first model of the server.")
     engine: Name | None = Field(None, description="By default the first engine of the server.")
+
+    def choice(self) -> Choice:
+        return Choice(self.top_k, self.min_score, self.calibrated, self.coverage, self.unknown_below)
 
 
 class ClassifyRequest(ClassifyOptions, _Strict):
