@@ -16,7 +16,7 @@ from ..predictions import SCORE_DECIMALS, Prediction
 from .console import percent, printable, table_lines
 
 CSV_COLUMNS = ("image", "rank", "index", "label", "score", "wnid")
-NO_CLASS = "no class reaches the lowest score that counts"
+NO_CLASS = "no class: its scores are too low, or it is unknown"
 _WIDEST_INDENT = 48
 """Columns for names; what stands after a longer one moves to the right."""
 
