@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from .._utils.plots import require_matplotlib
 from .._version import __version__
-from ..bundle.edit import add_files
-from ..bundle.folder import Bundle, check_target, write_bundle
+from ..bundle.edit import add_files, check_target, write_bundle
+from ..bundle.folder import Bundle
 from ..calibration import LEVELS, MAX_TEMPERATURE, Calibration, energy
 from ..errors import InputError, OptionError
 from ..predictions import softmax
