@@ -28,8 +28,9 @@ FOLDERS = {"runtime": ".venv", "dev": ".venv"}
 """Group of dependencies -> folder of its environment, where that is not ``.venv-`` and the group's name."""
 NEEDS_OLD_PYTHON = {"export", "interop"}
 """Groups with PaddlePaddle, which has wheels for Python 3.11 and 3.12 only."""
-PARALLEL = ("--numprocesses", "4", "--dist", "loadfile")
-"""Also on two cores: half of the time is waiting, for processes to start and for deadlines to pass."""
+PARALLEL = ("--numprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
+"""Also on two cores: half of the time is waiting, for processes to start and for deadlines to pass. Files are begun in
+the order of ``tests/conftest.py``."""
 HUB_TESTS = (
     "tests/fetch/test_hub.py",
     "tests/fetch/test_timm.py",
