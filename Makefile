@@ -1,6 +1,7 @@
 # make demo    classify a photograph with the model that comes along; IMAGE=... another one, WEIGHTS=... with those
 # make test    the tests of the package with the light extras: neither PyTorch nor PaddlePaddle
 # make test-all   all tests: also training, the exporter, and other projects' clients and libraries
+# make environments   what 'make test-all' needs beyond 'make test'; may run beside others
 # make test-extra   the slowest tests, and those with large libraries: examples, clusters, timm
 # make coverage   how much of the package its tests run
 # make native   build ghostzoo's own engine, test it, and install it into .venv (needs a C++ compiler)
@@ -43,7 +44,7 @@ MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
 # One pip at a time fills an environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all test-extra coverage docs lowest opencv audit figures lint native wasm web peers bench-peers clean lock sbom base-image image
+.PHONY: demo test test-all test-extra coverage docs environments lowest opencv audit figures lint native wasm web peers bench-peers clean lock sbom base-image image
 
 ifeq ($(WEIGHTS),)
 demo: $(RUNTIME)
@@ -75,7 +76,7 @@ native: $(NOX)
 lint: $(NOX)
 	$(NOX) --session lint
 
-docs lowest opencv audit: $(NOX)
+docs lowest opencv audit environments: $(NOX)
 	$(NOX) --session $@
 
 bench-peers: $(NOX)

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import nox
+from filelock import FileLock  # nox needs it, too
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PROGRAMS = "Scripts" if sys.platform == "win32" else "bin"
@@ -27,8 +28,9 @@ FOLDERS = {"runtime": ".venv", "dev": ".venv"}
 """Group of dependencies -> folder of its environment, where that is not ``.venv-`` and the group's name."""
 NEEDS_OLD_PYTHON = {"export", "interop"}
 """Groups with PaddlePaddle, which has wheels for Python 3.11 and 3.12 only."""
-PARALLEL = ("--numprocesses", "4", "--dist", "loadfile")
-"""Also on two cores: half of the time is waiting, for processes to start and for deadlines to pass."""
+PARALLEL = ("--numprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
+"""Also on two cores: half of the time is waiting, for processes to start and for deadlines to pass. Files are begun in
+the order of ``tests/conftest.py``."""
 HUB_TESTS = (
     "tests/fetch/test_hub.py",
     "tests/fetch/test_timm.py",
@@ -76,16 +78,17 @@ def make_environment(session: nox.Session, group: str) -> str:
         requirements += ["--editable", line.replace("ghostzoo", ".", 1)]
         wanted.update(PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values())
     record = folder / "installed.json"
-    have = set(json.loads(record.read_text(encoding="utf-8"))) if record.exists() else set()
-    if not python.exists():
-        session.run(base, "-m", "venv", "--clear", str(folder))
-        have = set()
-    if not wanted <= have:
-        session.run(str(python), "-m", "pip", "install", "--quiet", *requirements)
-        if group == "dev":
-            alone = nox.project.dependency_groups(PROJECT, "without-dependencies")
-            session.run(str(python), "-m", "pip", "install", "--quiet", "--no-deps", *alone)
-        record.write_text(json.dumps(sorted(wanted), indent=1), encoding="utf-8")
+    with FileLock(f"{folder.name}.lock"):  # 'make environments' may be at it
+        have = set(json.loads(record.read_text(encoding="utf-8"))) if record.exists() else set()
+        if not python.exists():
+            session.run(base, "-m", "venv", "--clear", str(folder))
+            have = set()
+        if not wanted <= have:
+            session.run(str(python), "-m", "pip", "install", "--quiet", *requirements)
+            if group == "dev":
+                alone = nox.project.dependency_groups(PROJECT, "without-dependencies")
+                session.run(str(python), "-m", "pip", "install", "--quiet", "--no-deps", *alone)
+            record.write_text(json.dumps(sorted(wanted), indent=1), encoding="utf-8")
     return str(python)
 
 
@@ -99,6 +102,14 @@ def runtime(session: nox.Session) -> None:
 def dev(session: nox.Session) -> None:
     """Make .venv with all engines and the development tools."""
     make_environment(session, "dev")
+
+
+@nox.session
+def environments(session: nox.Session) -> None:
+    """Make what ``make test-all`` needs beyond ``make test``, as beside the tests."""
+    for group in ("interop", "train", "export"):
+        if find_python(group) is not None:
+            make_environment(session, group)
 
 
 @nox.session
