@@ -68,8 +68,9 @@ def names(size: int) -> bytes:
         lambda: b'{"inputs":[],"parameters":{"a":[%s[]]}}' % (b"[]," * (9 * MIB)),
         lambda: b'{"inputs":[],"parameters":{"a":[%s""]}}' % (b'"a",' * (9 * MIB)),
         lambda: b'{"inputs":[],"parameters":{"a":[%s0]}}' % (b"1e1," * (9 * MIB)),
+        lambda: b'{"inputs":[],"parameters":{"a":[%s0]}}' % (b"%s, -" % (b"1" * 19) * 10_000),
     ],
-    ids=["names", "objects", "names in objects", "lists", "texts", "numbers"],
+    ids=["names", "objects", "names in objects", "lists", "texts", "numbers", "long numbers"],
 )
 def test_json_of_much_structure_is_not_parsed(server: ServerProcess, content: Callable[[], bytes]) -> None:
     body = content()
