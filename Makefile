@@ -12,9 +12,10 @@
 #              about an hour, and DATA=folder with the two tars of CONTRIBUTING.md
 # make docs    the documentation as a site, in site/
 # make lint    ruff, mypy and the layers of imports
-# make peers   fetch transformers.js, with which the tests load published models (needs npm)
+# make peers   fetch transformers.js and TypeScript for the tests on Node.js (needs npm)
 # make web     what the web page runs models with in the browser: 'make wasm', and onnxruntime-web (needs npm)
 # make wasm    build ghostzoo's own engine for the browser, as WebAssembly
+# make npm     the package for JavaScript, in dist/ (needs npm)
 # make lock    choose the newest versions of what the server needs, with their hashes, for the container
 # make sbom    write what the server consists of, as CycloneDX, to dist/
 # make base-image, make image   name the container's base by its digest; build the container on it (needs Docker)
@@ -28,6 +29,7 @@ NOX := .venv-nox/bin/nox
 RUNTIME := .venv/bin/ghostzoo
 RELEASE := .venv-release/installed.json
 WEB := ghostzoo/serve/page/vendor
+NPM := ghostzoo/serve/page/ghostzoo
 PEERS := tests/hub/node/node_modules
 # Without npm the tests of the web page and those on Node are skipped, saying so.
 NODE := $(if $(shell command -v npm),web peers)
@@ -44,7 +46,7 @@ MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
 # One pip at a time fills an environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all test-extra coverage docs environments lowest opencv audit figures lint native wasm web peers bench-peers clean lock sbom base-image image
+.PHONY: demo test test-all test-extra coverage docs environments lowest opencv audit figures lint native wasm npm web peers bench-peers clean lock sbom base-image image
 
 ifeq ($(WEIGHTS),)
 demo: $(RUNTIME)
@@ -105,11 +107,14 @@ peers: $(PEERS)/.package-lock.json
 $(PEERS)/.package-lock.json: tests/hub/node/package-lock.json
 	cd tests/hub/node && npm ci --ignore-scripts --no-audit --no-fund
 
-web: $(WEB)/LICENSE $(WEB)/ghostzoo.wasm
+web: $(WEB)/LICENSE $(NPM)/ghostzoo.wasm
 
-wasm: $(WEB)/ghostzoo.wasm
+wasm: $(NPM)/ghostzoo.wasm
 
-$(WEB)/ghostzoo.wasm: native/CMakeLists.txt native/cmake/zig.cmake $(wildcard native/src/* native/include/ghostzoo/*) | $(NOX)
+npm: $(NPM)/ghostzoo.wasm
+	mkdir -p dist && npm pack --pack-destination dist ./$(NPM)
+
+$(NPM)/ghostzoo.wasm: native/CMakeLists.txt native/cmake/zig.cmake $(wildcard native/src/* native/include/ghostzoo/*) | $(NOX)
 	$(NOX) --session wasm
 	@touch $@
 
@@ -148,7 +153,7 @@ image:
 	$(DOCKER) build --build-arg "BASE_IMAGE=$(BASE_IMAGE)" --tag "ghostzoo:$(VERSION)" .
 
 clean:
-	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-wasm .venv-docs .venv-examples .venv-clusters .venv-timm .venv-peers .bench-models bundles site $(WEB) exporters/web/node_modules $(PEERS)
+	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-wasm .venv-docs .venv-examples .venv-clusters .venv-timm .venv-peers .bench-models bundles site $(WEB) $(NPM)/ghostzoo.wasm $(NPM)/wasi-libc-LICENSE.txt exporters/web/node_modules $(PEERS)
 
 $(NOX):
 	$(PYTHON) -m venv .venv-nox

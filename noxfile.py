@@ -141,20 +141,19 @@ def native(session: nox.Session) -> None:
 
 @nox.session
 def wasm(session: nox.Session) -> None:
-    """Build the native library as WebAssembly, for the web page, with zig as the compiler."""
+    """Build the native library as WebAssembly, for the web page and the npm package, with zig as the compiler."""
     programs = Path(make_environment(session, "wasm")).parent
-    build, vendor = Path("native/build/wasm"), Path("ghostzoo/serve/page/vendor")
+    build, package = Path("native/build/wasm"), Path("ghostzoo/serve/page/ghostzoo")
     cmake, env = str(programs / "cmake"), {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
     off = ("BUILD_SHARED_LIBS", *(f"GHOSTZOO_{name}" for name in ("DECODERS", "BUILD_PROGRAMS", "BUILD_TESTS")))
     options = ["-DZIG_TARGET=wasm32-wasi", *(f"-D{name}=OFF" for name in off)]
     toolchain = str(Path("native/cmake/zig.cmake").absolute())
     session.run(cmake, "-S", "native", "-B", str(build), "-G", "Ninja", "--toolchain", toolchain, *options, env=env)
     session.run(cmake, "--build", str(build), "--target", "ghostzoo-module", env=env)
-    vendor.mkdir(exist_ok=True)
-    shutil.copy(build / "ghostzoo.wasm", vendor)
+    shutil.copy(build / "ghostzoo.wasm", package)
     # What zig links into it: its C library, and LLVM's C++ library, whose licence asks for no copy.
     (zig,) = programs.parent.glob("lib/*/site-packages/ziglang/lib")
-    shutil.copy(zig / "libc/wasi/LICENSE-MIT", vendor / "wasi-libc-LICENSE.txt")
+    shutil.copy(zig / "libc/wasi/LICENSE-MIT", package / "wasi-libc-LICENSE.txt")
 
 
 @nox.session
