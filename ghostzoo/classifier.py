@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -53,6 +53,7 @@ class LoadRequest:
     background: Colour | None = None
     lenient: bool = False
     draft: bool = False
+    labels: str | PathLike[str] | Sequence[str] | None = None
 
 
 class Classifier:
@@ -77,7 +78,7 @@ class Classifier:
     def open(cls, request: LoadRequest) -> Self:
         """Load what was asked for; raises as ``ghostzoo.load`` does."""
         check_engine_name(request.engine)
-        bundle = fetch(request.model, request.fetching)
+        bundle = fetch(request.model, request.fetching).with_labels(request.labels)
         engine, selection = open_engine(bundle, request.engine, request.options)
         bundle.release()
         return cls(bundle, engine, selection, request)
@@ -108,6 +109,7 @@ class Classifier:
         calibrated: bool = True,
         coverage: float | None = None,
         unknown_below: float | None = None,
+        group: str | Sequence[str] | None = None,
     ) -> list[Prediction]:
         """Classify one image: the classes that it shows, best first; all options are as in ``predict``.
 
@@ -115,7 +117,7 @@ class Classifier:
             ImageError: the image cannot be read.
             InputError: this is no single image.
         """
-        choice = self._choice(top_k, min_score, calibrated, coverage, unknown_below)
+        choice = self._choice(Choice(top_k, min_score, calibrated, coverage, unknown_below, group))
         check_single(image)
         tensor, damaged = self.read_tensor(image)
         logits = self.engine.run(tensor[np.newaxis])
@@ -138,6 +140,7 @@ class Classifier:
         calibrated: bool = ...,
         coverage: float | None = ...,
         unknown_below: float | None = ...,
+        group: str | Sequence[str] | None = ...,
         on_error: Literal["raise"] = ...,
         workers: int | None = ...,
     ) -> Iterator[list[Prediction]]: ...
@@ -152,6 +155,7 @@ class Classifier:
         calibrated: bool = ...,
         coverage: float | None = ...,
         unknown_below: float | None = ...,
+        group: str | Sequence[str] | None = ...,
         on_error: Literal["return"],
         workers: int | None = ...,
     ) -> Iterator[list[Prediction] | ImageError]: ...
@@ -165,6 +169,7 @@ class Classifier:
         calibrated: bool = True,
         coverage: float | None = None,
         unknown_below: float | None = None,
+        group: str | Sequence[str] | None = None,
         on_error: Literal["raise", "return"] = "raise",
         workers: int | None = None,
     ) -> Iterator[list[Prediction] | ImageError]:
@@ -182,6 +187,9 @@ class Classifier:
                 0.95, whatever ``top_k`` would be. It needs a calibrated model.
             unknown_below: no class at all for an image that is less familiar to the network than this share, such as
                 0.05, of the images that the model was calibrated on: so many of those that it knows get none, either.
+            group: what the scores of classes are added up for: a WordNet group such as ``dog``, by one of its names or
+                its id, several of them, or ``basic``, the groups that people name first. A class of several counts for
+                the smallest, and one of none stays by itself.
             on_error: ``raise`` an unreadable image's ``ImageError`` (after the results of all images before it), or
                 ``return`` it in its place and go on.
             workers: threads that each read images and run the network, a few batches ahead of the results. By default
@@ -192,7 +200,7 @@ class Classifier:
         Raises:
             InputError: ``images`` is of a kind that is not accepted, or an empty folder or pattern.
         """
-        choice = self._choice(top_k, min_score, calibrated, coverage, unknown_below)
+        choice = self._choice(Choice(top_k, min_score, calibrated, coverage, unknown_below, group))
         if workers is not None:
             check_count("workers", workers)
             check_thread_count("workers", workers)
@@ -298,6 +306,13 @@ class Classifier:
 
         return self.bundle.golden().check(self.engine.run, engine_tolerance(self.engine.options.precision))
 
+    @property
+    def groups(self) -> dict[str, list[int]]:
+        """What ``group`` of ``predict`` may be, by its first name -> indices of the model's classes in it."""
+        from .groups import group_names
+
+        return group_names(self.bundle.original_labels or self.bundle.labels)
+
     def warmup(self, batch_size: int | None = None) -> None:
         """Run the network once on made-up pixels, so that the first image does not wait for what is done only once.
 
@@ -389,17 +404,9 @@ class Classifier:
         work = partial(run_batch, read=self.read_tensor, engine=engine, output=output, raise_errors=raise_errors)
         return map_batches(work, expand(images), batch_size, workers)
 
-    def _choice(
-        self,
-        top_k: int | None,
-        min_score: float | None,
-        calibrated: bool,
-        coverage: float | None,
-        unknown_below: float | None,
-    ) -> Choice:
-        if top_k is not None:
-            check_count("top_k", top_k)
-        choice = Choice(top_k, min_score, calibrated, coverage, unknown_below)
+    def _choice(self, choice: Choice) -> Choice:
+        if choice.top_k is not None:
+            check_count("top_k", choice.top_k)
         self.bundle.postprocessing.check(choice)
         return choice
 

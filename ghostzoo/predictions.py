@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,35 +15,45 @@ from .calibration import Calibration, check_share
 from .errors import OptionError
 from .labels import ClassLabel
 
+if TYPE_CHECKING:
+    from .groups import Grouping
+
 SCORE_DECIMALS = 5
 """Decimals of a score in printed and serialised results; the original rounds to as many."""
 TOP_K = 5
 """Classes for each image, by default; of a multi-label model, all that reach the threshold."""
+_KEPT_GROUPINGS = 64
 THRESHOLD = 0.5
 """The score from which on a multi-label model says that an image shows a class, by default; the original's, too."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class that the model sees in an image."""
+    """One class, or a group of classes, that the model sees in an image."""
 
     index: int
+    """Of the class; of a group, that of its ``best`` one."""
     label: str
     score: float
-    """Probability of the class, 0 to 1, not rounded: softmax, or sigmoid of a multi-label model."""
+    """Probability of the class, 0 to 1, not rounded: softmax, or sigmoid of a multi-label model; of a group, the sum of
+    its classes'."""
     wnid: str | None = None
-    """WordNet id of the class, where it has one."""
+    """WordNet id of the class, where it has one, or of the group."""
     damaged: bool = False
     """The image is a damaged JPEG that was read leniently: part of it was missing."""
+    best: Prediction | None = field(default=None, repr=False)
+    """Of a group, its class with the largest score."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON types, the score rounded as the original rounds it; ``damaged`` only if it is."""
+        """Return the fields as JSON types, the score rounded as the original rounds it; ``damaged`` only if it is,
+        ``best`` only of a group."""
         return {
             "index": self.index,
             "label": self.label,
             "score": round(self.score, SCORE_DECIMALS),
             "wnid": self.wnid,
             **({"damaged": True} if self.damaged else {}),
+            **({"best": self.best.to_dict()} if self.best is not None else {}),
         }
 
 
@@ -76,17 +86,49 @@ def top_predictions(
 
     Of equal ones the lower index comes first, whatever ``top_k`` is.
     """
-    count = min(top_k, probabilities.size)
-    partitioned = probabilities.copy()
+    return [
+        Prediction(index, labels[index].label, score, labels[index].wnid, damaged)
+        for index, score in _largest(probabilities, top_k, min_score)
+    ]
+
+
+def top_groups(
+    probabilities: NDArray[np.float32],
+    labels: Sequence[ClassLabel],
+    grouping: Grouping,
+    top_k: int,
+    min_score: float = -math.inf,
+    *,
+    language: str | None = None,
+    damaged: bool = False,
+) -> list[Prediction]:
+    """Return the best groups, and classes that are in none, as ``top_predictions`` returns classes.
+
+    Args:
+        language: of ``names.LANGUAGES``, in which groups are named.
+    """
+    found = []
+    for column, score in _largest(grouping.sums(probabilities), top_k, min_score):
+        group, classes = grouping.items[column]
+        index = classes[int(probabilities[classes].argmax())]
+        best = Prediction(index, labels[index].label, float(probabilities[index]), labels[index].wnid, damaged)
+        if group is not None:
+            best = Prediction(index, group.name(language), score, group.wnid, damaged, best)
+        found.append(best)
+    return found
+
+
+def _largest(scores: NDArray[np.floating[Any]], top_k: int, min_score: float) -> list[tuple[int, float]]:
+    """Return where the largest of scores (N,) are, and these."""
+    count = min(top_k, scores.size)
+    partitioned = scores.copy()
     partitioned.partition(-count)
     lowest = partitioned[-count]
     if min_score > lowest:
-        lowest = np.float32(min_score)
-    candidates = (~(probabilities < lowest)).nonzero()[0]  # all that are equal to the last one, too
-    ranked = sorted(zip((-probabilities[candidates]).tolist(), candidates.tolist(), strict=True))[:count]
-    return [
-        Prediction(index, labels[index].label, -negative, labels[index].wnid, damaged) for negative, index in ranked
-    ]
+        lowest = scores.dtype.type(min_score)
+    candidates = (~(scores < lowest)).nonzero()[0]  # all that are equal to the last one, too
+    ranked = sorted(zip((-scores[candidates]).tolist(), candidates.tolist(), strict=True))[:count]
+    return [(index, -negative) for negative, index in ranked]
 
 
 def check_min_score(min_score: object) -> None:
@@ -114,6 +156,8 @@ class Choice:
     """Instead of these: as many classes as it takes for the right one to be among them with this probability."""
     unknown_below: float | None = None
     """No class at all for images that are less familiar than this share of the calibration's."""
+    group: str | Sequence[str] | None = None
+    """Groups whose classes' scores are added up, see ``groups.Grouping``."""
 
 
 ALL_DEFAULTS = Choice()
@@ -127,6 +171,22 @@ class Postprocessing:
     multi_label: bool = False
     """Whether an image shows any number of the classes, each with a probability of its own, and not just one."""
     calibration: Calibration | None = None
+    language: str | None = None
+    """Of the labels, if they are names of ``names.LANGUAGES``, and of the groups."""
+    original: Sequence[ClassLabel] | None = None
+    """What the model itself calls the classes, where ``labels`` are other names: it tells what they are."""
+    _groupings: dict[tuple[str, ...], Grouping] = field(default_factory=dict, repr=False, compare=False)
+
+    def named(self, language: str) -> Postprocessing:
+        """Return the same with names in a language of ``names.LANGUAGES``.
+
+        Raises:
+            OptionError: there is a class that has none.
+        """
+        from .names import named
+
+        own = self.original or self.labels
+        return replace(self, labels=named(own, language), language=language, original=own, _groupings={})
 
     @property
     def top_k(self) -> int:
@@ -164,6 +224,26 @@ class Postprocessing:
             self._need_calibration("coverage").min_score(choice.coverage)
         if choice.unknown_below is not None:
             self._need_calibration("unknown_below")
+        if choice.group is not None:
+            if self.multi_label:
+                raise OptionError(
+                    "The model is multi-label: its scores do not add up to those of a group; leave it out."
+                )
+            if choice.coverage is not None:
+                raise OptionError("coverage is about single classes; leave out group, or coverage.")
+            self.grouping(choice.group)
+
+    def grouping(self, wanted: str | Sequence[str]) -> Grouping:
+        """Return the classes in groups; raises as ``groups.Grouping`` does."""
+        from .groups import Grouping, split
+
+        key = split(wanted)
+        if key not in self._groupings:
+            made = Grouping(self.original or self.labels, key)
+            if len(self._groupings) >= _KEPT_GROUPINGS:  # clients of a server may ask for any
+                self._groupings.clear()
+            self._groupings[key] = made
+        return self._groupings[key]
 
     def known(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return how familiar images are by their logits (N, classes) float32: (N,) float64, 0 to 1.
@@ -200,7 +280,13 @@ class Postprocessing:
         if choice.coverage is not None:
             top_k, min_score = len(self.labels), self._need_calibration("coverage").min_score(choice.coverage)
         found = []
+        grouping = None if choice.group is None else self.grouping(choice.group)
         for row, each in zip(scores, damaged or [False] * len(logits), strict=True):
+            if grouping is not None:
+                found.append(
+                    top_groups(row, self.labels, grouping, top_k, min_score, language=self.language, damaged=each)
+                )
+                continue
             lowest = min_score if choice.coverage is None else min(min_score, float(row.max()))  # one class at least
             found.append(top_predictions(row, self.labels, top_k, lowest, damaged=each))
         if choice.unknown_below is not None:

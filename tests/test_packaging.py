@@ -72,6 +72,10 @@ def test_data_types_and_licence_come_along(wheel: zipfile.ZipFile) -> None:
     assert sum(not line.startswith("#") for line in labels.splitlines()) >= 1000
     licence = wheel.read(f"ghostzoo-{__version__}.dist-info/licenses/LICENSE").decode()
     assert licence == (ROOT / "LICENSE").read_text(encoding="utf-8")
+    notices = wheel.read(f"ghostzoo-{__version__}.dist-info/licenses/ghostzoo/data/NOTICES.txt").decode()
+    tables = {name.removeprefix("ghostzoo/data/") for name in names if name.endswith(".tsv")}
+    assert all(name in notices for name in tables)
+    assert all(text in notices for text in ("MIT License", "WordNet 3.0 Copyright 2006 by Princeton University"))
     assert not any(name.endswith((".pyc", ".onnx.tmp", ".pdparams")) for name in names)
 
 

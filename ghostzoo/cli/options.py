@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from ..catalog import DEFAULT_MODEL
+from ..names import LANGUAGES
 from .bars import download_bar
 from .console import ANY_PATH
 
@@ -86,6 +87,32 @@ _CONFIDENCE_OPTIONS = (
         help="No class for images less familiar than this share of those calibrated on.",
     ),
 )
+
+
+_NAME_OPTIONS = (
+    click.option(
+        "--lang",
+        "labels",
+        type=click.Choice(list(LANGUAGES), case_sensitive=False),
+        help="Name classes in English or Chinese.  [default: as the original names them]",
+    ),
+    click.option(
+        "--group",
+        multiple=True,
+        metavar="NAME",
+        help="Add up the scores of a WordNet group, such as dog, or of the basic ones; may be repeated.",
+    ),
+)
+
+
+def name_options(command: _F) -> _F:
+    """Give a command ``labels`` of ``ghostzoo.load``, and ``group`` of ``predict``, which is ``None`` if not given."""
+
+    @wraps(command)
+    def with_group(*arguments: Any, group: tuple[str, ...], **options: Any) -> Any:
+        return command(*arguments, group=group or None, **options)
+
+    return reduce(lambda decorated, option: option(decorated), reversed(_NAME_OPTIONS), cast(_F, with_group))
 
 
 def confidence_options(command: _F) -> _F:

@@ -11,7 +11,15 @@ import click
 from ..errors import ImageError
 from .bars import progress
 from .console import Command, terminal_width
-from .options import BUNDLED_MODEL, confidence_options, engine_options, fetch_options, image_options, model_option
+from .options import (
+    BUNDLED_MODEL,
+    confidence_options,
+    engine_options,
+    fetch_options,
+    image_options,
+    model_option,
+    name_options,
+)
 from .unreadable import report_damaged, report_unreadable
 
 if TYPE_CHECKING:
@@ -34,6 +42,7 @@ _STDIN = ("-", "/dev/stdin")
     "--min-score", type=click.FloatRange(0, 1), help="Lowest score of a class.  [default: 0; multi-label: 0.5]"
 )
 @confidence_options
+@name_options
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images per engine call.  [default: 4]")
 @image_options
 @click.option("--json", "output", flag_value="json", help="Print JSON Lines.")
@@ -46,6 +55,7 @@ def predict(
     calibrated: bool,
     coverage: float | None,
     unknown_below: float | None,
+    group: tuple[str, ...] | None,
     batch_size: int | None,
     output: str | None,
     **options: Any,
@@ -59,6 +69,7 @@ def predict(
     Examples:
       ghostzoo predict cat.jpg
       ghostzoo predict cat.jpg --model GhostNet_x1_0
+      ghostzoo predict cat.jpg --model GhostNet_x1_0 --group basic --lang zh
       ghostzoo predict photos/ --model GhostNet_x1_0 --json > results.jsonl
       ghostzoo predict "photos/**/*.jpg" --model GhostNet_x1_0 --top-k 1 --csv
       curl -s https://example.com/cat.jpg | ghostzoo predict -
@@ -82,6 +93,7 @@ def predict(
             calibrated=calibrated,
             coverage=coverage,
             unknown_below=unknown_below,
+            group=group,
             on_error="return",
         )
         with progress(len(sources), "classifying", streaming=True) as advance:

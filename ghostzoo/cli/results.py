@@ -47,7 +47,7 @@ class TableWriter(ResultWriter):
                 f"{item.score:.{SCORE_DECIMALS}f}",
                 str(item.index),
                 *([item.wnid or ""] if has_wnids else []),
-                item.label,
+                item.label if item.best is None else f"{item.label}: {item.best.label}",
             ]
             for item in predictions
         ]
