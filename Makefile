@@ -8,8 +8,8 @@
 # make lowest  the quick tests with the lowest versions that pyproject.toml allows; make opencv, those of images with each
 #              OpenCV from there on
 # make audit   known vulnerabilities and licences of what the container installs
-# make figures  all measurements that README.md and docs/ quote, on an idle machine, and write them there; takes
-#              about an hour, and DATA=folder with the two tars of CONTRIBUTING.md
+# make figures  all measurements that README.md and docs/ quote, on an idle machine, and write them there, with
+#              DATA=folder with the two tars of CONTRIBUTING.md; make measure, the same where the peers are there
 # make docs    the documentation as a site, in site/
 # make lint    ruff, mypy and the layers of imports
 # make peers   fetch transformers.js and TypeScript for the tests on Node.js (needs npm)
@@ -85,22 +85,24 @@ bench-peers: $(NOX)
 	$(NOX) --session bench_peers
 
 DATA ?= .
-BENCH = .venv/bin/python benchmarks/$(1).py --out benchmarks/results/$(2).json
+# What measures, and what is measured: 'make measure FIGURES="graph folder"' takes these two alone.
+MEASURING ?= .venv/bin/python
+FIGURES ?= quantized graph layers end_to_end stages startup overhead folder serve-embedded serve-x0_5 serve-x1_0 memory soak
+OPTIONS_quantized = --calibration $(DATA)/cifar10-train.tar --data $(DATA)/cifar10-test-dev.tar
+OPTIONS_graph = $(foreach width,x0_5 x1_0 x1_3,--model GhostNet_$(width))
+OPTIONS_layers = --model GhostNet_x1_3 --batch 1 --batch 8
+OPTIONS_serve-embedded = --seconds 3
+OPTIONS_serve-x0_5 = --seconds 3 --model .bench-models/GhostNet_x0_5/bundle
+OPTIONS_serve-x1_0 = --seconds 3 --model .bench-models/GhostNet_x1_0/bundle
 
-figures: bench-peers
-	$(call BENCH,quantized,quantized) --calibration $(DATA)/cifar10-train.tar --data $(DATA)/cifar10-test-dev.tar
-	$(call BENCH,graph,graph)
-	$(call BENCH,end_to_end,end_to_end)
-	$(call BENCH,folder,folder)
-	$(call BENCH,startup,startup)
-	$(call BENCH,overhead,overhead)
-	$(call BENCH,memory,memory)
-	$(call BENCH,stages,stages)
-	$(call BENCH,serve,serve-embedded)
-	$(call BENCH,serve,serve-x0_5) --model .bench-models/GhostNet_x0_5/bundle
-	$(call BENCH,serve,serve-x1_0) --model .bench-models/GhostNet_x1_0/bundle
-	$(call BENCH,soak,soak)
-	.venv/bin/python -m benchmarks.figures
+.PHONY: measure
+figures: bench-peers measure
+
+measure: $(FIGURES:%=measure-%)
+	$(MEASURING) -m benchmarks.figures
+
+measure-%:
+	$(MEASURING) benchmarks/$(firstword $(subst -, ,$*)).py --out benchmarks/results/$*.json $(OPTIONS_$*)
 
 peers: $(PEERS)/.package-lock.json
 

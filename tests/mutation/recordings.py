@@ -15,8 +15,8 @@ from .mutants import Mutant
 from .record import CONTEXT_VARIABLE, RECORD_VARIABLE
 from .running import surroundings
 
-MAX_TESTS = 250
-MAX_SECONDS = 40.0
+MAX_TESTS = 150
+MAX_SECONDS = 15.0
 """Of the tests that reach a line, those are run that are no more and take no longer together: the quickest."""
 
 
