@@ -80,20 +80,24 @@ class Grouping:
     A class that is in several of the groups counts for the one with the fewest classes.
     """
 
-    def __init__(self, labels: Sequence[ClassLabel], wanted: str | Sequence[str]) -> None:
-        """Take the groups that are wanted: names or WordNet ids, or ``basic``; in one text, with commas between.
+    def __init__(self, classes: int, known: Mapping[str, list[int]], wanted: str | Sequence[str]) -> None:
+        """Choose groups.
+
+        Args:
+            classes: how many the model has.
+            known: which of them each group has, see ``members``.
+            wanted: names or WordNet ids of groups, or ``basic``; in one text, with commas between.
 
         Raises:
             OptionError: there is no such group among these classes.
         """
-        known = members(labels)
         chosen = {group.wnid: group for group in _find(wanted, known)}
         self._group_of: dict[int, Group] = {}
         for wnid in sorted(chosen, key=lambda wnid: len(known[wnid]), reverse=True):
             self._group_of |= dict.fromkeys(known[wnid], chosen[wnid])
         columns: dict[object, int] = {}
         self._columns = np.array(
-            [columns.setdefault(self._group_of.get(index, index), len(columns)) for index in range(len(labels))]
+            [columns.setdefault(self._group_of.get(index, index), len(columns)) for index in range(classes)]
         )
         """Class -> where its score goes."""
         self.items: list[tuple[Group | None, list[int]]] = [(None, []) for _ in columns]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -239,11 +240,17 @@ class Postprocessing:
 
         key = split(wanted)
         if key not in self._groupings:
-            made = Grouping(self.original or self.labels, key)
+            made = Grouping(len(self.labels), self._members, key)
             if len(self._groupings) >= _KEPT_GROUPINGS:  # clients of a server may ask for any
                 self._groupings.clear()
             self._groupings[key] = made
         return self._groupings[key]
+
+    @cached_property
+    def _members(self) -> dict[str, list[int]]:
+        from .groups import members
+
+        return members(self.original or self.labels)
 
     def known(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return how familiar images are by their logits (N, classes) float32: (N,) float64, 0 to 1.

@@ -18,7 +18,7 @@ from ghostzoo.bulk.columns import Task
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.calibration import Calibration
 from ghostzoo.errors import InputError, OptionError
-from ghostzoo.groups import BASIC, BASIC_GROUPS, Grouping, group_names
+from ghostzoo.groups import BASIC, BASIC_GROUPS, group_names
 from ghostzoo.labels import ClassLabel, imagenet_labels
 from ghostzoo.names import has_names, named, names_in, preferred
 from ghostzoo.predictions import Choice, Postprocessing
@@ -97,7 +97,7 @@ def test_scores_of_groups_are_calibrated_and_bounded(logits: np.ndarray[Any, np.
     postprocessing = Postprocessing(imagenet_labels(), calibration=calibration)
     found = postprocessing.predictions(logits, Choice(3, 0.01, group=BASIC))
     for row, best in zip(postprocessing.probabilities(logits), found, strict=True):
-        sums = np.sort(Grouping(imagenet_labels(), BASIC).sums(row))[::-1]
+        sums = np.sort(Postprocessing(imagenet_labels()).grouping(BASIC).sums(row))[::-1]
         assert [each.score for each in best] == sums[:3][sums[:3] >= 0.01].tolist()
 
 
@@ -106,7 +106,7 @@ def test_the_basic_groups_are_there_and_the_smallest_counts() -> None:
     assert set(BASIC_GROUPS.split(", ")) - known.keys() == {"deer"}  # which CIFAR-10 has
     items = {
         group.names[0]: classes
-        for group, classes in Grouping(imagenet_labels(), "animal, dog, n02120997").items
+        for group, classes in Postprocessing(imagenet_labels()).grouping("animal, dog, n02120997").items
         if group
     }
     assert items["dog"] == list(DOGS)
