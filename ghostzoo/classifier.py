@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .engines.batches import Outputs
     from .explanation import Explainer, Explanation
     from .parity import Agreement
+    from .similarity.index import Index, Match
 
 _DEFAULT_BATCH_SIZE = 4
 """Images a call of the engine in ``predict``; on CPUs, batches of 2 to 4 give the most images a second."""
@@ -269,6 +270,30 @@ class Classifier:
         tensor, _ = self.read_tensor(image)
         features = self.features(tensor[np.newaxis])[0]
         return self.explainer.explain(features, wanted, other, self.features_engine.name)
+
+    def similar(
+        self, image: Any, index: Index | str | PathLike[str], k: int = 5, *, approximate: bool = False
+    ) -> list[Match]:
+        """Find the pictures of an index that are most similar to an image, the most similar first.
+
+        Args:
+            image: one image, which need not be in the index.
+            index: what ``ghostzoo.build_index`` wrote with this model, or the file's path.
+            k: pictures at most.
+            approximate: as for ``Index.search``.
+
+        Raises:
+            IndexFileError: the index is damaged, or of another model.
+            OptionError, EngineUnavailableError: as for ``Index.search``.
+            ImageError, InputError: as for a call.
+        """
+        from .similarity.embedding import identity_of
+        from .similarity.index import Index
+
+        check_single(image)
+        opened = index if isinstance(index, Index) else Index.open(index)
+        opened.check(self.bundle.name, identity_of(self))
+        return opened.search(self.embed([image]), k, approximate=approximate)[0]
 
     @cached_property
     def explainer(self) -> Explainer:

@@ -60,6 +60,10 @@ class InputError(GhostZooError):
     """What was passed as image(s) is of a kind that ghostzoo does not accept."""
 
 
+class IndexFileError(GhostZooError):
+    """An index of pictures is damaged, of another model or folder, or cannot be read or written."""
+
+
 class ImageError(GhostZooError):
     """One image could not be read.
 
