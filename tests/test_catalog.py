@@ -128,6 +128,10 @@ def test_sizes_are_those_of_the_architecture(name: str) -> None:
     assert multiply_adds / 1e6 == pytest.approx(model.figures.multiply_adds_millions, abs=0.005)
 
 
+def test_storage_is_four_bytes_a_parameter_unless_published() -> None:
+    assert [get_model(name).storage_mb for name in ("GhostNet_x1_3", DEFAULT_MODEL, "ghostnet_100.in1k")] == [29, 5, 21]
+
+
 def count_small_operations(architecture: Architecture, size: int) -> int:
     """Two for each batch-norm output, one for each value that is pooled and one for each mean."""
     size //= 2

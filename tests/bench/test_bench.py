@@ -145,6 +145,25 @@ def test_the_picture_has_points_and_bars(results: Results) -> None:
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
 
 
+def test_the_picture_shows_what_was_measured(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = pytest.importorskip("matplotlib.figure", reason="matplotlib, which draws the results, is not installed")
+    drawn = []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    draw(replace(results, models=(replace(results.models[0], top1=0.7),)))
+    points, bars = drawn[0].axes
+    fastest = results.measurements[0].network.median_ms
+    assert [tuple(map(float, line.get_xydata()[0])) for line in points.lines] == [(fastest, 70.0)]
+    assert [text.get_text() for text in bars.get_yticklabels()] == [results.models[0].name]
+    assert [bar.get_width() for bar in bars.patches] == [fastest]
+
+
+def test_each_step_is_told(tiny_bundle: Bundle) -> None:
+    steps: list[str] = []
+    model = str(tiny_bundle.path)
+    run_bench(plan_cells([model], ["onnxruntime"], ["fp32"], [1], [1]), seconds=0.01, on_step=steps.append)
+    assert steps[-1] == f"{model}: rounds"
+
+
 def test_a_comparison_tells_noise_from_change(results: Results) -> None:
     first = results.measurements[0]
     quiet = replace(first, network=replace(first.network, noise=0.01), end_to_end=replace(first.end_to_end, noise=0.5))

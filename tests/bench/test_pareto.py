@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ghostzoo.bench.pareto import find_front
+from ghostzoo.bench.pareto import draw, find_front
 from ghostzoo.catalog import get_model
 from ghostzoo.cli import main
 
@@ -32,6 +32,19 @@ def test_networks_are_measured_and_drawn(tmp_path: Path) -> None:
     assert all(record["latency_ms"] > 0 for record in found.values())
     assert any(record["on_front"] for record in found.values())
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_has_a_colour_for_each_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = pytest.importorskip("matplotlib.figure", reason="pictures need matplotlib")
+    drawn = []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    records = [get_model(name) for name in ("GhostNet_x0_5", "GhostNet_x1_0", "repghostnet_050.in1k")]
+    draw(records, {record.name: 1.0 + place for place, record in enumerate(records)}, ["GhostNet_x0_5"], "a machine")
+    *families, _ = drawn[0].axes[0].lines
+    assert [(line.get_label(), list(line.get_xdata())) for line in families] == [
+        ("GhostNet", [1.0, 2.0]),
+        ("RepGhostNet", [3.0]),
+    ]
 
 
 def test_without_matplotlib_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import ghostzoo
 from ghostzoo.bundle.folder import Bundle
+from ghostzoo.cli import main
 from ghostzoo.errors import InputError, OptionError
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed here; the extra batch has it")
@@ -85,6 +87,13 @@ def test_rows_are_what_predict_says(run: Any, folder: Path, pictures: dict[str, 
             assert (row["index"], row["label"], row["error"]) == (top[0].index, top[0].label, None)
             assert row["model_sha256"] == tiny_bundle.model_hash()
             assert (row["model"], row["ghostzoo_version"]) == ("tiny", ghostzoo.__version__)
+
+
+def test_the_command_tells_what_it_did_as_json(folder: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    options = ["--model", str(tiny_bundle.path), "--engine", "onnxruntime", "--out", str(tmp_path / "out.jsonl")]
+    done = CliRunner().invoke(main, ["batch", str(folder), *options, "--json"])
+    facts = json.loads(done.stdout)
+    assert (facts["pictures"], facts["unreadable"], facts["done_before"]) == (13, 1, 0)
 
 
 def test_json_lines_say_the_same(run: Any, folder: Path) -> None:

@@ -114,6 +114,7 @@ def test_the_command_measures_and_reports(multi_label_bundle: Bundle, listing: P
     result = run(*options, "--json", "--out", tmp_path / "report")
     assert result.returncode == 1
     assert "3 a.png" in result.stderr
+    assert "Wrote report.json, classes.csv" in result.stderr
     facts = json.loads(result.stdout)
     assert (facts["images"], facts["threshold"]) == (IMAGES - 1, 0.5)
     assert json.loads((tmp_path / "report" / "report.json").read_text())["micro_f1"] == facts["micro_f1"]

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -318,6 +319,10 @@ def test_without_the_hub_the_official_weights_come_next(
     ):
         fetch("GhostNet_x1_0", options)
     assert "Going on with the official weights" in caplog.text
+    caplog.clear()
+    with pytest.raises(ghostzoo.FetchError):
+        fetch("GhostNet_x1_0", replace(options, offline=True))
+    assert "Going on" not in caplog.text
 
 
 def test_several_processes_download_a_repository_once(hub: LoopbackHub, commit: str, run: Run) -> None:

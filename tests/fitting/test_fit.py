@@ -74,6 +74,15 @@ def test_adding_gives_the_same_as_all_at_once(tiny_bundle: Bundle, make_folder: 
     assert again.bundle.model_hash() == grown.bundle.model_hash()
 
 
+def test_a_fitted_bundle_names_the_model_that_was_trained(
+    tiny_bundle: Bundle, make_folder: MakeFolder, tmp_path: Path
+) -> None:
+    ghostzoo.fit(make_folder("one", red=range(6), green=range(6)), tmp_path / "first", model=tiny_bundle.path)
+    ghostzoo.fit(make_folder("two", red=range(6), blue=range(6)), tmp_path / "second", model=tmp_path / "first")
+    found = Bundle.open(tmp_path / "second").manifest.weights["fitted_on"]
+    assert found == Bundle.open(tmp_path / "first").manifest.weights["fitted_on"]
+
+
 def test_one_class_grows_alone(tiny_bundle: Bundle, make_folder: MakeFolder, tmp_path: Path) -> None:
     ghostzoo.fit(make_folder("data", red=range(4), blue=range(4)), tmp_path / "mine", model=tiny_bundle.path)
     done = ghostzoo.fit(make_folder("more", red=range(10, 13)), tmp_path / "more-mine", add_to=tmp_path / "mine")

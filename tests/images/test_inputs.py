@@ -182,6 +182,7 @@ def test_a_pattern_takes_images_of_matching_folders_once(tmp_path: Path) -> None
     skipped: list[Path] = []
     images = list(expand(str(tmp_path / "**"), skipped.append))
     assert images == list(expand(tmp_path))
+    assert names(str(tmp_path / "*" / "**"), tmp_path) == ["cats/1.jpg", "cats/deep/2.jpg", "dogs/3.jpg"]
     assert skipped == [tmp_path / "cats" / "notes.txt"]
 
 

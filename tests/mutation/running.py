@@ -28,6 +28,8 @@ IDLE_SECONDS = 20
 """Besides three times the longest test: so long all processes may wait, for each other or for a deadline."""
 IDLE_SHARE = 0.03
 """Of one CPU: what waits uses less, and what computes gets more, however busy the machine is."""
+PATIENCE_SECONDS = 60
+"""After so many, no more tests are begun: the fault counts as one that nobody noticed."""
 MAX_SECONDS = 900
 MAX_BYTES = 8 << 30
 _POLL_SECONDS = 0.05
@@ -35,10 +37,15 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Failed:
-    """A plugin of pytest that writes down the first test that fails, and why."""
+    """A plugin of pytest that writes down the first test that fails, and why, and begins no test after a while."""
 
     def __init__(self, out: Path) -> None:
         self._out = out
+        self._end = time.monotonic() + PATIENCE_SECONDS
+
+    def pytest_runtest_logfinish(self) -> None:
+        if time.monotonic() > self._end and not self._out.exists():
+            pytest.exit("no test noticed the fault so far", returncode=0)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and not self._out.exists():

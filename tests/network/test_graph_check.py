@@ -56,6 +56,16 @@ def many(operator: str, count: int) -> graphs.Change:
     return graphs.before_logits(*[operator] * count)
 
 
+def repeated_convolution(model: onnx.ModelProto) -> None:
+    """Each of few values, and all of them of every channel."""
+    last = "pixel_values"
+    for index in range(300):
+        shape = (64, 3 if index == 0 else 64, 1, 1)
+        weight = graphs.constant(model, f"dear.{index}", np.ones(shape, np.float32))
+        model.graph.node.append(onnx.helper.make_node("Conv", [last, weight], [f"dear.{index}.out"]))
+        last = f"dear.{index}.out"
+
+
 def set_name(name: str) -> graphs.Change:
     def change(model: onnx.ModelProto) -> None:
         model.graph.node[0].name = name
@@ -176,6 +186,7 @@ REFUSED: dict[str, tuple[graphs.Change, str]] = {
     "Resize to huge": (graphs.resize_chain, "more values in its tensors"),
     "Concat to huge": (graphs.concat_chain, "more values in its tensors"),
     "weights to huge": (graphs.wide_kernel, "more computed weights"),
+    "many convolutions": (repeated_convolution, "more multiplications"),
     "pairs of images": (batch_by_batch, "mixes images of a batch|do not go together"),
     "value_info": (values, "shapes of tensors between its nodes"),
     "annotation": (annotated, "quantization annotations"),

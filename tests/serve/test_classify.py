@@ -42,6 +42,7 @@ def test_a_form_with_files(http: requests.Session, url: str, jpeg: bytes, expect
     assert "predictions" not in second
     assert first["timing"]["batch_size"] >= 1
     assert first["timing"]["inference_ms"] > 0
+    assert answer.json()["total_ms"] == round(answer.json()["total_ms"], 3)
 
 
 @pytest.mark.parametrize("content_type", ["image/jpeg", "application/octet-stream", None])

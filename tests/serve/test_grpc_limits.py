@@ -22,7 +22,7 @@ import requests
 
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.serve import open_inference
-from ghostzoo.serve.memory import Admission
+from ghostzoo.serve.memory import Admission, Memory
 from ghostzoo.serve.open_inference.messages import SERVICE, message
 from tests.fixtures.serving import ServerProcess, running_server
 
@@ -430,6 +430,20 @@ def test_health_is_as_grpc_defines_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "grpc_tools.protoc", "-I", str(folder), "--include_imports"]
     subprocess.run([*command, "--descriptor_set_out", str(out), "health.proto"], check=True)
     assert out.read_bytes() == (folder / "health.binpb").read_bytes()
+
+
+def test_turns_are_had_at_once_while_there_is_memory() -> None:
+    memory = Memory(100, lambda: None)
+    turns = Admission(lambda others: memory.fits((others + 1) * 50), patience=600)
+
+    async def run() -> None:
+        now = asyncio.get_running_loop().time
+        async with turns.turn(now() + 600), turns.turn(now() + 600):
+            with pytest.raises(TimeoutError):
+                async with turns.turn(now() + 0.01):
+                    pytest.fail("three had room for two")
+
+    asyncio.run(run())
 
 
 def test_turns_are_lost_by_nobody() -> None:

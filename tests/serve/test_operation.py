@@ -32,6 +32,8 @@ pytestmark = pytest.mark.slow
 
 def test_probes_metrics_and_request_ids(http: requests.Session, server: ServerProcess, jpeg: bytes) -> None:
     assert http.get(f"{server.http}/healthz").status_code == http.get(f"{server.http}/readyz").status_code == 200
+    assert http.get(f"{server.http}/v2/health/live").json() == {"live": True}
+    assert http.get(f"{server.http}/v2/health/ready").json() == {"ready": True}
     answer = http.post(f"{server.http}/v1/classify", data=jpeg, headers={"X-Request-ID": "my-id.1"})
     assert answer.headers["X-Request-ID"] == "my-id.1"
     forged = http.get(f"{server.http}/healthz", headers={"X-Request-ID": 'a"b c'}).headers["X-Request-ID"]

@@ -5,9 +5,10 @@ import re
 import socket
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import cache
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -246,6 +247,22 @@ def test_a_late_download_is_given_up_and_not_only_left_alone(address: str, path:
     with pytest.raises(DownloadError, match="in time"):
         fetch(address + path, timeout=0.3)
     assert CLIENT_LEFT.wait(30)
+
+
+def test_a_connection_that_nobody_accepts_is_given_up() -> None:
+    """The system itself would try it for minutes, and keep a thread for so long."""
+    before = threading.active_count()
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as waiting:
+        for _ in range(4):  # more than wait at the door
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        with pytest.raises(DownloadError, match="time"):
+            download_bytes(f"http://127.0.0.1:{server.getsockname()[1]}/", max_bytes=10, timeout=1.0, max_redirects=0)
+        end = time.monotonic() + 10
+        while threading.active_count() > before and time.monotonic() < end:
+            time.sleep(0.05)
+        assert threading.active_count() <= before
 
 
 def test_the_redirects_limit_is_exact(address: str) -> None:

@@ -43,6 +43,11 @@ def content() -> dict[str, Any]:
     }
 
 
+def test_a_key_without_a_value_is_damage() -> None:
+    with pytest.raises(DamagedPickleError, match="items for something that is no dict"):
+        load_pickle_data(b"}(U\x01a" + b"u.")
+
+
 def assert_same(actual: Any, expected: Any) -> None:
     if isinstance(expected, np.ndarray):
         assert isinstance(actual, np.ndarray)

@@ -104,6 +104,23 @@ def test_gates_that_paddle_has_no_room_for_are_refused() -> None:
         translate(random_arrays(rep), rep, "paddle")
 
 
+@pytest.mark.parametrize("bias", [-1.0, 1.0])
+def test_a_unit_that_is_always_on_has_an_effect(bias: float) -> None:
+    """One without weights that is left out would take what its bias adds with it."""
+    architecture = Architecture.named("ghostnet_100", 2)
+    arrays = {key: array.copy() for key, array in random_arrays(architecture).items()}
+    for block in architecture.blocks:
+        if block.gate:
+            squeeze = block.gate[0]
+            weight, offset = (key for key, _ in squeeze.state_shapes())
+            arrays[weight][-4:], arrays[offset][-4:] = 0, bias
+    if bias > 0:
+        with pytest.raises(WeightsError, match="only 0 have no effect"):
+            translate(arrays, architecture, "paddle")
+    else:
+        translate(arrays, architecture, "paddle")
+
+
 def test_existing_files_stay_unless_told(tmp_path: Path) -> None:
     weights = write_weights(tmp_path / "w.pdparams", random_arrays(Architecture.of(0.5, 1000)))
     rewrite_weights(weights, tmp_path / "timm", form="timm")
