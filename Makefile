@@ -10,6 +10,8 @@
 # make figures  all measurements that README.md and docs/ quote, on an idle machine, and write them there; takes
 #              about an hour, and DATA=folder with the two tars of CONTRIBUTING.md
 # make docs    the documentation as a site, in site/
+# make pictures   those of the documentation, and what the tutorial shows (needs Chromium and npm); DATA=folder with
+#              the tars of CONTRIBUTING.md: also those of the evaluation
 # make lint    ruff, mypy and the layers of imports
 # make peers   fetch transformers.js and TypeScript for the tests on Node.js (needs npm)
 # make web     what the web page runs models with in the browser: 'make wasm', and onnxruntime-web (needs npm)
@@ -45,7 +47,7 @@ MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
 # One pip at a time fills an environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all test-extra coverage docs lowest opencv audit figures lint native wasm npm web peers bench-peers clean lock sbom base-image image
+.PHONY: demo test test-all test-extra coverage docs pictures lowest opencv audit figures lint native wasm npm web peers bench-peers clean lock sbom base-image image
 
 ifeq ($(WEIGHTS),)
 demo: $(RUNTIME)
@@ -77,6 +79,9 @@ native: $(NOX)
 lint: $(NOX)
 	$(NOX) --session lint
 
+pictures: $(NOX) web
+	$(NOX) --session pictures $(if $(wildcard $(DATA)/$(TEST_DATA)),-- --data $(DATA)/$(TEST_DATA))
+
 docs lowest opencv audit: $(NOX)
 	$(NOX) --session $@
 
@@ -84,10 +89,11 @@ bench-peers: $(NOX)
 	$(NOX) --session bench_peers
 
 DATA ?= .
+TEST_DATA := cifar10-test-dev.tar
 BENCH = .venv/bin/python benchmarks/$(1).py --out benchmarks/results/$(2).json
 
 figures: bench-peers
-	$(call BENCH,quantized,quantized) --calibration $(DATA)/cifar10-train.tar --data $(DATA)/cifar10-test-dev.tar
+	$(call BENCH,quantized,quantized) --calibration $(DATA)/cifar10-train.tar --data $(DATA)/$(TEST_DATA)
 	$(call BENCH,graph,graph)
 	$(call BENCH,end_to_end,end_to_end)
 	$(call BENCH,folder,folder)
@@ -152,7 +158,7 @@ image:
 	$(DOCKER) build --build-arg "BASE_IMAGE=$(BASE_IMAGE)" --tag "ghostzoo:$(VERSION)" .
 
 clean:
-	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-wasm .venv-docs .venv-examples .venv-clusters .venv-timm .venv-peers .bench-models bundles site $(WEB) $(NPM)/ghostzoo.wasm $(NPM)/wasi-libc-LICENSE.txt exporters/web/node_modules $(PEERS)
+	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-wasm .venv-docs .venv-pictures .venv-examples .venv-clusters .venv-timm .venv-peers .bench-models bundles site $(WEB) $(NPM)/ghostzoo.wasm $(NPM)/wasi-libc-LICENSE.txt exporters/web/node_modules $(PEERS)
 
 $(NOX):
 	$(PYTHON) -m venv .venv-nox
