@@ -11,6 +11,8 @@
 # make figures  all measurements that README.md and docs/ quote, on an idle machine, and write them there, with
 #              DATA=folder with the two tars of CONTRIBUTING.md; make measure, the same where the peers are there
 # make docs    the documentation as a site, in site/
+# make pictures   those of the documentation, and what the tutorial shows (needs Chromium and npm); DATA=folder with
+#              the tars of CONTRIBUTING.md: also those of the evaluation
 # make lint    ruff, mypy and the layers of imports
 # make peers   fetch transformers.js and TypeScript for the tests on Node.js (needs npm)
 # make web     what the web page runs models with in the browser: 'make wasm', and onnxruntime-web (needs npm)
@@ -46,7 +48,7 @@ MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
 # One pip at a time fills an environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all test-extra coverage docs environments lowest opencv audit figures lint native wasm npm web peers bench-peers clean lock sbom base-image image
+.PHONY: demo test test-all test-extra coverage docs pictures environments lowest opencv audit figures lint native wasm npm web peers bench-peers clean lock sbom base-image image
 
 ifeq ($(WEIGHTS),)
 demo: $(RUNTIME)
@@ -78,6 +80,11 @@ native: $(NOX)
 lint: $(NOX)
 	$(NOX) --session lint
 
+TEST_DATA := cifar10-test-dev.tar
+
+pictures: $(NOX) web
+	$(NOX) --session pictures $(if $(wildcard $(DATA)/$(TEST_DATA)),-- --data $(DATA)/$(TEST_DATA))
+
 docs lowest opencv audit environments: $(NOX)
 	$(NOX) --session $@
 
@@ -88,7 +95,7 @@ DATA ?= .
 # What measures, and what is measured: 'make measure FIGURES="graph folder"' takes these two alone.
 MEASURING ?= .venv/bin/python
 FIGURES ?= quantized graph layers end_to_end stages startup overhead folder serve-embedded serve-x0_5 serve-x1_0 memory soak
-OPTIONS_quantized = --calibration $(DATA)/cifar10-train.tar --data $(DATA)/cifar10-test-dev.tar
+OPTIONS_quantized = --calibration $(DATA)/cifar10-train.tar --data $(DATA)/$(TEST_DATA)
 OPTIONS_graph = $(foreach width,x0_5 x1_0 x1_3,--model GhostNet_$(width))
 OPTIONS_layers = --model GhostNet_x1_3 --batch 1 --batch 8
 OPTIONS_serve-embedded = --seconds 3
@@ -155,7 +162,7 @@ image:
 	$(DOCKER) build --build-arg "BASE_IMAGE=$(BASE_IMAGE)" --tag "ghostzoo:$(VERSION)" .
 
 clean:
-	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-wasm .venv-docs .venv-examples .venv-clusters .venv-timm .venv-peers .bench-models bundles site $(WEB) $(NPM)/ghostzoo.wasm $(NPM)/wasi-libc-LICENSE.txt exporters/web/node_modules $(PEERS)
+	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-wasm .venv-docs .venv-pictures .venv-examples .venv-clusters .venv-timm .venv-peers .bench-models bundles site $(WEB) $(NPM)/ghostzoo.wasm $(NPM)/wasi-libc-LICENSE.txt exporters/web/node_modules $(PEERS)
 
 $(NOX):
 	$(PYTHON) -m venv .venv-nox

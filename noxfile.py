@@ -174,6 +174,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def pictures(session: nox.Session) -> None:
+    """The pictures of the documentation, and what its notebook shows; or some, by their names."""
+    python = make_environment(session, "pictures")
+    session.run(python, "docs/images/make.py", *session.posargs)
+
+
+@nox.session
 def test(session: nox.Session) -> None:
     """The tests of the package with the light extras."""
     python = make_environment(session, "dev")

@@ -29,6 +29,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 TEXTS = tuple(ROOT / name for name in ("README.md", "docs/performance.md", "docs/guides/quantize.md"))
 MARKED = re.compile(r"(<!-- figures: ([a-z0-9-]+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 
+SPEED_PICTURE = ROOT / "docs" / "images" / "speed.svg"
+
 Figures = Mapping[str, Any]
 WIDTHS = ("x0_5", "x1_0", "x1_3")
 PEERS = {
@@ -40,6 +42,13 @@ PEERS = {
     "ncnn": "ncnn",
     "mnn": "MNN",
 }
+
+OURS = {
+    "ghostzoo native": "ghostzoo, its own engine",
+    "ghostzoo onnxruntime": "ghostzoo, ONNX Runtime",
+    "ghostzoo openvino": "ghostzoo, OpenVINO",
+}
+_LEGIBLE = "#808080"  # on white and on black
 
 out_option = click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures as JSON.")
 
@@ -224,6 +233,44 @@ def _standing() -> Iterator[tuple[str, str, str]]:
     )
 
 
+def speed(folder: str = "docs/images") -> str:
+    """The picture, seen from README.md."""
+    return f"\n\n![{network_range()}]({folder}/{SPEED_PICTURE.name})\n\n"
+
+
+def speed_on_the_site() -> str:
+    return speed("images")
+
+
+def draw_speed(out: Path) -> None:
+    """Draw the time of the network in ghostzoo and in its peers, as an SVG for light and dark pages.
+
+    Raises:
+        FileNotFoundError: ``graph.py`` has not been run.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    content = read("graph")
+    row = content["figures"]["GhostNet_x1_0, batch 1"]
+    times = {title: row[name]["median_ms"] for name, title in (OURS | PEERS).items() if name in row}
+    names = sorted(times, key=times.__getitem__)
+    colours = ["#0d9488" if name in OURS.values() else "#9ca3af" for name in names]
+    with matplotlib.rc_context({"svg.hashsalt": "speed", "svg.fonttype": "path"}):
+        drawing = Figure(figsize=(8, 0.3 * len(names) + 0.8), layout="constrained")
+        axes = drawing.subplots()
+        bars = axes.barh(names, [times[name] for name in names], color=colours)
+        axes.bar_label(bars, fmt="%.1f ms", padding=4, fontsize=9, color=_LEGIBLE)
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.set_xticks([])
+        axes.tick_params(colors=_LEGIBLE, length=0)
+        axes.spines[:].set_visible(False)
+        of = f"{content['machine']['processor']} ({', '.join(content['machine']['instructions'])}), {content['date']}"
+        axes.set_title(f"GhostNet_x1_0, one image, one thread; {of}", fontsize=9, color=_LEGIBLE, loc="left")
+        drawing.savefig(out, transparent=True, metadata={"Date": None})
+
+
 def stages() -> str:
     rows = []
     figures = read("stages")["figures"]
@@ -311,6 +358,8 @@ RENDERERS: dict[str, Callable[[], str]] = {
     "network-range": network_range,
     "quantized": quantized,
     "servers": servers,
+    "speed": speed,
+    "speed-on-the-site": speed_on_the_site,
     "stages": stages,
     "stages-bound": stages_bound,
     "start-up": start_up,
@@ -337,6 +386,8 @@ def rendered(text: str) -> tuple[str, dict[str, str]]:
 def main(check: bool) -> None:
     """Write the figures of benchmarks/results into the texts."""
     stale = []
+    if not check and (RESULTS / "graph.json").exists():
+        draw_speed(SPEED_PICTURE)
     for path in TEXTS:
         text = path.read_text(encoding="utf-8")
         new, missing = rendered(text)

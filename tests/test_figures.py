@@ -94,6 +94,19 @@ def test_tables_have_a_cell_for_each_figure(results: Path) -> None:
     )
 
 
+def test_the_picture_has_a_bar_for_each_of_ours_and_theirs(results: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    with pytest.raises(FileNotFoundError):
+        figures.draw_speed(tmp_path / "speed.svg")
+    write_graph(results)
+    figures.draw_speed(tmp_path / "speed.svg")
+    drawn = (tmp_path / "speed.svg").read_text(encoding="utf-8")
+    figures.draw_speed(tmp_path / "speed.svg")
+    assert (tmp_path / "speed.svg").read_text(encoding="utf-8") == drawn
+    assert (drawn.count("fill: #0d9488"), drawn.count("fill: #9ca3af")) == (2, len(figures.PEERS))
+    assert figures.rendered("<!-- figures: speed --><!-- end -->")[0].count("(docs/images/speed.svg)") == 1
+
+
 def test_the_table_of_aims_takes_all_benchmarks(results: Path) -> None:
     write_graph(results)
     cells = {peer: {"ratio": 0.61} for peer in figures.PEERS}

@@ -27,6 +27,8 @@ _SECONDS = 1.0
 """Time for the rounds of each network."""
 _INCHES, _DPI = (9, 6), 120
 _ROOM_FOR_NAMES = 1.2
+_NEAR = (0.03, 0.5)
+"""How near two points have their names apart: share of the largest latency, percent of top-1."""
 
 
 def measure_latencies(
@@ -80,11 +82,17 @@ def draw(
         axes.plot(*zip(*points, strict=True), "o", label=FAMILIES[family].title)
     places = {each.name: (latencies[each.name], 100 * each.figures.top1) for each in records}
     axes.plot(*zip(*(places[name] for name in front), strict=True), "-", color="0.6", zorder=0)
-    for name, place in places.items():
-        beside = (6, 3 if name in front else -9)  # so that the names of near neighbours do not meet
-        axes.annotate(name, place, textcoords="offset points", xytext=beside, fontsize=7)
+    most = max(latencies.values())
+    below: list[tuple[float, float]] = []
+    for name, (x, y) in places.items():
+        if name in front:
+            down = 3
+        else:  # below, so that the names of near neighbours do not meet
+            down = -9 - 9 * sum(abs(x - other) < _NEAR[0] * most and abs(y - top1) < _NEAR[1] for other, top1 in below)
+            below.append((x, y))
+        axes.annotate(name, (x, y), textcoords="offset points", xytext=(6, down), fontsize=7)
     axes.set(xlabel="latency of one image, one thread [ms]", ylabel="published top-1 on ImageNet-1k [%]")
-    axes.set_xlim(0, _ROOM_FOR_NAMES * max(latencies.values()))
+    axes.set_xlim(0, _ROOM_FOR_NAMES * most)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.suptitle(machine, fontsize=8)

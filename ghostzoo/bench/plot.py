@@ -13,6 +13,7 @@ from .tables import photograph_notes
 
 _WIDTH_INCHES, _HEIGHT_INCHES, _DPI = 12, 5.5, 120
 _ROOM_FOR_NAMES = 1.5
+_TITLE_COLUMNS = 150
 
 
 def draw(results: Results) -> bytes:
@@ -23,8 +24,8 @@ def draw(results: Results) -> bytes:
     left, right = figure.subplots(1, 2)
     _points(left, results, shown)
     _bars(right, shown)
-    title = f"Batch 1, {fewest} thread{'s' if fewest > 1 else ''}\n{machine_line(results.machine)}"
-    figure.suptitle(title, fontsize=9)
+    machine = textwrap.fill(machine_line(results.machine), _TITLE_COLUMNS)
+    figure.suptitle(f"Batch 1, {fewest} thread{'s' if fewest > 1 else ''}\n{machine}", fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
     return buffer.getvalue()

@@ -164,6 +164,14 @@ def test_each_step_is_told(tiny_bundle: Bundle) -> None:
     assert steps[-1] == f"{model}: rounds"
 
 
+def test_the_picture_names_the_whole_machine(results: Results) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib, which draws the results, is not installed here")
+    libraries = {f"a library with a long name, number {number}": "1.0" for number in range(8)}
+    crowded = replace(results, machine={**results.machine, "libraries": libraries})
+    picture = cv2.imdecode(np.frombuffer(draw(crowded), np.uint8), cv2.IMREAD_COLOR)
+    assert (picture[:, [0, 1, -2, -1]] == 255).all(), "something is cut off at the left or the right"
+
+
 def test_a_comparison_tells_noise_from_change(results: Results) -> None:
     first = results.measurements[0]
     quiet = replace(first, network=replace(first.network, noise=0.01), end_to_end=replace(first.end_to_end, noise=0.5))

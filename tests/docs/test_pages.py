@@ -104,7 +104,15 @@ def test_every_page_is_in_the_navigation() -> None:
         return [page for child in (node.values() if isinstance(node, dict) else node) for page in pages(child)]  # type: ignore[attr-defined]
 
     navigation = pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
-    assert sorted(navigation) == sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
+    found = [path for path in (ROOT / "docs").rglob("*") if path.suffix in (".md", ".ipynb")]
+    assert sorted(navigation) == sorted(path.relative_to(ROOT / "docs").as_posix() for path in found)
+
+
+def test_every_picture_is_shown_and_they_are_small() -> None:
+    pictures = [path for path in (ROOT / "docs/images").iterdir() if path.suffix not in (".py", "")]
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert {path.name for path in pictures} <= set(re.findall(r"images/([\w.-]+)", text))
+    assert sum(path.stat().st_size for path in pictures) < 1_500_000
 
 
 def test_readme_is_short() -> None:
