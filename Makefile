@@ -1,7 +1,7 @@
 # make demo    classify a photograph with the model that comes along; IMAGE=... another one, WEIGHTS=... with those
 # make test    the tests of the package with the light extras: neither PyTorch nor PaddlePaddle
 # make test-all   all tests: also training, the exporter, and other projects' clients and libraries
-# make environments   what 'make test-all' needs beyond 'make test'; may run beside others
+# make environments   those that 'make test-all' needs beside .venv; may run beside others
 # make test-extra   the slowest tests, and those with large libraries: examples, clusters, timm
 # make coverage   how much of the package its tests run
 # make native   build ghostzoo's own engine, test it, and install it into .venv (needs a C++ compiler)

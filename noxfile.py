@@ -106,8 +106,8 @@ def dev(session: nox.Session) -> None:
 
 @nox.session
 def environments(session: nox.Session) -> None:
-    """Make what ``make test-all`` needs beyond ``make test``, as beside the tests."""
-    for group in ("interop", "train", "export"):
+    """Make what ``make test-all`` needs beside ``.venv``, in the order in which it does."""
+    for group in ("wasm", "interop", "train", "export"):
         if find_python(group) is not None:
             make_environment(session, group)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
-from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,19 +17,11 @@ from .._utils.hardware import usable_cpus
 from ..bundle.folder import check_precision
 from ..errors import EngineError, EngineUnavailableError, GhostZooError, OptionError
 from ..network.architecture import EMBEDDING_SIZE
+from .forks import first_processes, open_engines
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
     from ..network.head import Head
-
-opening = threading.RLock()
-"""Of what one thread at a time does when an engine is opened.
-
-It is held over a fork, so that the child's copy is not left locked by a thread that stayed behind, and nothing is
-forked half-way. It is one for all of them, so that no two wait for each other.
-"""
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=opening.acquire, after_in_parent=opening.release, after_in_child=opening.release)
 
 Output = Literal["logits", "embedding", "features"]
 MOST_THREADS_PER_CPU = 16
@@ -140,12 +130,12 @@ class Engine(ABC):
         self._closed = False
         self._shapes: Mapping[Output, tuple[int, ...]] = {}
         self._process = os.getpid()
-        if _first_processes.setdefault(self.name, self._process) != self._process and not self.opens_after_fork:
+        if first_processes.setdefault(self.name, self._process) != self._process and not self.opens_after_fork:
             raise EngineUnavailableError(
                 f"{self.name} was used before this process was forked, and cannot be used in a fork; start processes "
                 "with 'spawn', or load models only in the forked processes."
             )
-        _open_engines.add(self)
+        open_engines.add(self)
 
     @classmethod
     def load(cls, bundle: Bundle, options: EngineOptions) -> Self:
@@ -314,20 +304,3 @@ def _fill(batch: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     """Append copies of the last image until there are ``size``."""
     missing = size - len(batch)
     return batch if not missing else np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-
-
-_open_engines: WeakSet[Engine] = WeakSet()
-_first_processes: dict[str, int] = {}
-"""Engine -> the process that first opened a model with it: this one, or an ancestor by forks."""
-
-
-def _keep_inherited_engines() -> None:
-    """Never free the parent's engines: that would wait for threads that do not exist in a fork."""
-    import ctypes
-
-    for engine in list(_open_engines):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_inherited_engines)

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError, OptionError, nearest
-from .base import OUTPUTS, Output, opening
+from .base import OUTPUTS, Output
 from .edge_formats import ConvertedEngine
+from .forks import opening
 from .pool import Pool
 
 

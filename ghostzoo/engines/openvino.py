@@ -9,14 +9,8 @@ On a CPU the compiled model is kept in ghostzoo's cache folder, which checks wha
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import os
-import platform
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -27,59 +21,11 @@ from .._utils.hardware import cpu_features, usable_cpus
 from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
 from .base import Engine, EngineOptions, Output
 from .model_cache import prepare, writable_folder
+from .openvino_library import ov
 from .pool import Pool
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
-
-
-def _opted_in() -> bool:
-    """Whether the user turned OpenVINO's usage reports on with its ``opt_in_out --opt_in``, which keeps a file."""
-    try:
-        if platform.system() == "Windows":
-            folder = Path(os.environ["LOCALAPPDATA"], "Intel Corporation")
-        else:
-            folder = Path.home() / "intel"
-        return (folder / "openvino_telemetry").read_text(encoding="ascii").strip() == "1"
-    except (OSError, ValueError, KeyError, RuntimeError):  # no such file or text, and no home
-        return False
-
-
-@contextmanager
-def _no_usage_reports() -> Iterator[None]:
-    """Import OpenVINO without the usage report that importing it sends, unless the user opted in.
-
-    It sends none on build servers, which it knows by ``CI=true``. Its other switch, ``opt_in_out --opt_out``, writes to
-    the user's home folder, and sends a report of its own.
-    """
-    before = os.environ.get("CI")
-    if not _opted_in():
-        os.environ["CI"] = "true"
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.environ["CI"] = before
-        else:
-            os.environ.pop("CI", None)
-
-
-with _no_usage_reports():
-    import openvino as ov
-
-
-def _end_without_threads() -> None:
-    """In a fork: have the process end without the library's own end, which may wait for threads that stayed behind.
-
-    What is registered last is called first, with the exit status. Python has flushed its files by then.
-    """
-    library = ctypes.CDLL(None)
-    if hasattr(library, "on_exit"):  # glibc
-        library.on_exit(ctypes.cast(library._exit, ctypes.c_void_p), None)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_end_without_threads)
 
 _CACHE = "openvino"
 _DEVICE_KINDS = ("CPU", "GPU", "NPU", "AUTO")

@@ -11,7 +11,8 @@ import numpy as np
 from .._utils.hardware import usable_cpus
 from ..bundle.folder import Bundle
 from ..errors import OptionError
-from .base import Engine, EngineOptions, opening
+from .base import Engine, EngineOptions
+from .forks import opening
 
 if TYPE_CHECKING:
     from ..network.head import Head

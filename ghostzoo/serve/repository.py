@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,7 +24,7 @@ from ..names import LANGUAGES, has_names, preferred
 from ..predictions import Postprocessing
 from .decoder_pool import DecoderPool
 from .options import ServeOptions
-from .request_errors import RequestError, not_found, overloaded
+from .request_errors import RequestError, bad_request, not_found, overloaded
 from .scheduler import Scheduler
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -185,8 +185,8 @@ class Repository:
             for name, model in self._models.items()
         ]
 
-    def index(self) -> list[dict[str, str]]:
-        """Return name, version, state and reason of every model, as the protocol's repository index has them."""
+    def index(self, *, only_ready: bool) -> list[dict[str, str]]:
+        """Return name, version, state and reason of the models, as the protocol's repository index has them."""
         return [
             {
                 "name": name,
@@ -195,15 +195,21 @@ class Repository:
                 "reason": self._reasons.get(name, "") or ("" if model is not None else "unloaded"),
             }
             for name, model in self._models.items()
+            if model is not None or not only_ready
         ]
 
-    async def load(self, name: str) -> None:
+    async def load(self, name: str, parameters: Iterable[str] = ()) -> None:
         """Load the model again, from where it came; requests are served by the old one until the new one is there.
 
+        Args:
+            parameters: names of what a client sent, of which there may be none.
+
         Raises:
-            RequestError: there is no such model, or clients may not do this.
+            RequestError: there is no such model, or clients may not do this, or not so.
             GhostZooError: it cannot be used; what was loaded stays.
         """
+        if parameters:
+            raise bad_request(f"Loading takes no parameters here; leave out {', '.join(parameters)[:200]}.")
         self._check_control(name)
         async with self._changing:
             try:

@@ -148,16 +148,12 @@ class InferenceService:
         return from_bytes(spec, shape, elements, given.raw[0])
 
     async def RepositoryIndex(self, request: Any, _: RequestInfo) -> Any:  # noqa: N802
-        rows = self.service.repository.index()
-        return message("RepositoryIndexResponse")(
-            models=[row for row in rows if row["state"] == "READY" or not request.ready]
-        )
+        models = self.service.repository.index(only_ready=request.ready)
+        return message("RepositoryIndexResponse")(models=models)
 
     async def RepositoryModelLoad(self, request: Any, _: RequestInfo) -> Any:  # noqa: N802
-        if request.parameters:
-            raise bad_request(f"Loading takes no parameters here; leave out {', '.join(request.parameters)[:200]}.")
         name = request.model_name or request.repository_name
-        await self.service.repository.load(name)
+        await self.service.repository.load(name, request.parameters)
         return message("RepositoryModelLoadResponse")(model_name=name, is_loaded=True)
 
     async def RepositoryModelUnload(self, request: Any, _: RequestInfo) -> Any:  # noqa: N802

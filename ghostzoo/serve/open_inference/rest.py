@@ -11,7 +11,7 @@ from ..answers import ApiRoute
 from ..body import body_of
 from ..documentation import SMALL_GIF, failures, json_body, with_body
 from ..repository import ServedModel
-from ..request_errors import bad_request, overloaded
+from ..request_errors import overloaded
 from ..service import Service
 from .inference import (
     find_model,
@@ -164,8 +164,7 @@ _OPTIONS = {"requestBody": {"content": json_body(RepositoryRequest)}}  # which m
 )
 async def index(request: Request) -> list[dict[str, str]]:
     options = await _repository_request(request)
-    rows = _service(request).repository.index()
-    return [row for row in rows if row["state"] == "READY" or not options.ready]
+    return _service(request).repository.index(only_ready=bool(options.ready))
 
 
 @router.post(
@@ -177,9 +176,7 @@ async def index(request: Request) -> list[dict[str, str]]:
 async def load(request: Request, name: str) -> dict[str, str]:
     """Only models that the server was started with; a loaded one is loaded anew, while the old one serves on."""
     options = await _repository_request(request)
-    if options.parameters:
-        raise bad_request(f"Loading takes no parameters here; leave out {', '.join(options.parameters)[:200]}.")
-    await _service(request).repository.load(name)
+    await _service(request).repository.load(name, options.parameters or ())
     return {"name": name, "state": "READY"}
 
 

@@ -1,0 +1,61 @@
+"""OpenVINO's library as the engine imports it: without its usage reports, and so that forked processes can end."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["ov"]
+
+
+def _opted_in() -> bool:
+    """Whether the user turned OpenVINO's usage reports on with its ``opt_in_out --opt_in``, which keeps a file."""
+    try:
+        if platform.system() == "Windows":
+            folder = Path(os.environ["LOCALAPPDATA"], "Intel Corporation")
+        else:
+            folder = Path.home() / "intel"
+        return (folder / "openvino_telemetry").read_text(encoding="ascii").strip() == "1"
+    except (OSError, ValueError, KeyError, RuntimeError):  # no such file or text, and no home
+        return False
+
+
+@contextmanager
+def _no_usage_reports() -> Iterator[None]:
+    """Import OpenVINO without the usage report that importing it sends, unless the user opted in.
+
+    It sends none on build servers, which it knows by ``CI=true``. Its other switch, ``opt_in_out --opt_out``, writes to
+    the user's home folder, and sends a report of its own.
+    """
+    before = os.environ.get("CI")
+    if not _opted_in():
+        os.environ["CI"] = "true"
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["CI"] = before
+        else:
+            os.environ.pop("CI", None)
+
+
+with _no_usage_reports():
+    import openvino as ov
+
+
+def _end_without_threads() -> None:
+    """In a fork: have the process end without the library's own end, which may wait for threads that stayed behind.
+
+    What is registered last is called first, with the exit status. Python has flushed its files by then.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "on_exit"):  # glibc
+        library.on_exit(ctypes.cast(library._exit, ctypes.c_void_p), None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_end_without_threads)
