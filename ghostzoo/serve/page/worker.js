@@ -25,14 +25,14 @@ self.onmessage = ({ data: { id, task, folder, file, headers, runtimes, options }
   });
 };
 
-async function classify(place, file) {
+async function classify(place, file, { temperature = 1 } = {}) {
   const model = await load(models, place, open);
   const { pixelValues, timings } = await read(file, model);
   const start = performance.now();
   const logits = await run(model, pixelValues, "logits", () => models.delete(place.folder));
   return {
     runtime: model.runtime,
-    predictions: findClasses(logits, model.labels, model.isMultiLabel),
+    predictions: findClasses(logits, model.labels, model.isMultiLabel, temperature),
     timings: { ...timings, inference: performance.now() - start },
   };
 }
