@@ -11,7 +11,7 @@ from ghostzoo._utils.folders import recover, replaced
 from ghostzoo.bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle
 from ghostzoo.bundle.hub_configs import CONFIG_FILE, PREPROCESSOR_FILE
 from ghostzoo.errors import InputError
-from ghostzoo.serve.page_files import PAGE, index_page, runtimes
+from ghostzoo.serve.page_files import DATA_FILES, PAGE, index_page, runtimes
 
 INDEX = "models/index.json"
 
@@ -59,13 +59,21 @@ def _fill(site: Path, bundles: Sequence[Bundle]) -> None:
     if _SERVER_MODE not in html:
         raise InputError(f"{PAGE / 'index.html'} has no {_SERVER_MODE}; it is not the page of this version.")
     (site / "index.html").write_text(html.replace(_SERVER_MODE, _STATIC_MODE, 1), encoding="utf-8")
+    for path, file in DATA_FILES.items():
+        (site / path).parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, site / path)
     for bundle in bundles:
         for name in _MODEL_FILES:
             target = site / "models" / bundle.name / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(bundle.read(name))
     models = [
-        {"name": bundle.name, "classes": bundle.num_classes, "multi_label": bundle.config.multi_label}
+        {
+            "name": bundle.name,
+            "classes": bundle.num_classes,
+            "multi_label": bundle.config.multi_label,
+            "temperature": bundle.temperature,
+        }
         for bundle in bundles
     ]
     index = {"models": models}

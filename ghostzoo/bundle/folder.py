@@ -137,6 +137,11 @@ class Bundle:
     def num_classes(self) -> int:
         return len(self.config.labels)
 
+    @property
+    def temperature(self) -> float | None:
+        """What the logits of a calibrated model are divided by before the softmax."""
+        return None if self.manifest.calibration is None else self.manifest.calibration.temperature
+
     @cached_property
     def postprocessing(self) -> Postprocessing:
         config, original = self.config, self.original_labels

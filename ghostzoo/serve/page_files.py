@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..names import LANGUAGES
+
 PAGE = Path(__file__).parent / "page"
 PACKAGE = PAGE / "ghostzoo"
 """The npm package, whose modules the page uses, too."""
 RUNTIMES = {"ghostzoo-native": "ghostzoo/ghostzoo.wasm", "onnxruntime-web": "vendor/ort.wasm.min.mjs"}
 """What runs models in a browser, the first choice first -> its file; 'make web' brings them."""
+
+DATA_FILES = {
+    f"names/{name}.tsv": PAGE.parents[1] / "data" / f"{file}.tsv"
+    for name, file in (("cifar10", "cifar10"), *((language, f"names.{language}") for language in LANGUAGES))
+}
+"""What the page takes from the package's data: names of classes."""
 
 _NONE = 'data-runtimes=""'
 

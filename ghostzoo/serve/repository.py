@@ -115,6 +115,7 @@ class ServedModel:
             "ready": True,
             "classes": self.bundle.num_classes,
             "multi_label": self.bundle.config.multi_label,
+            "temperature": self.bundle.temperature,
             "image_size": self.bundle.config.image_size,
             "engines": list(self.instances),
             "running": [instance.classifier.engine.describe() for instance in self.instances.values()],

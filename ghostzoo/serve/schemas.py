@@ -158,6 +158,7 @@ class ModelDescription(BaseModel):
     ready: bool
     classes: int | None = None
     multi_label: bool | None = Field(None, description="Whether an image shows any number of the classes.")
+    temperature: float | None = Field(None, description="What its logits are divided by, if it was calibrated.")
     image_size: int | None = Field(None, description="Side of the network's input in pixels.")
     engines: list[str] = Field([], description="What can run it; the first is the default.")
     running: list[dict[str, Any]] = Field([], description="Version, device and threads of each of them.")

@@ -11,7 +11,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from .page_files import PAGE, index_page
+from .page_files import DATA_FILES, PAGE, index_page
 
 _HEADERS = {
     # Everything comes from this server; WebAssembly is the browser's own inference.
@@ -42,6 +42,9 @@ class PageFiles(StaticFiles):
             raise HTTPException(404)
         if path in (".", "index.html"):
             return Response(index_page(), media_type="text/html", headers=_HEADERS)
+        if path in DATA_FILES:
+            data = DATA_FILES[path]
+            return self.file_response(data, data.stat(), scope)
         return await super().get_response(path, scope)
 
     def file_response(self, *arguments: Any, **options: Any) -> Response:
@@ -52,7 +55,7 @@ class PageFiles(StaticFiles):
 
 def page_paths() -> frozenset[str]:
     """The URL paths of all files of the page."""
-    found = {"/"}
+    found = {"/", *(f"/{path}" for path in DATA_FILES)}
     for parent, _, names in os.walk(PAGE):
         found |= {"/" + Path(parent, name).relative_to(PAGE).as_posix() for name in names}
     return frozenset(found)

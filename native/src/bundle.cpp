@@ -17,14 +17,15 @@ namespace ghostzoo {
 namespace {
 
 // As in ghostzoo's Python package, bundle/manifest.py.
-constexpr int kFormatVersion = 1;
+constexpr int kFormatVersion = 3;  // 2 has multi_label, 3 a calibration
 constexpr uintmax_t kMaxBytes = 512 << 20, kMaxJson = 64 << 20;
 constexpr uintmax_t kMaxManifest = 4 << 20;
 constexpr size_t kMaxClasses = 65536;
-constexpr double kMaxPixels = 1024;
+constexpr double kMaxPixels = 1024, kMaxTemperature = 100;
 constexpr double kBilinear = 2, kBicubic = 3;  // Pillow's constants
 constexpr char kManifest[] = "ghostzoo.json", kConfig[] = "config.json", kPreprocessor[] = "preprocessor_config.json";
 constexpr char kModel[] = "onnx/model.onnx";
+constexpr char kSingle[] = "single_label_classification", kSeveral[] = "multi_label_classification";
 
 class Reader {
 public:
@@ -33,7 +34,7 @@ public:
     Bundle read() {
         const Json manifest = json(kManifest, file(kManifest, kMaxManifest));
         const Json* version = manifest.find("format_version");
-        if (!version || version->type != Json::Type::number || version->number < 1) refuse(std::string(kManifest) + " has no format_version");
+        if (!version || version->type != Json::Type::number || !(version->number >= 1) || version->number != std::floor(version->number)) refuse(std::string(kManifest) + " has no format_version");
         if (version->number > kFormatVersion) refuse("it has a newer format than this library reads");
         const Json* name = manifest.find("name");
         if (!name || name->type != Json::Type::string) refuse(std::string(kManifest) + " has no name");
@@ -41,7 +42,10 @@ public:
         if (!files_ || files_->type != Json::Type::object) refuse(std::string(kManifest) + " lists no files");
         Bundle bundle;
         bundle.name = name->string;
-        bundle.labels = labels(json(kConfig, listed(kConfig, kMaxJson)));
+        const Json config = json(kConfig, listed(kConfig, kMaxJson));
+        bundle.labels = labels(config);
+        bundle.multi_label = multi_label(manifest, config);
+        bundle.temperature = temperature(manifest);
         bundle.preprocessing = preprocessing(json(kPreprocessor, listed(kPreprocessor, kMaxJson)));
         bundle.model = listed(kModel, kMaxBytes);
         return bundle;
@@ -108,9 +112,26 @@ private:
         return result;
     }
 
-    double number(const Json* value, const char* key, double low, double high) const {
+    bool multi_label(const Json& manifest, const Json& config) const {
+        const Json *value = manifest.find("multi_label"), *type = config.find("problem_type");
+        if (value && value->type != Json::Type::boolean) refuse(std::string(kManifest) + " has a multi_label that is neither true nor false");
+        const bool none = !type || type->type == Json::Type::null;
+        if (!none && (type->type != Json::Type::string || (type->string != kSingle && type->string != kSeveral)))
+            refuse(std::string(kConfig) + " has no possible problem_type");
+        const bool several = !none && type->string == kSeveral;
+        if (several != (value && value->boolean)) refuse(std::string("only one of ") + kManifest + " and " + kConfig + " says that it is a multi-label model");
+        return several;
+    }
+
+    float temperature(const Json& manifest) const {
+        const Json* calibration = manifest.find("calibration");
+        if (!calibration) return 1;
+        return static_cast<float>(number(calibration->find("temperature"), "temperature", 1 / kMaxTemperature, kMaxTemperature, kManifest));
+    }
+
+    double number(const Json* value, const char* key, double low, double high, const char* name = kPreprocessor) const {
         if (!value || value->type != Json::Type::number || !(value->number >= low && value->number <= high))
-            refuse(std::string(kPreprocessor) + " has no possible " + key);
+            refuse(std::string(name) + " has no possible " + key);
         return value->number;
     }
 

@@ -17,7 +17,9 @@ struct Bundle {
     std::string name;
     std::vector<std::string> labels;
     Preprocessing preprocessing;
-    std::string model;  // the ONNX file
+    bool multi_label = false;  // scores are sigmoids, and a threshold decides
+    float temperature = 1;     // what logits are divided by before the softmax
+    std::string model;         // the ONNX file
 };
 
 // Throws Failure where the folder is no bundle or a file that is read is not the one in its manifest.

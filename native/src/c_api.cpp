@@ -165,16 +165,27 @@ ghostzoo_status ghostzoo_network_run(ghostzoo_network* network, const float* pix
 
 namespace {
 
+constexpr float kThreshold = 0.5;  // as in ghostzoo's Python package, predictions.py
+
+float sigmoid(float value) {
+    const float smaller = std::exp(-std::abs(value));  // which never overflows
+    return (value < 0 ? smaller : 1) / (1 + smaller);
+}
+
 void best(ghostzoo_classifier& classifier, const std::vector<float>& pixels, ghostzoo_class* classes, size_t* count) {
     const auto& labels = classifier.bundle.labels;
     std::vector<float> scores(labels.size());
     classifier.network.run(pixels.data(), 1, scores.data(), nullptr);
-    const float most = *std::max_element(scores.begin(), scores.end());
+    const bool several = classifier.bundle.multi_label;
+    for (float& score : scores) score = several ? sigmoid(score) : score / classifier.bundle.temperature;
+    const float most = several ? 0 : *std::max_element(scores.begin(), scores.end());
     double sum = 0;
-    for (float& score : scores) sum += score = std::exp(score - most);
+    for (float& score : scores) sum += score = several ? score : std::exp(score - most);
     if (!std::isfinite(sum)) throw Failure(GHOSTZOO_BAD_MODEL, "Bundle " + classifier.bundle.name + ": its network gives no finite scores for this image.");
-    std::vector<int> order(scores.size());
-    for (size_t i = 0; i < order.size(); i++) order[i] = static_cast<int>(i);
+    std::vector<int> order;
+    for (size_t i = 0; i < scores.size(); i++)
+        if (!several || scores[i] >= kThreshold) order.push_back(static_cast<int>(i));
+    if (several) sum = 1;
     *count = std::min(*count, order.size());
     std::partial_sort(order.begin(), order.begin() + *count, order.end(), [&](int a, int b) {
         return scores[a] != scores[b] ? scores[a] > scores[b] : a < b;

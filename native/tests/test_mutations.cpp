@@ -148,7 +148,7 @@ void try_structure(const Graph& whole) {
 
 void try_bundle(const fs::path& folder, const std::vector<std::pair<std::string, std::string>>& files, const std::string& image) {
     const size_t changed = random(files.size() + 1);
-    std::string manifest = "{\"format_version\": 1, \"name\": \"a\", \"files\": {";
+    std::string manifest = "{\"format_version\": 3, \"name\": \"a\", \"multi_label\": false, \"calibration\": {\"temperature\": 0.5}, \"files\": {";
     for (size_t i = 0; i < files.size(); i++) {
         std::string bytes = files[i].second;
         if (i == changed) change_bytes(bytes, {});

@@ -21,6 +21,7 @@ from ghostzoo.bundle.folder import Bundle
 from ghostzoo.bundle.hub_configs import PREPROCESSOR_FILE, preprocessing_to_json
 from ghostzoo.images.preprocessing import BICUBIC, BILINEAR
 from ghostzoo.images.transform import preprocess
+from tests.fixtures.calibrated import calibrated_copy
 
 native = pytest.importorskip("ghostzoo_native", reason="ghostzoo-native is not installed here; 'make native' builds it")
 
@@ -125,6 +126,60 @@ def test_the_program_gives_the_package_answers(
         assert [item["index"] for item in got] == [item.index for item in expected]
         assert [item["label"] for item in got] == [item.label for item in expected]
         np.testing.assert_allclose([item["score"] for item in got], [item.score for item in expected], atol=1e-5)
+
+
+def test_the_program_scores_as_the_package_with_a_temperature(
+    classify: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    bundle = calibrated_copy(tmp_path / "calibrated")
+    _compare(classify, bundle, tmp_path)
+
+
+def test_the_program_scores_each_class_of_a_multi_label_model(
+    classify: Callable[..., subprocess.CompletedProcess[str]], multi_label_bundle: Bundle, tmp_path: Path
+) -> None:
+    assert _compare(classify, multi_label_bundle, tmp_path) > 5
+
+
+def _compare(classify: Callable[..., subprocess.CompletedProcess[str]], bundle: Bundle, folder: Path) -> int:
+    """Hold the program's classes of some pictures against the package's; return how many there are."""
+    rng, count = np.random.default_rng(0), 0
+    with ghostzoo.load(bundle.path, engine="onnxruntime", threads=1) as classifier:
+        for place in range(6):
+            rgb = cv2.resize(rng.integers(0, 256, (4, 5, 3), np.uint8), (90, 70))
+            image = folder / f"{place}.ppm"
+            image.write_bytes(b"P6 90 70 255\n" + rgb.tobytes())
+            expected = classifier(rgb, 5)
+            (line,) = classify("--json", bundle.path, image).stdout.splitlines()
+            got = json.loads(line)["predictions"]
+            assert [item["index"] for item in got] == [item.index for item in expected]
+            np.testing.assert_allclose([item["score"] for item in got], [item.score for item in expected], atol=1e-5)
+            count += len(got)
+    return count
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"format_version": 4}, "newer format"),
+        ({"format_version": 1.5}, "format_version"),
+        ({"calibration": 1}, "temperature"),
+        ({"calibration": {"temperature": 0}}, "temperature"),
+        ({"calibration": {"temperature": 1e9}}, "temperature"),
+        ({"calibration": {"temperature": "1"}}, "temperature"),
+        ({"multi_label": 1}, "multi_label"),
+        ({"multi_label": True}, "only one of"),
+    ],
+)
+def test_a_manifest_that_cannot_be_is_refused(
+    library: ctypes.CDLL, tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    bundle = calibrated_copy(tmp_path / "bundle")
+    manifest = bundle.path / "ghostzoo.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_bytes()) | change))
+    handle = ctypes.c_void_p()
+    assert library.ghostzoo_open(str(bundle.path).encode(), None, ctypes.byref(handle)) == BAD_BUNDLE
+    assert reason in library.ghostzoo_last_error().decode()
 
 
 def test_the_program_reports_a_bad_image_and_goes_on(

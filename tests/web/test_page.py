@@ -15,8 +15,10 @@ import ghostzoo
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import DEFAULT_MODEL
 from ghostzoo.converter import convert
+from ghostzoo.fetch.resolver import fetch
 from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.labels import imagenet_labels
+from ghostzoo.names import named
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.serve.page_files import PAGE
 from tests.fixtures.networks import random_arrays, write_weights
@@ -174,6 +176,59 @@ def test_it_lists_the_classes_that_the_model_knows(visit: Visit, server: ServerP
     visit.page.wait_for_function("() => document.querySelectorAll('#class-list li').length === 1000")
     labels = [label.label for label in imagenet_labels()]
     assert visit.page.locator("#class-list li").all_inner_texts() == labels
+
+
+def test_names_are_chosen_change_what_is_shown_and_stay(visit: Visit, server: ServerProcess, tmp_path: Path) -> None:
+    visit.open(server.http)
+    visit.page.check("#in-browser")
+    visit.choose(_PHOTO)
+    ours, _ = visit.answers(2)
+    visit.page.select_option("#names", "zh")
+    chinese = [each.label for each in named(fetch(DEFAULT_MODEL).labels, "zh")]
+    visit.page.wait_for_function("() => document.querySelector('#class-list li').textContent === '飞机'")
+    assert visit.page.locator("#class-list li").all_inner_texts() == chinese
+    own = [each.label for each in fetch(DEFAULT_MODEL).labels]
+    expected = [chinese[own.index(label)] for label in ours["labels"]]
+    assert [each["labels"] for each in visit.answers(2)] == [expected, expected]
+    assert ours["scores"] == visit.answers(2)[0]["scores"]
+
+    visit.open(server.http)  # the choice is kept
+    visit.page.select_option("#model", "narrow")
+    visit.page.get_by_text("The 1,000 classes that it knows").click()
+    visit.page.fill("#class-search", "起重机")
+    visit.page.wait_for_function("() => document.querySelectorAll('#class-list li').length === 1")
+    visit.page.select_option("#names", "en")
+    visit.page.fill("#class-search", "crane")
+    visit.page.wait_for_function("() => document.querySelectorAll('#class-list li').length === 2")
+    assert visit.page.locator("#class-list li").all_inner_texts() == ["crane (bird)", "crane (machine)"]
+
+    (tmp_path / "a.png").write_bytes(_PHOTO.read_bytes())
+    visit.choose(_PHOTO, tmp_path / "a.png")
+    visit.page.wait_for_selector("#save:enabled")
+    visit.page.select_option("#names", "zh")
+    zh = {each.label for each in named(imagenet_labels(), "zh")}
+    visit.page.wait_for_function("() => /[\u4e00-\u9fff]/.test(document.querySelector('#rows .label').textContent)")
+    assert set(visit.page.locator("#rows .label").all_inner_texts()) <= zh
+    with visit.page.expect_download() as download:
+        visit.page.click("#save")
+    rows = list(csv.DictReader(Path(download.value.path()).read_text(encoding="utf-8").splitlines()))
+    assert len(rows) == 10
+    assert {row["label"] for row in rows} <= zh
+    visit.page.select_option("#model", "tags")
+    visit.page.wait_for_selector("#names-choice", state="hidden")
+    assert visit.problems == visit.refused == []
+
+
+def test_the_server_s_language_does_not_reach_the_page(chromium: Any, server: ServerProcess) -> None:
+    context = chromium.new_context(locale="zh-CN")
+    visit = Visit(context.new_page())
+    visit.open(server.http)
+    assert visit.page.input_value("#names") == "zh"
+    visit.page.select_option("#names", "own")
+    visit.choose(_PHOTO)
+    (answer,) = visit.answers()
+    assert answer["labels"][0] == "cat"
+    context.close()
 
 
 def test_a_sample_picture_is_classified_by_a_click(visit: Visit, server: ServerProcess) -> None:

@@ -19,7 +19,9 @@ from ghostzoo.fetch.resolver import fetch
 from ghostzoo.parity import EXACT_TOLERANCE
 from ghostzoo.serve.page_files import RUNTIMES, runtimes
 from tests.fitting.conftest import write_picture
-from tests.web.conftest import Tags, Visit
+from tests.fixtures.calibrated import calibrated_copy
+from tests.fixtures.serving import running_server
+from tests.web.conftest import Tags, Visit, file_server
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +60,31 @@ def test_timm_s_models_score_as_in_the_package(visit: Visit, site_url: str, rela
         assert [each["label"] for each in found["answer"]["predictions"]] == [each.label for each in expected]
         scores = [each["score"] for each in found["answer"]["predictions"]]
         assert scores == pytest.approx([each.score for each in expected], abs=1e-5)
+
+
+_ASK = """async (picture) => {
+  const { askBrowser, askServer, hasServer, listModels } = await import(new URL("backends.js", location));
+  const file = await (await fetch(`data:image/png;base64,${picture}`)).blob();
+  const model = (await listModels())[0];
+  const answers = [await askBrowser(model, file)];
+  if (hasServer) answers.push(await askServer(model, model.engines[0], file));
+  return answers.map(({ predictions }) => predictions);
+}"""
+
+
+def test_a_calibrated_model_scores_as_in_the_package(visit: Visit, runtime: None, tmp_path: Path) -> None:
+    bundle = calibrated_copy(tmp_path / "calibrated")
+    write_site(tmp_path / "site", [bundle])
+    picture = base64.b64encode(_PHOTO.read_bytes()).decode()
+    with ghostzoo.load(bundle.path, engine="onnxruntime", threads=1) as classifier:
+        expected = [each.score for each in classifier(_PHOTO)]
+        plain = [each.score for each in classifier(_PHOTO, calibrated=False)]
+    assert expected[0] - plain[0] > 0.01
+    with file_server(tmp_path / "site") as site, running_server(f"--model={bundle.path}", "--no-grpc") as server:
+        for url in (site, server.http):
+            visit.open(url)
+            for predictions in visit.page.evaluate(_ASK, picture):
+                assert [each["score"] for each in predictions] == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", RUNTIMES)

@@ -3,7 +3,8 @@
 import { askBrowser, askServer, hasServer, listModels, setApiKey } from "./backends.js";
 import { runBatch } from "./batch.js";
 import { takePicture } from "./camera.js";
-import { listenForClasses, showClasses } from "./classes.js";
+import { list, listenForClasses, showClasses } from "./classes.js";
+import { listenForNames, offerNames, withKeys } from "./names.js";
 import { findObstacle } from "./obstacle.js";
 import { offerSamples } from "./samples.js";
 import { compareAnswers } from "./ghostzoo/scores.js";
@@ -52,7 +53,9 @@ async function fillModels() {
 
 async function showModel() {
   byId("engine").replaceChildren(...chosenModel().engines.map((name) => new Option(name)));
-  await showClasses(chosenModel());
+  const model = chosenModel();
+  await offerNames(model);
+  await showClasses(model);
   if (!findObstacle()) await teachOn(chosenModel());
 }
 
@@ -81,7 +84,7 @@ function classifyMany(files, model) {
   const engine = chosenEngine();
   const { signal } = running;
   const ask = hasServer ? (file) => askServer(model, engine, file, signal) : (file) => askBrowser(model, file);
-  return runBatch(files, ask, running);
+  return runBatch(files, async (file) => withKeys(await ask(file), model), running);
 }
 
 async function classifyOne(file, model, signal) {
@@ -89,8 +92,9 @@ async function classifyOne(file, model, signal) {
   startAnswers();
   const engine = chosenEngine();
   const answers = [];
-  if (hasServer) answers.push(shown(`${engine} on the server`, askServer(model, engine, file, signal), signal));
-  if (wantsBrowser()) answers.push(shown("In this browser", askBrowser(model, file), signal));
+  const add = (title, asking) => answers.push(shown(title, asking.then((answer) => withKeys(answer, model)), signal));
+  if (hasServer) add(`${engine} on the server`, askServer(model, engine, file, signal));
+  if (wantsBrowser()) add("In this browser", askBrowser(model, file));
   const [server, browser] = await Promise.all(answers);
   const answer = server ?? browser;
   if (!signal.aborted && answer) offerWhy(file, answer.predictions, model, engine, signal);
@@ -143,6 +147,7 @@ function listen() {
   document.onpaste = (event) => classify([...event.clipboardData.files]);
   byId("model").onchange = showModel;
   listenForClasses();
+  listenForNames(list);
   listenForTeaching();
   offerSamples(classify);
   byId("choices").onsubmit = (event) => event.preventDefault();

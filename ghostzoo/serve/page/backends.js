@@ -4,6 +4,7 @@ import { runInBrowser } from "./browser.js";
 
 const isStatic = document.documentElement.dataset.mode === "static";
 const UNREADABLE = 422; // the answer says of each image why
+const classes = new Map(); // model -> what readClasses has found
 let apiKey = "";
 
 export const hasServer = !isStatic;
@@ -13,26 +14,31 @@ export function setApiKey(key) {
 }
 
 /**
- * @typedef {{name: string, classes: number, multiLabel: boolean, engines: string[], folder: string}} Model
+ * @typedef {{name: string, classes: number, multiLabel: boolean, temperature: number, engines: string[], folder: string}}
+ *   Model
  * @returns {Promise<Model[]>} the models, the default one first
  */
 export async function listModels() {
   const answer = await request(isStatic ? "models/index.json" : "v1/models");
   const { models } = await answer.json();
   const loaded = models.filter(({ ready = true }) => ready);
-  return loaded.map(({ name, classes, multi_label: multiLabel = false, engines = [] }) => ({
+  return loaded.map(({ name, classes, multi_label: multiLabel = false, temperature, engines = [] }) => ({
     name,
     classes,
     multiLabel,
+    temperature: temperature ?? 1,
     engines,
     folder: isStatic ? `models/${encodeURIComponent(name)}/` : `v1/models/${encodeURIComponent(name)}/files/`,
   }));
 }
 
-/** @returns {Promise<string[]>} the names of the model's classes */
-export async function readLabels(model) {
-  const { id2label } = await (await request(`${model.folder}config.json`)).json();
-  return Object.keys(id2label).map((_, index) => id2label[index]);
+/** @returns {Promise<{labels: string[], wnids: (string|null)[]}>} the model's classes, as it calls them itself */
+export async function readClasses(model) {
+  if (classes.has(model)) return classes.get(model);
+  const { id2label, id2wnid = {} } = await (await request(`${model.folder}config.json`)).json();
+  const labels = Object.keys(id2label).map((_, index) => id2label[index]);
+  classes.set(model, { labels, wnids: labels.map((_, index) => id2wnid[index] ?? null) });
+  return classes.get(model);
 }
 
 /** Ask the server. @returns {Promise<{predictions: object[], timings: Record<string, number>}>} times in milliseconds */
@@ -56,7 +62,9 @@ export async function askServer(model, engine, file, signal) {
 
 export async function askBrowser(model, file) {
   const start = performance.now();
-  const { runtime, predictions, timings } = await runInBrowser("classify", model.folder, file, credentials());
+  const { runtime, predictions, timings } = await runInBrowser("classify", model.folder, file, credentials(), {
+    temperature: model.temperature,
+  });
   return { title: `${runtime} in this browser`, predictions, timings: { ...timings, "in all": performance.now() - start } };
 }
 
@@ -95,7 +103,8 @@ function credentials() {
 async function request(url, options = {}) {
   let answer;
   try {
-    answer = await fetch(url, { ...options, headers: credentials() });
+    // Labels as the model has them, whatever the browser's language: the page names them itself.
+    answer = await fetch(url, { ...options, headers: { "Accept-Language": "*", ...credentials() } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Error("the server cannot be reached; is it still running?");

@@ -1,6 +1,7 @@
 // Many pictures: a few on their way at a time, a row each in the order of the files, and a CSV of all.
 
 import { toCsv } from "./csv.js";
+import { nameElement, nameOf, showName } from "./names.js";
 import { byId, download, NOTHING, percent } from "./view.js";
 
 const AT_ONCE = 4;
@@ -35,7 +36,7 @@ export async function runBatch(files, ask, running) {
   await Promise.all(Array.from({ length: AT_ONCE }, work));
   byId("stop").disabled = true;
   byId("save").disabled = false;
-  byId("save").onclick = () => download(toCsv(results.filter(Boolean)), "text/csv", "predictions.csv");
+  byId("save").onclick = () => download(toCsv(results.filter(Boolean).map(named)), "text/csv", "predictions.csv");
 }
 
 async function resultOf(file, ask) {
@@ -44,6 +45,10 @@ async function resultOf(file, ask) {
   } catch (error) {
     return { name: file.name, error: error.name === "AbortError" ? "stopped" : error.message };
   }
+}
+
+function named(result) {
+  return { ...result, predictions: result.predictions?.map((each) => ({ ...each, label: nameOf(each) })) };
 }
 
 function newRow(file) {
@@ -69,9 +74,11 @@ function fillRow(row, { predictions, error }) {
     label.textContent = NOTHING;
     return;
   }
-  label.textContent = predictions[0].label;
+  showName(label, predictions[0]);
   score.textContent = percent(predictions[0].score);
-  others.textContent = predictions.slice(1, 3).map((other) => `${other.label} ${percent(other.score)}`).join(", ");
+  others.append(
+    ...predictions.slice(1, 3).flatMap((each, rank) => [rank ? ", " : "", nameElement("", each), ` ${percent(each.score)}`]),
+  );
 }
 
 function showProgress(results, total) {

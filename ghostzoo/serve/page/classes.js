@@ -1,6 +1,6 @@
 // The classes that the chosen model knows: listed where they are few, else on demand, with a search.
 
-import { readLabels } from "./backends.js";
+import { nameOf, readNamed } from "./names.js";
 import { markSamples } from "./samples.js";
 import { byId } from "./view.js";
 
@@ -32,20 +32,21 @@ export function listenForClasses() {
 async function load() {
   const model = chosen;
   try {
-    const found = await readLabels(model);
+    const found = await readNamed(model);
     if (model !== chosen) return; // another one was chosen meanwhile
     labels = found;
   } catch (error) {
     if (model === chosen) byId("class-list").replaceChildren(item(`They cannot be shown: ${error.message}.`));
     return;
   }
-  markSamples(labels);
+  markSamples(labels.map(({ label }) => label));
   list();
 }
 
-function list() {
+/** List the classes, by the names that are chosen. */
+export function list() {
   const wanted = byId("class-search").value.trim().toLowerCase();
-  const found = (labels ?? []).filter((label) => label.toLowerCase().includes(wanted));
+  const found = (labels ?? []).map(nameOf).filter((name) => name.toLowerCase().includes(wanted));
   const more = found.length > LISTED ? [item(`and ${found.length - LISTED} more`)] : [];
   byId("class-list").replaceChildren(...found.slice(0, LISTED).map(item), ...more);
   if (found.length === 0 && labels !== null) byId("class-list").replaceChildren(item("none of this name"));

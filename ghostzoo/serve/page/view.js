@@ -1,6 +1,7 @@
 // What the page shows of one picture: the picture, an answer with bars and times for each engine, a verdict on two.
 
 import { THRESHOLD } from "./ghostzoo/scores.js";
+import { nameElement } from "./names.js";
 
 export const byId = (id) => document.getElementById(id);
 
@@ -62,10 +63,10 @@ export function showVerdict({ agrees, difference }) {
 }
 
 /** A class with its score, as an item of a list of bars. */
-export function bar({ label, score }) {
+export function bar({ label, key, score }) {
   const item = document.createElement("li");
   item.style.setProperty("--share", `${100 * score}%`);
-  item.append(span("label", label), span("score", percent(score)));
+  item.append(nameElement("label", { label, key }), span("score", percent(score)));
   return item;
 }
 

@@ -2,6 +2,7 @@
 
 import { askWhere } from "./backends.js";
 import { drawMap } from "./ghostzoo/explanation.js";
+import { nameOf } from "./names.js";
 import { byId, hideMap } from "./view.js";
 
 /**
@@ -41,7 +42,7 @@ function show({ map, seen }, picture, best, other) {
   byId("map").hidden = false;
   byId("picture").hidden = true;
   byId("why").textContent = "Show the picture";
-  const what = other === undefined ? best.label : `${best.label} rather than ${other.label}`;
+  const what = other === undefined ? nameOf(best) : `${nameOf(best)} rather than ${nameOf(other)}`;
   byId("why-text").textContent = `Red places speak for ${what}, blue ones against it. What is dark was not looked at.`;
   byId("map").setAttribute("aria-label", byId("why-text").textContent);
 }

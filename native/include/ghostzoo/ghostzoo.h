@@ -82,7 +82,7 @@ typedef struct ghostzoo_classifier ghostzoo_classifier;
 
 typedef struct ghostzoo_class {
     int index;
-    float score;       /* 0 to 1; those of all classes add up to 1 */
+    float score;       /* 0 to 1; those of all classes add up to 1, but not in a multi-label model */
     const char* label; /* UTF-8; valid until the classifier is closed */
 } ghostzoo_class;
 
@@ -102,7 +102,8 @@ GHOSTZOO_API ghostzoo_network* ghostzoo_classifier_network(ghostzoo_classifier* 
 GHOSTZOO_API const char* ghostzoo_formats(void);
 
 /* Classifies an image file that is in memory: the `*count` best classes, best first; of equal scores the lower index
- * first. `classes` has room for `*count`; fewer are given where the model has fewer. */
+ * first. `classes` has room for `*count`; fewer are given where the model has fewer. A multi-label model gives the
+ * classes whose own score is 0.5 or more. */
 GHOSTZOO_API ghostzoo_status ghostzoo_classify(
     ghostzoo_classifier* classifier, const void* file, size_t size, ghostzoo_class* classes, size_t* count
 );

@@ -27,6 +27,8 @@ export interface ClassifyOptions {
   topK?: number;
   /** None below this: 0, or 0.5 of a multi-label model. */
   minScore?: number;
+  /** What logits are divided by before the softmax: the model's, or 1 for the scores of the network as it is. */
+  temperature?: number;
 }
 
 export interface Explanation {
@@ -53,6 +55,8 @@ export interface Model {
   readonly labels: Label[];
   readonly isMultiLabel: boolean;
   readonly preprocessing: Preprocessing;
+  /** Of a model that was calibrated; else 1. */
+  readonly temperature: number;
   /** Return the network's input, equal to Python's to the bit for the same pixels: (3, side, side). */
   preprocess(picture: Input): Promise<Float32Array>;
   logits(picture: Input): Promise<Float32Array>;
@@ -72,6 +76,8 @@ export interface LoadOptions {
   engine?: Engine;
   /** Headers of the requests for the bundle's files. */
   headers?: Record<string, string>;
+  /** The model's temperature, in place of that in `ghostzoo.json`, which is then not needed. */
+  temperature?: number;
 }
 
 /**

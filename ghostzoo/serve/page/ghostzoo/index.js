@@ -18,13 +18,15 @@ const GRAPH = "onnx/model.onnx";
  * Open a bundle.
  *
  * @param {string|URL} source its folder
- * @param {{engine?: import("./index.js").Engine, headers?: Record<string, string>}} options
+ * @param {{engine?: import("./index.js").Engine, headers?: Record<string, string>, temperature?: number}} options
  */
-export async function load(source, { engine = openNative, headers = {} } = {}) {
+export async function load(source, { engine = openNative, headers = {}, temperature } = {}) {
   const folder = folderUrl(source);
   const read = (path) => readFrom(new URL(path, folder), headers);
   const [config, processor, graph] = await Promise.all(["config.json", "preprocessor_config.json", GRAPH].map(read));
-  return new Model(parse(config), preprocessingFrom(parse(processor)), graph, await engine(graph));
+  const network = await engine(graph);
+  temperature ??= parse(await read("ghostzoo.json")).calibration?.temperature ?? 1;
+  return new Model(parse(config), preprocessingFrom(parse(processor)), graph, network, temperature);
 }
 
 class Model {
@@ -32,12 +34,13 @@ class Model {
   #network;
   #explainer;
 
-  constructor(config, preprocessing, graph, network) {
+  constructor(config, preprocessing, graph, network, temperature) {
     const count = Object.keys(config.id2label).length;
     const label = (_, index) => ({ label: config.id2label[index], wnid: config.id2wnid?.[index] ?? null });
     this.labels = Array.from({ length: count }, label);
     this.isMultiLabel = config.problem_type === "multi_label_classification";
     this.preprocessing = preprocessing;
+    this.temperature = temperature;
     this.#graph = graph;
     this.#network = network;
   }
@@ -60,7 +63,7 @@ class Model {
 
   /** The classes, best first: five, or of a multi-label model all from one half on. */
   async classify(image, options) {
-    return findClasses(await this.logits(image), this.labels, this.isMultiLabel, options);
+    return findClasses(await this.logits(image), this.labels, this.isMultiLabel, { temperature: this.temperature, ...options });
   }
 
   /**
