@@ -8,6 +8,7 @@ What is scheduled, retried and scaled is Ray's affair.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from typing import Any
@@ -139,7 +140,9 @@ def run(task: Task, places: list[str], max_bytes: int, address: str) -> Iterator
     except Exception as error:  # of many kinds
         reason = " ".join(str(error).split()).rstrip(".")
         raise OptionError(f"No Ray cluster answers at {address!r}: {reason}; check the address.") from error
-    cpus = int(ray.cluster_resources().get("CPU", 1))
+    ray.data.DataContext.get_current().enable_progress_bars = False  # the command has its own
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     blocks = min(len(places), max(8 * cpus, len(places) // _ROWS_OF_BLOCK))
     options = {"top_k": task.top_k, "min_score": task.min_score, "embeddings": task.embeddings}
     found = ray.data.from_items([{"path": place} for place in places], override_num_blocks=blocks).map_batches(
@@ -148,7 +151,7 @@ def run(task: Task, places: list[str], max_bytes: int, address: str) -> Iterator
         fn_constructor_kwargs={"model": task.model, "batch_size": task.batch_size, **options, **dict(task.load)},
         batch_size=64,
         batch_format="numpy",
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, cpus - 1)),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=cpus),  # nothing else has to run: the names are there
         num_cpus=1,
     )
     for values in found.iter_rows():

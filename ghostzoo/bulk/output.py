@@ -267,7 +267,7 @@ class _Remote:
     """A folder in a storage, where an object appears whole when it has been sent."""
 
     def __init__(self, place: str) -> None:
-        from .sources import open_storage
+        from .storage import open_storage
 
         self._fs, self._root = open_storage(place.rstrip("/"))
         self._fs.invalidate_cache()

@@ -7,8 +7,8 @@ many more; credentials, pages of listings and what is tried again are its affair
 from __future__ import annotations
 
 import glob
+import os
 import posixpath
-import tarfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,12 +18,12 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from .._utils.http import reason_of
 from .._utils.tars import read_headers
 from .._utils.urls import scheme_of, without_secrets
-from ..errors import ImageError, InputError
+from ..errors import InputError
 from ..images.inputs import IMAGE_SUFFIXES
 from .columns import Encoded
+from .storage import open_storage, reason, told, told_of
 
 TABLES = (".parquet", ".arrow", ".feather", ".ipc")
 LISTS = (".txt", ".lst", ".list")
@@ -71,7 +71,7 @@ def find_items(sources: Any, column: str | None, max_bytes: int) -> Iterator[Ite
             found = True
             yield item
     if not found:
-        raise InputError(f"There are no pictures in {_told(sources)}; check the path, and the names of its files.")
+        raise InputError(f"There are no pictures in {told(sources)}; check the path, and the names of its files.")
 
 
 def read_ahead(items: Iterable[Item], readers: int) -> Iterator[Item]:
@@ -102,7 +102,7 @@ def _of_place(place: str, column: str | None, max_bytes: int) -> Iterator[Item]:
             yield from _of_file(name, Path(name), column, max_bytes)
         return
     fs, path = open_storage(place)
-    with _told_of(place):
+    with told_of(place):
         if glob.has_magic(path):
             names = sorted(fs.glob(path))
         elif fs.isdir(path):
@@ -124,18 +124,36 @@ def _matches(pattern: str) -> Iterator[str]:
 def _of_file(name: str, path: Path, column: str | None, max_bytes: int) -> Iterator[Item]:
     """Of a local file or folder."""
     if path.is_dir():
-        for child in sorted(path.iterdir()):
-            taken = not child.is_symlink() if child.is_dir() else child.suffix.lower() in _TAKEN
-            if taken and not child.name.startswith((".", "_")):
-                yield from _of_file(str(child), child, column, max_bytes)
+        yield from _of_folder(name, column, max_bytes)
     elif not path.exists():
         raise InputError(f"{name} is not there; check the path.")
     elif path.suffix.lower() in _CONTAINERS:
-        from fsspec.implementations.local import LocalFileSystem
-
-        yield from _of_container(LocalFileSystem(), str(path), name, column, max_bytes)
+        yield from _of_local_container(name, column, max_bytes)
     else:
         yield Item(name, path)
+
+
+def _of_folder(folder: str, column: str | None, max_bytes: int) -> Iterator[Item]:
+    """Of a local folder, without asking for more than its list: a folder may have millions of files."""
+    with told_of(folder), os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        suffix = posixpath.splitext(entry.name)[1].lower()
+        if entry.name.startswith((".", "_")):
+            continue
+        if entry.is_dir():
+            if not entry.is_symlink():
+                yield from _of_folder(entry.path, column, max_bytes)
+        elif suffix in IMAGE_SUFFIXES:
+            yield Item(entry.path, Path(entry.path))
+        elif suffix in _TAKEN:
+            yield from _of_local_container(entry.path, column, max_bytes)
+
+
+def _of_local_container(name: str, column: str | None, max_bytes: int) -> Iterator[Item]:
+    from fsspec.implementations.local import LocalFileSystem
+
+    yield from _of_container(LocalFileSystem(), name, name, column, max_bytes)
 
 
 def _of_object(fs: Any, path: str, place: str, column: str | None, max_bytes: int) -> Iterator[Item]:
@@ -152,7 +170,7 @@ def _remote(fs: Any, path: str, name: str, max_bytes: int) -> Item:
         try:
             data: bytes = fs.cat_file(path, start=0, end=max_bytes + 1)  # one request, and no more than is needed
         except Exception as error:  # each storage has errors of its own
-            raise OSError(_reason(error)) from error
+            raise OSError(reason(error)) from error
         return data
 
     return Item(name, None, fetch)
@@ -167,7 +185,7 @@ def _walk(fs: Any, path: str) -> Iterator[str]:
 
 def _of_container(fs: Any, path: str, name: str, column: str | None, max_bytes: int) -> Iterator[Item]:
     suffix = posixpath.splitext(path)[1].lower()
-    with _told_of(name):
+    with told_of(name):
         if suffix == ".tar":
             yield from _of_tar(fs, path, name, max_bytes)
         elif suffix in TABLES:
@@ -253,58 +271,12 @@ def _cell(place: str, value: Any, max_bytes: int) -> Item:
     return Item(place, Encoded(place, lambda: data))
 
 
-def open_storage(place: str) -> tuple[Any, str]:
-    try:
-        import fsspec
-    except ModuleNotFoundError:
-        raise InputError(
-            f"{_told(place)} needs fsspec, which is not installed; pip install 'ghostzoo[batch]'."
-        ) from None
-    try:
-        fs, path = fsspec.core.url_to_fs(place)
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"{_told(place)} needs {error.name}, which is not installed; pip install {error.name}."
-        ) from error
-    except Exception as error:
-        raise InputError(f"{_told(place)} cannot be opened: {_reason(error)}.") from error
-    return fs, path
-
-
 def _open_table(fs: Any, path: str, suffix: str) -> Any:
     try:
         import pyarrow.dataset
     except ModuleNotFoundError:
         raise InputError(f"{path} needs pyarrow, which is not installed; pip install 'ghostzoo[batch]'.") from None
     return pyarrow.dataset.dataset(path, filesystem=fs, format="parquet" if suffix == ".parquet" else "ipc")
-
-
-class _told_of:  # noqa: N801  # reads as what it is: a context
-    """Turns a storage's errors into a sentence about the source."""
-
-    def __init__(self, place: str) -> None:
-        self.place = place
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, InputError | ImageError):
-            what = "is damaged" if isinstance(error, tarfile.TarError) else "cannot be read"
-            raise InputError(
-                f"{_told(self.place)} {what}: {_reason(error)}; check the name and your credentials."
-            ) from error
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(reason_of(error).split()).rstrip(".")
-
-
-def _told(sources: Any) -> str:
-    several = sources if isinstance(sources, list | tuple) else [sources]
-    return ", ".join(
-        without_secrets(fspath(each)) if isinstance(each, str | PathLike) else "a table" for each in several
-    )
 
 
 _CONTAINERS = (".tar", *TABLES, *LISTS)

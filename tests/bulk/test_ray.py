@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +14,7 @@ import ghostzoo
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import GhostZooError, InputError
 from tests.bulk.test_batch import encode, read_rows
+from tests.fixtures.clusters import RayCluster, free_port, ray_cluster
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed here; the extra batch has it")
 ray = pytest.importorskip("ray", reason="Ray is not installed here; 'make test-all' runs this with it")
@@ -27,32 +24,12 @@ from ghostzoo.ray import ClassifyImages, app, classify  # noqa: E402
 pytestmark = pytest.mark.slow
 COUNT = 240
 BROKEN = {7, 100}
-ROOT = Path(__file__).parents[2]
-
-
-def program(*words: str, place: Path) -> None:
-    command = [str(Path(sys.executable).with_name("ray")), *words]
-    variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(place), "PYTHONPATH": str(ROOT)}
-    variables["RAY_enable_open_telemetry"] = "false"
-    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    place = Path("/tmp") / f"ray-{os.getpid()}"  # noqa: S108  # Ray's sockets need a short path
-    place.mkdir()
-    memory = "--object-store-memory=200000000"
-    head = ("start", "--head", "--node-ip-address=127.0.0.1", "--port=6399", "--num-cpus=2", memory)
-    program(*head, "--include-dashboard=false", f"--temp-dir={place}", "--disable-usage-stats", place=place)
-    try:
-        program("start", "--address=127.0.0.1:6399", "--num-cpus=2", memory, "--disable-usage-stats", place=place)
-        os.environ["PYTHONPATH"] = str(ROOT)
-        ray.init(address="127.0.0.1:6399", logging_level="WARNING", log_to_driver=False)
-        yield place
-    finally:
-        ray.shutdown()
-        program("stop", "--force", place=place)
+def cluster() -> Iterator[RayCluster]:
+    with ray_cluster([2, 2]) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
@@ -82,28 +59,23 @@ def dataset(pictures: Path) -> Any:
     return ray.data.read_binary_files(str(pictures), include_paths=True).repartition(24)
 
 
-def test_a_dataset_gets_classes_on_two_nodes(cluster: Path, pictures: Path, tiny_bundle: Bundle) -> None:
+def test_a_dataset_gets_classes_on_two_nodes(cluster: RayCluster, pictures: Path, tiny_bundle: Bundle) -> None:
     found = classify(dataset(pictures), tiny_bundle.path, engine="onnxruntime", actors=2, rows_per_batch=16)
     check(found.take_all(), tiny_bundle, pictures)
 
 
-def test_a_killed_worker_loses_nothing(cluster: Path, pictures: Path, tiny_bundle: Bundle) -> None:
-    killed = []
+def test_a_killed_worker_loses_nothing(cluster: RayCluster, pictures: Path, tiny_bundle: Bundle) -> None:
+    killed = False
     rows: list[dict[str, Any]] = []
     found = classify(dataset(pictures), tiny_bundle.path, engine="onnxruntime", actors=2, rows_per_batch=8)
     for row in found.iter_rows():
         rows.append(row)
-        if len(rows) == 20 and not killed:
-            listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout  # noqa: S607
-            workers = [line.split()[0] for line in listing.splitlines() if "MapWorker" in line]
-            if workers:
-                os.kill(int(workers[0]), signal.SIGKILL)
-                killed.append(workers[0])
+        killed = killed or (len(rows) >= 20 and cluster.kill_worker())
     assert killed
     check(rows, tiny_bundle, pictures)
 
 
-def test_arrays_paths_and_embeddings(tiny_bundle: Bundle, pictures: Path, cluster: Path) -> None:
+def test_arrays_paths_and_embeddings(tiny_bundle: Bundle, pictures: Path, cluster: RayCluster) -> None:
     function = ClassifyImages(tiny_bundle.path, column="path", embeddings=True, engine="onnxruntime", keep_column=True)
     found = function({"path": np.array([str(pictures / "000.png"), str(pictures / "007.png")], object)})
     with ghostzoo.load(tiny_bundle.path, engine="onnxruntime") as classifier:
@@ -115,12 +87,12 @@ def test_arrays_paths_and_embeddings(tiny_bundle: Bundle, pictures: Path, cluste
 
 
 def test_the_batch_command_runs_on_the_cluster(
-    cluster: Path, pictures: Path, tiny_bundle: Bundle, tmp_path: Path
+    cluster: RayCluster, pictures: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     here, there = tmp_path / "here.parquet", tmp_path / "there.parquet"
     options: dict[str, Any] = {"model": tiny_bundle.path, "engine": "onnxruntime", "top_k": 3, "embeddings": True}
     ghostzoo.batch([pictures / "000.png", pictures / "001.png"], there, **options)
-    done = ghostzoo.batch(pictures, there, ray="127.0.0.1:6399", resume=True, **options)
+    done = ghostzoo.batch(pictures, there, ray=cluster.address, resume=True, **options)
     assert (done.pictures, done.unreadable, done.done_before) == (COUNT, len(BROKEN), 2)
     ghostzoo.batch(pictures, here, **options)
     for found, expected in zip(
@@ -129,18 +101,19 @@ def test_the_batch_command_runs_on_the_cluster(
         assert (found["path"], found["indices"]) == (expected["path"], expected["indices"])
         assert (found["embedding"] is None) == (expected["embedding"] is None)
     with pytest.raises(InputError, match="is inside another file"):
-        ghostzoo.batch(pa.table({"bytes": [encode(0)]}), tmp_path / "x.parquet", ray="127.0.0.1:6399", **options)
+        ghostzoo.batch(pa.table({"bytes": [encode(0)]}), tmp_path / "x.parquet", ray=cluster.address, **options)
 
 
-def test_ray_serve_answers(cluster: Path, tiny_bundle: Bundle) -> None:
+def test_ray_serve_answers(cluster: RayCluster, tiny_bundle: Bundle) -> None:
     from ray import serve
 
-    serve.start(http_options={"host": "127.0.0.1", "port": 8123})
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(app(tiny_bundle.path, top_k=3, max_body_mb=1, ray_actor_options={"num_cpus": 1}), route_prefix="/")
     try:
         answers = {}
         for name, data in {"good": encode(0), "bad": b"no picture", "large": bytes(2**20 + 1)}.items():
-            request = urllib.request.Request("http://127.0.0.1:8123/", data, method="POST")
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/", data, method="POST")
             try:
                 with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
                     answers[name] = answer.status, answer.read().decode()
@@ -154,18 +127,11 @@ def test_ray_serve_answers(cluster: Path, tiny_bundle: Bundle) -> None:
     assert answers["large"] == (413, '{"error":"The picture has more than 1 MB."}')
 
 
-def test_a_killed_node_loses_nothing(cluster: Path, pictures: Path, tiny_bundle: Bundle) -> None:
-    killed = []
+def test_a_killed_node_loses_nothing(cluster: RayCluster, pictures: Path, tiny_bundle: Bundle) -> None:
     rows: list[dict[str, Any]] = []
     found = classify(dataset(pictures), tiny_bundle.path, engine="onnxruntime", actors=2, rows_per_batch=8)
     for row in found.iter_rows():
         rows.append(row)
-        if len(rows) == 20 and not killed:
-            listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout  # noqa: S607
-            nodes = [
-                line.split()[0] for line in listing.splitlines() if "raylet/raylet" in line and "--head" not in line
-            ]
-            os.kill(int(nodes[-1]), signal.SIGKILL)
-            killed.append(nodes[-1])
-    assert killed
+        if len(rows) == 20:
+            cluster.kill_node()
     check(rows, tiny_bundle, pictures)

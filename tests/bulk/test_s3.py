@@ -20,6 +20,7 @@ import ghostzoo
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import InputError
 from tests.bulk.test_batch import encode, read_rows
+from tests.fixtures.clusters import free_port
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed here; the extra batch has it")
 s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed here; the extra s3 has it")
@@ -78,17 +79,18 @@ class Faulty(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", "5556"]
+    port = str(free_port())
+    command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", port]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             for _ in range(300):
                 try:
-                    urllib.request.urlopen("http://127.0.0.1:5556/moto-api/", timeout=5).close()
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/", timeout=5).close()
                     break
                 except OSError:
                     assert process.poll() is None
                     time.sleep(0.1)
-            yield "http://127.0.0.1:5556"
+            yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
 

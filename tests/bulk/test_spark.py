@@ -19,6 +19,7 @@ import ghostzoo
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import OptionError
 from tests.bulk.test_batch import encode
+from tests.fixtures.clusters import spark_cluster
 
 pytest.importorskip("pyspark", reason="PySpark is not installed here; 'make test-all' runs this with it")
 if shutil.which("java") is None:
@@ -30,34 +31,13 @@ from ghostzoo.spark import classify_udf
 pytestmark = pytest.mark.slow
 COUNT = 120
 BROKEN = {7, 100}
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def spark() -> Iterator[Any]:
-    from pyspark.sql import SparkSession
-
-    os.environ.update(
-        PYSPARK_PYTHON=sys.executable,
-        PYTHONPATH=str(ROOT),
-        SPARK_LOCAL_IP="127.0.0.1",
-        SPARK_LOCAL_HOSTNAME="localhost",
-    )
-    settings = {
-        "spark.ui.enabled": "false",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.host": "127.0.0.1",
-        "spark.executor.memory": "1024m",
-        "spark.task.maxFailures": "8",
-        "spark.sql.execution.arrow.maxRecordsPerBatch": "16",
-    }
-    builder = SparkSession.builder.master("local-cluster[2,1,1024]")
-    for name, value in settings.items():
-        builder = builder.config(name, value)
-    session = builder.getOrCreate()
-    session.sparkContext.setLogLevel("ERROR")
-    yield session
-    session.stop()
+    settings = {"spark.task.maxFailures": "8", "spark.sql.execution.arrow.maxRecordsPerBatch": "16"}
+    with spark_cluster(**settings) as session:
+        yield session
 
 
 @pytest.fixture(scope="module")

@@ -276,8 +276,12 @@ class _Connection:
         encoded = meta.SerializeToString()
         with self._service.memory.counted(len(body)):
             self._writer.write(_HEAD.pack(_MAGIC, len(encoded) + len(body), len(encoded)) + encoded + body)
-            async with asyncio.timeout(self._service.options.write_timeout):
-                await self._writer.drain()
+            try:
+                async with asyncio.timeout(self._service.options.write_timeout):
+                    await self._writer.drain()
+            except TimeoutError:
+                self._writer.transport.abort()  # closed, it would wait for the client for good
+                raise
 
     async def _skip(self) -> bool:
         """Read on what was refused unread, and return whether it ended soon."""
