@@ -1,19 +1,21 @@
 # make demo    classify a photograph with the model that comes along; IMAGE=... another one, WEIGHTS=... with those
 # make test    the tests of the package with the light extras: neither PyTorch nor PaddlePaddle
 # make test-all   all tests: also training, the exporter, and other projects' clients and libraries
+# make environments   what 'make test-all' needs beyond 'make test'; may run beside others
 # make test-extra   the slowest tests, and those with large libraries: examples, clusters, timm
 # make coverage   how much of the package its tests run
 # make native   build ghostzoo's own engine, test it, and install it into .venv (needs a C++ compiler)
 # make lowest  the quick tests with the lowest versions that pyproject.toml allows; make opencv, those of images with each
 #              OpenCV from there on
 # make audit   known vulnerabilities and licences of what the container installs
-# make figures  all measurements that README.md and docs/ quote, on an idle machine, and write them there; takes
-#              about an hour, and DATA=folder with the two tars of CONTRIBUTING.md
+# make figures  all measurements that README.md and docs/ quote, on an idle machine, and write them there, with
+#              DATA=folder with the two tars of CONTRIBUTING.md; make measure, the same where the peers are there
 # make docs    the documentation as a site, in site/
 # make lint    ruff, mypy and the layers of imports
-# make peers   fetch transformers.js, with which the tests load published models (needs npm)
+# make peers   fetch transformers.js and TypeScript for the tests on Node.js (needs npm)
 # make web     what the web page runs models with in the browser: 'make wasm', and onnxruntime-web (needs npm)
 # make wasm    build ghostzoo's own engine for the browser, as WebAssembly
+# make npm     the package for JavaScript, in dist/ (needs npm)
 # make lock    choose the newest versions of what the server needs, with their hashes, for the container
 # make sbom    write what the server consists of, as CycloneDX, to dist/
 # make base-image, make image   name the container's base by its digest; build the container on it (needs Docker)
@@ -27,6 +29,7 @@ NOX := .venv-nox/bin/nox
 RUNTIME := .venv/bin/ghostzoo
 RELEASE := .venv-release/installed.json
 WEB := ghostzoo/serve/page/vendor
+NPM := ghostzoo/serve/page/ghostzoo
 PEERS := tests/hub/node/node_modules
 # Without npm the tests of the web page and those on Node are skipped, saying so.
 NODE := $(if $(shell command -v npm),web peers)
@@ -43,7 +46,7 @@ MODEL ?= $(patsubst %_pretrained.pdparams,%,$(notdir $(WEIGHTS)))
 # One pip at a time fills an environment.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all test-extra coverage docs lowest opencv audit figures lint native wasm web peers bench-peers clean lock sbom base-image image
+.PHONY: demo test test-all test-extra coverage docs environments lowest opencv audit figures lint native wasm npm web peers bench-peers clean lock sbom base-image image
 
 ifeq ($(WEIGHTS),)
 demo: $(RUNTIME)
@@ -75,40 +78,45 @@ native: $(NOX)
 lint: $(NOX)
 	$(NOX) --session lint
 
-docs lowest opencv audit: $(NOX)
+docs lowest opencv audit environments: $(NOX)
 	$(NOX) --session $@
 
 bench-peers: $(NOX)
 	$(NOX) --session bench_peers
 
 DATA ?= .
-BENCH = .venv/bin/python benchmarks/$(1).py --out benchmarks/results/$(2).json
+# What measures, and what is measured: 'make measure FIGURES="graph folder"' takes these two alone.
+MEASURING ?= .venv/bin/python
+FIGURES ?= quantized graph layers end_to_end stages startup overhead folder serve-embedded serve-x0_5 serve-x1_0 memory soak
+OPTIONS_quantized = --calibration $(DATA)/cifar10-train.tar --data $(DATA)/cifar10-test-dev.tar
+OPTIONS_graph = $(foreach width,x0_5 x1_0 x1_3,--model GhostNet_$(width))
+OPTIONS_layers = --model GhostNet_x1_3 --batch 1 --batch 8
+OPTIONS_serve-embedded = --seconds 3
+OPTIONS_serve-x0_5 = --seconds 3 --model .bench-models/GhostNet_x0_5/bundle
+OPTIONS_serve-x1_0 = --seconds 3 --model .bench-models/GhostNet_x1_0/bundle
 
-figures: bench-peers
-	$(call BENCH,quantized,quantized) --calibration $(DATA)/cifar10-train.tar --data $(DATA)/cifar10-test-dev.tar
-	$(call BENCH,graph,graph)
-	$(call BENCH,end_to_end,end_to_end)
-	$(call BENCH,folder,folder)
-	$(call BENCH,startup,startup)
-	$(call BENCH,overhead,overhead)
-	$(call BENCH,memory,memory)
-	$(call BENCH,stages,stages)
-	$(call BENCH,serve,serve-embedded)
-	$(call BENCH,serve,serve-x0_5) --model .bench-models/GhostNet_x0_5/bundle
-	$(call BENCH,serve,serve-x1_0) --model .bench-models/GhostNet_x1_0/bundle
-	$(call BENCH,soak,soak)
-	.venv/bin/python -m benchmarks.figures
+.PHONY: measure
+figures: bench-peers measure
+
+measure: $(FIGURES:%=measure-%)
+	$(MEASURING) -m benchmarks.figures
+
+measure-%:
+	$(MEASURING) benchmarks/$(firstword $(subst -, ,$*)).py --out benchmarks/results/$*.json $(OPTIONS_$*)
 
 peers: $(PEERS)/.package-lock.json
 
 $(PEERS)/.package-lock.json: tests/hub/node/package-lock.json
 	cd tests/hub/node && npm ci --ignore-scripts --no-audit --no-fund
 
-web: $(WEB)/LICENSE $(WEB)/ghostzoo.wasm
+web: $(WEB)/LICENSE $(NPM)/ghostzoo.wasm
 
-wasm: $(WEB)/ghostzoo.wasm
+wasm: $(NPM)/ghostzoo.wasm
 
-$(WEB)/ghostzoo.wasm: native/CMakeLists.txt native/cmake/zig.cmake $(wildcard native/src/* native/include/ghostzoo/*) | $(NOX)
+npm: $(NPM)/ghostzoo.wasm
+	mkdir -p dist && npm pack --pack-destination dist ./$(NPM)
+
+$(NPM)/ghostzoo.wasm: native/CMakeLists.txt native/cmake/zig.cmake $(wildcard native/src/* native/include/ghostzoo/*) | $(NOX)
 	$(NOX) --session wasm
 	@touch $@
 
@@ -147,7 +155,7 @@ image:
 	$(DOCKER) build --build-arg "BASE_IMAGE=$(BASE_IMAGE)" --tag "ghostzoo:$(VERSION)" .
 
 clean:
-	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-wasm .venv-docs .venv-examples .venv-clusters .venv-timm .venv-peers .bench-models bundles site $(WEB) exporters/web/node_modules $(PEERS)
+	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-wasm .venv-docs .venv-examples .venv-clusters .venv-timm .venv-peers .bench-models bundles site $(WEB) $(NPM)/ghostzoo.wasm $(NPM)/wasi-libc-LICENSE.txt exporters/web/node_modules $(PEERS)
 
 $(NOX):
 	$(PYTHON) -m venv .venv-nox

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import nox
+from filelock import FileLock  # nox needs it, too
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PROGRAMS = "Scripts" if sys.platform == "win32" else "bin"
@@ -27,8 +28,9 @@ FOLDERS = {"runtime": ".venv", "dev": ".venv"}
 """Group of dependencies -> folder of its environment, where that is not ``.venv-`` and the group's name."""
 NEEDS_OLD_PYTHON = {"export", "interop"}
 """Groups with PaddlePaddle, which has wheels for Python 3.11 and 3.12 only."""
-PARALLEL = ("--numprocesses", "4", "--dist", "loadfile")
-"""Also on two cores: half of the time is waiting, for processes to start and for deadlines to pass."""
+PARALLEL = ("--numprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
+"""Also on two cores: half of the time is waiting, for processes to start and for deadlines to pass. Files are begun in
+the order of ``tests/conftest.py``."""
 HUB_TESTS = (
     "tests/fetch/test_hub.py",
     "tests/fetch/test_timm.py",
@@ -76,16 +78,17 @@ def make_environment(session: nox.Session, group: str) -> str:
         requirements += ["--editable", line.replace("ghostzoo", ".", 1)]
         wanted.update(PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values())
     record = folder / "installed.json"
-    have = set(json.loads(record.read_text(encoding="utf-8"))) if record.exists() else set()
-    if not python.exists():
-        session.run(base, "-m", "venv", "--clear", str(folder))
-        have = set()
-    if not wanted <= have:
-        session.run(str(python), "-m", "pip", "install", "--quiet", *requirements)
-        if group == "dev":
-            alone = nox.project.dependency_groups(PROJECT, "without-dependencies")
-            session.run(str(python), "-m", "pip", "install", "--quiet", "--no-deps", *alone)
-        record.write_text(json.dumps(sorted(wanted), indent=1), encoding="utf-8")
+    with FileLock(f"{folder.name}.lock"):  # 'make environments' may be at it
+        have = set(json.loads(record.read_text(encoding="utf-8"))) if record.exists() else set()
+        if not python.exists():
+            session.run(base, "-m", "venv", "--clear", str(folder))
+            have = set()
+        if not wanted <= have:
+            session.run(str(python), "-m", "pip", "install", "--quiet", *requirements)
+            if group == "dev":
+                alone = nox.project.dependency_groups(PROJECT, "without-dependencies")
+                session.run(str(python), "-m", "pip", "install", "--quiet", "--no-deps", *alone)
+            record.write_text(json.dumps(sorted(wanted), indent=1), encoding="utf-8")
     return str(python)
 
 
@@ -99,6 +102,14 @@ def runtime(session: nox.Session) -> None:
 def dev(session: nox.Session) -> None:
     """Make .venv with all engines and the development tools."""
     make_environment(session, "dev")
+
+
+@nox.session
+def environments(session: nox.Session) -> None:
+    """Make what ``make test-all`` needs beyond ``make test``, as beside the tests."""
+    for group in ("interop", "train", "export"):
+        if find_python(group) is not None:
+            make_environment(session, group)
 
 
 @nox.session
@@ -130,20 +141,19 @@ def native(session: nox.Session) -> None:
 
 @nox.session
 def wasm(session: nox.Session) -> None:
-    """Build the native library as WebAssembly, for the web page, with zig as the compiler."""
+    """Build the native library as WebAssembly, for the web page and the npm package, with zig as the compiler."""
     programs = Path(make_environment(session, "wasm")).parent
-    build, vendor = Path("native/build/wasm"), Path("ghostzoo/serve/page/vendor")
+    build, package = Path("native/build/wasm"), Path("ghostzoo/serve/page/ghostzoo")
     cmake, env = str(programs / "cmake"), {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
     off = ("BUILD_SHARED_LIBS", *(f"GHOSTZOO_{name}" for name in ("DECODERS", "BUILD_PROGRAMS", "BUILD_TESTS")))
     options = ["-DZIG_TARGET=wasm32-wasi", *(f"-D{name}=OFF" for name in off)]
     toolchain = str(Path("native/cmake/zig.cmake").absolute())
     session.run(cmake, "-S", "native", "-B", str(build), "-G", "Ninja", "--toolchain", toolchain, *options, env=env)
     session.run(cmake, "--build", str(build), "--target", "ghostzoo-module", env=env)
-    vendor.mkdir(exist_ok=True)
-    shutil.copy(build / "ghostzoo.wasm", vendor)
+    shutil.copy(build / "ghostzoo.wasm", package)
     # What zig links into it: its C library, and LLVM's C++ library, whose licence asks for no copy.
     (zig,) = programs.parent.glob("lib/*/site-packages/ziglang/lib")
-    shutil.copy(zig / "libc/wasi/LICENSE-MIT", vendor / "wasi-libc-LICENSE.txt")
+    shutil.copy(zig / "libc/wasi/LICENSE-MIT", package / "wasi-libc-LICENSE.txt")
 
 
 @nox.session

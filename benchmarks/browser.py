@@ -78,8 +78,9 @@ def main(rounds: int, images: int, models: tuple[str, ...], out: Path | None) ->
                     assert {each["runtime"] for each in times} == {name}
                     first[name].append(times[0]["at"])
                     network[name] += [each["inference"] for each in times[1:]]
-                    files = {url.partition("/vendor/")[2] for url in asked} - {""}
-                    loaded[name] = sum((site / "vendor" / file).stat().st_size for file in files)
+                    paths = {url.rpartition(f":{server.server_port}/")[2].partition("?")[0] for url in asked}
+                    files = [path for path in paths if path.startswith("vendor/") or path.endswith(".wasm")]
+                    loaded[name] = sum((site / path).stat().st_size for path in files)
                     page.context.close()
             for name in runtimes():
                 row = {

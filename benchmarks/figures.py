@@ -239,16 +239,81 @@ def stages() -> str:
     return table(["", "original's way", "ghostzoo", "ghostzoo in batches of 4"], rows)
 
 
+def stages_bound() -> str:
+    content, photos = read("stages"), read("folder")["figures"]["GhostNet_x1_0"]["images_per_second"]
+    return (
+        f"{content['machine']['cpus']} CPUs that did nothing else would classify {content['images_per_second']:.0f} "
+        f"images a second, where `folder.py` measures {photos['ghostzoo']:.0f} for x1_0, and "
+        f"{photos['plain loop']:.0f} for the plain loop, whose network has all CPUs"
+    )
+
+
+def start_up() -> str:
+    processes = read("startup")["figures"]["processes_ms"]
+    return table(["a new process", "ms"], [[name, f"{ms:.0f}"] for name, ms in processes.items()])
+
+
+def servers() -> str:
+    header = ["", "images a second", "CPU ms an image", "50th and 99th percentile, ms"]
+    rows = []
+    for name, of in (("serve-x1_0", "x1_0"), ("serve-x0_5", "x0_5"), ("serve-embedded", "the bundled model")):
+        for server, found in read(name)["figures"]["64"].items():
+            latency = f"{found['p50_ms']:.0f} and {found['p99_ms']:.0f}"
+            rows.append([f"{server}, {of}", f"{found['images_per_second']:.0f}", f"{found['cpu_ms']:.2f}", latency])
+    return table(header, rows)
+
+
+def layers() -> str:
+    content = read("layers")
+    peak = content["peak"]["gflops"]
+    batches = [content["figures"][f"GhostNet_x1_3, batch {batch}"] for batch in (1, 8)]
+    ours = [batch["profiles"]["ghostzoo"] for batch in batches]
+    totals = [sum(kind["seconds"] for kind in kinds.values()) for kinds in ours]
+
+    def cells(seconds: float, operations: float, total: float) -> list[str]:
+        speed = operations / seconds / 1e9
+        shown = [f"{speed:.0f}", f"{speed / peak:.0%}"] if operations else ["", ""]
+        return [f"{1000 * seconds:.2f}", f"{seconds / total:.0%}", *shown]
+
+    rows = []
+    for name in sorted(ours[0], key=lambda name: -ours[0][name]["seconds"]):
+        kinds = [(kinds[name]["seconds"], kinds[name]["operations"]) for kinds in ours]
+        rows.append([name, *cells(*kinds[0], totals[0]), *cells(*kinds[1], totals[1])])
+    needed = [cells(total, batch["needed"], total) for total, batch in zip(totals, batches, strict=True)]
+    rows.append(["all", *needed[0], *needed[1]])
+    columns = ["ms", "share", "GFLOP/s", "of the peak"]
+    return table(["ghostzoo", *(f"batch {batch}: {name}" for batch in (1, 8) for name in columns)], rows)
+
+
+def layers_of_raw() -> str:
+    content = read("layers")
+    parts = []
+    for batch in (1, 8):
+        profiles = content["figures"][f"GhostNet_x1_3, batch {batch}"]["profiles"]
+        sums = [1000 * sum(kind["seconds"] for kind in profiles[graph].values()) for graph in ("raw", "ghostzoo")]
+        parts.append(f"{sums[0]:.2f} ms to {sums[1]:.2f} at batch {batch}")
+    peak = content["peak"]
+    return (
+        f"The raw graph takes {' and '.join(parts)}; one core reaches {peak['gflops']:.0f} GFLOP/s in a product of "
+        f"matrices and {peak['memory']:.0f} GB/s from memory"
+    )
+
+
 RENDERERS: dict[str, Callable[[], str]] = {
     "calibration": calibration,
     "end-to-end": end_to_end,
     "folder": folder,
+    "layers": layers,
+    "layers-of-raw": layers_of_raw,
     "machine": machine,
     "network": network,
     "network-milliseconds": network_milliseconds,
     "network-range": network_range,
     "quantized": quantized,
+    "servers": servers,
     "stages": stages,
+    "stages-bound": stages_bound,
+    "start-up": start_up,
     "standing": standing,
 }
 

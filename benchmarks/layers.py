@@ -9,7 +9,8 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import click
 import numpy as np
 import onnxruntime as ort
 
+from benchmarks.figures import out_option, save
 from benchmarks.prepare import model_folder
 from benchmarks.turns import print_machine
 from ghostzoo.cli.console import print_table
@@ -44,8 +46,8 @@ class Peak:
     @classmethod
     def measure(cls) -> Peak:
         square = np.random.default_rng(0).normal(size=(_SIDE, _SIDE)).astype(np.float32)
-        product = _session(_matmul(_SIDE))
-        seconds = _fastest(lambda: product.run(None, {"a": square, "b": square}), 300)
+        multiply = _session(_matmul(_SIDE))
+        seconds = _fastest(lambda: multiply.run(None, {"a": square, "b": square}), 300)
         return cls(2 * _SIDE**3 / seconds / 1e9, _reading(1 << 25), _reading(1 << 19))
 
 
@@ -61,9 +63,10 @@ class Kind:
 
 @click.command()
 @click.option("--model", "models", multiple=True, type=click.Choice(list(WIDTHS)), help="[default: all]")
-@click.option("--batch", default=1, show_default=True)
+@click.option("--batch", "batches", multiple=True, type=int, default=(1,), show_default=True)
 @click.option("--runs", default=60, show_default=True)
-def main(models: tuple[str, ...], batch: int, runs: int) -> None:
+@out_option
+def main(models: tuple[str, ...], batches: tuple[int, ...], runs: int, out: Path | None) -> None:
     """Print a table for the raw graph of paddle2onnx and one for ghostzoo's, one thread."""
     print_machine()
     peak = Peak.measure()
@@ -71,13 +74,22 @@ def main(models: tuple[str, ...], batch: int, runs: int) -> None:
         f"One core at most: {peak.gflops:.0f} GFLOP/s (a product of {_SIDE} x {_SIDE} matrices), "
         f"{peak.memory:.0f} GB/s from memory, {peak.cache:.0f} GB/s from cache (a dot product).\n"
     )
-    for model in models or WIDTHS:
+    figures: dict[str, Any] = {}
+    for model, batch in product(models or WIDTHS, batches):
         folder = model_folder(model)
         needed = 2 * batch * Architecture.of(WIDTHS[model], 1000).count_multiply_adds(IMAGE_SIZE)
         pieces = math.ceil(batch / PIECE)  # as the engine runs it
-        for name, path, fixed in (("raw", "raw.onnx", None), ("ghostzoo", "bundle/onnx/model.onnx", batch // pieces)):
-            kinds = profile(folder / path, batch, fixed, runs)
+        graphs = {"raw": ("raw.onnx", None), "ghostzoo": ("bundle/onnx/model.onnx", batch // pieces)}
+        profiles = {name: profile(folder / path, batch, fixed, runs) for name, (path, fixed) in graphs.items()}
+        for name, kinds in profiles.items():
             _show(f"{model}, batch {batch}: {name}", kinds, peak, needed)
+        figures[f"{model}, batch {batch}"] = {
+            "needed": needed,
+            "profiles": {
+                name: {kind: asdict(entry) for kind, entry in kinds.items()} for name, kinds in profiles.items()
+            },
+        }
+    save(out, figures, peak=asdict(peak))
 
 
 def profile(model: Path, batch: int, fixed: int | None, runs: int) -> dict[str, Kind]:

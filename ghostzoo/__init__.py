@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         FetchError,
         GhostZooError,
         ImageError,
+        IndexFileError,
         InputError,
         LabelsError,
         OptionError,
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from .images.preprocessing import Preprocessing
     from .loading import load
     from .predictions import Prediction
+    from .similarity.folders import Duplicates, IndexReport, build_index, find_duplicates
+    from .similarity.index import Index, Match
 
 __all__ = [
     "BatchReport",
@@ -51,6 +54,7 @@ __all__ = [
     "BundleVersionError",
     "CatalogModel",
     "Classifier",
+    "Duplicates",
     "EngineError",
     "EngineUnavailableError",
     "Explanation",
@@ -59,8 +63,12 @@ __all__ = [
     "GhostZooError",
     "ImageError",
     "ImageLimits",
+    "Index",
+    "IndexFileError",
+    "IndexReport",
     "InputError",
     "LabelsError",
+    "Match",
     "OptionError",
     "ParityError",
     "Prediction",
@@ -70,7 +78,9 @@ __all__ = [
     "WeightsError",
     "__version__",
     "batch",
+    "build_index",
     "convert",
+    "find_duplicates",
     "fit",
     "get_model",
     "list_models",
@@ -93,6 +103,12 @@ _MODULES = {
     "fit": "fitting.fit",
     "ImageLimits": "images.decode",
     "Prediction": "predictions",
+    "Duplicates": "similarity.folders",
+    "IndexReport": "similarity.folders",
+    "build_index": "similarity.folders",
+    "find_duplicates": "similarity.folders",
+    "Index": "similarity.index",
+    "Match": "similarity.index",
 }
 """Public name -> module that defines it, never one of the same name; the errors are all in ``errors``."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -26,12 +26,13 @@ from .images.inputs import check_single, count_at_hand, expand
 from .images.options import Colour, ReadOptions
 from .images.transform import preprocess
 from .network.architecture import EMBEDDING_SIZE
-from .predictions import Prediction, check_min_score
+from .predictions import Choice, Prediction
 
 if TYPE_CHECKING:
     from .engines.batches import Outputs
     from .explanation import Explainer, Explanation
     from .parity import Agreement
+    from .similarity.index import Index, Match
 
 _DEFAULT_BATCH_SIZE = 4
 """Images a call of the engine in ``predict``; on CPUs, batches of 2 to 4 give the most images a second."""
@@ -53,6 +54,7 @@ class LoadRequest:
     background: Colour | None = None
     lenient: bool = False
     draft: bool = False
+    labels: str | PathLike[str] | Sequence[str] | None = None
 
 
 class Classifier:
@@ -77,7 +79,7 @@ class Classifier:
     def open(cls, request: LoadRequest) -> Self:
         """Load what was asked for; raises as ``ghostzoo.load`` does."""
         check_engine_name(request.engine)
-        bundle = fetch(request.model, request.fetching)
+        bundle = fetch(request.model, request.fetching).with_labels(request.labels)
         engine, selection = open_engine(bundle, request.engine, request.options)
         bundle.release()
         return cls(bundle, engine, selection, request)
@@ -99,28 +101,34 @@ class Classifier:
         """The engine for single calls; in a forked process, one that was opened there."""
         return self.engines.for_calls
 
-    def __call__(self, image: Any, top_k: int | None = None, *, min_score: float | None = None) -> list[Prediction]:
-        """Classify one image: the classes that it shows, best first; ``top_k`` and ``min_score`` are as in ``predict``.
+    def __call__(
+        self,
+        image: Any,
+        top_k: int | None = None,
+        *,
+        min_score: float | None = None,
+        calibrated: bool = True,
+        coverage: float | None = None,
+        unknown_below: float | None = None,
+        group: str | Sequence[str] | None = None,
+    ) -> list[Prediction]:
+        """Classify one image: the classes that it shows, best first; all options are as in ``predict``.
 
         Raises:
             ImageError: the image cannot be read.
             InputError: this is no single image.
         """
-        if top_k is not None:
-            check_count("top_k", top_k)
-        check_min_score(min_score)
+        choice = self._choice(Choice(top_k, min_score, calibrated, coverage, unknown_below, group))
         check_single(image)
         tensor, damaged = self.read_tensor(image)
         logits = self.engine.run(tensor[np.newaxis])
-        return self.bundle.postprocessing.predictions(logits, top_k, min_score, [damaged])[0]
+        return self.bundle.postprocessing.predictions(logits, choice, [damaged])[0]
 
-    async def apredict(
-        self, image: Any, top_k: int | None = None, *, min_score: float | None = None
-    ) -> list[Prediction]:
+    async def apredict(self, image: Any, top_k: int | None = None, **options: Any) -> list[Prediction]:
         """Classify one image as a call does, in another thread, so that the event loop goes on."""
         import asyncio
 
-        return await asyncio.to_thread(self, image, top_k, min_score=min_score)
+        return await asyncio.to_thread(self, image, top_k, **options)
 
     @overload
     def predict(
@@ -130,6 +138,10 @@ class Classifier:
         batch_size: int | None = ...,
         *,
         min_score: float | None = ...,
+        calibrated: bool = ...,
+        coverage: float | None = ...,
+        unknown_below: float | None = ...,
+        group: str | Sequence[str] | None = ...,
         on_error: Literal["raise"] = ...,
         workers: int | None = ...,
     ) -> Iterator[list[Prediction]]: ...
@@ -141,6 +153,10 @@ class Classifier:
         batch_size: int | None = ...,
         *,
         min_score: float | None = ...,
+        calibrated: bool = ...,
+        coverage: float | None = ...,
+        unknown_below: float | None = ...,
+        group: str | Sequence[str] | None = ...,
         on_error: Literal["return"],
         workers: int | None = ...,
     ) -> Iterator[list[Prediction] | ImageError]: ...
@@ -151,6 +167,10 @@ class Classifier:
         batch_size: int | None = None,
         *,
         min_score: float | None = None,
+        calibrated: bool = True,
+        coverage: float | None = None,
+        unknown_below: float | None = None,
+        group: str | Sequence[str] | None = None,
         on_error: Literal["raise", "return"] = "raise",
         workers: int | None = None,
     ) -> Iterator[list[Prediction] | ImageError]:
@@ -163,6 +183,14 @@ class Classifier:
             batch_size: images a call of the engine.
             min_score: lowest score of a class, 0 to 1; an image without any gets an empty list. By default 0, and of
                 a multi-label model 0.5.
+            calibrated: use the temperature of a model that was calibrated (``ghostzoo eval --calibrate``).
+            coverage: as many classes as it takes for the right one to be among them with this probability, such as
+                0.95, whatever ``top_k`` would be. It needs a calibrated model.
+            unknown_below: no class at all for an image that is less familiar to the network than this share, such as
+                0.05, of the images that the model was calibrated on: so many of those that it knows get none, either.
+            group: what the scores of classes are added up for: a WordNet group such as ``dog``, by one of its names or
+                its id, several of them, or ``basic``, the groups that people name first. A class of several counts for
+                the smallest, and one of none stays by itself.
             on_error: ``raise`` an unreadable image's ``ImageError`` (after the results of all images before it), or
                 ``return`` it in its place and go on.
             workers: threads that each read images and run the network, a few batches ahead of the results. By default
@@ -173,16 +201,14 @@ class Classifier:
         Raises:
             InputError: ``images`` is of a kind that is not accepted, or an empty folder or pattern.
         """
-        if top_k is not None:
-            check_count("top_k", top_k)
-        check_min_score(min_score)
+        choice = self._choice(Choice(top_k, min_score, calibrated, coverage, unknown_below, group))
         if workers is not None:
             check_count("workers", workers)
             check_thread_count("workers", workers)
         size = self._batch_size(batch_size)
         if on_error not in ("raise", "return"):
             raise OptionError(f"on_error must be 'raise' or 'return', not {on_error!r}.")
-        rank = partial(self.bundle.postprocessing.predictions, top_k=top_k, min_score=min_score)
+        rank = partial(self.bundle.postprocessing.predictions, choice=choice)
         return self._predict(images, rank, size, on_error == "raise", workers)
 
     def logits(self, images: Any, batch_size: int | None = None) -> NDArray[np.float32]:
@@ -193,12 +219,28 @@ class Classifier:
         """
         return self._collect(images, batch_size, "logits", self.bundle.num_classes)
 
-    def probabilities(self, images: Any, batch_size: int | None = None) -> NDArray[np.float32]:
+    def probabilities(
+        self, images: Any, batch_size: int | None = None, *, calibrated: bool = True
+    ) -> NDArray[np.float32]:
         """Return probabilities, (N, classes) float32, for all images; raises as ``logits`` does.
 
-        Each image's are a softmax, so that they add up to 1; of a multi-label model each is a sigmoid by itself.
+        Each image's are a softmax, so that they add up to 1, with the model's temperature if it is ``calibrated``; of a
+        multi-label model each is a sigmoid by itself.
         """
-        return self.bundle.postprocessing.probabilities(self.logits(images, batch_size))
+        return self.bundle.postprocessing.probabilities(self.logits(images, batch_size), calibrated)
+
+    def known(self, images: Any, batch_size: int | None = None) -> NDArray[np.float64]:
+        """Say how familiar images are to the network, (N,) float64 from 0 to 1, for all images.
+
+        It is the share of the images that the model was calibrated on whose logits, as log(sum(exp(logits))), are
+        smaller: images unlike all classes are near 0. ``unknown_below`` of ``predict`` is compared with it.
+
+        Raises:
+            ImageError: an image cannot be read.
+            OptionError: the model is not calibrated.
+        """
+        self.bundle.postprocessing.check(Choice(unknown_below=0.5))
+        return self.bundle.postprocessing.known(self.logits(images, batch_size))
 
     def embed(self, images: Any, batch_size: int | None = None) -> NDArray[np.float32]:
         """Return the vectors before the last layer, (N, 1280) float32, for all images; raises as ``logits`` does."""
@@ -228,6 +270,30 @@ class Classifier:
         tensor, _ = self.read_tensor(image)
         features = self.features(tensor[np.newaxis])[0]
         return self.explainer.explain(features, wanted, other, self.features_engine.name)
+
+    def similar(
+        self, image: Any, index: Index | str | PathLike[str], k: int = 5, *, approximate: bool = False
+    ) -> list[Match]:
+        """Find the pictures of an index that are most similar to an image, the most similar first.
+
+        Args:
+            image: one image, which need not be in the index.
+            index: what ``ghostzoo.build_index`` wrote with this model, or the file's path.
+            k: pictures at most.
+            approximate: as for ``Index.search``.
+
+        Raises:
+            IndexFileError: the index is damaged, or of another model.
+            OptionError, EngineUnavailableError: as for ``Index.search``.
+            ImageError, InputError: as for a call.
+        """
+        from .similarity.embedding import identity_of
+        from .similarity.index import Index
+
+        check_single(image)
+        opened = index if isinstance(index, Index) else Index.open(index)
+        opened.check(self.bundle.name, identity_of(self))
+        return opened.search(self.embed([image]), k, approximate=approximate)[0]
 
     @cached_property
     def explainer(self) -> Explainer:
@@ -264,6 +330,13 @@ class Classifier:
         from .parity import engine_tolerance
 
         return self.bundle.golden().check(self.engine.run, engine_tolerance(self.engine.options.precision))
+
+    @property
+    def groups(self) -> dict[str, list[int]]:
+        """What ``group`` of ``predict`` may be, by its first name -> indices of the model's classes in it."""
+        from .groups import group_names
+
+        return group_names(self.bundle.original_labels or self.bundle.labels)
 
     def warmup(self, batch_size: int | None = None) -> None:
         """Run the network once on made-up pixels, so that the first image does not wait for what is done only once.
@@ -317,7 +390,7 @@ class Classifier:
         raise_errors: bool,
         workers: int | None,
     ) -> Iterator[list[Prediction] | ImageError]:
-        with closing(self._outputs(images, batch_size, "logits", raise_errors, workers)) as batches:
+        with closing(self.outputs(images, batch_size, "logits", raise_errors, workers)) as batches:
             for done in batches:
                 results = iter(rank(done.rows, damaged=done.damaged) if done.rows is not None else [])
                 for error in done.errors:
@@ -327,7 +400,7 @@ class Classifier:
 
     def _collect(self, images: Any, batch_size: int | None, output: Output, width: int) -> NDArray[np.float32]:
         parts = []
-        with closing(self._outputs(images, self._batch_size(batch_size), output, True, None)) as batches:
+        with closing(self.outputs(images, self._batch_size(batch_size), output, True)) as batches:
             for done in batches:
                 if done.failure is not None:
                     raise done.failure
@@ -335,10 +408,18 @@ class Classifier:
                     parts.append(done.rows)
         return np.concatenate(parts) if parts else np.empty((0, width), np.float32)
 
-    def _outputs(
-        self, images: Any, batch_size: int, output: Output, raise_errors: bool, workers: int | None
+    def outputs(
+        self, images: Any, batch_size: int, output: Output, raise_errors: bool, workers: int | None = None
     ) -> Generator[Outputs, None, None]:
-        """Read images and run the network on them, a batch after the other or several side by side."""
+        """Read images and run the network on them, a batch after the other or several side by side.
+
+        Args:
+            images: see the class.
+            batch_size: images a call of the engine.
+            output: which of the network's outputs is wanted.
+            raise_errors: whether an ``ImageError`` ends it.
+            workers: as for ``predict``.
+        """
         from ._utils.parallel import map_batches
         from .engines.batches import run_batch
 
@@ -347,6 +428,12 @@ class Classifier:
         engine = self.engines.for_calls if workers == 1 else self.engines.for_many
         work = partial(run_batch, read=self.read_tensor, engine=engine, output=output, raise_errors=raise_errors)
         return map_batches(work, expand(images), batch_size, workers)
+
+    def _choice(self, choice: Choice) -> Choice:
+        if choice.top_k is not None:
+            check_count("top_k", choice.top_k)
+        self.bundle.postprocessing.check(choice)
+        return choice
 
     def _batch_size(self, batch_size: int | None) -> int:
         if batch_size is None:

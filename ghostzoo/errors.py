@@ -60,6 +60,10 @@ class InputError(GhostZooError):
     """What was passed as image(s) is of a kind that ghostzoo does not accept."""
 
 
+class IndexFileError(GhostZooError):
+    """An index of pictures is damaged, of another model or folder, or cannot be read or written."""
+
+
 class ImageError(GhostZooError):
     """One image could not be read.
 
@@ -88,13 +92,16 @@ _CONFUSED = str.maketrans("oli", "011", "-_. ")
 """Letters that are typed for digits, and what stands between the parts of a name."""
 
 
-def nearest(name: object, known: Iterable[str], synonyms: Mapping[str, str] | None = None) -> str:
-    """Return a sentence naming the known names closest to ``name``, or all of them when none is close.
+def nearest(
+    name: object, known: Iterable[str], synonyms: Mapping[str, str] | None = None, examples: Iterable[str] = ()
+) -> str:
+    """Return a sentence naming the known names closest to ``name``, or when none is close, ``examples`` or all of them.
 
     Args:
         name: what was given instead of a known name.
         known: the names.
         synonyms: further spellings in lower case, each with the known name that it means.
+        examples: some of the names, where all of them are too many.
     """
     from difflib import get_close_matches
 
@@ -106,4 +113,7 @@ def nearest(name: object, known: Iterable[str], synonyms: Mapping[str, str] | No
         return f"Did you mean {meant}?"
     close = [by_key[match] for match in get_close_matches(key, by_key, n=3, cutoff=0.6)]
     close = close or [candidate for candidate in names if len(text) > 2 and candidate.lower().startswith(text)]
-    return f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(names)}."
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    shown = list(examples)
+    return f"Known are {', '.join(shown)} and others." if shown else f"Known: {', '.join(names)}."

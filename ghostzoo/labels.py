@@ -21,7 +21,8 @@ MAX_LABEL_FILE_BYTES = 16 * 2**20
 MAX_LABEL_LINES = 1_000_000
 
 _NUMBERED = re.compile(r"([0-9]+)[ \t]\s*(\S.*)", re.DOTALL)
-_WNID = re.compile(r"n[0-9]{8}")
+WNID = re.compile(r"n[0-9]{8}")
+"""A WordNet id."""
 _MULTI_LABEL = "MultiLabelThreshOutput"
 _log = logging.getLogger("ghostzoo")
 
@@ -38,11 +39,15 @@ class ClassLabel:
 @lru_cache(maxsize=1)
 def imagenet_labels() -> tuple[ClassLabel, ...]:
     """Return the 1,000 classes of ImageNet-1k, in the order of the official weights' outputs."""
+    return tuple(ClassLabel(label, wnid) for _, wnid, label in read_table("imagenet1k"))
+
+
+def read_table(name: str) -> list[list[str]]:
+    """Return the rows of a table of the package, such as ``imagenet1k``, without its header."""
     from importlib.resources import files
 
-    text = (files(__package__) / "data" / "imagenet1k.tsv").read_text(encoding="utf-8")
-    rows = (line.split("\t") for line in text.splitlines()[1:])
-    return tuple(ClassLabel(label, wnid) for _, wnid, label in rows)
+    text = (files(__package__) / "data" / f"{name}.tsv").read_text(encoding="utf-8")
+    return [line.split("\t") for line in text.splitlines()[1:]]
 
 
 def read_labels(path: str | PathLike[str], num_classes: int | None = None) -> tuple[ClassLabel, ...]:
@@ -158,7 +163,7 @@ def _timm_labels(path: Path, num_classes: int | None) -> tuple[ClassLabel, ...]:
         raise LabelsError(f"{path} has no list of label_names; pass labels: a file with a class name on each line.")
     descriptions = descriptions if isinstance(descriptions, dict) else {}
     return tuple(
-        ClassLabel(str(descriptions.get(name, name)), name if _WNID.fullmatch(name) else None) for name in names
+        ClassLabel(str(descriptions.get(name, name)), name if WNID.fullmatch(name) else None) for name in names
     )
 
 

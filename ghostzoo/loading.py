@@ -33,6 +33,7 @@ def load(
     background: str | Sequence[int] | None = None,
     lenient: bool = False,
     draft: bool = False,
+    labels: str | PathLike[str] | Sequence[str] | None = None,
     revision: str | None = None,
     cache_dir: str | PathLike[str] | None = None,
     offline: bool | None = None,
@@ -64,6 +65,9 @@ def load(
             predictions are marked ``damaged``. By default it is an ``ImageError``.
         draft: decode large JPEGs at a half, a quarter or an eighth of their size, but no smaller than twice what the
             network resizes to. Faster and inexact: scores differ a little from those of the original.
+        labels: what to call the classes: ``en`` for short English names, of which no two are the same, ``zh`` for
+            Chinese ones (models of ImageNet and CIFAR-10); or a list of names, or a file with them, in the order of the
+            classes. By default they have the names that the original gives them.
         revision: branch, tag or commit of the Hub repository.
         cache_dir: folder that keeps fetched models; by default ``models`` in ghostzoo's cache folder.
         offline: make no request; by default as ``HF_HUB_OFFLINE`` says.
@@ -79,7 +83,7 @@ def load(
     options = EngineOptions(threads, device, precision, batch_size, {} if engine_options is None else engine_options)
     fetching = FetchOptions(revision, cache_dir, offline, endpoint, token, progress)
     colour = None if background is None else parse_colour(background)
-    request = LoadRequest(model, engine, options, fetching, limits or ImageLimits(), colour, lenient, draft)
+    request = LoadRequest(model, engine, options, fetching, limits or ImageLimits(), colour, lenient, draft, labels)
     classifier = Classifier.open(request)
     if model is None:
         announce_bundled()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,14 @@ OPTIONAL = {
 }  # fmt: skip
 """Libraries without which a module of tests is skipped: those of extras and of the groups in ``pyproject.toml``."""
 SLOW_FOLDERS = {"exporters", "training"}
+LONGEST = (
+    "serve/test_grpc_limits.py", "serve/test_slow_clients.py", "serve/test_hanging.py", "engines/test_forks.py",
+    "web/test_page.py", "web/test_teach.py", "web/test_static_site.py", "serve/test_soak.py", "serve/test_operation.py",
+    "training/test_processes.py", "training/test_fine_tuning.py", "training/test_families.py",
+    "training/test_pretrained.py",
+)  # fmt: skip
+"""Files that begin first, so that none is what the others wait for; after them those of the most slow tests, and at the
+end the quick ones, which fill the gaps."""
 
 
 class _SkippingModule(pytest.Module):
@@ -44,6 +53,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.relative_to(root).parts[0] in SLOW_FOLDERS:
             item.add_marker(pytest.mark.slow)
+    # The order in which xdist hands out files.
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    first = {root / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (first.get(item.path, len(first)), -slow[item.path]))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -121,10 +121,36 @@ def test_the_table_of_aims_takes_all_benchmarks(results: Path) -> None:
         assert part in text
 
 
+def test_layers_are_held_against_the_peak(results: Path) -> None:
+    kinds = {"1x1 convolutions": {"seconds": 0.003, "operations": 6e8}, "adding": {"seconds": 0.001, "operations": 0.0}}
+    raw = {"1x1 convolutions": {"seconds": 0.006, "operations": 6e8}}
+    rows = {"needed": 4e8, "profiles": {"raw": raw, "ghostzoo": kinds}}
+    content = {f"GhostNet_x1_3, batch {batch}": rows for batch in (1, 8)}
+    write(results, "layers", content, peak={"gflops": 250.0, "memory": 43.0, "cache": 90.0})
+    assert figures.layers().strip().splitlines()[2:] == [
+        "| 1x1 convolutions | 3.00 | 75% | 200 | 80% | 3.00 | 75% | 200 | 80% |",
+        "| adding | 1.00 | 25% |  |  | 1.00 | 25% |  |  |",
+        "| all | 4.00 | 100% | 100 | 40% | 4.00 | 100% | 100 | 40% |",
+    ]
+    assert figures.layers_of_raw().startswith("The raw graph takes 6.00 ms to 4.00 at batch 1 and 6.00 ms to 4.00 at")
+    assert figures.layers_of_raw().endswith("250 GFLOP/s in a product of matrices and 43 GB/s from memory")
+
+
+def test_servers_and_start_up_have_a_row_each(results: Path) -> None:
+    found = {"images_per_second": 508.4, "cpu_ms": 3.561, "p50_ms": 90.2, "p99_ms": 363.0}
+    for model in ("x1_0", "x0_5", "embedded"):
+        write(results, f"serve-{model}", {"64": {"plain FastAPI": found, "ghostzoo serve": found}})
+    lines = figures.servers().strip().splitlines()[2:]
+    assert len(lines) == 6
+    assert lines[0] == "| plain FastAPI, x1_0 | 508 | 3.56 | 90 and 363 |"
+    write(results, "startup", {"processes_ms": {"bare interpreter": 12.3, "import ghostzoo": 20.6}})
+    assert figures.start_up().strip().splitlines()[2:] == ["| bare interpreter | 12 |", "| import ghostzoo | 21 |"]
+
+
 def test_stages_add_up(results: Path) -> None:
     ours = {"decode": 900.0, "resize and normalise": 220.0, "network": 2900.0, "top 5": 100.0}
     theirs = {"decode": 900.0, "resize": 500.0, "normalise": 400.0, "network": 3900.0, "top 5": 110.0}
-    write(results, "stages", {"original": theirs, "ghostzoo": ours, "batch": ours})
+    write(results, "stages", {"original": theirs, "ghostzoo": ours, "batch": ours}, images_per_second=578.4)
     assert figures.stages().strip().splitlines()[2:] == [
         "| decode | 900 | 900 | 900 |",
         "| resize, normalise | 900 | 220 | 220 |",
@@ -132,6 +158,11 @@ def test_stages_add_up(results: Path) -> None:
         "| softmax, top 5 | 110 | 100 | 100 |",
         "| all | 5810 | 4120 | 4120 |",
     ]
+    write(results, "folder", {"GhostNet_x1_0": {"images_per_second": {"ghostzoo": 515.4, "plain loop": 149.4}}})
+    assert figures.stages_bound() == (
+        "2 CPUs that did nothing else would classify 578 images a second, where `folder.py` measures 515 for x1_0, and "
+        "149 for the plain loop, whose network has all CPUs"
+    )
 
 
 def test_a_benchmark_writes_where_it_was_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

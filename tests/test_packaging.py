@@ -56,8 +56,11 @@ def test_the_package_is_in_it_whole_and_nothing_else(wheel: zipfile.ZipFile) -> 
     if listed.returncode != 0:
         pytest.skip("this is no git checkout, so which files belong to the package is not known")
     expected = {name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()}
-    # 'make web' fetches this part of the package; git does not hold it.
-    expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "ghostzoo/serve/page/vendor").glob("*")}
+    # 'make web' fetches and builds these parts of the package; git does not hold them.
+    page = ROOT / "ghostzoo/serve/page"
+    expected |= {
+        path.relative_to(ROOT).as_posix() for folder in ("ghostzoo", "vendor") for path in (page / folder).glob("*")
+    }
     names = {name for name in wheel.namelist() if not name.startswith(f"ghostzoo-{__version__}.dist-info/")}
     assert names == expected
 
@@ -69,6 +72,10 @@ def test_data_types_and_licence_come_along(wheel: zipfile.ZipFile) -> None:
     assert sum(not line.startswith("#") for line in labels.splitlines()) >= 1000
     licence = wheel.read(f"ghostzoo-{__version__}.dist-info/licenses/LICENSE").decode()
     assert licence == (ROOT / "LICENSE").read_text(encoding="utf-8")
+    notices = wheel.read(f"ghostzoo-{__version__}.dist-info/licenses/ghostzoo/data/NOTICES.txt").decode()
+    tables = {name.removeprefix("ghostzoo/data/") for name in names if name.endswith(".tsv")}
+    assert all(name in notices for name in tables)
+    assert all(text in notices for text in ("MIT License", "WordNet 3.0 Copyright 2006 by Princeton University"))
     assert not any(name.endswith((".pyc", ".onnx.tmp", ".pdparams")) for name in names)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from ghostzoo.errors import OptionError
 from ghostzoo.labels import ClassLabel
-from ghostzoo.predictions import Postprocessing, Prediction, check_min_score, sigmoid, softmax, top_predictions
+from ghostzoo.predictions import Choice, Postprocessing, Prediction, check_min_score, sigmoid, softmax, top_predictions
 
 LABELS = [ClassLabel(name, None) for name in "abcdefgh"]
 
@@ -94,11 +94,11 @@ def test_a_multi_label_model_gives_all_classes_from_one_half_on() -> None:
     assert [p.index for p in found] == [7, 6, 5, 0, 4, 3, 2]
     assert found[-1].score == 0.5
     assert nothing == []
-    assert [[p.index for p in row] for row in several.predictions(logits, top_k=2)] == [[7, 6], []]
-    assert [len(row) for row in several.predictions(logits, min_score=0)] == [8, 8]
+    assert [[p.index for p in row] for row in several.predictions(logits, Choice(top_k=2))] == [[7, 6], []]
+    assert [len(row) for row in several.predictions(logits, Choice(min_score=0))] == [8, 8]
     one = Postprocessing(LABELS)
     assert [len(row) for row in one.predictions(logits)] == [5, 5]
-    assert [p.index for p in one.predictions(logits, min_score=0.2)[0]] == [7, 6]
+    assert [p.index for p in one.predictions(logits, Choice(min_score=0.2))[0]] == [7, 6]
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, np.nan, True, "0.5", [0.5]])

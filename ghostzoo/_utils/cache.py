@@ -112,6 +112,17 @@ def cached(name: str, make: Callable[[], bytes]) -> bytes:
         return found
 
 
+def place_in_cache(name: str) -> Path | None:
+    """Return a path for a file of another layout, in a folder that exists; ``None`` where nothing can be written."""
+    path = _path(name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _log.info("%s cannot be written (%s); set %s to a folder that can.", path, error, CACHE_VARIABLE)
+        return None
+    return path if os.access(path.parent, os.W_OK) else None
+
+
 @contextmanager
 def locked(name: str) -> Iterator[bool]:
     """Keep other processes from what bears the same ``name``; yield whether that was possible."""

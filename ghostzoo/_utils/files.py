@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import re
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 _ABANDONED_SECONDS = 3600
 """A scratch file that nobody has written to for so long is a killed process's; writing one takes seconds."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to a temporary name beside ``path`` and rename it; an older file is replaced only then.
+    """Write ``data`` in place of ``path``, as ``replacing`` does; raises as it does."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a new file with a temporary name beside ``path``, which is renamed at the end: an older one is replaced
+    only then, and not at all if an exception ends the block.
 
     What a killed process left of an earlier try is removed, once it is an hour old.
 
@@ -24,7 +34,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     scratch = path.with_name(f".{path.name}-{secrets.token_hex(6)}.tmp")
     try:
         with scratch.open("xb") as file:
-            file.write(data)
+            yield file
         scratch.replace(path)
     except BaseException:
         scratch.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from .._utils.parallel import map_batches
 from .._version import __version__
 from ..engines.batches import Outputs, run_batch
 from ..errors import OptionError
-from ..predictions import Prediction, check_min_score
+from ..predictions import Choice, Prediction, check_min_score
 
 if TYPE_CHECKING:
     from ..classifier import Classifier
@@ -57,6 +57,8 @@ class Task:
     batch_size: int = BATCH_SIZE
     load: tuple[tuple[str, Any], ...] = ()
     """Further options of ``ghostzoo.load``."""
+    ranking: tuple[tuple[str, Any], ...] = ()
+    """Further fields of ``Choice``."""
 
     def __post_init__(self) -> None:
         check_min_score(self.min_score)
@@ -68,7 +70,14 @@ class Task:
     def classifier(self) -> Classifier:
         from ..loading import load
 
-        return load(self.model, **dict(self.load))
+        classifier = load(self.model, **dict(self.load))
+        classifier.bundle.postprocessing.check(self.choice)
+        return classifier
+
+    @property
+    def choice(self) -> Choice:
+        """Which classes are wanted of each picture."""
+        return Choice(self.top_k, self.min_score, **dict(self.ranking))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("classifier", "_head")}
@@ -110,11 +119,7 @@ class Task:
         outputs = done.rows if done.rows is not None else np.empty((0, 0), np.float32)
         logits = self._logits(outputs) if self.embeddings and len(outputs) else outputs
         postprocessing = self.classifier.bundle.postprocessing
-        found = (
-            iter(postprocessing.predictions(logits, self.top_k, self.min_score, done.damaged))
-            if len(logits)
-            else iter(())
-        )
+        found = iter(postprocessing.predictions(logits, self.choice, done.damaged)) if len(logits) else iter(())
         embeddings = iter(outputs)
         for error in done.errors:
             if error is not None:

@@ -66,7 +66,8 @@ class Results:
                 raise InputError(
                     f"{self.place} has results already; resume goes on with them, overwrite replaces them."
                 )
-            changed = sorted(key for key, value in self._settings.items() if content["settings"].get(key) != value)
+            earlier, now = content["settings"], self._settings
+            changed = sorted(key for key in earlier.keys() | now.keys() if earlier.get(key) != now.get(key))
             if changed:
                 raise InputError(
                     f"{self.place} was begun with another {' and '.join(changed)}; resume with the same, or take "

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from os import PathLike, fspath
 from typing import Any
 
 from ..errors import InputError, OptionError
+from ..groups import split
 from ..images.options import ImageLimits
+from ..predictions import ALL_DEFAULTS
 from .columns import BATCH_SIZE, Encoded, Row, Task
 from .output import Names, Results
 from .sources import Item, find_items, read_ahead
@@ -48,6 +50,10 @@ def batch(
     model: str | PathLike[str] | None = None,
     top_k: int | None = None,
     min_score: float | None = None,
+    calibrated: bool = True,
+    coverage: float | None = None,
+    unknown_below: float | None = None,
+    group: str | Sequence[str] | None = None,
     embeddings: bool = False,
     column: str | None = None,
     resume: bool = False,
@@ -70,6 +76,10 @@ def batch(
         model: as for ``ghostzoo.load``.
         top_k: classes of a picture at most, as for ``Classifier.predict``.
         min_score: lowest score of a class.
+        calibrated: use the model's temperature, if it has one.
+        coverage: as many classes as hold the right one with this probability, as for ``Classifier.predict``.
+        unknown_below: no class for pictures that are less familiar than this share of the calibration's.
+        group: groups of classes whose scores are added up, as for ``Classifier.predict``.
         embeddings: write each picture's embedding too, 1280 float32 numbers.
         column: the table's column with the pictures, as bytes, paths or URLs.
         resume: go on with results that are there: what they have is not classified again.
@@ -96,8 +106,12 @@ def batch(
     if resume and overwrite:
         raise OptionError("resume goes on with results and overwrite replaces them; give one of the two.")
     _require_arrow(fspath(out))
-    task = Task(model, top_k, min_score, embeddings, batch_size, tuple(load.items()))
+    asked: dict[str, Any] = {"calibrated": calibrated, "coverage": coverage, "unknown_below": unknown_below}
+    asked["group"] = None if group is None else list(split(group))
+    asked = {name: value for name, value in asked.items() if value != getattr(ALL_DEFAULTS, name)}
+    task = Task(model, top_k, min_score, embeddings, batch_size, tuple(load.items()), tuple(asked.items()))
     limits: ImageLimits = load.get("limits") or ImageLimits()
+    labels = load.get("labels")
     start = time.perf_counter()
     with task.classifier:
         settings = {
@@ -105,6 +119,8 @@ def batch(
             "top_k": top_k,
             "min_score": min_score,
             "embeddings": embeddings,
+            **asked,
+            **({"labels": fspath(labels) if isinstance(labels, PathLike) else labels} if labels is not None else {}),
         }
         results = Results(fspath(out), settings, resume=resume, overwrite=overwrite)
         try:

@@ -12,6 +12,7 @@ from typing import Any
 from .._utils.cache import cache_key, locked
 from .._utils.files import write_atomically
 from .._utils.folders import recover, replaced
+from ..calibration import Calibration
 from ..errors import BundleError
 from .folder import Bundle
 from .hub_configs import CONFIG_FILE, ModelConfig
@@ -92,6 +93,7 @@ def add_files(
     created_by: Mapping[str, str],
     section: str,
     facts: Mapping[str, Any],
+    calibration: Calibration | None = None,
 ) -> Bundle:
     """Add or replace files in the bundle at ``path``; only one process at a time may do so.
 
@@ -101,6 +103,7 @@ def add_files(
         created_by: versions to add to the manifest's.
         section: the section of the manifest's validation report to extend.
         facts: entries to add to the section; they replace those of the same name.
+        calibration: what is to replace the bundle's, if anything.
 
     Returns:
         The bundle, read and verified again.
@@ -123,6 +126,7 @@ def add_files(
             files=kept | added,
             created_by={**old.created_by, **created_by},
             validation={**old.validation, section: {**old.validation.get(section, {}), **facts}},
+            calibration=old.calibration if calibration is None else calibration,
         )
         manifest = new.to_json()
         Manifest.from_json(manifest)  # refuses paths outside the folder before anything is written

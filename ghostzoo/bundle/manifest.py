@@ -14,12 +14,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .._utils.hashes import SHA256
+from ..calibration import Calibration
 from ..errors import BundleError, BundleVersionError
 
 MANIFEST_FILE = "ghostzoo.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """The newest; a bundle has the oldest that says all of it, so that older versions of ghostzoo read what they can use.
-Format 2 has ``multi_label``."""
+Format 2 has ``multi_label``, format 3 ``calibration``."""
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_JSON_BYTES = 64 * 2**20
 """Enough for a million classes; parsed, JSON takes up to twenty times its size."""
@@ -56,13 +57,16 @@ class Manifest:
     multi_label: bool = False
     """Whether scores are sigmoids and a threshold decides, instead of a softmax. ``config.json`` says so, too; here it
     keeps versions of ghostzoo away that know softmax only."""
+    calibration: Calibration | None = field(default=None, repr=False)
+    """What scores are made of besides the logits, once ``ghostzoo eval --calibrate`` has measured it."""
 
     def to_json(self) -> bytes:
         """Serialise; the same manifest gives the same bytes."""
         content = {
-            "format_version": 2 if self.multi_label else 1,
+            "format_version": 3 if self.calibration is not None else 2 if self.multi_label else 1,
             "name": self.name,
             **({"multi_label": True} if self.multi_label else {}),
+            **({"calibration": self.calibration.to_dict()} if self.calibration is not None else {}),
             "weights": dict(self.weights),
             "files": {name: {"sha256": file.sha256, "size": file.size} for name, file in sorted(self.files.items())},
             "created_by": dict(self.created_by),
@@ -104,6 +108,7 @@ class Manifest:
             created_by={str(key): str(value) for key, value in _mapping(content, "created_by").items()},
             validation=_mapping(content, "validation"),
             multi_label=multi_label,
+            calibration=_calibration(content),
         )
 
 
@@ -201,6 +206,17 @@ def _mapping(content: Mapping[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BundleError(f"{MANIFEST_FILE} has no object {key!r}; download or convert the model again.")
     return value
+
+
+def _calibration(content: Mapping[str, Any]) -> Calibration | None:
+    if "calibration" not in content:
+        return None
+    try:
+        return Calibration.from_dict(content["calibration"])
+    except ValueError as error:
+        raise BundleError(
+            f"{MANIFEST_FILE} has a calibration that cannot be used: {error}; calibrate the model again."
+        ) from None
 
 
 def _file_records(entries: Mapping[str, Any]) -> dict[str, FileRecord]:

@@ -9,7 +9,15 @@ import click
 
 from .bars import rate
 from .console import Command, echo
-from .options import BUNDLED_MODEL, engine_options, fetch_options, image_options, model_option
+from .options import (
+    BUNDLED_MODEL,
+    confidence_options,
+    engine_options,
+    fetch_options,
+    image_options,
+    model_option,
+    name_options,
+)
 
 
 @click.command(cls=Command, short_help="Classify pictures of any storage into a table.")
@@ -22,6 +30,8 @@ from .options import BUNDLED_MODEL, engine_options, fetch_options, image_options
 @click.option(
     "--min-score", type=click.FloatRange(0, 1), help="Lowest score of a class.  [default: 0; multi-label: 0.5]"
 )
+@confidence_options
+@name_options
 @click.option("--embeddings", is_flag=True, help="Write each picture's 1280 numbers too.")
 @click.option("--column", help="Column of a table with the pictures: bytes, paths or URLs.")
 @click.option("--resume", is_flag=True, help="Go on with results that are there.")

@@ -15,6 +15,7 @@ from .unreadable import report_damaged, report_unreadable
 
 if TYPE_CHECKING:
     from ..classifier import Classifier
+    from ..evaluation.calibrate import CalibrationReport
     from ..evaluation.datasets import ImageDataset
     from ..evaluation.evaluate import Evaluation, Proportion
     from ..evaluation.multi_label import MultiLabelEvaluation
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     help="Lowest score of a class that counts; multi-label only.  [default: 0.5]",
 )
 @image_options
+@click.option("--calibrate", is_flag=True, help="Measure the model's confidence, and write it into its bundle.")
+@click.option("--calibrated-copy", type=ANY_PATH, help="Bundle folder for --calibrate to make instead.")
 @click.option("--limit", type=click.IntRange(min=1), help="Use only so many images, spread evenly over the data.")
 @click.option("--out", type=ANY_PATH, help="Folder for report.json, classes.csv and pictures.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -40,6 +43,8 @@ def eval_command(
     data: str,
     batch_size: int,
     min_score: float | None,
+    calibrate: bool,
+    calibrated_copy: str | None,
     limit: int | None,
     out: str | None,
     as_json: bool,
@@ -56,9 +61,11 @@ def eval_command(
       ghostzoo eval --model GhostNet_x1_0 --data imagenet/val
       ghostzoo eval --model GhostNet_x1_0 --data val_list.txt --limit 5000
       ghostzoo eval --model ./flowers --data flowers.tar --out report
+      ghostzoo eval --model ./flowers --data flowers.tar --calibrate
     """
     from ..errors import OptionError
-    from ..evaluation.evaluate import open_labelled, take_evenly
+    from ..evaluation.calibrate import check_calibration, write_calibration
+    from ..evaluation.evaluate import Evaluation, open_labelled, take_evenly
     from ..evaluation.multi_label import open_multi_label
     from ..evaluation.report import check_folder, write_report
     from ..loading import announce_bundled, load
@@ -67,19 +74,29 @@ def eval_command(
         multi_label = classifier.bundle.config.multi_label
         if min_score is not None and not multi_label:
             raise OptionError(f"{classifier.bundle.name} is no multi-label model; leave out --min-score.")
+        copy = None if calibrated_copy is None else Path(calibrated_copy)
+        if copy is not None and not calibrate:
+            raise OptionError("--calibrated-copy is where --calibrate writes; give both.")
+        if calibrate:
+            check_calibration(classifier.bundle, copy)
         if out is not None:
             check_folder(Path(out), pictures=not multi_label)
         open_data = open_multi_label if multi_label else open_labelled
         dataset = take_evenly(open_data(data, classifier.bundle.labels), limit)
         with progress(len(dataset.samples), "evaluating") as advance:
             common = {"data": Path(data).resolve().name, "batch_size": batch_size, "on_image": advance}
-            result = _evaluate(classifier, dataset, min_score, common)
+            result = _evaluate(classifier, dataset, min_score, calibrate, common)
+        written = None
+        if isinstance(result, Evaluation) and result.calibration is not None:
+            written = write_calibration(classifier.bundle, result.calibration, Path(data).resolve().name, copy)
     if model is None:
         announce_bundled()
     if as_json:
         click.echo(json.dumps(result.to_dict()))
     else:
         _print_evaluation(result)
+    if written is not None:
+        click.echo(f"{written.name}: wrote the calibration to {written.path}", err=True)
     if out is not None:
         names = ", ".join(path.name for path in write_report(result, Path(out)))
         click.echo(f"Wrote {names} to {out}", err=True)
@@ -88,7 +105,7 @@ def eval_command(
 
 
 def _evaluate(
-    classifier: Classifier, dataset: ImageDataset, min_score: float | None, options: dict[str, Any]
+    classifier: Classifier, dataset: ImageDataset, min_score: float | None, calibrated: bool, options: dict[str, Any]
 ) -> Evaluation | MultiLabelEvaluation:
     from ..catalog import find_record
     from ..evaluation.evaluate import evaluate
@@ -98,7 +115,8 @@ def _evaluate(
     if bundle.config.multi_label:
         return evaluate_multi_label(classifier, dataset, min_score=min_score, **options)
     record = find_record(bundle.name, bundle.manifest.weights.get("source_url"))
-    return evaluate(classifier, dataset, published=record.published if record is not None else None, **options)
+    published = record.published if record is not None else None
+    return evaluate(classifier, dataset, published=published, calibrated=calibrated, **options)
 
 
 def _print_evaluation(result: Evaluation | MultiLabelEvaluation) -> None:
@@ -157,6 +175,20 @@ def _print_single_label(result: Evaluation) -> None:
             row += [f"{published[name]:.4f}", "yes" if published[f"{name}_agrees"] else "no"]
     echo("")
     print_table(columns, rows, caption=_speed_of(result))
+    if result.calibration is not None:
+        _print_calibration(result.calibration)
+
+
+def _print_calibration(report: CalibrationReport) -> None:
+    rows = [
+        ["temperature", f"{1:.4f}", f"{report.calibration.temperature:.4f}"],
+        ["expected calibration error (ECE)", f"{report.before.error:.4f}", f"{report.after.error:.4f}"],
+    ]
+    caption = (
+        f"temperature fitted to {report.fitted_on:,} images, the error measured on {report.calibration.images:,} others"
+    )
+    echo("")
+    print_table(["confidence", "before", "after"], rows, caption=caption)
 
 
 def _shown(proportion: Proportion) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from ..catalog import DEFAULT_MODEL
+from ..names import LANGUAGES
 from .bars import download_bar
 from .console import ANY_PATH
 
@@ -71,6 +72,52 @@ _READ_OPTIONS = (
     click.option("--lenient", is_flag=True, help="Read what can be decoded of damaged JPEGs; their results say so."),
     click.option("--draft", is_flag=True, help="Decode large JPEGs at a fraction of their size: faster, inexact."),
 )
+
+
+_CONFIDENCE_OPTIONS = (
+    click.option("--calibrated/--uncalibrated", default=True, help="Use the model's temperature, if it has one."),
+    click.option(
+        "--coverage",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        help="As many classes as hold the right one with this probability; calibrated models only.",
+    ),
+    click.option(
+        "--unknown-below",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        help="No class for images less familiar than this share of those calibrated on.",
+    ),
+)
+
+
+_NAME_OPTIONS = (
+    click.option(
+        "--lang",
+        "labels",
+        type=click.Choice(list(LANGUAGES), case_sensitive=False),
+        help="Name classes in English or Chinese.  [default: as the original names them]",
+    ),
+    click.option(
+        "--group",
+        multiple=True,
+        metavar="NAME",
+        help="Add up the scores of a WordNet group, such as dog, or of the basic ones; may be repeated.",
+    ),
+)
+
+
+def name_options(command: _F) -> _F:
+    """Give a command ``labels`` of ``ghostzoo.load``, and ``group`` of ``predict``, which is ``None`` if not given."""
+
+    @wraps(command)
+    def with_group(*arguments: Any, group: tuple[str, ...], **options: Any) -> Any:
+        return command(*arguments, group=group or None, **options)
+
+    return reduce(lambda decorated, option: option(decorated), reversed(_NAME_OPTIONS), cast(_F, with_group))
+
+
+def confidence_options(command: _F) -> _F:
+    """Give a command the options of ``predict`` that a calibrated model has."""
+    return reduce(lambda decorated, option: option(decorated), reversed(_CONFIDENCE_OPTIONS), command)
 
 
 def image_options(command: _F) -> _F:

@@ -11,7 +11,15 @@ import click
 from ..errors import ImageError
 from .bars import progress
 from .console import Command, terminal_width
-from .options import BUNDLED_MODEL, engine_options, fetch_options, image_options, model_option
+from .options import (
+    BUNDLED_MODEL,
+    confidence_options,
+    engine_options,
+    fetch_options,
+    image_options,
+    model_option,
+    name_options,
+)
 from .unreadable import report_damaged, report_unreadable
 
 if TYPE_CHECKING:
@@ -33,6 +41,8 @@ _STDIN = ("-", "/dev/stdin")
 @click.option(
     "--min-score", type=click.FloatRange(0, 1), help="Lowest score of a class.  [default: 0; multi-label: 0.5]"
 )
+@confidence_options
+@name_options
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images per engine call.  [default: 4]")
 @image_options
 @click.option("--json", "output", flag_value="json", help="Print JSON Lines.")
@@ -42,6 +52,10 @@ def predict(
     model: str | None,
     top_k: int | None,
     min_score: float | None,
+    calibrated: bool,
+    coverage: float | None,
+    unknown_below: float | None,
+    group: tuple[str, ...] | None,
     batch_size: int | None,
     output: str | None,
     **options: Any,
@@ -55,6 +69,7 @@ def predict(
     Examples:
       ghostzoo predict cat.jpg
       ghostzoo predict cat.jpg --model GhostNet_x1_0
+      ghostzoo predict cat.jpg --model GhostNet_x1_0 --group basic --lang zh
       ghostzoo predict photos/ --model GhostNet_x1_0 --json > results.jsonl
       ghostzoo predict "photos/**/*.jpg" --model GhostNet_x1_0 --top-k 1 --csv
       curl -s https://example.com/cat.jpg | ghostzoo predict -
@@ -70,7 +85,17 @@ def predict(
     damaged: list[str] = []
     with load(BUNDLED_MODEL if model is None else model, **options) as classifier:
         writer = _writer(output, sources, top_k)
-        results = classifier.predict(sources, top_k, batch_size, min_score=min_score, on_error="return")
+        results = classifier.predict(
+            sources,
+            top_k,
+            batch_size,
+            min_score=min_score,
+            calibrated=calibrated,
+            coverage=coverage,
+            unknown_below=unknown_below,
+            group=group,
+            on_error="return",
+        )
         with progress(len(sources), "classifying", streaming=True) as advance:
             for source, result in zip(sources, results, strict=True):
                 if isinstance(result, ImageError):

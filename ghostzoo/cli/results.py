@@ -16,7 +16,7 @@ from ..predictions import SCORE_DECIMALS, Prediction
 from .console import percent, printable, table_lines
 
 CSV_COLUMNS = ("image", "rank", "index", "label", "score", "wnid")
-NO_CLASS = "no class reaches the lowest score that counts"
+NO_CLASS = "no class: its scores are too low, or it is unknown"
 _WIDEST_INDENT = 48
 """Columns for names; what stands after a longer one moves to the right."""
 
@@ -47,7 +47,7 @@ class TableWriter(ResultWriter):
                 f"{item.score:.{SCORE_DECIMALS}f}",
                 str(item.index),
                 *([item.wnid or ""] if has_wnids else []),
-                item.label,
+                item.label if item.best is None else f"{item.label}: {item.best.label}",
             ]
             for item in predictions
         ]

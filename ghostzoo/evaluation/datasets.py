@@ -57,6 +57,18 @@ class Sample:
             raise ImageError(self.name, "is shorter than it was when the data were listed")
         return data
 
+    def stamp(self) -> tuple[int, int]:
+        """Return the number of bytes, and when their file was written, in nanoseconds.
+
+        Raises:
+            ImageError: the file is not there.
+        """
+        try:
+            found = self.path.stat()
+        except OSError as error:
+            raise ImageError(self.name, f"cannot be read ({error.strerror or error})") from error
+        return found.st_size if self.size is None else self.size, found.st_mtime_ns
+
 
 @dataclass(frozen=True)
 class ImageDataset:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from statistics import NormalDist
@@ -19,6 +21,8 @@ from ..classifier import Classifier
 from ..errors import ImageError, InputError
 from ..images.decode import read_image
 from ..labels import ClassLabel
+from ..predictions import Choice, Prediction
+from .calibrate import CalibrationReport, calibrate
 from .datasets import ImageDataset, Sample, open_dataset
 
 _CONFIDENCE = 0.95
@@ -94,6 +98,7 @@ class Evaluation:
     """Names of the images that were read leniently; they are in all figures."""
     read_image: Callable[[Any], NDArray[np.uint8]] = read_image
     """How the classifier reads images, for those that are shown."""
+    calibration: CalibrationReport | None = None
 
     @property
     def images_per_second(self) -> float:
@@ -139,6 +144,8 @@ class Evaluation:
                 for mistake in self.mistakes
             ],
         }
+        if self.calibration is not None:
+            report["calibration"] = self.calibration.to_dict()
         if self.published is not None:
             report["published"] = {
                 "top1": self.published.top1,
@@ -158,6 +165,7 @@ def evaluate(
     published: PublishedFigures | None = None,
     batch_size: int = 8,
     max_mistakes: int = 48,
+    calibrated: bool = False,
     on_image: Callable[[], object] = lambda: None,
 ) -> Evaluation:
     """Classify all images of ``dataset`` and compute the figures.
@@ -169,10 +177,11 @@ def evaluate(
         published: figures to compare the result with.
         batch_size: images per call of the engine.
         max_mistakes: the number of most confident mistakes to keep.
+        calibrated: calibrate the model on these images, too.
         on_image: called after each image, for a progress bar.
 
     Raises:
-        InputError: no image could be read.
+        InputError: no image could be read, or too few to calibrate on.
     """
     classes = classifier.bundle.num_classes
     confusion = np.zeros((classes, classes), np.int64)
@@ -182,12 +191,18 @@ def evaluate(
     damaged: list[str] = []
     start = time.perf_counter()
     failed: dict[str, ImageError] = {}
-    results = classifier.predict(_sources(dataset.samples, failed), _TOP, batch_size, on_error="return")
-    for sample, top in zip(dataset.samples, results, strict=True):
+    kept: list[NDArray[np.float32]] = []
+    truth: list[int] = []
+    results = _answers(classifier, _sources(dataset.samples, failed), batch_size)
+    for sample, answer in zip(dataset.samples, results, strict=True):
         on_image()
-        if isinstance(top, ImageError):
-            unreadable.append(ImageError(sample.name, failed.get(sample.name, top).reason))
+        if isinstance(answer, ImageError):
+            unreadable.append(ImageError(sample.name, failed.get(sample.name, answer).reason))
             continue
+        top, logits = answer
+        if calibrated:
+            kept.append(logits)
+            truth.append(sample.label)
         best = top[0]
         if best.damaged:
             damaged.append(sample.name)
@@ -214,7 +229,23 @@ def evaluate(
         data=data,
         damaged=tuple(damaged),
         read_image=classifier.read_image,
+        calibration=calibrate(np.stack(kept), np.array(truth)) if calibrated else None,
     )
+
+
+def _answers(
+    classifier: Classifier, images: Iterator[Path | bytes], batch_size: int
+) -> Iterator[tuple[list[Prediction], NDArray[np.float32]] | ImageError]:
+    """Yield the best classes and the logits of each image, or why it could not be read."""
+    rank = partial(classifier.bundle.postprocessing.predictions, choice=Choice(_TOP))
+    with closing(classifier.outputs(images, batch_size, "logits", raise_errors=False)) as batches:
+        for done in batches:
+            rows = zip(rank(done.rows, damaged=done.damaged), done.rows, strict=True) if done.rows is not None else ()
+            answers = iter(rows)
+            for error in done.errors:
+                yield next(answers) if error is None else error
+            if done.failure is not None:
+                raise done.failure
 
 
 def open_labelled(path: str | PathLike[str], labels: Sequence[ClassLabel]) -> ImageDataset:

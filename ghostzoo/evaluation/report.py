@@ -18,6 +18,7 @@ from .._utils.files import write_atomically
 from .._utils.plots import lettering, require_matplotlib, shortened
 from .._utils.spreadsheet import csv_row
 from ..errors import ImageError, InputError
+from .calibrate import reliability_picture
 from .evaluate import Evaluation, Mistake
 from .multi_label import MultiLabelEvaluation
 
@@ -25,6 +26,7 @@ REPORT_FILE = "report.json"
 CLASSES_FILE = "classes.csv"
 CONFUSION_FILE = "confusion.png"
 MISTAKES_FILE = "mistakes.png"
+RELIABILITY_FILE = "reliability.png"
 
 _TILE = 160
 _CAPTION = 34
@@ -73,10 +75,12 @@ def write_report(evaluation: Evaluation | MultiLabelEvaluation, folder: Path) ->
         contents[CONFUSION_FILE] = confusion_picture(evaluation)
         if evaluation.mistakes:
             contents[MISTAKES_FILE] = mistakes_picture(evaluation)
+        if evaluation.calibration is not None:
+            contents[RELIABILITY_FILE] = reliability_picture(evaluation.calibration, evaluation.model)
         _tell_of_indices(evaluation)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in {CONFUSION_FILE, MISTAKES_FILE} - set(contents):
+        for name in {CONFUSION_FILE, MISTAKES_FILE, RELIABILITY_FILE} - set(contents):
             (folder / name).unlink(missing_ok=True)
         for name, data in contents.items():
             write_atomically(folder / name, data)

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .pictures import HASH_BYTES, Pictures
+from ..similarity.duplicates import find_pairs, join, roots
+from .pictures import Pictures
 
-_SAME_LOOK = 24
-"""Bits of the 256 in which the hashes of copies differ at most. Of 57 photographs, no two differ in fewer than 78;
-nine in ten of them differ in up to 9 from themselves after JPEG of quality 50, half the size, or more brightness."""
 _SURE = 0.8
 """From this probability on, a head that never saw a picture contradicts its folder. With one label in twenty wrong, on
 pictures of CIFAR-10's test split, that finds two thirds of them among 100 or more pictures of each class, and three in
@@ -23,7 +21,6 @@ _FEW, _USUAL = 5, 20
 _UNBALANCED = 10
 """So many times as many pictures has the largest class of unbalanced ones."""
 _NAMED = 5
-_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -61,23 +58,12 @@ def find_copies(pictures: Pictures, classes: Sequence[str]) -> tuple[tuple[Copy,
     """Return pairs of copies, those across classes first, and for each picture the number of its group of copies."""
     groups = np.arange(len(pictures))
     pairs = []
-    for first, second in _similar(pictures.hashes):
-        groups[groups == groups[second]] = groups[first]
-        names = pictures.names[first], pictures.names[second]
-        pairs.append(Copy(*names, (classes[pictures.labels[first]], classes[pictures.labels[second]])))
-    return tuple(sorted(pairs, key=lambda pair: not pair.across)), groups
-
-
-def _similar(hashes: NDArray[np.uint8]) -> list[tuple[int, int]]:
-    """Return all pairs of similar hashes; as a product of matrices of +1 and -1, which is fast."""
-    signs = np.unpackbits(hashes, axis=1).astype(np.float32) * 2 - 1
-    least = 8 * HASH_BYTES - 2 * _SAME_LOOK
-    found: list[tuple[int, int]] = []
-    for start in range(0, len(signs), _BLOCK):
-        rows, columns = np.nonzero(signs[start : start + _BLOCK] @ signs[start:].T >= least)
-        later = rows < columns
-        found += zip((rows[later] + start).tolist(), (columns[later] + start).tolist(), strict=True)
-    return found
+    for firsts, seconds in find_pairs(pictures.hashes, pictures.embeddings, threshold=None):
+        join(groups, firsts, seconds)
+        for first, second in zip(firsts.tolist(), seconds.tolist(), strict=True):
+            names = pictures.names[first], pictures.names[second]
+            pairs.append(Copy(*names, (classes[pictures.labels[first]], classes[pictures.labels[second]])))
+    return tuple(sorted(pairs, key=lambda pair: not pair.across)), roots(groups, np.arange(len(groups)))
 
 
 def find_doubts(

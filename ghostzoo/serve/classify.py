@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -12,17 +13,30 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from ..errors import ImageError
+from ..predictions import Choice, Postprocessing
 from .answers import ApiRoute, json_text, json_text_response
 from .body import FEW_VALUES, Body, body_of, read_parameters
-from .documentation import SMALL_GIF, failures, image_bodies, json_body, query, with_body
+from .documentation import (
+    SMALL_GIF,
+    accept_language,
+    failures,
+    image_bodies,
+    json_body,
+    named_answer,
+    query,
+    with_body,
+)
 from .memory import Hold
 from .queueing import Answer, Source
-from .repository import ModelInstance
 from .request_errors import RequestError, bad_request, too_large
 from .schemas import (
+    CALIBRATED,
+    COVERAGE,
+    GROUP,
     MAX_TOP_K,
     MIN_SCORE,
     TOP_K,
+    UNKNOWN_BELOW,
     ClassifyOptions,
     ClassifyRequest,
     ClassifyResponse,
@@ -51,11 +65,17 @@ _EXAMPLES = {
     summary="Classify images",
     response_model=ClassifyResponse,
     responses=failures(400, 401, 403, 404, 408, 413, 415, 503, 504)
+    | named_answer()
     | {422: {"model": ClassifyResponse | ErrorResponse, "description": "No image could be read."}},
     openapi_extra=with_body(
         image_bodies() | json_body(ClassifyRequest, examples=_EXAMPLES),
         query("top_k", f"{TOP_K} Here, in a form's field, or in the JSON body, as all of these."),
         query("min_score", MIN_SCORE),
+        query("calibrated", CALIBRATED),
+        query("coverage", COVERAGE),
+        query("unknown_below", UNKNOWN_BELOW),
+        query("group", GROUP),
+        accept_language(),
         query("model", "By default the first model of the server."),
         query("engine", "By default the first engine of the server."),
     ),
@@ -70,21 +90,25 @@ async def classify(request: Request) -> Response:
         service, started = body.service, body.info.started
         names, sources, options = await _read_call(body)
         instance = service.repository.get(options.model).instance(options.engine)
+        postprocessing = instance.postprocessing(accepted_languages(request))
+        postprocessing.check(options.choice())
         outcomes = await service.classify(instance, sources, body.info)
         sources.clear()  # from here on they are not counted
-    top_k = options.top_k or min(instance.classifier.bundle.postprocessing.top_k, MAX_TOP_K)
+    top_k = MAX_TOP_K if options.coverage is not None else options.top_k or min(postprocessing.top_k, MAX_TOP_K)
+    choice = replace(options.choice(), top_k=top_k)
 
     def answer() -> Response:
         # One image at a time: no other thread runs while a text is made.
         results = (
-            json_text({"name": name} | _result(instance, outcome, top_k, options.min_score))
+            json_text({"name": name} | _result(postprocessing, outcome, choice))
             for name, outcome in zip(names, outcomes, strict=True)
         )
         images = ", ".join(results)
         head = json_text({"model": instance.model, "engine": instance.engine})
         total = _ms(time.perf_counter() - started)
         text = f'{head[:-1]}, "images": [{images}], "total_ms": {total}}}'
-        return json_text_response(text, 422 if all(isinstance(each, ImageError) for each in outcomes) else 200)
+        status = 422 if all(isinstance(each, ImageError) for each in outcomes) else 200
+        return json_text_response(text, status, language_headers(postprocessing))
 
     if len(outcomes) * top_k <= _CLASSES_HERE:
         return answer()
@@ -185,13 +209,21 @@ async def fetch(url: str, body: Body, count: Hold) -> Source:
     return await body.service.fetch(url, body.info, count)
 
 
-def _result(
-    instance: ModelInstance, outcome: Answer | ImageError, top_k: int, min_score: float | None
-) -> dict[str, Any]:
+def accepted_languages(request: Request) -> str:
+    """What a client says of the languages that it likes."""
+    return ", ".join(request.headers.getlist("accept-language"))
+
+
+def language_headers(postprocessing: Postprocessing) -> dict[str, str]:
+    """Say of an answer what language its labels are in, if they are not the model's own, and that it was chosen."""
+    language = postprocessing.language
+    return {"vary": "Accept-Language"} | ({} if language is None else {"content-language": language})
+
+
+def _result(postprocessing: Postprocessing, outcome: Answer | ImageError, choice: Choice) -> dict[str, Any]:
     if isinstance(outcome, ImageError):
         return {"error": outcome.reason}
-    postprocessing = instance.classifier.bundle.postprocessing
-    (found,) = postprocessing.predictions(outcome.logits[None], top_k, min_score)
+    (found,) = postprocessing.predictions(outcome.logits[None], choice)
     stages = outcome.stages
     return {
         "predictions": [each.to_dict() for each in found],

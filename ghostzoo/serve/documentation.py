@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from .._version import __version__
+from ..names import LANGUAGES
 from .schemas import MAX_TOP_K, ErrorResponse
 
 DESCRIPTION = """\
@@ -44,15 +45,21 @@ SMALL_GIF = "R0lGODlhAQABAIAAAP8AAP///yH5BAAAAAAALAAAAAABAAEAAAICRAEAOw=="
 
 _TEXT = {"type": "string", "maxLength": 200}
 _FILE = {"type": "string", "format": "binary"}
+_SHARE = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
 _PARAMETERS: dict[str, dict[str, Any]] = {
     "top_k": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
     "min_score": {"type": "number", "minimum": 0, "maximum": 1},
+    "calibrated": {"type": "boolean"},
+    "coverage": _SHARE,
+    "unknown_below": _SHARE,
+    "group": {"type": "string", "minLength": 1, "maxLength": 2000},
     "index": _TEXT,
     "against": _TEXT,
     "model": _TEXT,
     "engine": _TEXT,
 }
-_OF_EXPLANATIONS, _OF_CLASSES = ("index", "against"), ("top_k", "min_score")
+_OF_EXPLANATIONS = ("index", "against")
+_OF_CLASSES = ("top_k", "min_score", "calibrated", "coverage", "unknown_below", "group")
 _RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait before the next try."}}
 
 _bodies: list[type[BaseModel]] = []
@@ -134,6 +141,29 @@ def with_body(content: dict[str, Any], *parameters: dict[str, Any]) -> dict[str,
 def query(name: str, description: str) -> dict[str, Any]:
     """A parameter in the URL."""
     return {"name": name, "in": "query", "schema": _PARAMETERS[name], "description": description}
+
+
+def accept_language() -> dict[str, Any]:
+    """The header by which a client chooses the language of labels."""
+    return {
+        "name": "Accept-Language",
+        "in": "header",
+        "schema": {"type": "string"},
+        "example": "zh-CN, en;q=0.8",
+        "description": (
+            f"The language of labels: {' or '.join(LANGUAGES)}, if the model's classes have names in it, as those of "
+            "ImageNet and CIFAR-10 have; else they are the model's own. `Content-Language` says which it is."
+        ),
+    }
+
+
+def named_answer() -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` of a route whose answer has labels in the client's language."""
+    language = {
+        "schema": {"type": "string", "enum": list(LANGUAGES)},
+        "description": "Of the labels, if not their own.",
+    }
+    return {200: {"headers": {"Content-Language": language, "Vary": {"schema": {"type": "string"}}}}}
 
 
 def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -10,8 +10,24 @@ from fastapi.responses import Response
 from ..errors import EngineUnavailableError, ImageError
 from .answers import ApiRoute, json_response
 from .body import FEW_VALUES, Body, body_of
-from .classify import VALUES_OF_IMAGE, read_images, read_source, running_total
-from .documentation import SMALL_GIF, failures, image_bodies, json_body, query, with_body
+from .classify import (
+    VALUES_OF_IMAGE,
+    accepted_languages,
+    language_headers,
+    read_images,
+    read_source,
+    running_total,
+)
+from .documentation import (
+    SMALL_GIF,
+    accept_language,
+    failures,
+    image_bodies,
+    json_body,
+    named_answer,
+    query,
+    with_body,
+)
 from .queueing import Source
 from .request_errors import bad_request, unprocessable
 from .schemas import AGAINST, INDEX, ExplainRequest, ExplainResponse, decoding_bytes
@@ -36,11 +52,12 @@ class _Call:
     "/v1/explain",
     summary="Show where in an image a class comes from",
     response_model=ExplainResponse,
-    responses=failures(400, 401, 403, 404, 408, 413, 415, 422, 503, 504),
+    responses=failures(400, 401, 403, 404, 408, 413, 415, 422, 503, 504) | named_answer(),
     openapi_extra=with_body(
         image_bodies(explained=True) | json_body(ExplainRequest, example=_EXAMPLE),
         query("index", f"{INDEX} Here, in a form's field, or in the JSON body, as all of these."),
         query("against", AGAINST),
+        accept_language(),
         query("model", "By default the first model of the server."),
         query("engine", "By default the first engine of the server."),
     ),
@@ -65,7 +82,12 @@ async def explain(request: Request) -> Response:
     engine = instance.classifier.features_engine.name
     found = await service.aside(explainer.explain, outcome.logits, index, against, engine)
     seen = explainer.preprocessing.crop_size / explainer.preprocessing.resize_short
-    return json_response({"model": instance.model, **found.to_dict(), "seen": seen})
+    postprocessing = instance.postprocessing(accepted_languages(request))
+    names = {"label": postprocessing.labels[found.index].label}
+    if found.against is not None:
+        names["against_label"] = postprocessing.labels[found.against].label
+    content = {"model": instance.model, **found.to_dict(), **names, "seen": seen}
+    return json_response(content, headers=language_headers(postprocessing))
 
 
 async def _read_call(body: Body) -> _Call:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from .._utils.urls import is_url
 from ..errors import GhostZooError, ImageError
-from ..predictions import SCORE_DECIMALS, Prediction
+from ..predictions import SCORE_DECIMALS, Choice, Prediction
 from .answers import ApiRoute, failure_response, json_response
 from .body import Body, body_of
 from .classify import fetch, running_total
@@ -145,4 +145,4 @@ async def _classify(
         raise unprocessable(f"The image cannot be read: {outcome.reason}.")
     postprocessing = instance.classifier.bundle.postprocessing
     top_k = top_k or min(postprocessing.top_k, MAX_TOP_K)
-    return postprocessing.predictions(outcome.logits[None], top_k, min_score)[0]
+    return postprocessing.predictions(outcome.logits[None], Choice(top_k, min_score))[0]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 PAGE = Path(__file__).parent / "page"
-RUNTIMES = {"ghostzoo-native": "vendor/ghostzoo.wasm", "onnxruntime-web": "vendor/ort.wasm.min.mjs"}
+PACKAGE = PAGE / "ghostzoo"
+"""The npm package, whose modules the page uses, too."""
+RUNTIMES = {"ghostzoo-native": "ghostzoo/ghostzoo.wasm", "onnxruntime-web": "vendor/ort.wasm.min.mjs"}
 """What runs models in a browser, the first choice first -> its file; 'make web' brings them."""
 
 _NONE = 'data-runtimes=""'

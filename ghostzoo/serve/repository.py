@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from ..fetch.resolver import fetch
 from ..images.decode import read_image
 from ..images.transform import preprocess
 from ..loading import load
+from ..names import LANGUAGES, has_names, preferred
+from ..predictions import Postprocessing
 from .decoder_pool import DecoderPool
 from .options import ServeOptions
 from .request_errors import RequestError, not_found, overloaded
@@ -49,6 +52,17 @@ class ModelInstance:
     def run(self, batch: NDArray[np.float32], *, alone: bool) -> NDArray[np.float32]:
         engines = self.classifier.engines
         return (engines.for_lone if alone else engines.for_calls).run(batch)
+
+    def postprocessing(self, accepted: str) -> Postprocessing:
+        """Return what ranks classes, with labels in the language that an ``Accept-Language`` header likes best; the
+        model's own if there is none, or no names in it."""
+        language = preferred(accepted, self._named) if accepted else None
+        return self.classifier.bundle.postprocessing if language is None else self._named[language]
+
+    @cached_property
+    def _named(self) -> dict[str, Postprocessing]:
+        own = self.classifier.bundle.postprocessing
+        return {language: own.named(language) for language in LANGUAGES if has_names(own.labels, language)}
 
     def close(self) -> None:
         """Free the model."""

@@ -9,12 +9,18 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from ..predictions import Choice
 from .request_errors import unprocessable
 
 MAX_TOP_K = 1000
 MAX_NAME = 200
+MAX_GROUPS = 100
 TOP_K = "Classes for each image at most; by default 5, and of a multi-label model all that reach min_score."
 MIN_SCORE = "Lowest score of a class; by default 0, and of a multi-label model 0.5."
+CALIBRATED = "Use the temperature of a model that was calibrated; by default true."
+COVERAGE = "As many classes as hold the right one with this probability, instead of top_k; needs a calibrated model."
+UNKNOWN_BELOW = "No class for images less familiar than this share of the calibration's; needs a calibrated model."
+GROUP = "WordNet groups whose classes' scores are added up, such as dog, with commas between; or basic."
 INDEX = "The class to explain, by index or label; by default the one with the largest logit."
 AGAINST = "A second class, by index or label: what speaks for the first one rather than for this."
 
@@ -23,6 +29,10 @@ _STEP = 2**20
 _WHITESPACE = string.whitespace.encode()
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
+Groups = (
+    Annotated[str, StringConstraints(min_length=1, max_length=MAX_GROUPS * 20)]
+    | Annotated[list[Name], Field(min_length=1, max_length=MAX_GROUPS)]
+)
 
 
 class _Strict(BaseModel):
@@ -46,8 +56,15 @@ class ClassifyOptions(BaseModel):
 
     top_k: int | None = Field(None, ge=1, le=MAX_TOP_K, description=TOP_K)
     min_score: float | None = Field(None, ge=0, le=1, description=MIN_SCORE)
+    calibrated: bool = Field(True, description=CALIBRATED)
+    coverage: float | None = Field(None, gt=0, lt=1, description=COVERAGE)
+    unknown_below: float | None = Field(None, gt=0, lt=1, description=UNKNOWN_BELOW)
+    group: Groups | None = Field(None, description=GROUP)
     model: Name | None = Field(None, description="By default the first model of the server.")
     engine: Name | None = Field(None, description="By default the first engine of the server.")
+
+    def choice(self) -> Choice:
+        return Choice(self.top_k, self.min_score, self.calibrated, self.coverage, self.unknown_below, self.group)
 
 
 class ClassifyRequest(ClassifyOptions, _Strict):
@@ -83,8 +100,8 @@ class ExplainResponse(BaseModel):
     seen: float = Field(description="Side of that square, as a share of the image's shorter side.")
 
 
-class PredictionResult(BaseModel):
-    """One class that the model sees in an image."""
+class ClassResult(BaseModel):
+    """One class."""
 
     index: int
     label: str
@@ -92,6 +109,12 @@ class PredictionResult(BaseModel):
         description="Probability, 0 to 1, rounded to 5 decimals: softmax, or sigmoid of a multi-label model."
     )
     wnid: str | None = Field(description="WordNet id of the class, where it has one.")
+
+
+class PredictionResult(ClassResult):
+    """One class that the model sees in an image, or a group of classes."""
+
+    best: ClassResult | None = Field(None, description="Of a group, its largest class, whose index it has.")
 
 
 class StageTimes(BaseModel):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -50,30 +51,56 @@ def load_safetensors(data: bytes) -> dict[str, NDArray[Any]]:
         WeightsError: the file is damaged, or has tensors other than floats and integers.
     """
     try:
-        return _tensors(data, _header(data))
-    except (ValueError, RecursionError) as error:
-        reason = ascii(str(error)[:200])[1:-1] if isinstance(error, ValueError) else "its header is nested too deeply"
-        raise WeightsError(f"it is not a readable safetensors file: {reason}. Download it again.") from error
+        return parse_safetensors(data)[0]
+    except ValueError as error:
+        raise WeightsError(f"it is not a readable safetensors file: {error}. Download it again.") from error
+
+
+def parse_safetensors(data: bytes | mmap) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Return a file's tensors as ``load_safetensors`` does, and its metadata.
+
+    Raises:
+        ValueError: the file is damaged, or has tensors other than floats and integers; the message says why.
+    """
+    try:
+        header, metadata = _header(data)
+        return _tensors(data, header), metadata
+    except RecursionError:
+        raise ValueError("its header is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(ascii(str(error)[:200])[1:-1]) from error
 
 
 def dump_safetensors(arrays: Mapping[str, NDArray[np.float32]]) -> bytes:
     """Return float32 tensors as a file, as PyTorch's tools write it."""
-    header: dict[str, Any] = {_METADATA: {"format": "pt"}}
-    position = 0
-    for name, array in arrays.items():
-        header[name] = {
-            "dtype": "F32",
-            "shape": list(array.shape),
-            "data_offsets": [position, position + array.nbytes],
-        }
-        position += array.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % _LENGTH_BYTES)  # tensors are aligned
+    shapes = {name: ("F32", array.shape) for name, array in arrays.items()}
     tensors = (np.ascontiguousarray(array, "<f4").tobytes() for array in arrays.values())
-    return b"".join((len(text).to_bytes(_LENGTH_BYTES, "little"), text, *tensors))
+    return b"".join((safetensors_head(shapes, {"format": "pt"}), *tensors))
 
 
-def _header(data: bytes) -> dict[str, Any]:
+def safetensors_head(
+    tensors: Mapping[str, tuple[str, Sequence[int]]], metadata: Mapping[str, str], size: int = 0
+) -> bytes:
+    """Return what stands before the tensors in a file.
+
+    Args:
+        tensors: name -> dtype, as the format names it, and shape; in the order in which they follow.
+        metadata: texts.
+        size: bytes that it fills, if it needs fewer.
+    """
+    header: dict[str, Any] = {_METADATA: dict(metadata)}
+    position = 0
+    for name, (dtype, shape) in tensors.items():
+        end = position + math.prod(shape) * _DTYPES[dtype].itemsize
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text = text.ljust(size - _LENGTH_BYTES)
+    text += b" " * (-len(text) % _LENGTH_BYTES)  # tensors are aligned
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text
+
+
+def _header(data: bytes | mmap) -> tuple[dict[str, Any], dict[str, str]]:
     length = int.from_bytes(data[:_LENGTH_BYTES], "little")
     if len(data) < _LENGTH_BYTES or length > len(data) - _LENGTH_BYTES:
         raise ValueError(f"its header should have {length} bytes, the file has {len(data)}")
@@ -86,7 +113,7 @@ def _header(data: bytes) -> dict[str, Any]:
     metadata = header.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError(f"{_METADATA} holds more than texts")
-    return header
+    return header, metadata
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -96,7 +123,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _tensors(data: bytes, header: dict[str, Any]) -> dict[str, NDArray[Any]]:
+def _tensors(data: bytes | mmap, header: dict[str, Any]) -> dict[str, NDArray[Any]]:
     start = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
     places = {name: _place(name, entry) for name, entry in header.items()}
     position = 0  # tensors are contiguous: no gaps, no overlaps

@@ -151,15 +151,15 @@ def test_manifest_and_config_agree_on_what_scores_are(folder: Path) -> None:
 
 
 def test_a_newer_format_is_another_error(folder: Path) -> None:
-    edit_manifest(folder, lambda content: content.update(format_version=3))
-    with pytest.raises(BundleVersionError, match=rf"Bundle {folder}: .*format version 3.*pip install --upgrade"):
+    edit_manifest(folder, lambda content: content.update(format_version=4))
+    with pytest.raises(BundleVersionError, match=rf"Bundle {folder}: .*format version 4.*pip install --upgrade"):
         Bundle.open(folder)
 
 
 def test_the_three_errors_differ(folder: Path) -> None:
     messages = set()
     for damage in (
-        lambda: edit_manifest(folder, lambda content: content.update(format_version=3)),
+        lambda: edit_manifest(folder, lambda content: content.update(format_version=4)),
         lambda: (folder / "README.md").unlink(),
         lambda: (folder / "README.md").write_bytes(b"# Card\n"),
     ):

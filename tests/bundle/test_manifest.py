@@ -63,7 +63,9 @@ def test_what_was_written_is_read() -> None:
 
 @pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 10**30])
 def test_a_newer_format_is_its_own_error(version: int) -> None:
-    with pytest.raises(BundleVersionError, match=rf"format version {version}, this ghostzoo reads up to 2; upgrade"):
+    with pytest.raises(
+        BundleVersionError, match=rf"format version {version}, this ghostzoo reads up to {FORMAT_VERSION}; upgrade"
+    ):
         parse(format_version=version, files="of another kind")
 
 

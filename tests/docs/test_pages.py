@@ -142,6 +142,9 @@ def test_the_manifest_schema_says_what_the_code_checks() -> None:
         {"format_version": 2, "multi_label": True},
         {"extra": 1},
         {"format_version": 3},
+        {"format_version": 4},
+        *({"format_version": 3, "calibration": given} for given in CALIBRATIONS),
+        *({"format_version": 3, "calibration": CALIBRATION | change} for change in WRONG_CALIBRATIONS),
         {"format_version": 0},
         {"format_version": True},
         {"format_version": "1"},
@@ -167,6 +170,22 @@ def test_the_manifest_schema_says_what_the_code_checks() -> None:
 
 
 PATHS = ("a/b.txt", "../a", "a/../b", "/a", "a//b", "a/", "./a", "a\\b", "C:a", "a\nb", "x" * 241, "..a", ".hidden")
+CALIBRATION: dict[str, object] = {
+    "temperature": 0.8, "images": 500, "coverage": {"0.95": 0.25}, "energies": [1.5, 2, 4]
+}  # fmt: skip
+CALIBRATIONS: tuple[object, ...] = (None, CALIBRATION)
+WRONG_CALIBRATIONS: tuple[dict[str, object], ...] = (
+    {"temperature": 0},
+    {"temperature": True},
+    {"images": 0},
+    {"images": 1.5},
+    {"coverage": {"1.0": 0.5}},
+    {"coverage": {"0.000": 0.5}},
+    {"coverage": {"0.9": 1.5}},
+    {"energies": [1]},
+    {"energies": [1, "2"]},
+    {"energies": [1, 1e7]},
+)
 RECORDS: tuple[object, ...] = (
     {"sha256": "0" * 64, "size": 0},
     {"sha256": "0" * 63, "size": 0},

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 Options = Callable[..., EngineOptions]
 
-THREADS, CALLS = 8, 200
+THREADS, CALLS = 8, 60
 WARM_CALLS, MANY_CALLS = 100, 1000
 LEAK_BYTES = 8 * 2**20
 """A leak of one input a call would be 98 MB, of logits and embeddings 10 MB."""

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -112,3 +113,21 @@ def test_fiftyone(example: ModuleType, tmp_path: Path) -> None:
     assert found["cat.png"].prediction.label == "cat"
     assert len(found["cat.png"].embedding) == 1280
     assert found["broken.png"].tags == ["unreadable"]
+
+
+def test_the_tutorial_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed here; 'make test-extra' runs this")
+    nbformat = pytest.importorskip("nbformat")
+    monkeypatch.setenv("GHOSTZOO_CACHE", str(tmp_path / "cache"))
+    notebook = nbformat.read(ROOT / "docs" / "tutorial.ipynb", as_version=4)
+    shown = [shown_by(cell) for cell in notebook.cells]
+    assert any(shown), "it was saved without what it shows; 'make pictures' saves it with that"
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": ROOT / "docs"}}).execute()
+    assert [shown_by(cell) for cell in notebook.cells] == shown
+    assert "coffee" in shown[-3]
+
+
+def shown_by(cell: Any) -> str:
+    """The lines of text that a cell shows, but for times and machines."""
+    texts = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.get("outputs", [])]
+    return "\n".join(line for line in "".join(texts).splitlines() if " a second, " not in line)

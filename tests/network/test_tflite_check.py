@@ -238,7 +238,7 @@ def test_any_bytes_are_admitted_or_refused_in_a_sentence(network: bytes) -> None
     """Nothing else is raised, whatever is changed or cut off."""
     rng = random.Random(0)  # noqa: S311 - no secret
     admitted = refused = 0
-    for data in mutants(network, rng, 1500):
+    for data in mutants(network, rng, 500):
         try:
             check(data)
             admitted += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,26 +25,31 @@ PNG = encoded(picture(90, 70), "PNG")
 TEXT = base64.b64encode(PNG).decode()
 IMAGE = {"name": "images", "datatype": "BYTES", "shape": [1], "data": [TEXT]}
 MODEL = f"/v2/models/{DEFAULT_MODEL}"
+Ask = Callable[..., Any]
 
 
-def ask(talk: Callable[[Any], Awaitable[Any]], **options: Any) -> Any:
-    """Run ``talk`` with a client of an application that is made for it."""
+@pytest.fixture(scope="module")
+def ask() -> Iterator[Ask]:
+    """Runs what talks with a client of an application; one application serves all who want these options."""
+    applications: dict[str, tuple[Service, Any]] = {}
 
-    async def run() -> Any:
-        service = Service(ServeOptions(engines=("onnxruntime",), decode_processes=False, workers=1, **options))
-        try:
+    async def run(talk: Callable[[Any], Awaitable[Any]], options: dict[str, Any]) -> Any:
+        if str(options) not in applications:
+            service = Service(ServeOptions(engines=("onnxruntime",), decode_processes=False, workers=1, **options))
             await service.load()
-            transport = httpx.ASGITransport(app=create_app(service))
-            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-                return await talk(client)
-        finally:
-            assert await service.close()
+            applications[str(options)] = service, create_app(service)
+        transport = httpx.ASGITransport(app=applications[str(options)][1])
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await talk(client)
 
-    return asyncio.run(run())
+    with asyncio.Runner() as runner:
+        yield lambda talk, **options: runner.run(run(talk, options))
+        assert all(runner.run(service.close()) for service, _ in applications.values())
 
 
-def post(path: str, **content: Any) -> Any:
-    return ask(lambda client: client.post(path, **content))
+@pytest.fixture(scope="module")
+def post(ask: Ask) -> Ask:
+    return lambda path, **content: ask(lambda client: client.post(path, **content))
 
 
 def labels(answer: Any) -> list[str]:
@@ -53,7 +58,7 @@ def labels(answer: Any) -> list[str]:
     return list(found)
 
 
-def test_all_forms_of_an_image_give_one_answer() -> None:
+def test_all_forms_of_an_image_give_one_answer(ask: Ask) -> None:
     async def talk(client: Any) -> list[Any]:
         return [
             await client.post("/v1/classify", content=PNG, headers={"Content-Type": "image/png"}),
@@ -79,16 +84,16 @@ def test_all_forms_of_an_image_give_one_answer() -> None:
         {"parameters": {"timeout": None}},
     ],
 )
-def test_requests_as_clients_of_triton_and_kserve_write_them(changed: dict[str, Any]) -> None:
+def test_requests_as_clients_of_triton_and_kserve_write_them(post: Ask, changed: dict[str, Any]) -> None:
     assert len(labels(post(f"{MODEL}/infer", json={"inputs": [IMAGE]} | changed))) == 1
 
 
 @pytest.mark.parametrize("shape", [[1, 2], [2, 1], [1, 1, 1], []])
-def test_other_shapes_are_refused(shape: list[int]) -> None:
+def test_other_shapes_are_refused(post: Ask, shape: list[int]) -> None:
     assert post(f"{MODEL}/infer", json={"inputs": [IMAGE | {"shape": shape, "data": [TEXT]}]}).status_code == 400
 
 
-def test_outputs_are_those_that_are_asked_for() -> None:
+def test_outputs_are_those_that_are_asked_for(ask: Ask) -> None:
     def wanted(*outputs: dict[str, Any]) -> Callable[[Any], Awaitable[Any]]:
         return lambda client: client.post(f"{MODEL}/infer", json={"inputs": [IMAGE], "outputs": outputs})
 
@@ -120,14 +125,14 @@ def test_outputs_are_those_that_are_asked_for() -> None:
     assert "has no output 'features'; it has logits, scores, labels" in refused[0].text
 
 
-def test_an_image_as_a_raw_binary_request() -> None:
+def test_an_image_as_a_raw_binary_request(post: Ask) -> None:
     headers = {"Inference-Header-Content-Length": "0"}
     assert len(labels(post(f"{MODEL}/infer", content=PNG, headers=headers))) == 1
     assert post(f"{MODEL}/infer", content=b"", headers=headers).status_code == 400
     assert post(f"{MODEL}/infer", content=b"no image", headers=headers).status_code == 422
 
 
-def test_configuration_and_statistics() -> None:
+def test_configuration_and_statistics(ask: Ask) -> None:
     async def talk(client: Any) -> tuple[Any, Any, Any]:
         before = await client.get(f"{MODEL}/stats")
         for content in (PNG, PNG, b"no image"):
@@ -139,7 +144,7 @@ def test_configuration_and_statistics() -> None:
                 if after.json()["model_stats"][0]["inference_stats"]["fail"]["count"]:
                     return config, before, after
 
-    config, before, after = (answer.json() for answer in ask(talk))
+    config, before, after = (answer.json() for answer in ask(talk, queue_size=100))  # one that nobody else asks
     assert config["max_batch_size"] == 64
     assert {each["name"]: (each["data_type"], each["dims"]) for each in config["input"]} == {
         "pixel_values": ("TYPE_FP32", [3, 96, 96]),
@@ -166,13 +171,13 @@ def test_configuration_and_statistics() -> None:
         ("GET", "/", {}, 200),
     ],
 )
-def test_who_may_ask_what(method: str, path: str, headers: dict[str, str], status: int) -> None:
+def test_who_may_ask_what(ask: Ask, method: str, path: str, headers: dict[str, str], status: int) -> None:
     answer = ask(lambda client: client.request(method, path, headers=headers), api_key=KEY)
     assert answer.status_code == status
     assert answer.headers["x-request-id"]
 
 
-def test_only_what_a_browser_asks_first_needs_no_key() -> None:
+def test_only_what_a_browser_asks_first_needs_no_key(ask: Ask) -> None:
     asks = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
 
     async def talk(client: Any) -> list[int]:
@@ -184,7 +189,7 @@ def test_only_what_a_browser_asks_first_needs_no_key() -> None:
     assert ask(talk, api_key=KEY, cors_origins=("https://a.example",)) == [200, 401, 401, 401]
 
 
-def test_the_document_knows_what_handlers_read() -> None:
+def test_the_document_knows_what_handlers_read(ask: Ask) -> None:
     document = ask(lambda client: client.get("/openapi.json")).json()
     for path, operations in document["paths"].items():
         for operation in operations.values():

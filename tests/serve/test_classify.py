@@ -139,6 +139,13 @@ def test_top_k_has_bounds(http: requests.Session, url: str, jpeg: bytes, top_k: 
     assert "top_k" in answer.json()["error"]
 
 
+@pytest.mark.parametrize("name", ["coverage", "unknown_below"])
+def test_a_model_without_calibration_says_so(http: requests.Session, url: str, jpeg: bytes, name: str) -> None:
+    answer = http.post(url, params={name: 0.9}, data=jpeg)
+    assert (answer.status_code, "needs a calibrated model" in answer.json()["error"]) == (400, True)
+    assert http.post(url, params={"calibrated": "false"}, data=jpeg).status_code == 200
+
+
 def test_models_and_their_files(http: requests.Session, server: ServerProcess, tiny_bundle: Bundle) -> None:
     (model,) = http.get(f"{server.http}/v1/models").json()["models"]
     assert (model["name"], model["ready"], model["classes"], model["engines"]) == ("tiny", True, 7, ["onnxruntime"])

@@ -6,9 +6,11 @@ import contextlib
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -120,26 +122,31 @@ def test_many_requests_whose_answers_nobody_reads(server: ServerProcess) -> None
     assert requests.get(f"{server.http}/healthz", timeout=60).status_code == 200
 
 
+def at_once(talk: Callable[..., None], *calls: tuple[Any, ...]) -> None:
+    """Call ``talk`` with each of ``calls``, all at the same time."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        for done in [pool.submit(talk, *call) for call in calls]:
+            done.result()
+
+
 def test_a_client_that_closes_its_sending_side_has_gone(tiny_bundle: Bundle, jpeg: bytes) -> None:
     slow = encoded(picture(2400, 1800), "PNG", compress_level=1)
     with running_server(str(tiny_bundle.path), program=("-c", IMPATIENT)) as server:
-        for sent in (post(slow), post(jpeg)[:-10], get("/healthz")[:-2], b""):
+
+        def talk(sent: bytes) -> None:
             with client(server, buffer=MIB) as connection:
                 connection.sendall(sent)
                 connection.shutdown(socket.SHUT_WR)
                 assert read_to_end(connection)[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 499")
 
+        at_once(talk, (post(slow),), (post(jpeg)[:-10],), (get("/healthz")[:-2],), (b"",))
+
 
 def test_a_connection_without_a_whole_request_ends(tiny_bundle: Bundle) -> None:
     """It says nothing, sends its headers slowly, or after an answer sends on a body that does not end."""
     with running_server(str(tiny_bundle.path), program=("-c", IMPATIENT)) as server:
-        for start, part in (
-            (b"", b""),
-            (b"GET /healthz HTTP/1.1\r\n", b"X: 1\r\n"),
-            (get("/healthz") + b"GET /healthz HTTP/1.1\r\n", b"X: 1\r\n"),
-            (b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n", b"d"),
-            (b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nd\r\n"),
-        ):
+
+        def talk(start: bytes, part: bytes) -> None:
             with client(server, buffer=MIB) as connection:
                 connection.settimeout(0.1)
                 connection.sendall(start)
@@ -148,6 +155,15 @@ def test_a_connection_without_a_whole_request_ends(tiny_bundle: Bundle) -> None:
                     while not has_ended(connection):
                         assert time.monotonic() < end, (start, part)
                         connection.sendall(part)
+
+        at_once(
+            talk,
+            (b"", b""),
+            (b"GET /healthz HTTP/1.1\r\n", b"X: 1\r\n"),
+            (get("/healthz") + b"GET /healthz HTTP/1.1\r\n", b"X: 1\r\n"),
+            (b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n", b"d"),
+            (b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nd\r\n"),
+        )
 
 
 def test_a_client_over_http_2_that_takes_nothing_in(large_bundle: Path) -> None:

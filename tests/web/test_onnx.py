@@ -11,9 +11,9 @@ import onnx
 import pytest
 
 import ghostzoo
-from exporters.web.site import PAGE
 from ghostzoo.bundle.folder import MODEL_FILES, Bundle
 from ghostzoo.network.head import with_classes, with_features
+from ghostzoo.serve.page_files import PACKAGE
 
 
 def test_the_page_writes_and_explains_as_the_package(node: str, tiny_bundle: Bundle, tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_the_page_writes_and_explains_as_the_package(node: str, tiny_bundle: Bun
     (tmp_path / "case.json").write_text(json.dumps(case))
     script = Path(__file__).with_name("onnx.mjs")
     model = tiny_bundle.path / MODEL_FILES["fp32"]
-    command = [node, script, PAGE, model, tmp_path / "case.json", tmp_path]
+    command = [node, script, PACKAGE, model, tmp_path / "case.json", tmp_path]
     found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
     head = tiny_bundle.head()

@@ -14,7 +14,7 @@ import pytest
 from ghostzoo.bundle.hub_configs import preprocessing_to_json
 from ghostzoo.images.preprocessing import BICUBIC, BILINEAR, Preprocessing
 from ghostzoo.images.transform import preprocess
-from ghostzoo.serve.page_files import PAGE
+from ghostzoo.serve.page_files import PACKAGE
 
 _SIZES = [
     (500, 375),
@@ -49,7 +49,7 @@ def test_the_page_preprocesses_bit_for_bit_as_the_package(node: str, tmp_path: P
         expected.append(preprocess(np.ascontiguousarray(rgba[:, :, :3]), config))
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     script = Path(__file__).with_name("preprocess.mjs")
-    subprocess.run([node, script, PAGE / "preprocess.js", tmp_path / "cases.json"], check=True)
+    subprocess.run([node, script, PACKAGE / "preprocess.js", tmp_path / "cases.json"], check=True)
     for case, values in zip(cases, expected, strict=True):
         actual = np.fromfile(f"{case['file']}.out", np.float32)
         np.testing.assert_array_equal(actual, values.ravel(), err_msg=f"{case['width']} x {case['height']}")

@@ -12,7 +12,7 @@ import pytest
 
 from ghostzoo.labels import ClassLabel
 from ghostzoo.predictions import Postprocessing, Prediction, softmax, top_predictions
-from ghostzoo.serve.page_files import PAGE
+from ghostzoo.serve.page_files import PACKAGE
 
 _CLASSES = 30
 _COUNTS = (1, 2, 5, 29, 30, 40)
@@ -33,7 +33,7 @@ def test_the_page_ranks_as_the_package_does_ties_included(node: str, tmp_path: P
     case = {"logits": logits.tolist(), "labels": [{"label": each.label} for each in labels], "counts": _COUNTS}
     (tmp_path / "case.json").write_text(json.dumps(case))
     script = Path(__file__).with_name("scores.mjs")
-    command = [node, script, PAGE / "scores.js", tmp_path / "case.json"]
+    command = [node, script, PACKAGE / "scores.js", tmp_path / "case.json"]
     printed = subprocess.run(command, check=True, capture_output=True)
     found = json.loads(printed.stdout)
     for probabilities, answers in zip(softmax(logits), found["answers"], strict=True):

@@ -71,7 +71,7 @@ def test_each_runtime_answers_alone(visit: Visit, site_url: str, name: str, tags
     assert answer["title"] == f"{name} in this browser"
     assert answer["labels"] == [each.label for each in tags.expected]
     assert answer["scores"] == pytest.approx([100 * each.score for each in tags.expected], abs=0.06)
-    fetched = [request for request in visit.requests if "/vendor/" in request]
+    fetched = [request for request in visit.requests if "/vendor/" in request or request.endswith(".wasm")]
     assert fetched
     assert all(("ghostzoo.wasm" in request) == (name == "ghostzoo-native") for request in fetched)
     assert visit.problems == visit.refused == []

@@ -6,7 +6,7 @@ import { takePicture } from "./camera.js";
 import { listenForClasses, showClasses } from "./classes.js";
 import { findObstacle } from "./obstacle.js";
 import { offerSamples } from "./samples.js";
-import { compareAnswers } from "./scores.js";
+import { compareAnswers } from "./ghostzoo/scores.js";
 import { listenForTeaching, teachOn } from "./teach.js";
 import { byId, showAnswer, showNotice, showPicture, showVerdict, startAnswers } from "./view.js";
 import { offerWhy } from "./why.js";

@@ -1,6 +1,6 @@
 // A model that was taught on the page, as a ZIP of a bundle that ghostzoo opens like any other.
 
-import { readHead, withClasses } from "./onnx.js";
+import { readHead, withClasses } from "./ghostzoo/onnx.js";
 import { logitsOf } from "./ridge.js";
 import { readZip, writeZip } from "./zip.js";
 

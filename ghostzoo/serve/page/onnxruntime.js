@@ -1,18 +1,14 @@
 // onnxruntime-web, which 'make web' fetches; it is loaded when a model is opened with it.
 
+import { onnxRuntime } from "./ghostzoo/index.js";
+
 let loading;
 
-/** Open a network: as openNative. */
+/** Open a network: an engine for the package's load. */
 export async function openOnnxRuntime(graph) {
   loading ??= load();
-  loading.catch(() => (loading = undefined));
-  const ort = await loading;
-  const session = await ort.InferenceSession.create(graph, { executionProviders: ["wasm"] });
-  return async (pixelValues, output = "logits") => {
-    const side = Math.sqrt(pixelValues.length / 3);
-    const image = new ort.Tensor("float32", pixelValues, [1, 3, side, side]);
-    return (await session.run({ pixel_values: image }, [output]))[output].data;
-  };
+  loading.catch(() => (loading = undefined)); // so that a next call tries again
+  return onnxRuntime(await loading, { executionProviders: ["wasm"] })(graph);
 }
 
 async function load() {

@@ -4,7 +4,7 @@ import { embedInBrowser, readFile } from "./backends.js";
 import { isBundleName, makeBundle, NEEDED } from "./bundle.js";
 import { currentFrame, openCamera, takePicture } from "./camera.js";
 import { fitHead, logitsOf } from "./ridge.js";
-import { topClasses, softmax } from "./scores.js";
+import { topClasses, softmax } from "./ghostzoo/scores.js";
 import { bar, byId, download } from "./view.js";
 
 const LEAST = 2; // pictures of a class

@@ -1,6 +1,6 @@
 // What the page shows of one picture: the picture, an answer with bars and times for each engine, a verdict on two.
 
-import { THRESHOLD } from "./scores.js";
+import { THRESHOLD } from "./ghostzoo/scores.js";
 
 export const byId = (id) => document.getElementById(id);
 

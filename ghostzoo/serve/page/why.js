@@ -1,7 +1,7 @@
 // "Show why": which places of the picture speak for its best class rather than for the next one.
 
 import { askWhere } from "./backends.js";
-import { drawMap } from "./explanation.js";
+import { drawMap } from "./ghostzoo/explanation.js";
 import { byId, hideMap } from "./view.js";
 
 /**

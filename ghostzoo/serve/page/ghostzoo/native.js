@@ -1,12 +1,14 @@
 // ghostzoo's own engine as WebAssembly, which 'make wasm' builds of native/: one instance for each network.
 
+import { readFrom } from "./files.js";
+
 const BAD_FILE = 8; // of WASI: nothing is open but what is printed to
 let compiling;
 
 /**
  * Open a network.
  *
- * @param {ArrayBuffer} graph an ONNX file of ghostzoo's
+ * @param {Uint8Array} graph an ONNX file of ghostzoo's
  * @returns {Promise<(pixelValues: Float32Array, output?: "logits"|"embedding") => Float32Array>} of one image
  */
 export async function openNative(graph) {
@@ -46,7 +48,7 @@ export async function openNative(graph) {
     return place;
   };
   const file = allocate(graph.byteLength);
-  new Uint8Array(library.memory.buffer, file).set(new Uint8Array(graph));
+  new Uint8Array(library.memory.buffer, file).set(graph);
   const handle = allocate(4);
   if (run("ghostzoo_network_open", file, graph.byteLength, 0, handle) !== 0) throw new Error("it cannot be opened");
   run("free", file);
@@ -55,6 +57,7 @@ export async function openNative(graph) {
   const sizes = { logits: run("ghostzoo_network_num_classes", network), embedding: run("ghostzoo_network_embedding_size", network) };
   const places = { logits: allocate(4 * sizes.logits), embedding: allocate(4 * sizes.embedding) };
   return (pixelValues, output = "logits") => {
+    if (!(output in places)) throw new Error(`this engine has no output ${output}; use onnxRuntime`);
     new Float32Array(library.memory.buffer, pixels).set(pixelValues);
     const status = run("ghostzoo_network_run", network, pixels, 1, places.logits, output === "embedding" ? places.embedding : 0);
     if (status !== 0) throw new Error("it cannot be run");
@@ -63,7 +66,5 @@ export async function openNative(graph) {
 }
 
 async function compile() {
-  const answer = await fetch(new URL("./vendor/ghostzoo.wasm", import.meta.url));
-  if (!answer.ok) throw new Error(`the engine cannot be loaded (status ${answer.status})`);
-  return WebAssembly.compile(await answer.arrayBuffer());
+  return WebAssembly.compile(await readFrom(new URL("./ghostzoo.wasm", import.meta.url)));
 }
