@@ -13,6 +13,7 @@ _COMMANDS = {
     "quantize": "exporters.quantize_command:quantize",
     "export-edge": "exporters.edge_formats_command:export_edge_command",
     "train": "exporters.training.command:train",
+    "distil": "exporters.on_device.command:distil",
     "teacher": "exporters.teacher_command:teacher",
     "embed": "exporters.embed:embed",
     "web": "exporters.web.command:web",

@@ -73,14 +73,19 @@ class EfficientNetLite(nn.Module):
         self._units[name], self._norms[name] = unit, norm
         return unit
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
+    def feature(self, pixel_values: Tensor) -> Tensor:
+        """Return the pooled features (N, 1280)."""
         x = self._stem(pixel_values)
         for units, adds in self._blocks:
             y = x
             for unit in units:
                 y = unit(y)
             x = x + y if adds else y
-        logits: Tensor = self.fc(F.dropout(self._last(x).mean(dim=(2, 3)), 0.2, self.training))
+        pooled: Tensor = self._last(x).mean(dim=(2, 3))
+        return pooled
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        logits: Tensor = self.fc(F.dropout(self.feature(pixel_values), 0.2, self.training))
         return logits
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:

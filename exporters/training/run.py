@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -295,22 +295,56 @@ def _write_results(trainer: Trainer, options: RunOptions, facts: Mapping[str, An
     """
     result = trainer.result()
     suffix = weights_suffix(result.architecture)
-    weights_file = (options.out / WEIGHTS_FILE).with_suffix(suffix)
-    save_official(result, weights_file)
     if trainer.history[-1].get("validation_accuracy") is not None:
         save_official(trainer.last, (options.out / LAST_FILE).with_suffix(suffix))
-    preprocessing = trainer.recipe.preprocessing_at(trainer.epoch - 1)
+    return write_trained_bundle(
+        result,
+        options.out,
+        name=options.name,
+        classes=trainer.classes,
+        preprocessing=trainer.recipe.preprocessing_at(trainer.epoch - 1),
+        facts=facts,
+        told=(trainer.recipe.to_dict(), options.command),
+    )
+
+
+def write_trained_bundle(
+    network: GhostNet,
+    out: Path,
+    *,
+    name: str,
+    classes: Sequence[str],
+    preprocessing: Preprocessing,
+    facts: Mapping[str, Any],
+    told: tuple[Mapping[str, Any], str],
+) -> Bundle:
+    """Write a trained network's official weights, and its bundle.
+
+    Args:
+        network: the network.
+        out: the run's folder.
+        name: the bundle's.
+        classes: their names.
+        preprocessing: how the network sees images.
+        facts: for the manifest and the model card.
+        told: the recipe and the command line, for the card.
+
+    Raises:
+        GhostZooError: the bundle cannot be written, or its graph disagrees with the network.
+    """
+    weights_file = (out / WEIGHTS_FILE).with_suffix(weights_suffix(network.architecture))
+    save_official(network, weights_file)
     return write_model_bundle(
         read_weights(weights_file),
-        options.out / BUNDLE_FOLDER,
-        model_name=options.name,
-        labels=[ClassLabel(label) for label in trainer.classes],
+        out / BUNDLE_FOLDER,
+        model_name=name,
+        labels=[ClassLabel(label) for label in classes],
         preprocessing=preprocessing,
         provenance=Provenance(
-            golden=_golden(result, preprocessing),
+            golden=_golden(network, preprocessing),
             validation={**facts, "golden_source": "the trained PyTorch network in float64 on synthetic pictures"},
             tools={"torch": torch.__version__},
-            card_notes=training_section((trainer.recipe.to_dict(), options.command)),
+            card_notes=training_section(told),
         ),
         overwrite=True,
     )
