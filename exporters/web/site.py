@@ -10,6 +10,7 @@ from pathlib import Path
 from ghostzoo._utils.folders import recover, replaced
 from ghostzoo.bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle
 from ghostzoo.bundle.hub_configs import CONFIG_FILE, PREPROCESSOR_FILE
+from ghostzoo.bundle.manifest import MANIFEST_FILE
 from ghostzoo.errors import InputError
 from ghostzoo.serve.page_files import DATA_FILES, PAGE, index_page, runtimes
 
@@ -67,13 +68,9 @@ def _fill(site: Path, bundles: Sequence[Bundle]) -> None:
             target = site / "models" / bundle.name / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(bundle.read(name))
+        (site / "models" / bundle.name / MANIFEST_FILE).write_bytes(bundle.manifest.to_json())
     models = [
-        {
-            "name": bundle.name,
-            "classes": bundle.num_classes,
-            "multi_label": bundle.config.multi_label,
-            "temperature": bundle.temperature,
-        }
+        {"name": bundle.name, "classes": bundle.num_classes, "multi_label": bundle.config.multi_label}
         for bundle in bundles
     ]
     index = {"models": models}

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from ..bundle.manifest import MANIFEST_FILE
 from .answers import ApiRoute, PacedResponse
 from .documentation import failures
 from .request_errors import not_found
@@ -37,10 +38,12 @@ async def list_models(request: Request) -> ModelsResponse:
     responses=failures(401, 404, 503) | {200: {"content": {"application/octet-stream": {}}}},
 )
 async def get_file(request: Request, name: str, path: str) -> Response:
-    """The verified content of one file, such as `onnx/model.onnx`, `config.json` or `preprocessor_config.json`. In
+    """The verified content of one file, such as `onnx/model.onnx` or `config.json`; `ghostzoo.json` lists them all. In
     browsers, it is what runs the model there."""
     service = request.app.state.service
     bundle = service.repository.get(name).bundle
+    if path == MANIFEST_FILE:
+        return Response(bundle.manifest.to_json(), media_type="application/json", headers={"cache-control": "no-cache"})
     record = bundle.manifest.files.get(path)
     if record is None:
         raise not_found(f"{name} has no file {path[:200]!r}; /v1/models lists its files.")

@@ -155,7 +155,8 @@ def test_models_and_their_files(http: requests.Session, server: ServerProcess, t
         assert answer.content == (tiny_bundle.path / path).read_bytes()
         again = http.get(answer.url, headers={"If-None-Match": answer.headers["ETag"]})
         assert (again.status_code, again.content) == (304, b"")
-    for path in ("ghostzoo.json", "../../etc/passwd", "..%2f..%2fetc/passwd", "nothing", ""):
+    assert http.get(f"{server.http}/v1/models/tiny/files/ghostzoo.json").json()["files"].keys() == set(model["files"])
+    for path in ("../../etc/passwd", "..%2f..%2fetc/passwd", "nothing", ""):
         assert http.get(f"{server.http}/v1/models/tiny/files/{path}").status_code == 404
     assert http.get(f"{server.http}/v1/models/other/files/config.json").status_code == 404
 

@@ -14,19 +14,17 @@ export function setApiKey(key) {
 }
 
 /**
- * @typedef {{name: string, classes: number, multiLabel: boolean, temperature: number, engines: string[], folder: string}}
- *   Model
+ * @typedef {{name: string, classes: number, multiLabel: boolean, engines: string[], folder: string}} Model
  * @returns {Promise<Model[]>} the models, the default one first
  */
 export async function listModels() {
   const answer = await request(isStatic ? "models/index.json" : "v1/models");
   const { models } = await answer.json();
   const loaded = models.filter(({ ready = true }) => ready);
-  return loaded.map(({ name, classes, multi_label: multiLabel = false, temperature, engines = [] }) => ({
+  return loaded.map(({ name, classes, multi_label: multiLabel = false, engines = [] }) => ({
     name,
     classes,
     multiLabel,
-    temperature: temperature ?? 1,
     engines,
     folder: isStatic ? `models/${encodeURIComponent(name)}/` : `v1/models/${encodeURIComponent(name)}/files/`,
   }));
@@ -62,9 +60,7 @@ export async function askServer(model, engine, file, signal) {
 
 export async function askBrowser(model, file) {
   const start = performance.now();
-  const { runtime, predictions, timings } = await runInBrowser("classify", model.folder, file, credentials(), {
-    temperature: model.temperature,
-  });
+  const { runtime, predictions, timings } = await runInBrowser("classify", model.folder, file, credentials());
   return { title: `${runtime} in this browser`, predictions, timings: { ...timings, "in all": performance.now() - start } };
 }
 

@@ -20,11 +20,11 @@ self.onmessage = ({ data: { id, task, folder, file, headers, runtimes, options }
   });
 };
 
-async function classify(place, file, { temperature = 1 } = {}) {
+async function classify(place, file) {
   const { model, runtime } = await opened(place);
   const { pixelValues, timings } = await read(file, model);
   const start = performance.now();
-  const predictions = await attempt(place, runtime, () => model.classify(pixelValues, { temperature }));
+  const predictions = await attempt(place, runtime, () => model.classify(pixelValues));
   return { runtime, predictions, timings: { ...timings, inference: performance.now() - start } };
 }
 
@@ -72,7 +72,7 @@ function opened(place) {
 /** Open the model with the first of the runtimes that can; the answer tells which it is. */
 async function open({ folder, headers, runtimes }) {
   let runtime;
-  const model = await load(folder, { headers, engine, temperature: 1 });
+  const model = await load(folder, { headers, engine });
   return { model, runtime };
 
   async function engine(graph) {

@@ -76,8 +76,6 @@ export interface LoadOptions {
   engine?: Engine;
   /** Headers of the requests for the bundle's files. */
   headers?: Record<string, string>;
-  /** The model's temperature, in place of that in `ghostzoo.json`, which is then not needed. */
-  temperature?: number;
 }
 
 /**

@@ -12,21 +12,20 @@ export { drawMap } from "./explanation.js";
 export { onnxRuntime } from "./onnxruntime.js";
 export { openNative as native, preprocess, preprocessingFrom, sigmoid, softmax, topClasses };
 
-const GRAPH = "onnx/model.onnx";
+const FILES = ["ghostzoo.json", "config.json", "preprocessor_config.json", "onnx/model.onnx"];
 
 /**
  * Open a bundle.
  *
  * @param {string|URL} source its folder
- * @param {{engine?: import("./index.js").Engine, headers?: Record<string, string>, temperature?: number}} options
+ * @param {{engine?: import("./index.js").Engine, headers?: Record<string, string>}} options
  */
-export async function load(source, { engine = openNative, headers = {}, temperature } = {}) {
+export async function load(source, { engine = openNative, headers = {} } = {}) {
   const folder = folderUrl(source);
   const read = (path) => readFrom(new URL(path, folder), headers);
-  const [config, processor, graph] = await Promise.all(["config.json", "preprocessor_config.json", GRAPH].map(read));
-  const network = await engine(graph);
-  temperature ??= parse(await read("ghostzoo.json")).calibration?.temperature ?? 1;
-  return new Model(parse(config), preprocessingFrom(parse(processor)), graph, network, temperature);
+  const [manifest, config, processor, graph] = await Promise.all(FILES.map(read));
+  const { calibration } = parse(manifest);
+  return new Model(parse(config), preprocessingFrom(parse(processor)), graph, await engine(graph), calibration);
 }
 
 class Model {
@@ -34,13 +33,13 @@ class Model {
   #network;
   #explainer;
 
-  constructor(config, preprocessing, graph, network, temperature) {
+  constructor(config, preprocessing, graph, network, calibration) {
     const count = Object.keys(config.id2label).length;
     const label = (_, index) => ({ label: config.id2label[index], wnid: config.id2wnid?.[index] ?? null });
     this.labels = Array.from({ length: count }, label);
     this.isMultiLabel = config.problem_type === "multi_label_classification";
     this.preprocessing = preprocessing;
-    this.temperature = temperature;
+    this.temperature = calibration?.temperature ?? 1;
     this.#graph = graph;
     this.#network = network;
   }
