@@ -361,6 +361,8 @@ class Classifier:
         request = self._request
         if self.bundle.origin == "folder":  # a relative path may mean something else there
             request = replace(request, model=self.bundle.path.resolve())
+        if request.labels is not None and self.bundle.language is None:  # so may a label file
+            request = replace(request, labels=[label.label for label in self.bundle.labels])
         if isinstance(request.fetching.token, str):
             request = replace(request, fetching=replace(request.fetching, token=None))
         source = self.bundle.source_precision(request.options.precision)

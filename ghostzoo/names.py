@@ -5,14 +5,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from os import PathLike
+from pathlib import Path
 
 from .errors import OptionError
-from .labels import WNID, ClassLabel, read_table
+from .labels import WNID, ClassLabel, read_table, resolve_labels
 
 LANGUAGES = {"en": "English", "zh": "Chinese"}
+_TAG = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
+"""What looks like a language, and not like a file."""
 _MOST_RANGES = 100
 """Of an ``Accept-Language`` header, so many are read."""
 
@@ -62,6 +67,32 @@ def named(labels: Sequence[ClassLabel], language: str) -> tuple[ClassLabel, ...]
             f"{LANGUAGES[language]}, as only ImageNet's and CIFAR-10's have; pass labels: a list of names, or a file."
         )
     return tuple(replace(each, label=names[wnid or ""]) for each, wnid in zip(labels, found, strict=True))
+
+
+def choose(
+    labels: str | PathLike[str] | Sequence[str], own: Sequence[ClassLabel]
+) -> tuple[tuple[ClassLabel, ...], str | None]:
+    """Return a model's classes with the names that a caller wants, and their language, if it is of ``LANGUAGES``.
+
+    Args:
+        labels: a language such as ``zh``; a label file; or the names.
+        own: the model's classes as it names them itself.
+
+    Raises:
+        OptionError: there is no such language, or not all classes have a name in it.
+        LabelsError: the labels cannot be read, or do not fit.
+    """
+    if isinstance(labels, str):
+        language = find_language(labels)
+        if language is not None:
+            return named(own, language), language
+        if _TAG.fullmatch(labels) and not Path(labels).exists():
+            raise OptionError(
+                f"There are no names in {labels!r}, only in {' and '.join(LANGUAGES)}; pass one of these, a list of "
+                "names, or a label file."
+            )
+    given = resolve_labels(labels, len(own))
+    return tuple(replace(old, label=new.label) for old, new in zip(own, given, strict=True)), None
 
 
 def preferred(accepted: str, languages: Iterable[str]) -> str | None:

@@ -103,11 +103,7 @@ def top_groups(
     language: str | None = None,
     damaged: bool = False,
 ) -> list[Prediction]:
-    """Return the best groups, and classes that are in none, as ``top_predictions`` returns classes.
-
-    Args:
-        language: of ``names.LANGUAGES``, in which groups are named.
-    """
+    """Return the best groups, named in ``language``, and classes in none, as ``top_predictions`` returns classes."""
     found = []
     for column, score in _largest(grouping.sums(probabilities), top_k, min_score):
         group, classes = grouping.items[column]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import re
 from collections.abc import Iterator
 from itertools import chain
@@ -11,12 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import ghostzoo
+from exporters.wordnet import TABLE, read_ranks, read_synsets, table
 from ghostzoo import Classifier
 from ghostzoo.bulk.columns import Task
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.calibration import Calibration
+from ghostzoo.cli import main
 from ghostzoo.errors import InputError, OptionError
 from ghostzoo.groups import BASIC, BASIC_GROUPS, group_names
 from ghostzoo.labels import ClassLabel, imagenet_labels
@@ -24,6 +29,7 @@ from ghostzoo.names import has_names, named, names_in, preferred
 from ghostzoo.predictions import Choice, Postprocessing
 
 PHOTO = Path(__file__).parents[1] / "examples" / "chelsea.png"
+WORDNET = Path(os.environ.get("GHOSTZOO_WORDNET", "/usr/share/wordnet"))
 DOGS = range(151, 269)
 """ImageNet has them in a row, from the Chihuahua to the Mexican hairless."""
 
@@ -134,6 +140,35 @@ def test_names_of_ones_own_are_taken_and_groups_stay(bundled: Classifier) -> Non
     with ghostzoo.load("GhostNet_x0_5_cifar10", engine="onnxruntime", threads=1, labels=names) as classifier:
         assert classifier(PHOTO)[0].label == "klasse 3"
         assert classifier.groups == bundled.groups
+
+
+def test_names_go_along_to_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text("\n".join(f"klasse {index}" for index in range(10)))
+    for labels, label in (("names.txt", "klasse 3"), ("zh", "猫")):
+        with ghostzoo.load("GhostNet_x0_5_cifar10", engine="onnxruntime", threads=1, labels=labels) as classifier:
+            content = pickle.dumps(classifier)
+        monkeypatch.chdir("/")
+        with pickle.loads(content) as again:
+            assert again(PHOTO)[0].label == label
+
+
+def test_the_command_line_names_and_groups() -> None:
+    words = ["predict", str(PHOTO), "--model", "GhostNet_x0_5_cifar10", "--engine", "onnxruntime", "--lang", "zh"]
+    printed = CliRunner().invoke(main, [*words, "--group", "animal", "--group", "vehicle"]).stdout
+    assert [line.split()[1:] for line in printed.splitlines()[2:]] == [
+        ["3", "n00015388", "动物:", "猫"],
+        ["9", "n04524313", "交通工具:", "卡车"],
+    ]
+    result = CliRunner().invoke(main, [*words[:-1], "fr"])
+    assert result.exit_code == 2
+    assert "'en', 'zh'" in result.output
+
+
+@pytest.mark.skipif(not WORDNET.is_dir(), reason=f"WordNet is not in {WORDNET}, which GHOSTZOO_WORDNET may name")
+def test_the_groups_are_those_of_wordnet() -> None:
+    synsets, ranks = read_synsets(WORDNET / "data.noun"), read_ranks(WORDNET / "index.noun")
+    assert TABLE.read_text(encoding="utf-8") == table(synsets, ranks)
 
 
 def test_folders_of_imagenet_have_names() -> None:

@@ -8,7 +8,6 @@ whose operators, shapes and cost are not those of a GhostNet.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -22,7 +21,7 @@ from .._utils.urls import as_path
 from .._version import __version__
 from ..errors import BundleError, EngineUnavailableError, OptionError, nearest
 from ..images.preprocessing import Preprocessing
-from ..labels import ClassLabel, resolve_labels
+from ..labels import ClassLabel
 from ..predictions import Postprocessing
 from .hub_configs import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_from_json
 from .manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest, read_file, read_verified
@@ -58,8 +57,6 @@ CONVERTED_FILES = {
 }
 """Files in their own format by engine, for engines that do not read ONNX. All are optional."""
 
-_TAG = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
-"""What looks like a language, and not like a file."""
 _REQUIRED_FILES = (CARD_FILE, CONFIG_FILE, PREPROCESSOR_FILE, GOLDEN_FILE, MODEL_FILES["fp32"])
 
 
@@ -148,30 +145,12 @@ class Bundle:
         return Postprocessing(config.labels, config.multi_label, self.manifest.calibration, self.language, original)
 
     def with_labels(self, labels: str | PathLike[str] | Sequence[str] | None) -> Bundle:
-        """Return the bundle with other names of its classes, as ``labels.read_labels`` or ``names.named`` give them.
-
-        Args:
-            labels: a language such as ``zh``; a label file; the names; ``None`` for the bundle's own.
-
-        Raises:
-            OptionError: not all classes have a name in that language.
-            LabelsError: the labels cannot be read, or do not fit.
-        """
+        """Return the bundle with other names of its classes, as ``names.choose`` does; ``None`` leaves its own."""
         if labels is None:
             return self
-        from ..names import LANGUAGES, find_language, named
+        from ..names import choose
 
-        language = find_language(labels) if isinstance(labels, str) else None
-        if language is not None:
-            found = named(self.labels, language)
-        elif isinstance(labels, str) and _TAG.fullmatch(labels) and not Path(labels).exists():
-            raise OptionError(
-                f"There are no names in {labels!r}, only in {' and '.join(LANGUAGES)}; pass one of these, a list of "
-                "names, or a label file."
-            )
-        else:
-            given = resolve_labels(labels, self.num_classes)
-            found = tuple(replace(old, label=new.label) for old, new in zip(self.labels, given, strict=True))
+        found, language = choose(labels, self.labels)
         config = replace(self.config, labels=found)
         return replace(self, config=config, language=language, original_labels=self.labels)
 
