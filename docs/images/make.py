@@ -31,7 +31,7 @@ _CROPS = 8
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=_FOLDER, show_default=True)
 def main(out: Path) -> None:
-    """Make why.png, why-page.png and teach-page.png."""
+    """Make why.png, why-page.png, teach-page.png and duplicates.png."""
     from playwright.sync_api import sync_playwright
 
     draw_maps(out / "why.png")
@@ -47,6 +47,7 @@ def main(out: Path) -> None:
             page.wait_for_selector("#class-list li")
             show_why(page, out / "why-page.png")
             teach(page, Path(place), out / "teach-page.png")
+            show_duplicates(page, Path(place), out / "duplicates.png")
         finally:
             browser.close()
             server.shutdown()
@@ -94,6 +95,25 @@ def teach(page: Any, place: Path, out: Path) -> None:
     page.set_input_files("#try-file", _SAMPLES / "rocket.jpg")
     page.wait_for_selector("#trial-bars li")
     page.locator("#teach").screenshot(path=str(out))
+
+
+def show_duplicates(page: Any, place: Path, out: Path) -> None:
+    """The report on the photographs, copies of them among others."""
+    folder = place / "photos"
+    folder.mkdir()
+    for path in _SAMPLES.glob("*.jpg"):
+        photo = cv2.imread(str(path))
+        half = cv2.resize(photo, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        for name, picture in (
+            (path.name, photo),
+            (f"{path.stem}-crop.jpg", photo[6:-6, 8:-8]),
+            (f"{path.stem}-half.jpg", half),
+        ):
+            cv2.imwrite(str(folder / name), picture)
+    with ghostzoo.load(engine="onnxruntime") as classifier:
+        ghostzoo.find_duplicates(classifier, folder).write_report(place / "report.html", classifier)
+    page.goto((place / "report.html").as_uri())
+    page.screenshot(path=str(out), full_page=True)
 
 
 class _Quiet(SimpleHTTPRequestHandler):
