@@ -125,7 +125,7 @@ def test_users_get_no_old_onnx_and_no_framework(metadata: Message) -> None:
 
 
 # Not installed everywhere, and not named as their modules are.
-DISTRIBUTIONS = {"cuda": "cuda-bindings", "paddle": "paddlepaddle"}
+DISTRIBUTIONS = {"cuda": "cuda-bindings", "faiss": "faiss-cpu", "paddle": "paddlepaddle"}
 
 
 def imported_modules() -> set[str]:

@@ -48,7 +48,7 @@ _PALE = 250
     "--data", type=click.Path(exists=True, path_type=Path), help="Labelled pictures of the bundled model's classes."
 )
 def main(names: tuple[str, ...], out: Path, data: Path | None) -> None:
-    """Make the pictures NAMES: page, site, why, bench, pareto, speed, evaluation, tutorial.  [default: all]"""
+    """Make the pictures NAMES, by default all: page, site, why, bench, pareto, speed, duplicates, evaluation, tutorial."""
     makers: dict[str, Callable[[Path], None]] = {
         "page": show_server,
         "site": show_site,
@@ -56,6 +56,7 @@ def main(names: tuple[str, ...], out: Path, data: Path | None) -> None:
         "bench": draw_speed,
         "pareto": draw_choice,
         "speed": draw_peers,
+        "duplicates": show_duplicates,
         "tutorial": run_notebook,
     }
     if data is not None:
@@ -79,16 +80,22 @@ def save(picture: Any, out: Path, quality: int = _PHOTOS) -> None:
 @contextmanager
 def opened(url: str, **options: Any) -> Iterator[Any]:
     """The page in a browser, once the classes of the model are shown."""
+    with browsed(**options) as page:
+        page.goto(url)
+        page.wait_for_selector("#class-list li")
+        yield page
+
+
+@contextmanager
+def browsed(**options: Any) -> Iterator[Any]:
+    """An empty page of a browser."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         program = next(filter(None, map(shutil.which, _BROWSERS)), None)
         browser = playwright.chromium.launch(executable_path=program, args=_CAMERA)
         try:
-            page = browser.new_page(**options)
-            page.goto(url)
-            page.wait_for_selector("#class-list li")
-            yield page
+            yield browser.new_page(**options)
         finally:
             browser.close()
 
@@ -208,6 +215,28 @@ def run_notebook(out: Path) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # the times
     nbformat.write(notebook, _NOTEBOOK)
+
+
+def show_duplicates(out: Path) -> None:
+    """The report of ``ghostzoo dedup --out`` on the photographs, copies of them among others."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "photos")
+        folder.mkdir()
+        for path in _SAMPLES.glob("*.jpg"):
+            photo = cv2.imread(str(path))
+            half = cv2.resize(photo, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+            for name, picture in (
+                (path.name, photo),
+                (f"{path.stem}-crop.jpg", photo[6:-6, 8:-8]),
+                (f"{path.stem}-half.jpg", half),
+            ):
+                cv2.imwrite(str(folder / name), picture)
+        report = Path(place, "report.html")
+        with ghostzoo.load(engine="onnxruntime") as classifier:
+            ghostzoo.find_duplicates(classifier, folder).write_report(report, classifier)
+        with browsed(viewport=_DESKTOP) as page:
+            page.goto(report.as_uri())
+            save(page.screenshot(full_page=True), out / "duplicates.webp")
 
 
 class _Quiet(SimpleHTTPRequestHandler):

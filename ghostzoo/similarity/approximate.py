@@ -24,7 +24,7 @@ _LISTS = 4
 _SAMPLE = 50
 """Pictures for each list that the centres are found by."""
 _ROUNDS = 10
-_PROBED = 16
+_PROBED = 32
 """Lists that a search looks into."""
 _MORE = 2
 """Times as many candidates as are wanted are compared exactly."""

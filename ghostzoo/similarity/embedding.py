@@ -6,7 +6,7 @@ import hashlib
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ from ..engines.sessions import OpenedEngines
 from ..errors import BundleError, EngineError, ImageError, IndexFileError, InputError
 from ..images.options import ImageLimits
 from ..images.transform import preprocess
-from .index import DIGEST_BYTES, Embeddings, Index, IndexWriter
+from .index import DIGEST_BYTES, DamagedIndexError, Embeddings, Index, IndexWriter
 
 _BATCH_SIZE = 8
 _SETTLED_NANOSECONDS = 2_000_000_000
@@ -110,11 +110,28 @@ def update(
         EngineError: the network cannot be run.
     """
     earlier = _earlier(path, model, folder, overwrite)
+    try:
+        return _update(path, pictures, model, folder, on_picture, earlier)
+    except DamagedIndexError:
+        if not overwrite:
+            raise
+        return _update(path, pictures, model, folder, on_picture, None)
+
+
+def _update(
+    path: Path,
+    pictures: Sequence[Picture],
+    model: Model,
+    folder: Path,
+    on_picture: Callable[[], object],
+    earlier: Index | None,
+) -> Update:
+    known = {} if earlier is None else {earlier.name(row): row for row in range(len(earlier))}
+    dropped = len({*known} - {picture.name for picture in pictures})
     results: list[int | ImageError] = [-1] * len(pictures)
-    kept, rest, stamps = _compare(pictures, earlier, results)
+    kept, rest, stamps = _compare(pictures, earlier, known, results)
     for _ in range(len(pictures) - len(rest)):
         on_picture()
-    dropped = 0 if earlier is None else len({*_names(earlier)} - {picture.name for picture in pictures})
     if earlier is not None and not rest and len(kept) == len(earlier):
         for number, row in kept:
             results[number] = row
@@ -169,7 +186,7 @@ def _earlier(path: Path, model: Model, folder: Path, overwrite: bool) -> Index |
         return None
     except OSError as error:
         raise IndexFileError(f"{path} cannot be read: {error.strerror or error}; choose another file.") from error
-    if head and b'"ghostzoo_index"' not in head:
+    if head.strip(b"\0") and b'"ghostzoo_index"' not in head:
         raise IndexFileError(f"{path} exists and is no index of pictures; choose another file.")
     try:
         index = Index.open(path)
@@ -186,18 +203,17 @@ def _earlier(path: Path, model: Model, folder: Path, overwrite: bool) -> Index |
     return index
 
 
-def _names(index: Index) -> list[str]:
-    return [index.name(row) for row in range(len(index))]
-
-
 def _compare(
-    pictures: Sequence[Picture], earlier: Index | None, results: list[int | ImageError]
+    pictures: Sequence[Picture], earlier: Index | None, known: Mapping[str, int], results: list[int | ImageError]
 ) -> tuple[list[tuple[int, int]], list[int], list[tuple[int, int]]]:
     """Return the pictures that are unchanged, with their rows in ``earlier``; the others; and all stamps.
 
-    Errors are noted in ``results``.
+    Args:
+        pictures: all of them.
+        earlier: the index that there is.
+        known: name -> row in it.
+        results: errors are noted there.
     """
-    known = {} if earlier is None else {name: row for row, name in enumerate(_names(earlier))}
     settled = time.time_ns() - _SETTLED_NANOSECONDS
     kept, rest, stamps = [], [], []
     for number, picture in enumerate(pictures):

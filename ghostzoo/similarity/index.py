@@ -50,6 +50,10 @@ _NORM_TOLERANCE = 1e-3
 Embeddings = NDArray[np.float32]
 
 
+class DamagedIndexError(IndexFileError):
+    """What was in the index has changed."""
+
+
 @dataclass(frozen=True)
 class Match:
     """A picture of an index, and how similar it is."""
@@ -216,8 +220,8 @@ class Index:
 
         return Lists(self)
 
-    def _damaged(self, reason: str) -> IndexFileError:
-        return IndexFileError(f"{self.path} is damaged: {reason}. {_AGAIN}")
+    def _damaged(self, reason: str) -> DamagedIndexError:
+        return DamagedIndexError(f"{self.path} is damaged: {reason}. {_AGAIN}")
 
     def _nearest(self, queries: Embeddings, k: int) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Return rows and scores of the ``k`` nearest of each query; of equal scores the first rows."""

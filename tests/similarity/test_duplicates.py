@@ -75,6 +75,14 @@ def test_a_second_run_computes_nothing_and_an_index_serves(
     assert ghostzoo.find_duplicates(classifier, photos, index=tmp_path / "photos.index") == first
 
 
+def test_a_damaged_cache_is_made_anew(classifier: Classifier, photos: Path, tmp_path: Path) -> None:
+    first = ghostzoo.find_duplicates(classifier, photos)
+    [kept] = (tmp_path / "cache" / "embeddings").iterdir()
+    for damage in (kept.read_bytes()[:-100], bytes(kept.stat().st_size), b""):
+        kept.write_bytes(damage)
+        assert ghostzoo.find_duplicates(classifier, photos) == first
+
+
 def test_where_no_cache_can_be_kept_it_works_all_the_same(
     classifier: Classifier, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -207,6 +207,18 @@ def test_embeddings_that_changed_are_never_returned(tmp_path: Path) -> None:
             Index.open(tmp_path / "x.index").search(embeddings[7], 20)
 
 
+def test_damage_that_an_update_meets_is_refused_or_replaced(
+    classifier: Classifier, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "photos.index"
+    index = ghostzoo.build_index(classifier, photos, out).index
+    out.write_bytes(out.read_bytes().replace(index.embeddings[3].tobytes(), bytes(4 * 1280)))
+    write_picture(photos / "new.png", "red", 99)
+    with pytest.raises(IndexFileError, match="damaged: embeddings have changed"):
+        ghostzoo.build_index(classifier, photos, out)
+    assert ghostzoo.build_index(classifier, photos, out, overwrite=True).new == 16
+
+
 def test_no_name_leads_out_of_the_folder(tmp_path: Path) -> None:
     embeddings = np.ones((1, 1280), np.float32)
     for name in ("../secret.jpg", "/etc/secret.jpg", "a/../../b.jpg"):
