@@ -5,7 +5,8 @@
 
 ``predict`` and ``batch`` take turns, folder by folder, so that what else the machine does slows both alike; each time
 includes loading the model, and for ``batch`` writing the parts. The clusters follow, each over all pictures, between
-two more turns. Their nodes share this machine's CPUs: they tell what a cluster costs, not what machines add.
+two halves of another ``predict``. Their nodes share this
+machine's CPUs: they tell what a cluster costs, not what more machines add.
 """
 
 from __future__ import annotations
@@ -130,12 +131,13 @@ def main(images: int, parts: int, model: str | None, only_here: bool, out: Path 
         seen = {"batch": take_turns(model, folders)}
         print(f"batch: {seen['batch'].figures()}", flush=True)
         for name, (cluster, way) in CLUSTERS.items() if not only_here else ():
-            seen[name] = Seen(beside=[timed(predict, model, folders[0])])
+            half = len(folders) // 2
+            seen[name] = Seen(beside=[timed(predict, model, each) for each in folders[:half]])
             with cluster() as running:
                 work = way(running)
                 timed(work, model, folders[0])  # what a cluster does once
                 seen[name].own.append(timed(work, model, whole))
-            seen[name].beside.append(timed(predict, model, folders[-1]))
+            seen[name].beside += [timed(predict, model, each) for each in folders[half:]]
             print(f"{name}: {seen[name].figures()}", flush=True)
     figures = {name: each.figures() for name, each in seen.items()}
     save(out, figures, images=images, model=model)

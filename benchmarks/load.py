@@ -1,4 +1,5 @@
-"""Load on a server of this machine: a number of clients, each with one connection, each asking again once answered.
+"""Load on a server of this machine: a number of clients, each with one connection, each asking again once answered; or,
+with ``--rate``, requests that come at random moments, as from many people who know nothing of each other.
 
 Run by the other benchmarks in a process of its own, so that the servers are measured and not the client. It prints one
 JSON object. Loopback addresses only, for a bounded time.
@@ -8,9 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
+import math
 import sys
 import time
+from collections import deque
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -43,20 +48,29 @@ FORMATS = {"raw": raw_image, "open-inference": open_inference}
 
 
 class Client(asyncio.Protocol):
-    """One connection that always has one request on its way."""
+    """One connection with one request on its way at most."""
 
-    def __init__(self, requests: list[bytes], first: int, end: float, tally: dict[str, Any]) -> None:
-        self._requests = requests
-        self._next = first
-        self._end = end
+    def __init__(self, tally: dict[str, Any], on_answer: Callable[[Client], object]) -> None:
         self._tally = tally
+        self._on_answer = on_answer
         self._received = bytearray()
         self._needed = -1
         self.done = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
-        self._send()
+
+    def ask(self, request: bytes, since: float) -> None:
+        """Send a request, whose time counts from ``since`` on."""
+        self._received.clear()
+        self._needed = -1
+        self._start = since
+        self._transport.write(request)
+
+    def close(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+        self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -69,51 +83,68 @@ class Client(asyncio.Protocol):
             length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
             self._needed = end + 4 + int(length)
         if len(self._received) >= self._needed:
-            self._answered()
+            if self._status == 200:
+                self._tally["latencies"].append(time.perf_counter() - self._start)
+            else:
+                self._tally["refused"] += 1
+            self._on_answer(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self.done.done():
             self._tally["lost"] += 1
             self.done.set_result(None)
 
-    def _send(self) -> None:
-        self._received.clear()
-        self._needed = -1
-        self._start = time.perf_counter()
-        self._transport.write(self._requests[self._next % len(self._requests)])
-        self._next += 1
 
-    def _answered(self) -> None:
-        now = time.perf_counter()
-        if self._status == 200:
-            self._tally["latencies"].append(now - self._start)
-        else:
-            self._tally["refused"] += 1
-        if now < self._end:
-            self._send()
-        else:
-            self.done.set_result(None)
-            self._transport.close()
-
-
-async def run_load(url: str, images: list[bytes], kind: str, clients: int, seconds: float) -> dict[str, Any]:
+async def run_load(
+    url: str, images: list[bytes], kind: str, clients: int, seconds: float, rate: float | None = None
+) -> dict[str, Any]:
     parts = urlsplit(url)
-    requests = []
+    requests = itertools.cycle(_requests(parts.path, parts.netloc, images, kind))
+    tally: dict[str, Any] = {"latencies": [], "refused": 0, "lost": 0}
+    idle: deque[Client] = deque()
+    waiting: deque[float] = deque()
+    start = time.perf_counter()
+
+    def ask_again(client: Client) -> None:
+        now = time.perf_counter()
+        if rate is not None and waiting:
+            client.ask(next(requests), waiting.popleft())
+        elif rate is not None:
+            idle.append(client)
+        elif now < start + seconds:
+            client.ask(next(requests), now)
+        else:
+            client.close()
+
+    loop = asyncio.get_running_loop()
+    made = [
+        (await loop.create_connection(lambda: Client(tally, ask_again), parts.hostname or "", parts.port or 80))[1]
+        for _ in range(clients)
+    ]
+    for client in made:
+        ask_again(client)
+    if rate is not None:
+        moments = np.cumsum(np.random.default_rng(0).exponential(1 / rate, math.ceil(2 * rate * seconds)))
+        for moment in start + moments[moments < seconds]:
+            await asyncio.sleep(moment - time.perf_counter())
+            waiting.append(moment)
+            if idle:
+                ask_again(idle.popleft())
+        while waiting or len(idle) + tally["lost"] < clients:
+            await asyncio.sleep(0.01)
+        for client in made:
+            client.close()
+    await asyncio.wait_for(asyncio.gather(*(client.done for client in made)), seconds + 60)
+    return tally | {"seconds": time.perf_counter() - start}
+
+
+def _requests(path: str, host: str, images: list[bytes], kind: str) -> list[bytes]:
+    found = []
     for image in images:
         body, content_type = FORMATS[kind](image)
-        head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {content_type}\r\n"
-        requests.append(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-    tally: dict[str, Any] = {"latencies": [], "refused": 0, "lost": 0}
-    loop = asyncio.get_running_loop()
-    start = time.perf_counter()
-    made = [
-        await loop.create_connection(
-            lambda index=index: Client(requests, index, start + seconds, tally), parts.hostname, parts.port
-        )
-        for index in range(clients)
-    ]
-    await asyncio.wait_for(asyncio.gather(*(client.done for _, client in made)), seconds + 60)
-    return tally | {"seconds": time.perf_counter() - start}
+        head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {content_type}\r\n"
+        found.append(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    return found
 
 
 def summary(tally: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +167,8 @@ def summary(tally: dict[str, Any]) -> dict[str, Any]:
 @click.option("--format", "kind", type=click.Choice(list(FORMATS)), default="raw")
 @click.option("--clients", type=click.IntRange(1, MAX_CLIENTS), default=1)
 @click.option("--seconds", type=click.FloatRange(0.1, MAX_SECONDS), default=5.0)
-def main(url: str, images: tuple[str, ...], kind: str, clients: int, seconds: float) -> None:
+@click.option("--rate", type=click.FloatRange(min=0.1), help="Requests a second, at random moments.")
+def main(url: str, images: tuple[str, ...], kind: str, clients: int, seconds: float, rate: float | None) -> None:
     """Ask URL for each of IMAGES in turn."""
     if not ip_address(urlsplit(url).hostname or "").is_loopback:
         raise click.ClickException("only an address of the loopback interface is put under load")
@@ -147,7 +179,8 @@ def main(url: str, images: tuple[str, ...], kind: str, clients: int, seconds: fl
     except ImportError:
         factory = asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        tally = runner.run(run_load(url, [Path(image).read_bytes() for image in images], kind, clients, seconds))
+        data = [Path(image).read_bytes() for image in images]
+        tally = runner.run(run_load(url, data, kind, clients, seconds, rate))
     json.dump(summary(tally), sys.stdout)
 
 

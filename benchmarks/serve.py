@@ -120,9 +120,9 @@ def mlserver_server(bundle: Bundle, folder: Path, python: str) -> Iterator[Targe
         yield Target(f"{url}/infer", "open-inference", process)
 
 
-def load(target: Target, images: list[str], clients: int, seconds: float) -> dict[str, Any]:
+def load(target: Target, images: list[str], clients: int, seconds: float, rate: float | None = None) -> dict[str, Any]:
     command = [sys.executable, str(ROOT / "benchmarks/load.py"), target.url, *images, "--format", target.kind]
-    options = ["--clients", str(clients), "--seconds", str(seconds)]
+    options = ["--clients", str(clients), "--seconds", str(seconds), *(["--rate", str(rate)] if rate else [])]
     before = cpu_seconds(target.process)
     result = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
     content: dict[str, Any] = json.loads(result.stdout)

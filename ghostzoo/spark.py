@@ -9,9 +9,12 @@ What is scheduled and retried is Spark's affair.
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
 from collections.abc import Iterator
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .bulk.columns import BATCH_SIZE, Task
@@ -51,12 +54,13 @@ def classify_udf(
         load: further options of ``ghostzoo.load``.
 
     Raises:
-        OptionError: PySpark is not installed, or an option has an impossible value.
+        OptionError: PySpark or Java is not installed, there is no session, or an option has an impossible value.
     """
     try:
         from pyspark.sql.functions import pandas_udf
     except ModuleNotFoundError as error:
-        raise OptionError(f"{error.name} is not installed; pip install 'ghostzoo[spark]'.") from None
+        library = (error.name or "pyspark").partition(".")[0]
+        raise OptionError(f"{library} is not installed; pip install 'ghostzoo[spark]'.") from None
     task = Task(model, top_k, min_score, embeddings, batch_size, tuple({"threads": 1, **load}.items()))
 
     def classify(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
@@ -68,7 +72,20 @@ def classify_udf(
     import pandas as pd
 
     classify.__annotations__ = {"batches": Iterator[pd.Series], "return": Iterator[pd.DataFrame]}
-    return pandas_udf(classify, TYPE.format(embedding=", embedding: array<float>" if embeddings else ""))
+    try:
+        return pandas_udf(classify, TYPE.format(embedding=", embedding: array<float>" if embeddings else ""))
+    except Exception as error:  # of many kinds, by the version of Spark
+        raise OptionError(_reason_without_session(error)) from error
+
+
+def _reason_without_session(error: Exception) -> str:
+    home = os.environ.get("JAVA_HOME")
+    if home and shutil.which("java", path=Path(home, "bin")) is None:
+        return f"Spark needs Java, and JAVA_HOME, which is {home}, has no bin/java; set it to a JDK, 17 or later."
+    if not home and shutil.which("java") is None:
+        return "Spark needs Java, and there is none in PATH; install a JDK, 17 or later, or set JAVA_HOME."
+    text = " ".join(str(error).split()).rstrip(".")
+    return f"Spark has no session in which to make the function: {text}; call SparkSession.builder.getOrCreate() first."
 
 
 def _loaded(task: Task) -> Task:

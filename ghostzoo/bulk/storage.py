@@ -10,6 +10,9 @@ from .._utils.http import reason_of
 from .._utils.urls import without_secrets
 from ..errors import ImageError, InputError
 
+_EXTRAS = {"s3fs": "'ghostzoo[s3]'"}
+"""Library of a storage -> the extra that has it."""
+
 
 def open_storage(place: str) -> tuple[Any, str]:
     try:
@@ -20,10 +23,13 @@ def open_storage(place: str) -> tuple[Any, str]:
         ) from None
     try:
         fs, path = fsspec.core.url_to_fs(place)
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"{told(place)} needs {error.name}, which is not installed; pip install {error.name}."
-        ) from error
+    except ImportError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        name = getattr(cause, "name", None) or str(error)
+        wanted = _EXTRAS.get(name, name)
+        raise InputError(f"{told(place)} needs {name}, which is not installed; pip install {wanted}.") from error
     except Exception as error:
         raise InputError(f"{told(place)} cannot be opened: {reason(error)}.") from error
     return fs, path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import io
 import json
 import os
@@ -9,10 +10,11 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -229,6 +231,75 @@ def test_misuse_is_told_in_a_sentence(
     with pytest.raises(InputError, match=message) as error:
         run(source, **options)
     assert "\n" not in str(error.value)
+
+
+MISSING = """
+import importlib, sys
+import ghostzoo
+from ghostzoo.errors import GhostZooError
+
+def tell(work, *names, **options):
+    sys.modules.update(dict.fromkeys(names))  # as where they are not installed
+    try:
+        work(**options)
+    except GhostZooError as error:
+        print(error)
+
+for source, library in (("s3://a/b", "s3fs"), ("gs://a/b", "gcsfs"), ("hf://datasets/a/b", "huggingface_hub")):
+    tell(ghostzoo.batch, library, source=source, out="out.jsonl")
+tell(ghostzoo.batch, "fsspec", source="s3://a/b", out="out.jsonl")
+tell(ghostzoo.batch, "ray", source=sys.argv[1], out="out.jsonl", ray="auto")
+tell(ghostzoo.batch, "pyarrow.parquet", source=sys.argv[1], out="out.parquet")
+tell(importlib.import_module("ghostzoo.spark").classify_udf, "pyspark")
+"""
+
+
+@pytest.mark.slow
+def test_what_is_not_installed_is_named(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", MISSING, str(folder)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.splitlines() == [
+        "s3://a/b needs s3fs, which is not installed; pip install 'ghostzoo[s3]'.",
+        "gs://a/b needs gcsfs, which is not installed; pip install gcsfs.",
+        "hf://datasets/a/b needs huggingface_hub, which is not installed; pip install huggingface_hub.",
+        "s3://a/b needs fsspec, which is not installed; pip install 'ghostzoo[batch]'.",
+        "Ray is not installed; pip install 'ghostzoo[ray]'.",
+        "out.parquet needs pyarrow, which is not installed; pip install 'ghostzoo[batch]', "
+        "or write to a name that ends in .jsonl.",
+        "pyspark is not installed; pip install 'ghostzoo[spark]'.",
+    ]
+
+
+class Slow(http.server.BaseHTTPRequestHandler):
+    """Answers when as many ask at the same time as are read ahead; a reader of one after the other gets nothing."""
+
+    pictures: ClassVar[dict[str, bytes]]
+    together: ClassVar[threading.Barrier]
+
+    def do_GET(self) -> None:
+        self.together.wait(20)
+        data = self.pictures[self.path.rpartition("/")[2]]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def test_pictures_of_a_slow_server_are_read_ahead(run: Any, tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp", reason="aiohttp, with which fsspec reads URLs, is not installed here")
+    Slow.pictures = {f"{place}.png": encode(place) for place in range(16)}
+    Slow.together = threading.Barrier(8)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        urls = "".join(f"http://127.0.0.1:{server.server_port}/{name}\n" for name in Slow.pictures)
+        (tmp_path / "urls.txt").write_text(urls + "http://127.0.0.1:9/gone.png\n")
+        rows = run(tmp_path / "urls.txt", readers=8)
+        server.shutdown()
+    assert {name for name, row in rows.items() if row["error"] is None} == set(Slow.pictures)
+    assert "Connect" in rows["gone.png"]["error"]
 
 
 def test_a_run_that_fails_at_once_can_be_tried_again(run: Any, folder: Path, tmp_path: Path) -> None:

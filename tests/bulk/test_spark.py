@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -108,3 +109,26 @@ def test_embeddings_are_a_column_too(spark: Any, pictures: Path, tiny_bundle: Bu
 def test_options_are_checked_on_the_driver(tiny_bundle: Bundle) -> None:
     with pytest.raises(OptionError, match="top_k must be a whole number"):
         classify_udf(str(tiny_bundle.path), top_k=0)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"PATH": "/nowhere", "JAVA_HOME": ""}, r"^Spark needs Java, and there is none in PATH; install a JDK"),
+        ({"JAVA_HOME": "/nowhere"}, r"^Spark needs Java, and JAVA_HOME, which is /nowhere, has no bin/java; set it"),
+        ({}, r"^Spark has no session in which to make the function: .*; call SparkSession.builder.getOrCreate\(\)"),
+    ],
+    ids=["no Java", "a wrong JAVA_HOME", "no session"],
+)
+def test_what_spark_lacks_is_told(variables: dict[str, str], message: str) -> None:
+    code = """
+import ghostzoo.spark
+from ghostzoo.errors import OptionError
+try:
+    ghostzoo.spark.classify_udf()
+except OptionError as error:
+    print(error, end="")
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | variables, capture_output=True, text=True)
+    assert re.search(message, done.stdout), done.stdout + done.stderr
+    assert "\n" not in done.stdout
