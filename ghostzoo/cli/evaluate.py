@@ -66,7 +66,7 @@ def eval_command(
     with load(BUNDLED_MODEL if model is None else model, **options) as classifier:
         multi_label = classifier.bundle.config.multi_label
         if min_score is not None and not multi_label:
-            raise OptionError(f"{classifier.bundle.name} is no multi-label model; leave out --min-score.")
+            raise OptionError(f"{classifier.bundle.name} is not a multi-label model; leave out --min-score.")
         if out is not None:
             check_folder(Path(out), pictures=not multi_label)
         open_data = open_multi_label if multi_label else open_labelled
