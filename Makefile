@@ -148,7 +148,7 @@ image:
 	$(DOCKER) build --build-arg "BASE_IMAGE=$(BASE_IMAGE)" --tag "ghostzoo:$(VERSION)" .
 
 clean:
-	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-wasm .venv-docs .venv-examples .venv-clusters .venv-timm .venv-peers .bench-models bundles site $(WEB) exporters/web/node_modules $(PEERS)
+	rm -rf .venv*.lock .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-wasm .venv-docs .venv-examples .venv-clusters .venv-timm .venv-peers .bench-models bundles site $(WEB) exporters/web/node_modules $(PEERS)
 
 $(NOX):
 	$(PYTHON) -m venv .venv-nox
