@@ -162,7 +162,7 @@ image:
 	$(DOCKER) build --build-arg "BASE_IMAGE=$(BASE_IMAGE)" --tag "ghostzoo:$(VERSION)" .
 
 clean:
-	rm -rf .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-wasm .venv-docs .venv-pictures .venv-examples .venv-clusters .venv-timm .venv-peers .bench-models bundles site $(WEB) $(NPM)/ghostzoo.wasm $(NPM)/wasi-libc-LICENSE.txt exporters/web/node_modules $(PEERS)
+	rm -rf .venv*.lock .venv .venv-nox .venv-train .venv-export .venv-interop .venv-release .venv-lowest .venv-opencv .venv-locked .venv-wasm .venv-docs .venv-pictures .venv-examples .venv-clusters .venv-timm .venv-peers .bench-models bundles site $(WEB) $(NPM)/ghostzoo.wasm $(NPM)/wasi-libc-LICENSE.txt exporters/web/node_modules $(PEERS)
 
 $(NOX):
 	$(PYTHON) -m venv .venv-nox

@@ -99,7 +99,7 @@ def export_model(
         preprocessing = default_preprocessing(model, described, tensors.architecture.family)
         subject = _oracle(tensors.architecture.family).from_weights(tensors, preprocessing.crop_size)
     if multi_label and subject.activation == "softmax":
-        raise OptionError(f"The program of {archive} ends in a softmax: it is no multi-label model; leave that out.")
+        raise OptionError(f"The program of {archive} ends in a softmax: it is not a multi-label model; leave that out.")
     multi_label = multi_label or subject.activation == "sigmoid"
     tensors = subject.weights
     classes = resolve_labels(described, tensors.architecture.num_classes)

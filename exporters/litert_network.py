@@ -153,7 +153,7 @@ class LiteRtNetwork:
         channels, depth, kernel, _ = weight.shape
         stride, pads, groups = attributes["strides"][0], attributes["pads"], attributes.get("group", 1)
         if len(set(pads)) != 1 or (groups != 1 and not groups == self._shape(x)[3] == channels):
-            raise EngineError(f"The graph pads or groups the convolution {name} otherwise than a GhostNet does.")
+            raise EngineError(f"The graph pads or groups the convolution {name} other than a GhostNet does.")
         size = (self._shape(x)[1] + 2 * pads[0] - kernel) // stride + 1
         padding = schema.Padding.VALID
         if pads[0] and stride == 1 and 2 * pads[0] == kernel - 1:

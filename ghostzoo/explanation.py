@@ -125,7 +125,7 @@ class Explainer:
             return None
         if isinstance(given, int | np.integer) and not isinstance(given, bool):
             if not 0 <= given < len(self.labels):
-                raise OptionError(f"{name}={given} is no class of the model, which has 0 to {len(self.labels) - 1}.")
+                raise OptionError(f"{name}={given} is not a class of the model, which has 0 to {len(self.labels) - 1}.")
             return int(given)
         names: dict[str, set[int]] = {}
         for index, label in enumerate(self.labels):
@@ -136,7 +136,7 @@ class Explainer:
             return found.pop()
         if found:
             raise OptionError(f"{name}={given!r} names the classes {sorted(found)}; give one of these numbers.")
-        raise OptionError(f"{name}={given!r} is no class of the model. {nearest(given, list(names)[:2000])[:300]}")
+        raise OptionError(f"{name}={given!r} is not a class of the model. {nearest(given, list(names)[:2000])[:300]}")
 
     def explain(
         self, features: NDArray[np.float32], index: int | None, against: int | None, engine: str

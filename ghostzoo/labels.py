@@ -108,7 +108,7 @@ def read_export_config(path: str | PathLike[str]) -> dict[str, Any]:
     except OSError as error:
         raise LabelsError(f"Cannot read {path}: {error.strerror or error}; check the path.") from error
     except ValueError as error:
-        raise LabelsError(f"{path} is no readable YAML: {error}. Pass the inference.yml of an export.") from error
+        raise LabelsError(f"{path} is not readable YAML: {error}. Pass the inference.yml of an export.") from error
     return content if isinstance(content, dict) else {}
 
 
@@ -142,7 +142,7 @@ def read_timm_config(path: str | PathLike[str]) -> dict[str, Any]:
     try:
         content = json.loads(_read_text(Path(path)))
     except (ValueError, RecursionError) as error:
-        raise LabelsError(f"{path} is no readable JSON ({str(error)[:100]}); get it again, or remove it.") from error
+        raise LabelsError(f"{path} is not readable JSON ({str(error)[:100]}); get it again, or remove it.") from error
     return content if isinstance(content, dict) else {}
 
 

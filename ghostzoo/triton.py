@@ -133,7 +133,7 @@ def _write(folder: Path, files: dict[str, bytes], overwrite: bool) -> None:
     recover(folder.parent)
     if folder.exists():
         if not (folder / _CONFIG).is_file():
-            raise OptionError(f"{folder} exists and is no model of a Triton repository; take another --out.")
+            raise OptionError(f"{folder} exists and is not a model of a Triton repository; take another --out.")
         if not overwrite:
             raise OptionError(f"{folder} exists; take another --out, or give --overwrite.")
     try:

@@ -36,7 +36,7 @@ def read_evaluations(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
         except (KeyError, TypeError):
             is_whole = False
         if not is_whole:
-            raise InputError(f"{path} is no report of an evaluation; write one with 'ghostzoo eval --out FOLDER'.")
+            raise InputError(f"{path} is not the report of an evaluation; write one with 'ghostzoo eval --out FOLDER'.")
         if name in reports:
             raise InputError(f"{path} is a second report on {name}; give one.")
         reports[name] = report

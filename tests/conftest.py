@@ -23,8 +23,9 @@ SLOW_FOLDERS = {"exporters", "training"}
 LONGEST = (
     "serve/test_grpc_limits.py", "serve/test_slow_clients.py", "serve/test_hanging.py", "engines/test_forks.py",
     "web/test_page.py", "web/test_teach.py", "web/test_static_site.py", "serve/test_soak.py", "serve/test_operation.py",
-    "training/test_processes.py", "training/test_fine_tuning.py", "training/test_families.py",
-    "training/test_pretrained.py",
+    "training/test_fine_tuning.py", "training/test_resume.py", "training/test_processes.py",
+    "training/test_families.py", "exporters/test_export.py", "exporters/test_export_archives.py",
+    "exporters/test_originals.py",
 )  # fmt: skip
 """Files that begin first, so that none is what the others wait for; after them those of the most slow tests, and at the
 end the quick ones, which fill the gaps."""

@@ -56,7 +56,7 @@ def test_list_filters_by_wildcard() -> None:
     assert [json.loads(line)["name"] for line in small] == ["repghostnet_080.in1k"]
     shown = run("list", "--family", "ghostnetv2", "--sort", "top1").stdout.splitlines()
     assert [line.split()[0] for line in shown[1:4]] == [f"ghostnetv2_{width}.in1k" for width in (160, 130, 100)]
-    assert "leave an option out" in run("list", "--min-top1", "0.9").stderr
+    assert "leave one out" in run("list", "--min-top1", "0.9").stderr
     result = run("list", "nothing*")
     assert result.returncode == 1
     assert "GhostNet_x1_0" in result.stderr

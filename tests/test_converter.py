@@ -220,7 +220,7 @@ def test_wrong_calls_are_refused(weights: Path, tmp_path: Path) -> None:
 def test_damaged_and_hostile_weights_are_refused(weights: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.pdparams"
     for data, match in (
-        (weights.read_bytes()[:-1000], "no readable"),
+        (weights.read_bytes()[:-1000], "not a readable"),
         (f"cos\nsystem\n(S'touch {tmp_path}/ran'\ntR.".encode(), r"os\.system"),
         (b"", "is empty"),
     ):

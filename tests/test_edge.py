@@ -133,7 +133,7 @@ def test_invalid_graph_is_refused_before_conversion(
     with pytest.raises(BundleError, match=r"onnx/model\.onnx .*; do not use this bundle"):
         edge_formats.export_edge(tmp_path / "broken", form)
     monkeypatch.setattr(Bundle, "model", lambda *_: b"no graph")  # and where one fails all the same
-    with pytest.raises(EngineError, match=r"Its last output: .|is no ONNX graph"):
+    with pytest.raises(EngineError, match=r"Its last output: .|is not an ONNX graph"):
         edge_formats.export_edge(tmp_path / "broken", form)
 
 

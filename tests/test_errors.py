@@ -144,7 +144,7 @@ def test_the_maintainers_commands_are_as_strict() -> None:
     ("arguments", "sentence"),
     [
         (["serve", "--host", "300.1.1.1"], "Cannot listen on '300.1.1.1', which is neither an address nor a name that"),
-        (["serve", "--cors-origin", "foo"], "'foo' is no origin; write https://page.example or"),
+        (["serve", "--cors-origin", "foo"], "'foo' is not an origin; write https://page.example or"),
         (["info", ""], "The model's name is empty; 'ghostzoo list' shows names."),
         (["info", "ftp://x/y"], "No model is fetched from a URL that begins with ftp://; give a name, a folder, or"),
         (["info", "https://huggingface.co/a/b"], "a URL that begins with https://; write hf://a/b."),
@@ -191,7 +191,7 @@ def test_an_open_pipe_is_an_image() -> None:
     os.close(writer)
     result = run("predict", f"/dev/fd/{reader}", pass_fds=(reader,))
     os.close(reader)
-    assert "it is no image" in result.stderr
+    assert "it is not an image" in result.stderr
 
 
 def test_a_file_is_classified_once(tmp_path: Path) -> None:

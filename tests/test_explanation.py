@@ -44,9 +44,9 @@ def test_the_picture_shows_what_was_seen_and_where_it_speaks() -> None:
 @pytest.mark.parametrize(
     ("index", "against", "message"),
     [
-        (7, None, "index=7 is no class of the model"),
-        ("class-9", None, "index='class-9' is no class of the model. Did you mean"),
-        (True, None, "is no class"),
+        (7, None, "index=7 is not a class of the model"),
+        ("class-9", None, "index='class-9' is not a class of the model. Did you mean"),
+        (True, None, "is not a class"),
         (3, "class-3", "Both classes are 'class-3'"),
     ],
 )

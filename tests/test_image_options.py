@@ -83,7 +83,7 @@ def test_predict_has_the_options(tiny_bundle: Bundle, tmp_path: Path) -> None:
     assert "it is truncated or damaged; get the file again, or read it with --lenient" in strict.stderr
     result = run(*common, "--lenient", "--background", "#0a14c8", "--draft")
     assert result.returncode == 0, result.stderr
-    assert result.stderr == f"Damaged, and read as far as it goes: {tmp_path / 'cut.jpg'}\n"
+    assert result.stderr == f"Damaged, read as far as possible: {tmp_path / 'cut.jpg'}\n"
     rows = {Path(row["image"]).name: row["predictions"] for row in map(json.loads, result.stdout.splitlines())}
     assert {name: [each.get("damaged") for each in row] == [True] * 5 for name, row in rows.items()} == {
         "a.jpg": False,
@@ -124,7 +124,7 @@ def test_eval_has_the_options_too(tiny_bundle: Bundle, tmp_path: Path) -> None:
     result = run(*common, "--lenient", "--background", "white", "--draft", "--out", tmp_path / "report")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["damaged"] == ["0-cut.jpg", "1-cut.jpg"]
-    assert result.stderr.count("Damaged, and read as far as it goes: ") == 2
+    assert result.stderr.count("Damaged, read as far as possible: ") == 2
     small = run(*common, "--max-pixels", 59_999)
     assert small.returncode == 1
     assert "--max-pixels" in small.stderr

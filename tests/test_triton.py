@@ -83,5 +83,5 @@ def test_impossible_exports_are_refused(tiny_bundle: Bundle, tmp_path: Path) -> 
             export_triton(tiny_bundle, tmp_path / "repository", **options)  # type: ignore[arg-type]
     assert not (tmp_path / "repository").exists()
     (tmp_path / "repository" / tiny_bundle.name).mkdir(parents=True)
-    with pytest.raises(OptionError, match="is no model of a Triton repository"):
+    with pytest.raises(OptionError, match="is not a model of a Triton repository"):
         export_triton(tiny_bundle, tmp_path / "repository", overwrite=True)

@@ -48,7 +48,7 @@ _PALE = 250
     "--data", type=click.Path(exists=True, path_type=Path), help="Labelled pictures of the bundled model's classes."
 )
 def main(names: tuple[str, ...], out: Path, data: Path | None) -> None:
-    """Make the pictures NAMES, by default all: page, site, why, bench, pareto, speed, duplicates, evaluation, tutorial."""
+    """Make the pictures NAMES, or all: page, site, why, bench, pareto, speed, duplicates, evaluation, tutorial."""
     makers: dict[str, Callable[[Path], None]] = {
         "page": show_server,
         "site": show_site,

@@ -150,5 +150,5 @@ def _checksum(content: bytes | memoryview) -> bytes:
 
 def _path(name: str) -> Path:
     if not re.fullmatch(r"[a-z0-9]+/[A-Za-z0-9._-]+", name) or "/." in name:
-        raise ValueError(f"{name!r} is no name of a cache file")
+        raise ValueError(f"{name!r} is not the name of a cache file")
     return cache_folder() / name

@@ -21,7 +21,7 @@ from .connections import BoundedAdapter
 _CHUNK = 64 * 1024
 _COUNTED = 256 * 1024
 """Bytes that come before they are counted; counting each chunk would take as long as reading it."""
-LATE = "it was not there in time; try again"
+LATE = "it did not arrive in time; try again"
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 

@@ -26,7 +26,7 @@ def require_matplotlib() -> Any:
     try:
         import matplotlib.figure
     except ImportError as error:
-        raise InputError("The pictures need matplotlib; run \"pip install 'ghostzoo[plots]'\".") from error
+        raise InputError("Plots need matplotlib; run \"pip install 'ghostzoo[plots]'\".") from error
     return matplotlib.figure
 
 

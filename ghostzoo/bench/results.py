@@ -147,7 +147,7 @@ class Results:
                 raise ValueError(f"it has more than {_MAX_FILE_BYTES} bytes")
             content = json.loads(path.read_bytes())
             if not isinstance(content, dict) or content.pop("format_version", None) != FORMAT_VERSION:
-                raise ValueError(f"it is no object with format_version {FORMAT_VERSION}")
+                raise ValueError(f"it is not an object with format_version {FORMAT_VERSION}")
             return cls(
                 content["machine"],
                 tuple(ModelFacts(**facts) for facts in content["models"]),

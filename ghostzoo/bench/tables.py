@@ -35,7 +35,7 @@ def core_tables(results: Results) -> list[Table]:
     machine = f"{results.machine.get('processor', 'another machine')}, {results.machine.get('cpus', '?')} CPUs"
     return [
         Table(
-            f"{model.name} on {machine}: milliseconds a call",
+            f"{model.name} on {machine}: milliseconds per call",
             ("engine", "precision", "threads", "batch", "network", "end to end", "images/s", "noise"),
             tuple(
                 (

@@ -30,7 +30,7 @@ class _Counts(click.ParamType):  # type: ignore[type-arg]  # older versions of c
         except ValueError:
             counts = ()
         if not counts or min(counts) < 1:
-            self.fail(f"{value!r} is no list of whole numbers from 1, such as 1,2,4.", param, ctx)
+            self.fail(f"{value!r} is not a list of whole numbers from 1, such as 1,2,4.", param, ctx)
         return counts
 
 

@@ -73,7 +73,7 @@ def eval_command(
     with load(BUNDLED_MODEL if model is None else model, **options) as classifier:
         multi_label = classifier.bundle.config.multi_label
         if min_score is not None and not multi_label:
-            raise OptionError(f"{classifier.bundle.name} is no multi-label model; leave out --min-score.")
+            raise OptionError(f"{classifier.bundle.name} is not a multi-label model; leave out --min-score.")
         copy = None if calibrated_copy is None else Path(calibrated_copy)
         if copy is not None and not calibrate:
             raise OptionError("--calibrated-copy is where --calibrate writes; give both.")

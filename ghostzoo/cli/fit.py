@@ -30,7 +30,7 @@ _DOUBTS = 5
 @click.option("--out", type=ANY_PATH, help="Bundle folder to make.  [default with --add: that bundle itself]")
 @click.option("--add", "add_to", type=ANY_PATH, help="Add these pictures to a bundle that 'fit' made before.")
 @click.option("--name", help="The bundle's name.  [default: that of its folder]")
-@click.option("--keep/--no-keep", default=True, help="Keep embeddings for a later --add: 2.6 kB a picture.")
+@click.option("--keep/--no-keep", default=True, help="Keep embeddings for a later --add: 2.6 kB per picture.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 @fetch_options
 @engine_options

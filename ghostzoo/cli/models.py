@@ -41,7 +41,7 @@ def list_command(pattern: str, as_json: bool, pareto: bool, out: str | None, **c
     if not records:
         if not list_models(pattern):
             raise click.ClickException(f"No model matches {pattern!r}. {nearest(pattern, list_models())}")
-        raise click.ClickException("No model has all that was asked for; leave an option out.")
+        raise click.ClickException("No model meets all of these options; leave one out.")
     if pareto:
         _show_front([record for record in records if record.published], as_json, out)
         return

@@ -60,7 +60,7 @@ _LIMIT_OPTIONS = {
         help="Scans of a progressive JPEG of --max-pixels.  [default: 32]",
     ),
     "url_timeout": click.option(
-        "--url-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds a download.  [default: 30]"
+        "--url-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds per download.  [default: 30]"
     ),
 }
 """Field of ``ImageLimits`` -> its option."""

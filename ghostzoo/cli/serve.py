@@ -28,7 +28,7 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "hypercorn", "prometheus_cli
     show_default=True,
     help="fp32; fp16 or int8 if the bundle has it; bf16 if the CPU has it.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads a call of the engine.  [default: 1]")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads per engine call.  [default: 1]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="0 takes a free one.")
@@ -39,10 +39,10 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "hypercorn", "prometheus_cli
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Threads that decode and infer.  [default: usable CPUs + 1]"
 )
-@click.option("--max-batch", type=click.IntRange(min=1), help="Images a call of the engine.  [default: 8]")
+@click.option("--max-batch", type=click.IntRange(min=1), help="Images per engine call.  [default: 8]")
 @click.option("--max-delay-ms", type=click.FloatRange(min=0), help="Longest wait for a fuller batch.  [default: 5]")
 @click.option("--queue-size", type=click.IntRange(min=1), help="Images that may wait.  [default: 256]")
-@click.option("--deadline", type=click.FloatRange(min=0, min_open=True), help="Seconds a request.  [default: 30]")
+@click.option("--deadline", type=click.FloatRange(min=0, min_open=True), help="Seconds per request.  [default: 30]")
 @click.option(
     "--write-timeout",
     type=click.FloatRange(min=0, min_open=True),
@@ -55,9 +55,9 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "hypercorn", "prometheus_cli
     help="Decode images in processes that may hang or crash alone.",
 )
 @click.option(
-    "--decode-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds an image there.  [default: 15]"
+    "--decode-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds per image there.  [default: 15]"
 )
-@click.option("--drain-timeout", type=click.FloatRange(min=0), help="Seconds after SIGTERM.  [default: 30]")
+@click.option("--drain-timeout", type=click.FloatRange(min=0), help="Seconds to finish after SIGTERM.  [default: 30]")
 @click.option("--max-body-mb", type=click.IntRange(min=1, max=2047), help="Largest request body in MiB.  [default: 64]")
 @click.option("--max-buffered-mb", type=click.IntRange(min=1), help="All requests in memory, in MiB.  [default: 512]")
 @click.option("--max-pixels", type=click.IntRange(min=1), help="Largest image.  [default: 50000000]")
@@ -65,7 +65,7 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "hypercorn", "prometheus_cli
 @click.option(
     "--max-scans", type=click.FloatRange(min=0, min_open=True), help="Scans of a progressive JPEG.  [default: 32]"
 )
-@click.option("--max-images", type=click.IntRange(min=1), help="Images a call.  [default: 64]")
+@click.option("--max-images", type=click.IntRange(min=1), help="Images per request.  [default: 64]")
 @click.option("--api-key-file", type=click.Path(), help="File with the key that clients must show.")
 @click.option("--cors-origin", "cors_origins", multiple=True, help="Origin whose pages may call; may be repeated.")
 @click.option(

@@ -14,7 +14,7 @@ from .console import one_line, printable
 def report_damaged(names: Sequence[str]) -> None:
     """Name on stderr the damaged images that were read leniently."""
     for name in names:
-        click.echo(f"Damaged, and read as far as it goes: {printable(name)}", err=True)
+        click.echo(f"Damaged, read as far as possible: {printable(name)}", err=True)
 
 
 def report_unreadable(failed: Sequence[ImageError], total: int, skipped: int) -> None:

@@ -123,11 +123,11 @@ def open_dataset(
         return _from_list(path, classes, labelled)
     elif path.is_file():
         raise InputError(
-            f"{path} is no labelled data; pass a folder with a folder a class, a .tar of one "
+            f"{path} is not labelled data; pass a folder with one folder per class, a .tar of one "
             "(not compressed), or a .txt list file."
         )
     else:
-        raise InputError(f"There are no data at {path}; check the path.")
+        raise InputError(f"There is nothing at {path}; check the path.")
     if not found:
         raise InputError(f"{path} holds no image files ({', '.join(sorted(IMAGE_SUFFIXES))}); check the path.")
     if not labelled:
@@ -152,7 +152,7 @@ def _tar_members(path: Path, passed_over: list[object]) -> list[Sample]:
                 if len(samples) > MAX_IMAGES:
                     raise InputError(f"{path} holds more than {MAX_IMAGES} images; split it.")
     except (OSError, tarfile.TarError) as error:
-        raise InputError(f"{path} is no readable, uncompressed tar file: {error}.") from error
+        raise InputError(f"{path} is not a readable, uncompressed tar file: {error}.") from error
     return sorted(samples, key=lambda sample: sample.name)
 
 
@@ -168,7 +168,7 @@ def _by_folder(
     outside = [sample.name for sample, each in zip(found, parts, strict=True) if len(each) < depth + 2]
     if outside:
         raise InputError(
-            f"{path}: {len(outside)} image(s) lie in no class folder, first {outside[0]}; move them, or pass a .txt "
+            f"{path}: {len(outside)} image(s) are in no class folder, first {outside[0]}; move them, or pass a .txt "
             "list file with a line '<path> <class index>' each."
         )
     names = tuple(classes) if classes is not None else tuple(sorted({each[depth] for each in parts}))
@@ -176,7 +176,7 @@ def _by_folder(
     strange = sorted({each[depth] for each in parts} - set(index))
     if strange:
         raise InputError(
-            f"{path} has folders that are no class of the model: {', '.join(strange[:5])}; "
+            f"{path} has folders that match no class of the model: {', '.join(strange[:5])}; "
             f"its classes are {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}."
         )
     samples = tuple(

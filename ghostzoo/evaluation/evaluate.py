@@ -273,7 +273,7 @@ def with_model_classes(dataset: ImageDataset, labels: Sequence[ClassLabel]) -> I
     strange = [name for name, match in zip(dataset.classes, matches, strict=True) if len(match) != 1]
     if strange:
         raise InputError(
-            f"{len(strange)} of {len(dataset.classes)} class names fit no single class of the model: "
+            f"{len(strange)} of {len(dataset.classes)} class names do not match exactly one class of the model: "
             f"{', '.join(strange[:5])}; name the folders by WordNet id, label or index, or use a list file."
         )
     indices = [next(iter(match)) for match in matches]

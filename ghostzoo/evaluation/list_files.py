@@ -81,5 +81,5 @@ def _lines(path: Path, encoding: str) -> Iterator[str]:
     with path.open(encoding=encoding) as file:
         while line := file.readline(MAX_LINE_LENGTH + 1):
             if len(line) > MAX_LINE_LENGTH:
-                raise InputError(f"{path} has a line of more than {MAX_LINE_LENGTH} letters; is it a list file?")
+                raise InputError(f"{path} has a line of more than {MAX_LINE_LENGTH} characters; is it a list file?")
             yield line.removeprefix("\ufeff").strip()

@@ -200,7 +200,7 @@ def open_multi_label(path: str | PathLike[str], labels: Sequence[ClassLabel]) ->
     path = Path(path)
     wanted = "a .txt list file with a line '<path><tab>0,1,0,...' for each image, a 1 for each class that it shows"
     if not path.is_file() or path.suffix.lower() != ".txt":
-        raise InputError(f"The model is a multi-label one, and {path} is no data for it; pass {wanted}.")
+        raise InputError(f"The model is a multi-label one, which {path} does not suit; pass {wanted}.")
     classes = [label.label for label in labels]
     dataset = open_dataset(path, classes=classes, labelled=False)  # whose names are whole lines here
     return replace(dataset, samples=tuple(_read_line(path, sample, len(labels)) for sample in dataset.samples))

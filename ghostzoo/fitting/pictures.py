@@ -61,7 +61,7 @@ class Pictures:
         return self.taken(np.lexsort((self.names, *self.digests.T[::-1], self.labels)))
 
     def to_bytes(self) -> bytes:
-        """Serialise as an uncompressed ``.npz``, about 2.6 kB a picture."""
+        """Serialise as an uncompressed ``.npz``, about 2.6 kB per picture."""
         names = "\n".join(name.replace("\n", " ")[-_MAX_NAME:] for name in self.names)
         return write_arrays(**self._arrays(), names=np.frombuffer(names.encode("utf-8", "replace") or b" ", np.uint8))
 

@@ -54,7 +54,7 @@ def read_header(data: bytes, *, lenient: bool = False) -> Header:
         raise HeaderError("its header is truncated; get the file again") from error
     if _FLOATING_POINT.match(data):
         raise HeaderError("floating-point pixels have no defined range; convert it to PNG")
-    raise HeaderError(f"it is no image in a format that is read ({FORMATS})")
+    raise HeaderError(f"it is not an image in a supported format ({FORMATS})")
 
 
 _READERS: tuple[tuple[bytes | tuple[bytes, ...], str, str], ...] = (

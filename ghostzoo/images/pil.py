@@ -50,7 +50,7 @@ def from_heif(data: bytes, source: Any, limits: ImageLimits, options: ReadOption
     try:
         image = pillow_heif.open_heif(io.BytesIO(data)).to_pillow()
     except Exception as error:  # the plugin raises many kinds of error
-        raise ImageError(describe(source), f"it is damaged, or of a kind of HEIC that is not read ({error})") from error
+        raise ImageError(describe(source), f"it is damaged, or of an unsupported kind of HEIC ({error})") from error
     return from_pil(image, limits, options)
 
 

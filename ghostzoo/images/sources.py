@@ -46,7 +46,8 @@ def read_encoded(source: Any, limits: ImageLimits) -> bytes:
     if hasattr(source, "read"):
         return _read_file(source, limits)
     raise InputError(
-        f"{type(source).__name__} is no image; pass a path, a URL, bytes, a binary file, a PIL image or a uint8 array."
+        f"{type(source).__name__} is not an image; pass a path, a URL, bytes, a binary file, a PIL image or a uint8 "
+        "array."
     )
 
 
@@ -60,7 +61,7 @@ def _read_path(path: str | PathLike[str], limits: ImageLimits) -> bytes:
         if stat.S_ISDIR(mode):
             raise ImageError(describe(path), "it is a folder; pass it to predict() for all images in it")
         if not stat.S_ISREG(mode) and not _OPEN_FILE.fullmatch(str(path)):  # a pipe would wait for its other end
-            raise ImageError(describe(path), "it is no regular file")
+            raise ImageError(describe(path), "it is not a regular file")
         with path.open("rb") as file:
             return _read_file(file, limits, describe(path))
     except FileNotFoundError as error:
@@ -79,7 +80,7 @@ def _read_file(file: IO[bytes], limits: ImageLimits, name: str | None = None) ->
         except Exception as error:  # a file object of the caller's own may raise anything
             raise ImageError(describe(source), f"it cannot be read ({error})") from error
         if not isinstance(part, bytes | bytearray | memoryview):
-            raise ImageError(describe(source), "it gives no bytes; open it with mode 'rb', and blocking")
+            raise ImageError(describe(source), "it returns no bytes; open it with mode 'rb', and blocking")
         if not len(part):
             break
         data += part

@@ -68,7 +68,7 @@ class FlatBuffer:
             RefusedGraphError: the file has another identifier, or is damaged.
         """
         if self._data[_IDENTIFIER_AT : _IDENTIFIER_AT + len(identifier)] != identifier:
-            raise RefusedGraphError(f"is no file of the format {identifier.decode()}")
+            raise RefusedGraphError(f"is not a file in the format {identifier.decode()}")
         return self._target(0)
 
     def read(self, position: int, fields: Schema) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class FlatBuffer:
         try:
             text = self._data[start:end].decode()
         except UnicodeDecodeError:
-            raise RefusedGraphError(f"has a name that is no UTF-8 (at byte {start})") from None
+            raise RefusedGraphError(f"has a name that is not UTF-8 (at byte {start})") from None
         if not text.isprintable():
             raise RefusedGraphError(f"has a name with control characters (at byte {start})")
         return text

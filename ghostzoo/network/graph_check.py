@@ -83,7 +83,7 @@ def _check_outputs(graph: Graph, shapes: dict[str, Operand], num_classes: int) -
 
 def _check_value(value: Value, rest: Shape) -> None:
     if value.data_type != FLOAT or value.shape[1:] != rest or not isinstance(value.shape[0], str):
-        raise RefusedGraphError(f"declares {value.name} otherwise than as float32 of shape {_shown((BATCH, *rest))}")
+        raise RefusedGraphError(f"declares {value.name} other than as float32 of shape {_shown((BATCH, *rest))}")
 
 
 def _names(values: tuple[Value, ...]) -> str:

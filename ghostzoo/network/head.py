@@ -85,10 +85,10 @@ def _made_by(nodes: dict[str, Node], tensor: str, operator: str) -> Node:
 def _linear(data: bytes, node: Node, weights: dict[str, Weight]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     operands = [weights.get(name) for name in node.inputs[1:]]
     if len(operands) != 2 or node.attributes.get("group", 1) != 1:
-        raise _strange(f"{node.name!a} is no linear layer with a bias")
+        raise _strange(f"{node.name!a} is not a linear layer with a bias")
     weight, bias = (_values(data, operand, node) for operand in operands)
     if weight.shape[2:] != (1, 1):
-        raise _strange(f"{node.name!a} is no linear layer")
+        raise _strange(f"{node.name!a} is not a linear layer")
     return weight.reshape(weight.shape[:2]), bias
 
 

@@ -80,9 +80,9 @@ def _read_layers(param: bytes) -> list[_Layer]:
     try:
         magic, counts, *lines = param.decode("ascii").splitlines()
     except ValueError:
-        raise RefusedGraphError("is no network of ncnn") from None
+        raise RefusedGraphError("is not an ncnn network") from None
     if magic.strip() != _MAGIC or len(counts.split()) != 2 or len(lines) > MAX_NODES:
-        raise RefusedGraphError("is no network of ncnn, or one of another format")
+        raise RefusedGraphError("is not an ncnn network, or one in another format")
     return [_read_layer(line.split()) for line in lines if line.strip()]
 
 
@@ -103,7 +103,7 @@ def _read_layer(words: list[str]) -> _Layer:
         if key not in admitted or not re.fullmatch(admitted[key], value):
             raise RefusedGraphError(f"has the layer {name!a} with {key}={value!a}, which a GhostNet does not need")
     if len(found) != len(pairs):
-        raise RefusedGraphError(f"has the layer {name!a} with what are no values, or one of them twice")
+        raise RefusedGraphError(f"has the layer {name!a} with what are not values, or one of them twice")
     return _Layer(kind, name, tuple(blobs[: counts[0]]), tuple(blobs[counts[0] :]), found)
 
 
@@ -182,7 +182,7 @@ def _pooling(layer: _Layer) -> _Translated:
         return "GlobalAveragePool", {}, []
     sides = [(layer.number(key + 10, layer.number(key)), layer.number(key)) for key in (1, 2)]
     if layer.number(0) != 1 or layer.number(5) != 1:  # which leaves out what does not fill a window
-        raise RefusedGraphError(f"has the layer {layer.name!a}, which pools otherwise than to means")
+        raise RefusedGraphError(f"has the layer {layer.name!a}, which pools other than to means")
     return "AveragePool", dict(zip(("kernel_shape", "strides"), sides, strict=True)), []
 
 

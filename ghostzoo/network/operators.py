@@ -73,7 +73,7 @@ def _concat(operands: Operands, attributes: Attributes) -> Shape:
     shapes = [operand.shape for operand in operands if operand is not None]
     rest = {(shape[:1], shape[2:]) for shape in shapes}
     if attributes.get("axis") != 1 or len(rest) != 1 or any(len(shape) < 2 for shape in shapes):
-        raise RefusedGraphError("joins tensors otherwise than by channels")
+        raise RefusedGraphError("joins tensors other than by channels")
     return (*shapes[0][:1], sum(shape[1] for shape in shapes), *shapes[0][2:])
 
 
@@ -109,7 +109,7 @@ def _pool(operands: Operands, _: Attributes) -> Shape:
 
 def _clip(operands: Operands, _: Attributes) -> Shape:
     if any(limit is not None and limit.shape not in ((), (1,)) for limit in operands[1:]):
-        raise RefusedGraphError("clips by limits that are no single numbers")
+        raise RefusedGraphError("clips by limits that are not single numbers")
     return _first(operands).shape
 
 
@@ -117,11 +117,11 @@ def _resize(operands: Operands, attributes: Attributes) -> Shape:
     x, region, scales = _image(operands), operands[1], operands[2]
     factors = scales.floats if scales is not None else None
     if region is not None or factors is None or len(factors) != 4 or factors[:2] != (1.0, 1.0):
-        raise RefusedGraphError("resizes otherwise than by two factors in the file")
+        raise RefusedGraphError("resizes other than by two factors in the file")
     if not all(1 <= factor <= MAX_SIDE for factor in factors):
         raise RefusedGraphError("resizes by a factor below 1, or by one that is too large")
     if attributes.get("mode", "nearest") != "nearest":
-        raise RefusedGraphError("resizes otherwise than to the nearest pixel")
+        raise RefusedGraphError("resizes other than to the nearest pixel")
     return (*x[:2], _resized(x[2], factors[2]), _resized(x[3], factors[3]))
 
 
@@ -137,7 +137,7 @@ def _resized(side: int, factor: float) -> int:
 def _average(operands: Operands, attributes: Attributes) -> Shape:
     x = _image(operands)
     if attributes.get("kernel_shape") != (2, 2) or attributes.get("strides") != (2, 2) or min(x[2:]) < 2:
-        raise RefusedGraphError("averages otherwise than over 2 x 2 pixels")
+        raise RefusedGraphError("averages other than over 2 x 2 pixels")
     return (*x[:2], x[2] // 2, x[3] // 2)
 
 
@@ -176,7 +176,7 @@ def _first(operands: Operands) -> Operand:
 def _image(operands: Operands) -> Shape:
     shape = _first(operands).shape
     if len(shape) != 4 or shape[0] != BATCH:
-        raise RefusedGraphError("convolves, pools, resizes or flattens what is no batch of images")
+        raise RefusedGraphError("convolves, pools, resizes or flattens what is not a batch of images")
     return shape
 
 

@@ -82,20 +82,20 @@ class _Translation:
 
     def join(self, operator: Operator) -> None:
         if operator.options.get("axis", 0) != MAX_RANK - 1:
-            raise RefusedGraphError("joins tensors otherwise than by channels")
+            raise RefusedGraphError("joins tensors other than by channels")
         self._node("Concat", operator, self._images(operator), axis=1)
 
     def pool(self, operator: Operator) -> None:
         x, axes = operator.inputs
         if self._ints(axes, (2,)) != (1, 2) or operator.options.get("keep_dims", 0) != 1:
-            raise RefusedGraphError("pools otherwise than to the mean of all pixels")
+            raise RefusedGraphError("pools other than to the mean of all pixels")
         self._node("GlobalAveragePool", operator, [self._name(x)])
 
     def flatten(self, operator: Operator) -> None:
         x, shape = operator.inputs
         row = (-1, *self._network.tensors[operator.output].shape[1:])
         if self._ints(shape, (2,)) != row or operator.options.get("new_shape") != list(row):
-            raise RefusedGraphError("reshapes tensors otherwise than to one row an image")
+            raise RefusedGraphError("reshapes tensors other than to one row an image")
         self._node("Flatten", operator, [self._name(x)])
 
     def pad(self, operator: Operator) -> None:
@@ -104,7 +104,7 @@ class _Translation:
         shape, padded = self._network.tensors[x].shape, self._network.tensors[operator.output]
         self._name(x)
         if len(set(by[2:6])) != 1 or by[:2] + by[6:] != (0, 0, 0, 0) or len(shape) != MAX_RANK:
-            raise RefusedGraphError("pads otherwise than by the same number of pixels on each side")
+            raise RefusedGraphError("pads other than by the same number of pixels on each side")
         images, height, width, channels = shape
         if padded.kind != FLOAT32 or padded.shape != (images, height + 2 * by[2], width + 2 * by[2], channels):
             raise _otherwise(padded.name)
@@ -123,7 +123,7 @@ class _Translation:
         x, by = self.padded.get(x, (x, 0))
         if options.get("padding", SAME) == SAME:
             if strides != (1, 1) or height % 2 == 0 or width != height or by:
-                raise RefusedGraphError("pads a convolution otherwise than by the same number of pixels on each side")
+                raise RefusedGraphError("pads a convolution other than by the same number of pixels on each side")
             by = height // 2
         operands = [
             self._name(x),
@@ -134,7 +134,7 @@ class _Translation:
 
     def _images(self, operator: Operator) -> list[str]:
         if any(len(self._network.tensors[item].shape) != MAX_RANK for item in operator.inputs):
-            raise RefusedGraphError("adds, multiplies or joins what are no images")
+            raise RefusedGraphError("adds, multiplies or joins what are not images")
         return [self._name(item) for item in operator.inputs]
 
     def _name(self, number: int) -> str:
@@ -165,7 +165,7 @@ class _Translation:
 
 
 def _otherwise(name: str) -> RefusedGraphError:
-    return RefusedGraphError(f"declares the tensor {name!a} otherwise than it is computed")
+    return RefusedGraphError(f"declares the tensor {name!a} other than it is computed")
 
 
 _TRANSLATIONS: Mapping[str, Callable[[_Translation, Operator], None]] = {

@@ -142,7 +142,7 @@ class Network:
         self._file = FlatBuffer(data)
         model = self._file.read(self._file.root(_IDENTIFIER), _MODEL)
         if model.get("version") != _VERSION or len(model.get("subgraphs", ())) != 1:
-            raise RefusedGraphError("is no network of LiteRT, or one of another version")
+            raise RefusedGraphError("is not a LiteRT network, or one of another version")
         graph = self._file.read(model["subgraphs"][0], _GRAPH)
         buffers = [self._file.read(item, _BUFFER).get("data") for item in model.get("buffers", ())]
         self._kinds = [self._kind(item) for item in model.get("operator_codes", ())]

@@ -202,7 +202,7 @@ def _text(data: bytes, start: int, end: int) -> str:
     try:
         text = data[start:end].decode()
     except UnicodeDecodeError:
-        raise RefusedGraphError(f"has a name that is no UTF-8 (at byte {start})") from None
+        raise RefusedGraphError(f"has a name that is not UTF-8 (at byte {start})") from None
     if not text.isprintable():
         raise RefusedGraphError(f"has a name with control characters (at byte {start})")
     return text
@@ -243,4 +243,4 @@ def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
 
 
 def _damaged(position: int) -> RefusedGraphError:
-    return RefusedGraphError(f"is no ONNX graph, or a damaged one (at byte {position})")
+    return RefusedGraphError(f"is not an ONNX graph, or is damaged (at byte {position})")

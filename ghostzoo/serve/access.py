@@ -31,7 +31,7 @@ _UNKNOWN_HOST = (
     "This server does not answer to the name {!r}; start it with --allowed-host and that name, or use its address."
 )
 _READING = ("GET", "HEAD", "OPTIONS")
-_NO_KEY = "This server wants its API key: send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
+_NO_KEY = "This server requires its API key: send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
 _VERSIONS = "This server speaks HTTP 1.1 and 2."
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)

@@ -95,7 +95,7 @@ class Body:
         except MultiPartException as error:
             if error.message.startswith(("Too many", "Part exceeded")):
                 raise too_large(f"The multipart form is too large: {error.message} Send images as files.") from error
-            raise bad_request(f"The body is no valid multipart form: {error.message}") from error
+            raise bad_request(f"The body is not a valid multipart form: {error.message}") from error
         finally:
             await parts.aclose()
         if not parser.ended:  # the parser itself passes over a part that has no end
@@ -217,7 +217,8 @@ def _decompressor(encoding: str) -> Decompressor | None:
     if name in ("gzip", "deflate"):
         return new_decompressor()
     raise RequestError(
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Encoding {name[:40]!r} is not read; use gzip, deflate or none."
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        f"Content-Encoding {name[:40]!r} is not supported; use gzip, deflate or none.",
     )
 
 
@@ -264,7 +265,7 @@ def _validate(schema: type[_Schema], body: bytes) -> _Schema:
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        raise bad_request(f"The JSON body is not as it should be: {_first_problem(error)}.") from error
+        raise bad_request(f"The JSON body is invalid: {_first_problem(error)}.") from error
 
 
 def read_parameters(schema: type[_Schema], parameters: Mapping[str, str]) -> _Schema:
@@ -276,7 +277,7 @@ def read_parameters(schema: type[_Schema], parameters: Mapping[str, str]) -> _Sc
     try:
         return schema.model_validate(parameters)
     except ValidationError as error:
-        raise bad_request(f"A parameter is not as it should be: {_first_problem(error)}.") from error
+        raise bad_request(f"A parameter is invalid: {_first_problem(error)}.") from error
 
 
 def _first_problem(error: ValidationError) -> str:

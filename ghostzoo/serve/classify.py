@@ -149,7 +149,7 @@ async def read_images(body: Body) -> tuple[Mapping[str, str], list[str], list[So
         return query, [query.get("name") or "image"], [image]
     raise RequestError(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-        f"Content-Type {kind[:80]!r} is not read; send multipart/form-data, image/*, application/octet-stream or "
+        f"Content-Type {kind[:80]!r} is not supported; send multipart/form-data, image/*, application/octet-stream or "
         "application/json.",
     )
 

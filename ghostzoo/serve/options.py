@@ -156,8 +156,8 @@ def _check_origin(origin: str) -> None:
     """Refuse an origin that no browser sends; they are compared letter by letter."""
     if origin not in ("*", "null") and _ORIGIN.fullmatch(origin) is None:
         raise OptionError(
-            f"{origin!r} is no origin; write https://page.example or http://localhost:3000, in lower case and without "
-            "a path or a slash at its end, or * for any."
+            f"{origin!r} is not an origin; write https://page.example or http://localhost:3000, in lower case and "
+            "without a path or a slash at its end, or * for any."
         )
 
 

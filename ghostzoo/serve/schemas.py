@@ -183,7 +183,7 @@ def decode_base64(text: str) -> bytes:
             given = given.partition(b",")[2]
         return b"".join(_decoded(memoryview(given)))
     except ValueError as error:
-        raise unprocessable(f"The image is no valid base64 ({_reason(error)}).") from error
+        raise unprocessable(f"The image is not valid base64 ({_reason(error)}).") from error
 
 
 def _decoded(text: memoryview) -> Iterator[bytes]:

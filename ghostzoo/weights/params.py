@@ -140,7 +140,7 @@ def _load(path: Path, data: bytes, is_safetensors: bool) -> Any:
     except DamagedPickleError as error:
         if (text := describe_text(data[:HEAD_BYTES])) is not None:
             raise WeightsError(f"{path} is not a weight file: it is {text}.") from error
-        raise WeightsError(f"{path} is no readable .pdparams file: {error}. Download it again.") from error
+        raise WeightsError(f"{path} is not a readable .pdparams file: {error}. Download it again.") from error
 
 
 def _check_expected(
@@ -204,7 +204,7 @@ def _named_arrays(entries: Mapping[str, Any], file_size: int, *, of_paddle: bool
             strange.append(f"{key[:MAX_KEY_SHOWN]} ({kind})")
     if strange:
         raise WeightsError(
-            f"{len(strange)} of its {len(entries)} entries are no floating-point tensors: {shorten(strange)}. Is it "
+            f"{len(strange)} of its {len(entries)} entries are not floating-point tensors: {shorten(strange)}. Is it "
             "an optimizer's state? The weights are in the .pdparams file."
         )
     return arrays

@@ -113,7 +113,7 @@ def admit(module: Any, name: Any) -> Global:
     named = isinstance(module, str) and isinstance(name, str)
     role = _GLOBALS.get((module, name)) if named else None
     if role is None:
-        full_name = shown(f"{module[:_MAX_SHOWN]}.{name[:_MAX_SHOWN]}")[1:-1] if named else "a name that is no text"
+        full_name = shown(f"{module[:_MAX_SHOWN]}.{name[:_MAX_SHOWN]}")[1:-1] if named else "a name that is not text"
         raise UnsafePickleError(f"it refers to {full_name}, which weights do not need and which is not admitted")
     return Global(role)
 
@@ -129,7 +129,7 @@ def call(function: Any, arguments: Any, spend: _Spend) -> Any:
 def _call_reconstruct(arguments: tuple[Any, ...], spend: _Spend) -> PendingArray:
     # The shape in the call is a placeholder, and using it would allocate; the real one comes with the state.
     if not isinstance(arguments[0], Global) or arguments[0].role != "ndarray":
-        raise UnsafePickleError("it rebuilds something that is no numpy array")
+        raise UnsafePickleError("it rebuilds something that is not a numpy array")
     return PendingArray()
 
 
@@ -165,7 +165,7 @@ def _call_bytes(arguments: tuple[Any, ...], spend: _Spend) -> bytes:
 def _call_tuple(arguments: tuple[Any, ...], spend: _Spend) -> tuple[Any, ...]:
     (items,) = arguments or ((),)
     if not isinstance(items, list | tuple):
-        raise UnsafePickleError("it makes a tuple of something that is no list")
+        raise UnsafePickleError("it makes a tuple of something that is not a list")
     spend(_POINTER_BYTES * len(items))
     return tuple(items)
 
@@ -173,12 +173,12 @@ def _call_tuple(arguments: tuple[Any, ...], spend: _Spend) -> tuple[Any, ...]:
 def _call_dict(arguments: tuple[Any, ...], spend: _Spend) -> dict[str, Any]:
     (pairs,) = arguments or ((),)
     if not isinstance(pairs, list | tuple):
-        raise UnsafePickleError("it makes a dict of something that is no list of pairs")
+        raise UnsafePickleError("it makes a dict of something that is not a list of pairs")
     spend(_ENTRY_BYTES * len(pairs))
     result: dict[str, Any] = {}
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise DamagedPickleError("a dict is made of something that is no list of pairs")
+            raise DamagedPickleError("a dict is made of something that is not a list of pairs")
         key, value = pair
         result[text_key(key, spend)] = value
     return result
@@ -194,7 +194,7 @@ def text_key(key: Any, spend: _Spend) -> str:
         spend(getsizeof(key))
         return key.decode("latin-1")
     if not isinstance(key, str):
-        raise DamagedPickleError(f"a key of a dict is no string but {type(key).__name__}")
+        raise DamagedPickleError(f"a key of a dict is not a string but {type(key).__name__}")
     return key
 
 

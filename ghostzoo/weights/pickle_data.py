@@ -183,7 +183,7 @@ def _set_item(machine: _Machine, argument: Any) -> None:
 def _update(machine: _Machine, items: list[Any]) -> None:
     target = machine.stack[-1]
     if not isinstance(target, dict) or len(items) % 2:
-        raise DamagedPickleError("the pickle is damaged (items for something that is no dict)")
+        raise DamagedPickleError("the pickle is damaged (items for something that is not a dict)")
     before = getsizeof(target)
     for key, value in zip(items[::2], items[1::2], strict=True):
         target[text_key(key, machine.spend)] = value
@@ -203,7 +203,7 @@ def _appends(machine: _Machine, argument: Any) -> None:
 def _extend(machine: _Machine, items: list[Any]) -> None:
     target = machine.stack[-1]
     if not isinstance(target, list):
-        raise DamagedPickleError("the pickle is damaged (items for something that is no list)")
+        raise DamagedPickleError("the pickle is damaged (items for something that is not a list)")
     before = getsizeof(target)
     target.extend(items)
     machine.spend(getsizeof(target) - before)

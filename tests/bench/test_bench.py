@@ -90,7 +90,7 @@ def test_results_of_another_version_are_not_read(results: Results, tmp_path: Pat
     path = tmp_path / "newer.json"
     for version in (0, 99, None):
         path.write_text(json.dumps(content | {"format_version": version}))
-        with pytest.raises(InputError, match=r"newer\.json holds no results.*no object with format_version"):
+        with pytest.raises(InputError, match=r"newer\.json holds no results.*not an object with format_version"):
             Results.read(path)
 
 

@@ -23,7 +23,7 @@ def test_the_front_has_no_model_that_another_beats() -> None:
 
 @pytest.mark.slow
 def test_networks_are_measured_and_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    pytest.importorskip("matplotlib", reason="Plots need matplotlib")
     picture = tmp_path / "pareto.png"
     done = CliRunner().invoke(main, ["list", "*_05*", "--pareto", "--json", "--out", str(picture)])
     assert done.exit_code == 0, done.output

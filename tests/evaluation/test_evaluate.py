@@ -199,7 +199,7 @@ def test_the_only_class_folder_may_have_folders(data: Path, classifier: Classifi
     dataset = open_labelled(tmp_path / "above", classifier.bundle.labels)
     assert Counter(sample.label for sample in dataset.samples) == {0: 4, 3: 4, 6: 4}
     shutil.copytree(data / "class-3", tmp_path / "strange" / "a" / "b")
-    with pytest.raises(InputError, match="1 of 1 class names fit no single class of the model: b"):
+    with pytest.raises(InputError, match="1 of 1 class names do not match exactly one class of the model: b"):
         open_labelled(tmp_path / "strange", classifier.bundle.labels)
 
 

@@ -54,7 +54,7 @@ def test_a_hostile_tar_is_refused_for_little(data: bytes, tmp_path: Path) -> Non
     ended = run_limited(OPEN, path, memory_mb=2048, seconds=30)
     assert (ended.returncode, ended.stderr) == (0, "")
     # The first Pythons 3.11 say less of a damaged map.
-    assert re.match(rf"{path} is no readable, uncompressed tar file: (a |invalid header)", ended.stdout)
+    assert re.match(rf"{path} is not a readable, uncompressed tar file: (a |invalid header)", ended.stdout)
     assert ended.stdout.count("\n") == 1
 
 

@@ -158,7 +158,7 @@ def test_data_of_the_other_kind_is_told(classifier: Classifier, tiny_bundle: Bun
         open_labelled(listing, classifier.bundle.labels)
     result = run("eval", "--model", tiny_bundle.path, "--data", listing, "--min-score", 0.5, "--engine", "onnxruntime")
     assert result.returncode == 1
-    assert "tiny is no multi-label model; leave out --min-score" in result.stderr
+    assert "tiny is not a multi-label model; leave out --min-score" in result.stderr
 
 
 def test_nothing_to_find_and_nothing_to_read_are_errors(classifier: Classifier, listing: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -14,6 +15,14 @@ from tests.fixtures.networks import random_arrays, write_weights
 
 PADDLE2 = "GHOSTZOO_PADDLE2_PYTHON"
 RUNTIME = "GHOSTZOO_RUNTIME_PYTHON"
+ROOT = Path(__file__).parents[2]
+
+
+def run(
+    *arguments: object, python: str = sys.executable, module: str = "exporters"
+) -> subprocess.CompletedProcess[str]:
+    command = [python, "-m", module, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=ROOT)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -75,16 +84,9 @@ def _archive(
     request: pytest.FixtureRequest, weights: Path, tmp_path_factory: pytest.TempPathFactory, activation: str
 ) -> Path:
     folder = tmp_path_factory.mktemp(f"archive-{request.param}")
-    if request.param == "pdmodel":
-        python = request.getfixturevalue("paddle2_python")
-    else:
-        import sys
-
-        python = sys.executable
-    script = Path(__file__).parents[1] / "fixtures" / "write_archive.py"
-    subprocess.run(
-        [python, script, weights, folder, activation], check=True, capture_output=True, cwd=Path(__file__).parents[2]
-    )
+    python = request.getfixturevalue("paddle2_python") if request.param == "pdmodel" else sys.executable
+    script = ROOT / "tests" / "fixtures" / "write_archive.py"
+    subprocess.run([python, script, weights, folder, activation], check=True, capture_output=True, cwd=ROOT)
     files = sorted(path for path in folder.iterdir() if path.name.startswith("inference."))
     assert f"inference.{request.param}" in {path.name for path in files}
     target = folder / "GhostNet_x0_5_infer.tar"

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import exporters.export as exporting
@@ -17,19 +14,10 @@ from ghostzoo.catalog import list_official_models
 from ghostzoo.errors import GhostZooError, ParityError
 from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.network.architecture import Architecture
-from ghostzoo.parity import compare_logits
+from tests.exporters.conftest import run
 from tests.fixtures.networks import random_arrays, write_weights
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[2]
-
-
-def run(
-    *arguments: object, python: str = sys.executable, module: str = "exporters"
-) -> subprocess.CompletedProcess[str]:
-    command = [python, "-m", module, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=ROOT)
 
 
 def test_weights_become_a_bundle_that_predicts(weights: Path, images: Path, tmp_path: Path) -> None:
@@ -63,47 +51,6 @@ def test_other_versions_of_onnx_write_the_same_graph(weights: Path, runtime_pyth
     assert other.model() == here.model()
 
 
-def test_an_archive_becomes_the_same_network(archive: Path, weights: Path, images: Path, tmp_path: Path) -> None:
-    out = tmp_path / "bundle"
-    result = run("export", "--model", "GhostNet_x0_5", "--archive", archive, "--images", images, "--out", out)
-    assert result.returncode == 0, result.stderr
-    bundle = ghostzoo.Bundle.open(out)
-    comparison = bundle.manifest.validation["paddle_comparison"]
-    assert comparison["reference"] == "archive program"
-    assert set(comparison["routes"]) == {"Paddle forward", "paddle2onnx graph", "ghostzoo graph"}
-    assert all(route["relative"] <= 1e-5 for route in comparison["routes"].values())
-    assert bundle.manifest.validation["softmax_difference"] <= 1e-6
-    assert bundle.manifest.weights["source_url"].endswith("/inference/GhostNet_x0_5_infer.tar")
-    converted = ghostzoo.convert(weights, tmp_path / "converted", model="GhostNet_x0_5")
-    with ghostzoo.load(out, threads=1) as one, ghostzoo.load(converted.path, threads=1) as other:
-        np.testing.assert_array_equal(one.logits(images), other.logits(images))
-
-
-def test_an_archive_that_ends_in_a_sigmoid_is_multi_label(
-    multi_label_archive: Path, images: Path, tmp_path: Path
-) -> None:
-    labels = tmp_path / "labels.txt"
-    labels.write_text("".join(f"{index} tag {index}\n" for index in range(1000)))
-    source = ["--archive", multi_label_archive, "--images", images]
-    result = run("export", "--name", "tags", "--labels", labels, *source, "--out", tmp_path / "tags")
-    assert result.returncode == 0, result.stderr
-    bundle = ghostzoo.Bundle.open(tmp_path / "tags")
-    assert bundle.postprocessing.multi_label
-    assert 0 < bundle.manifest.validation["sigmoid_difference"] <= 1e-6
-    with ghostzoo.load(bundle.path, threads=1) as classifier:
-        np.testing.assert_allclose(
-            classifier.probabilities(images), 1 / (1 + np.exp(-classifier.logits(images))), atol=1e-6
-        )
-
-
-def test_a_softmax_is_no_multi_label_model(archive: Path, images: Path, tmp_path: Path) -> None:
-    source = ["--archive", archive, "--images", images]
-    result = run("export", "--model", "GhostNet_x0_5", *source, "--multi-label", "--out", tmp_path / "tags")
-    assert result.returncode == 1
-    assert "ends in a softmax: it is no multi-label model" in result.stderr
-    assert not (tmp_path / "tags").exists()
-
-
 def test_weights_of_a_multi_label_model_are_exported_as_one(weights: Path, images: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("".join(f"{index} tag {index}\n" for index in range(1000)))
@@ -111,29 +58,6 @@ def test_weights_of_a_multi_label_model_are_exported_as_one(weights: Path, image
     result = run("export", "--name", "tags", *source, "--multi-label", "--out", tmp_path / "tags")
     assert result.returncode == 0, result.stderr
     assert ghostzoo.Bundle.open(tmp_path / "tags").manifest.multi_label
-
-
-def test_the_originals_logits_come_out(shared: Path, tmp_path: Path) -> None:
-    """The widths of the reference weights, on all 57 photographs, from the exported bundles."""
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    for name in ("GhostNet_x0_5", "GhostNet_x1_0", "GhostNet_x1_3"):
-        shutil.copy(shared / "reference" / f"{name}_pretrained.pdparams", folder)
-    (folder / "GhostNet_x1_3_ssld_pretrained.pdparams").write_bytes(
-        (folder / "GhostNet_x1_3_pretrained.pdparams").read_bytes()
-    )
-    out = tmp_path / "bundles"
-    result = run("export", "--all", "--weights-dir", folder, "--images", shared / "images", "--out", out)
-    assert result.returncode == 0, result.stderr
-    found = {path.name: path for path in (shared / "images").rglob("*") if path.is_file()}
-    for name in ("GhostNet_x0_5", "GhostNet_x1_0", "GhostNet_x1_3"):
-        with np.load(shared / "reference" / f"{name}_logits.npz") as reference:
-            photos = [found[Path(file).name] for file in reference["files"].tolist()]
-            expected = reference["logits"]
-        with ghostzoo.load(out / name) as clf:
-            assert compare_logits(expected, clf.logits(photos), 2e-5).within(2e-5)
-        converted = ghostzoo.convert(folder / f"{name}_pretrained.pdparams", tmp_path / name, model=name)
-        assert converted.model() == ghostzoo.Bundle.open(out / name).model()
 
 
 def test_nothing_is_written_when_the_routes_disagree(

@@ -274,5 +274,5 @@ def test_the_command_reports_and_adds(tiny_bundle: Bundle, make_folder: MakeFold
 
 
 def test_errors_of_fitting_are_ghostzoo_errors(tmp_path: Path) -> None:
-    with pytest.raises(GhostZooError, match="There are no data"):
+    with pytest.raises(GhostZooError, match="There is nothing at"):
         ghostzoo.fit(tmp_path / "missing", tmp_path / "mine")

@@ -216,7 +216,7 @@ def test_the_command(tiny_bundle: Bundle, tmp_path: Path) -> None:
     assert done.stdout == write_full_card(bundle, "zoo/GhostNet_x1_0", facts)
     run(bundle.path, "--namespace", "zoo", "--out", tmp_path / "card.md")
     assert (tmp_path / "card.md").read_text() == write_full_card(bundle, "zoo/GhostNet_x1_0", CardFacts())
-    for content, error in (('{"model": "other", ', "no JSON"), ("{}", "no report"), (None, "cannot be read")):
+    for content, error in (('{"model": "other", ', "no JSON"), ("{}", "not the report"), (None, "cannot be read")):
         path = tmp_path / "wrong.json"
         path.unlink(missing_ok=True)
         if content is not None:

@@ -120,7 +120,7 @@ def test_a_header_that_breaks_off_is_an_error(data: bytes) -> None:
     ],
 )
 def test_another_format_is_refused_naming_those_that_are_read(data: bytes) -> None:
-    with pytest.raises(HeaderError, match=r"no image in a format that is read \(JPEG, PNG, WebP"):
+    with pytest.raises(HeaderError, match=r"not an image in a supported format \(JPEG, PNG, WebP"):
         decoded_size(data)
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from PIL import Image
 from ghostzoo.errors import ImageError, OptionError
 from ghostzoo.images.decode import ImageLimits, describe, read_image
 from tests.fixtures.pictures import FORMATS, encoded, picture
-from tests.fixtures.server import content, redirect, serve
+from tests.fixtures.server import content, drip, redirect, serve
 
 PNG = encoded(picture(), "PNG")
 PIXELS = np.asarray(picture())
@@ -92,7 +90,7 @@ def test_a_folder_a_missing_file_and_a_pipe_are_told_apart(tmp_path: Path) -> No
         read_image("a" * 5000)
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe.jpg")
-        with pytest.raises(ImageError, match="no regular file"):
+        with pytest.raises(ImageError, match="not a regular file"):
             read_image(tmp_path / "pipe.jpg")
 
 
@@ -123,7 +121,7 @@ def test_a_bad_file_is_one_sentence_with_its_name(tmp_path: Path, data: bytes) -
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        (io.StringIO("text"), "it gives no bytes; open it with mode 'rb'"),
+        (io.StringIO("text"), "it returns no bytes; open it with mode 'rb'"),
         (io.BytesIO(), "it is empty"),
         (io.BufferedWriter(io.BytesIO()), "<BufferedWriter>: it cannot be read"),
     ],
@@ -148,17 +146,6 @@ def test_a_file_object_that_gives_no_image_is_an_image_error(file: Any, message:
 )
 def test_messages_name_an_image_without_its_secrets(source: Any, name: str) -> None:
     assert describe(source) == name
-
-
-def drip(request: BaseHTTPRequestHandler) -> None:
-    request.send_response(200)
-    request.end_headers()
-    pause = threading.Event()
-    try:
-        while not pause.wait(0.02):
-            request.wfile.write(b"x")
-    except ConnectionError:
-        return
 
 
 @pytest.fixture(scope="module")
@@ -189,14 +176,14 @@ def test_an_image_is_read_from_a_url(address: str, path: str) -> None:
     ("path", "limits", "message"),
     [
         ("/missing.png", {}, "the server answered 404"),
-        ("/page", {}, "no image in a format that is read"),
+        ("/page", {}, "not an image in a supported format"),
         ("/empty", {}, "it is empty"),
         ("/to-file", {}, "only http and https are followed"),
         ("/hop-hop", {"max_redirects": 1}, "redirects more than 1 times"),
         ("/cat.png", {"max_bytes": 100}, "more than the 100 bytes that are read (max_bytes)"),
         ("/endless", {"max_bytes": 10_000}, "more than the 10000 bytes"),
         ("/cat.png", {"max_pixels": 100}, "more than the 100 that are decoded"),
-        ("/drip", {"url_timeout": 0.3}, "not there in time; try again (url_timeout)"),
+        ("/drip", {"url_timeout": 0.3}, "did not arrive in time; try again (url_timeout)"),
     ],
 )
 def test_a_bad_url_is_one_sentence_with_its_address(

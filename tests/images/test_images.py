@@ -238,5 +238,5 @@ def test_an_array_of_another_kind_is_one_clear_error(array: NDArray[Any], messag
 
 @pytest.mark.parametrize("source", [None, 3, object(), [PIXELS], {"a": 1}])
 def test_what_is_no_image_is_an_input_error(source: Any) -> None:
-    with pytest.raises(InputError, match="is no image; pass a path, a URL, bytes"):
+    with pytest.raises(InputError, match="is not an image; pass a path, a URL, bytes"):
         read_image(source)

@@ -38,9 +38,9 @@ def test_what_the_converter_writes_is_admitted(width: float, size: int) -> None:
     graph = build_graph(arrays, architecture, model_name="any", weights_sha256="0" * 64, image_size=size)
     check(graph, 1000, size)
     check(to_float16(graph), 1000, size)
-    with pytest.raises(BundleError, match=r"declares logits otherwise than as float32 of shape \(N, 999\)"):
+    with pytest.raises(BundleError, match=r"declares logits other than as float32 of shape \(N, 999\)"):
         check(graph, 999, size)
-    with pytest.raises(BundleError, match=r"declares pixel_values otherwise"):
+    with pytest.raises(BundleError, match=r"declares pixel_values other than"):
         check(graph, 1000, size + 1)
 
 
@@ -193,7 +193,7 @@ REFUSED: dict[str, tuple[graphs.Change, str]] = {
     "sparse": (sparse, "sparse tensors"),
     "training": (trained, "training information"),
     "second input": (second_input, "not pixel_values alone"),
-    "fixed batch": (two_batches, "declares pixel_values otherwise"),
+    "fixed batch": (two_batches, "declares pixel_values other than"),
     "name twice": (same_output_twice, "two tensors of the name 'logits'"),
     "wrong order": (reversed_nodes, "before it is computed"),
     "other domain": (other_opset("com.microsoft", 1), "other operators than ONNX's own"),

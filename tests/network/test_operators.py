@@ -63,9 +63,9 @@ def test_channels_are_joined_and_nothing_else() -> None:
         ([IMAGE, operand(2, 4, 20, 30)], 1),
         ([operand(N), operand(N)], 1),
     ):
-        with pytest.raises(RefusedGraphError, match="otherwise than by channels"):
+        with pytest.raises(RefusedGraphError, match="other than by channels"):
             infer("Concat", *operands, axis=axis)
-    with pytest.raises(RefusedGraphError, match="otherwise than by channels"):
+    with pytest.raises(RefusedGraphError, match="other than by channels"):
         infer("Concat", IMAGE, IMAGE)
 
 
@@ -134,7 +134,7 @@ def test_a_convolution_that_does_not_fit_is_refused(
 def test_what_works_on_images_takes_nothing_else() -> None:
     for shape in ((6, 6, 20, 30), (N, 6, 20), (N, 6), ()):
         for name, more in (("Conv", operand(8, 6, 1, 1)), ("GlobalAveragePool", None), ("Flatten", None)):
-            with pytest.raises(RefusedGraphError, match="what is no batch of images"):
+            with pytest.raises(RefusedGraphError, match="what is not a batch of images"):
                 infer(name, Operand(shape), more)
     for name in ("Relu", "GlobalAveragePool", "Flatten", "Cast", "Clip"):
         with pytest.raises(RefusedGraphError, match="without its input"):
@@ -159,8 +159,8 @@ def test_shapes_of_the_simple_ones() -> None:
     [
         ("Flatten", [IMAGE], {"axis": 2}, "into one row"),
         ("Flatten", [IMAGE], {"axis": 0}, "into one row"),
-        ("Clip", [IMAGE, operand(2)], {}, "no single numbers"),
-        ("Clip", [IMAGE, None, operand(1, 1)], {}, "no single numbers"),
+        ("Clip", [IMAGE, operand(2)], {}, "not single numbers"),
+        ("Clip", [IMAGE, None, operand(1, 1)], {}, "not single numbers"),
         ("Cast", [IMAGE], {"to": 11}, "another type"),
         ("Cast", [IMAGE], {}, "another type"),
         ("Resize", [IMAGE, operand(4), SCALES], {}, "by two factors"),

@@ -104,7 +104,7 @@ def test_with_the_key_the_same_paths_are_answered(locked: ServerProcess, http: r
 
 def test_the_key_is_shown_whole(locked: ServerProcess, http: requests.Session, jpeg: bytes) -> None:
     url = f"{locked.http}/v1/classify"
-    assert http.post(url, data=jpeg).json()["error"].startswith("This server wants its API key")
+    assert http.post(url, data=jpeg).json()["error"].startswith("This server requires its API key")
     for headers in ({"Authorization": f"Bearer {KEY}"}, WITH_KEY):
         assert http.post(url, data=jpeg, headers=headers).status_code == 200
     for wrong in (KEY[:-1], KEY + "x", "", "\u00e9".encode().decode("latin-1")):

@@ -155,7 +155,7 @@ def test_base64_is_decoded_in_steps(length: int) -> None:
 
 @pytest.mark.parametrize("text", ["a", "ab=c", "QQ==QQ==", "!", "QQ==" + "A" * 2 * MIB, "A" * (MIB - 4) + "QQ==AAAA"])
 def test_what_is_no_base64(text: str) -> None:
-    with pytest.raises(RequestError, match="no valid base64"):
+    with pytest.raises(RequestError, match="not valid base64"):
         decode_base64(text)
 
 

@@ -104,7 +104,7 @@ def test_refusals_have_brpcs_codes(address: tuple[str, int], jpeg: bytes) -> Non
     bad = request(tensor=[tensor(elem_type=20, data=[b"no image"])]).SerializeToString()
     many = request(tensor=[tensor(elem_type=20, data=[jpeg] * 9)]).SerializeToString()
     for code, text, given in (
-        (1004, "wants its API key", {"data": good, "key": "wrong"}),
+        (1004, "requires its API key", {"data": good, "key": "wrong"}),
         (1002, "no method", {"data": good, "method": "debug"}),
         (1003, "Compression 1 is not read", {"data": good, "compress_type": 1}),
         (1003, "larger than the 4194304 bytes", {"data": bytes(5 * 2**20)}),

@@ -38,7 +38,7 @@ def test_a_form_with_files(http: requests.Session, url: str, jpeg: bytes, expect
     first, second, third = answer.json()["images"]
     assert first["predictions"] == third["predictions"] == expected
     assert [image["name"] for image in (first, second, third)] == ["a.jpg", "b.txt", "c.jpg"]
-    assert "no image in a format" in second["error"]
+    assert "not an image in a supported format" in second["error"]
     assert "predictions" not in second
     assert first["timing"]["batch_size"] >= 1
     assert first["timing"]["inference_ms"] > 0
@@ -69,7 +69,7 @@ def test_json_with_base64(http: requests.Session, url: str, jpeg: bytes, expecte
     results = answer.json()["images"]
     assert results[0]["predictions"] == results[1]["predictions"] == expected
     assert [result["name"] for result in results[:2]] == ["first", "image-1"]
-    assert "no valid base64" in results[2]["error"]
+    assert "not valid base64" in results[2]["error"]
     assert "either base64 or url" in results[3]["error"]
     assert "--allow-urls" in results[4]["error"]
 
@@ -93,7 +93,7 @@ def test_compressed_bodies(http: requests.Session, url: str, jpeg: bytes) -> Non
 @pytest.mark.parametrize(
     ("body", "headers", "status", "message"),
     [
-        (b"no image", {}, 422, "no image in a format"),
+        (b"no image", {}, 422, "not an image in a supported format"),
         (b"", {"Content-Type": "image/png"}, 400, "empty"),
         (b"{", {"Content-Type": "application/json"}, 400, "JSON"),
         (b"[]", {"Content-Type": "application/json"}, 400, "JSON"),

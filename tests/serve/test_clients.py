@@ -93,7 +93,7 @@ def test_tritonclient(
         "no model 'other'",
         "no input 'wrong'",
         "[2, 2, 64, 64]",
-        "no image in a format",
+        "not an image in a supported format",
         "'2'",
         "no model 'other'",
     ]

@@ -49,13 +49,13 @@ def test_every_form_gets_the_same_map(
 def test_what_cannot_be_explained_is_one_sentence(http: requests.Session, url: str, jpeg: bytes) -> None:
     image = {"Content-Type": "image/jpeg"}
     for status, message, answer in (
-        (400, "index=99 is no class", http.post(url, params={"index": "99"}, data=jpeg, headers=image)),
+        (400, "index=99 is not a class", http.post(url, params={"index": "99"}, data=jpeg, headers=image)),
         (400, "2 images were sent", http.post(url, files=[("files", jpeg), ("files", jpeg)])),
         (400, "Both classes are", http.post(url, params={"index": "1", "against": "1"}, data=jpeg, headers=image)),
         (422, "cannot be read", http.post(url, data=b"no picture", headers=image)),
         (422, "either base64 or url", http.post(url, json={"image": {}})),
         (404, "no model 'other'", http.post(url, params={"model": "other"}, data=jpeg, headers=image)),
-        (415, "is not read", http.post(url, data=b"x", headers={"Content-Type": "text/plain"})),
+        (415, "is not supported", http.post(url, data=b"x", headers={"Content-Type": "text/plain"})),
     ):
         assert (answer.status_code, list(answer.json())) == (status, ["error"]), answer.text
         assert message in answer.json()["error"]

@@ -80,5 +80,5 @@ def test_short_runs_warm_up_for_a_tenth(pictures: Path, tmp_path: Path) -> None:
 
 
 def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="There are no data at"):
+    with pytest.raises(Exception, match="There is nothing at"):
         train("--data", tmp_path / "none", "--out", tmp_path / "run", "--debug")

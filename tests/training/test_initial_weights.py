@@ -107,7 +107,7 @@ def test_the_width_is_the_one_asked_for_or_that_of_the_weights(finished: Path) -
     [
         (("--init={}/weights.pdparams", "--width=0.5"), "of width 0.1, not 0.5 as was asked for"),
         (("--init={}/none.pdparams",), "There is no weight file"),
-        (("--init={}/metrics.csv",), "no readable .pdparams file"),
+        (("--init={}/metrics.csv",), "not a readable .pdparams file"),
     ],
 )
 def test_weights_that_cannot_be_started_from_are_one_clear_error(

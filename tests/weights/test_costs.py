@@ -77,7 +77,7 @@ def array_filled_again(places: int, copies: int) -> bytes:
     return b"\x80\x04(" + parts + unfinished + b"h\x03(" * copies + b"N" + b"h\x00h\x01\x89h\x02tb" * copies + b"l."
 
 
-PAIRS_OF_NONE = "no list of pairs"
+PAIRS_OF_NONE = "not a list of pairs"
 TOO_MUCH = "far more of its contents than the file holds"
 HOSTILE = {
     "a dict made of a dict": (padded(calls(ORDERED_DICT, DICT, 30_000)), PAIRS_OF_NONE),

@@ -125,7 +125,7 @@ def test_no_pickle_is_taken_for_another_kind(content: object, protocol: int, tmp
 def test_damage_is_still_damage(tmp_path: Path) -> None:
     path = write_weights(tmp_path / "weights.pdparams", random_arrays(SMALL))
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(WeightsError, match=r"is no readable \.pdparams file: .*Download it again"):
+    with pytest.raises(WeightsError, match=r"is not a readable \.pdparams file: .*Download it again"):
         read_weights(path)
 
 

@@ -205,7 +205,7 @@ def test_object_arrays_are_refused(tmp_path: Path) -> None:
         (b"cbuiltins\n__import__\n.", "__import__"),
         (b"\x80\x04\x8c\x05numpy\x8c\x0efromfile.extra\x93.", r"numpy\.fromfile"),
         (b"\x80\x04\x8c\x08_codecs.\x8c\x06encode\x93.", r"_codecs\.\.encode"),
-        (b"\x80\x04]K\x01\x93.", "no text"),
+        (b"\x80\x04]K\x01\x93.", "not text"),
         (b"S'a'\nI1\n\x85R.", "not an admitted function"),
         (b"cbuiltins\nbytes\nI4000000000\n\x85R.", "calls bytes"),
         (b"cnumpy\nndarray\nI4000000000\n\x85\x85R.", r"numpy\.ndarray"),

@@ -79,7 +79,7 @@ LIES = {
     "no JSON": (with_header(b"{w}"), "Expecting property name"),
     "no object": (with_header(b"[1]"), "no JSON object"),
     "spaces first": (with_header(b" {}"), "no JSON object"),
-    "no UTF-8": (with_header(b'{"\xff":1}'), "invalid start byte"),
+    "not UTF-8": (with_header(b'{"\xff":1}'), "invalid start byte"),
     "deep nesting": (with_header(b'{"w":' + b"[" * 200_000 + b"}"), "nested too deeply"),
     "many digits": (with_header(b'{"w":' + b"9" * 10_000 + b"}"), "digits"),
     "a name twice": (with_header(entry()[:-1] + b"," + entry()[1:], bytes(8)), "stands twice"),

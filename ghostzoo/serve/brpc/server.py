@@ -219,7 +219,7 @@ class _Connection:
         """Refuse what need not be read."""
         service, key = self._service, meta.authentication_data.decode("utf-8", "surrogateescape")
         if service.options.api_key is not None and not self._access.shows_key({"x-api-key": key}):
-            raise _Refusal(ERPCAUTH, "This server wants its API key: send it as the authentication data of bRPC.")
+            raise _Refusal(ERPCAUTH, "This server requires its API key: send it as the authentication data of bRPC.")
         if service.stopping.is_set():
             raise _Refusal(ELOGOFF, "The server is shutting down; ask another.")
         if meta.request.service_name != SERVICE:

@@ -50,7 +50,7 @@ _ENDING_SECONDS = 0.05
 """Within them a call without a message is cancelled, if it is at its end: if the client has gone, or gRPC has refused a
 message that is too large, which it does by itself."""
 
-_NO_KEY = "This server wants its API key: send metadata 'authorization: Bearer KEY'."
+_NO_KEY = "This server requires its API key: send metadata 'authorization: Bearer KEY'."
 
 _Result = TypeVar("_Result")
 Parse = Callable[[Any], Any]
