@@ -28,7 +28,7 @@ IDLE_SECONDS = 20
 """Besides three times the longest test: so long all processes may wait, for each other or for a deadline."""
 IDLE_SHARE = 0.03
 """Of one CPU: what waits uses less, and what computes gets more, however busy the machine is."""
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 30
 """After so many, no more tests are begun: the fault counts as one that nobody noticed."""
 MAX_SECONDS = 900
 MAX_BYTES = 8 << 30
@@ -105,7 +105,7 @@ def _run_tests(tests: Sequence[str], copy: Path, out: Path, cpu_seconds: int) ->
     """Run tests of the copy in this process, which is a fork, and end it."""
     status = 3
     try:
-        os.setsid()
+        os.setpgrp()
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_BYTES, MAX_BYTES))
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

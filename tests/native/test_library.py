@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 import ghostzoo
@@ -21,6 +22,7 @@ from ghostzoo.bundle.folder import Bundle
 from ghostzoo.bundle.hub_configs import PREPROCESSOR_FILE, preprocessing_to_json
 from ghostzoo.images.preprocessing import BICUBIC, BILINEAR
 from ghostzoo.images.transform import preprocess
+from tests.fixtures import graphs
 from tests.fixtures.calibrated import calibrated_copy
 
 native = pytest.importorskip("ghostzoo_native", reason="ghostzoo-native is not installed here; 'make native' builds it")
@@ -31,6 +33,10 @@ PHOTOS = ROOT.parent / "shared/images"
 CHELSEA = ROOT / "examples/chelsea.png"
 BUNDLED = ROOT / "ghostzoo/models/GhostNet_x0_5_cifar10"
 OK, BAD_ARGUMENT, NOT_FOUND, BAD_BUNDLE, BAD_MODEL, BAD_IMAGE, UNSUPPORTED = range(7)
+
+
+class Class(ctypes.Structure):
+    _fields_ = (("index", ctypes.c_int), ("score", ctypes.c_float), ("label", ctypes.c_char_p))
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +186,33 @@ def test_a_manifest_that_cannot_be_is_refused(
     handle = ctypes.c_void_p()
     assert library.ghostzoo_open(str(bundle.path).encode(), None, ctypes.byref(handle)) == BAD_BUNDLE
     assert reason in library.ghostzoo_last_error().decode()
+
+
+def test_equal_scores_come_in_the_order_of_their_index(library: ctypes.CDLL, tmp_path: Path) -> None:
+    """As in Python; all logits of this network are its bias, which is the same for two and two classes."""
+    bundled = Bundle.open(BUNDLED)
+
+    def level(model: onnx.ModelProto) -> None:
+        (last,) = (node for node in model.graph.node if node.name == "head.logits")
+        for tensor in model.graph.initializer:
+            if tensor.name in last.input[1:]:
+                values = np.zeros(tuple(tensor.dims), np.float32)
+                if values.ndim == 1:
+                    values[:] = np.arange(len(values)) // 2 % 2
+                tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+
+    levelled = graphs.with_graph(bundled, tmp_path / "level", graphs.changed(bundled, level))
+    handle = ctypes.c_void_p()
+    assert library.ghostzoo_open(str(levelled.path).encode(), None, ctypes.byref(handle)) == OK
+    rgb = np.zeros((96, 96, 3), np.uint8)
+    for top_k in (1, 2, 3, 5, 10):
+        classes, count = (Class * top_k)(), ctypes.c_size_t(top_k)
+        found = library.ghostzoo_classify_rgb(
+            handle, ctypes.c_void_p(rgb.ctypes.data), 96, 96, classes, ctypes.byref(count)
+        )
+        assert found == OK
+        assert [each.index for each in classes] == [2, 3, 6, 7, 0, 1, 4, 5, 8, 9][:top_k]
+    library.ghostzoo_close(handle)
 
 
 def test_the_program_reports_a_bad_image_and_goes_on(
