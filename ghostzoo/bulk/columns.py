@@ -71,7 +71,11 @@ class Task:
         from ..loading import load
 
         classifier = load(self.model, **dict(self.load))
-        classifier.bundle.postprocessing.check(self.choice)
+        try:
+            classifier.bundle.postprocessing.check(self.choice)
+        except OptionError:
+            classifier.close()
+            raise
         return classifier
 
     @property
