@@ -18,7 +18,8 @@ import ghostzoo
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.classifier import Classifier
 from ghostzoo.errors import EngineError, EngineUnavailableError, GhostZooError, IndexFileError, InputError, OptionError
-from ghostzoo.similarity.index import BLOCK, FORMAT, Index, IndexWriter
+from ghostzoo.similarity.index import BLOCK, Index
+from ghostzoo.similarity.layout import FORMAT, IndexWriter
 from ghostzoo.weights.safetensors import load_safetensors
 from tests.fitting.conftest import write_picture
 from tests.similarity.conftest import LONG_AGO
