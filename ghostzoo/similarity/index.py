@@ -28,6 +28,8 @@ BLOCK = 8192
 _QUERIES = 256
 """Queries that are compared with them at once."""
 _NORM_TOLERANCE = 1e-3
+_MAX_NAME = 2**14
+"""Bytes of a name: four times the longest path that systems take."""
 _TINY = np.float32(np.finfo(np.float32).tiny)
 _AGAIN = "Index the pictures again (overwrite)."
 
@@ -109,6 +111,8 @@ class Index:
         for name, (_, dtype, row) in TENSORS.items():
             if tensors[name].dtype != np.dtype(dtype) or tensors[name].shape != (count, *row):
                 raise ValueError(f"{name} is {tensors[name].dtype} {tensors[name].shape}")
+        if tensors["names"].nbytes > _MAX_NAME * count:
+            raise ValueError("its names are too long")
         names = tensors.pop("names").tobytes()
         if facts["checksum"] != checksum([*(tensors[name] for name in list(TENSORS)[1:]), names]):
             raise ValueError("its checksum is another one")
@@ -127,7 +131,10 @@ class Index:
             IndexFileError: it would lead out of the folder.
         """
         start = self._ends[row - 1] + 1 if row else 0
-        name = self._names[start : self._ends[row]].decode("utf-8", "surrogatepass")
+        try:
+            name = self._names[start : self._ends[row]].decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError as error:
+            raise self._damaged("a name is no text") from error
         path = PurePath(name)
         if path.is_absolute() or path.drive or ".." in path.parts:
             raise self._damaged(f"the name {name[:80]!r} leads out of the folder")
