@@ -20,8 +20,8 @@ from ..classifier import Classifier
 from ..errors import BundleError, ImageError
 from ..evaluation.datasets import ImageDataset
 from ..network.architecture import EMBEDDING_SIZE
-from ..similarity.embedding import update_cached
-from ..similarity.index import DIGEST_BYTES, HASH_BYTES
+from ..similarity.layout import DIGEST_BYTES, HASH_BYTES
+from ..similarity.updating import update_cached
 
 PICTURES_FILE = "fit/pictures.npz"
 """In a bundle."""

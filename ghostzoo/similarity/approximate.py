@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from .._utils.cache import cache_key, place_in_cache
 from ..errors import EngineUnavailableError
 from ..network.architecture import EMBEDDING_SIZE
-from .index import BLOCK, Embeddings, Index
+from .index import BLOCK, Index
+from .layout import Embeddings
 
 _LISTS = 4
 """Times the root of the number of pictures."""

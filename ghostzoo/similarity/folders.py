@@ -14,8 +14,9 @@ from ..images.inputs import walk
 from ..images.options import ImageLimits
 from ..images.sources import read_encoded
 from .duplicates import THRESHOLD, find_groups
-from .embedding import Model, Update, update, update_cached
+from .embedding import Model
 from .index import Index
+from .updating import Update, update, update_cached
 
 OnStart = Callable[[int], Callable[[], object]]
 

@@ -1,53 +1,37 @@
-"""An index: the embeddings of pictures in a file that is mapped, not loaded; and exact search in it by cosine.
-
-The file is a safetensors file, so other programs read it too. It holds no pictures.
-"""
+"""An index: the embeddings of pictures in a file that is mapped, not loaded; and exact search in it by cosine."""
 
 from __future__ import annotations
 
 import hashlib
 import mmap
-import zlib
-from array import array
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
 from pathlib import Path, PurePath
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.urls import as_path
-from .._version import __version__
 from ..engines.base import check_count
 from ..errors import IndexFileError, OptionError
 from ..network.architecture import EMBEDDING_SIZE
-from ..weights.safetensors import parse_safetensors, safetensors_head
+from ..weights.safetensors import parse_safetensors
+from .layout import FORMAT, TENSORS, Embeddings, checksum, lengths
 
 if TYPE_CHECKING:
     from .approximate import Lists
 
-FORMAT = "1"
-DIGEST_BYTES, HASH_BYTES = 16, 32
 BLOCK = 8192
 """Embeddings that are worked on at once: 42 MB of them."""
-_HEAD_BYTES = 2**15
-"""Embeddings begin at a page of memory, and the folder's name has room."""
-_TENSORS: dict[str, tuple[str, str, tuple[int, ...]]] = {
-    "embeddings": ("F32", "<f4", (EMBEDDING_SIZE,)),
-    "norms": ("F32", "<f4", ()),
-    "digests": ("U8", "|u1", (DIGEST_BYTES,)),
-    "hashes": ("U8", "|u1", (HASH_BYTES,)),
-    "sizes": ("I64", "<i8", ()),
-    "times": ("I64", "<i8", ()),
-}
-"""Name -> dtype in the file and in numpy, and shape of a picture's row. After them come the ``names``, with a zero byte
-between two."""
+_QUERIES = 256
+"""Queries that are compared with them at once."""
 _NORM_TOLERANCE = 1e-3
-
-Embeddings = NDArray[np.float32]
+_MAX_NAME = 2**14
+"""Bytes of a name: four times the longest path that systems take."""
+_TINY = np.float32(np.finfo(np.float32).tiny)
+_AGAIN = "Index the pictures again (overwrite)."
 
 
 class DamagedIndexError(IndexFileError):
@@ -67,7 +51,7 @@ class Match:
         return {"path": str(self.path), "score": round(self.score, 6)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Index:
     """Embeddings of the pictures in a folder; safe to search from many threads."""
 
@@ -121,14 +105,16 @@ class Index:
             )
         if version is None or not {"model", "identity", "folder", "checksum"} <= {*facts}:
             raise ValueError("it was not written by ghostzoo")
-        if {*tensors} != {*_TENSORS, "names"}:
+        if {*tensors} != {*TENSORS, "names"}:
             raise ValueError("it has other tensors")
         count = len(tensors["norms"])
-        for name, (_, dtype, row) in _TENSORS.items():
+        for name, (_, dtype, row) in TENSORS.items():
             if tensors[name].dtype != np.dtype(dtype) or tensors[name].shape != (count, *row):
                 raise ValueError(f"{name} is {tensors[name].dtype} {tensors[name].shape}")
+        if tensors["names"].nbytes > _MAX_NAME * count:
+            raise ValueError("its names are too long")
         names = tensors.pop("names").tobytes()
-        if facts["checksum"] != _checksum([*(tensors[name] for name in list(_TENSORS)[1:]), names]):
+        if facts["checksum"] != checksum([*(tensors[name] for name in list(TENSORS)[1:]), names]):
             raise ValueError("its checksum is another one")
         ends = np.append(np.flatnonzero(np.frombuffer(names, np.uint8) == 0), len(names))
         if not count or len(ends) != count or np.diff(ends, prepend=-1).min() < 2:
@@ -145,7 +131,10 @@ class Index:
             IndexFileError: it would lead out of the folder.
         """
         start = self._ends[row - 1] + 1 if row else 0
-        name = self._names[start : self._ends[row]].decode("utf-8", "surrogatepass")
+        try:
+            name = self._names[start : self._ends[row]].decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError as error:
+            raise self._damaged("a name is no text") from error
         path = PurePath(name)
         if path.is_absolute() or path.drive or ".." in path.parts:
             raise self._damaged(f"the name {name[:80]!r} leads out of the folder")
@@ -157,9 +146,9 @@ class Index:
         Args:
             vectors: (Q, 1280) float32 embeddings of the same model, or (1280,) for one.
             k: pictures for each, the most similar first; all where the index has fewer.
-            approximate: search a graph of the nearest neighbours (HNSW) instead of all pictures: a thousandth of the
-                time, and now and then one of the nearest is missed. The graph is made at the first such search, and
-                kept in the cache folder. It needs ``pip install 'ghostzoo[search]'``.
+            approximate: look at the pictures in the nearest clusters only, which takes a small part of the time and
+                misses one of the nearest now and then. The clusters are made at the first such search, and kept in
+                the cache folder. It needs ``pip install 'ghostzoo[search]'``.
 
         Raises:
             OptionError: ``k`` is no whole number from 1 on, or ``vectors`` have another shape.
@@ -175,7 +164,8 @@ class Index:
             near = self._lists.candidates(queries, k)
             found = [self._ranked(query, rows, k) for query, rows in zip(queries, near, strict=True)]
         else:
-            found = self._nearest(queries, k)
+            parts = range(0, len(queries), _QUERIES)
+            found = [each for start in parts for each in self._nearest(queries[start : start + _QUERIES], k)]
         pairs = [zip(rows.tolist(), scores.tolist(), strict=True) for rows, scores in found]
         return [[Match(self.folder / self.name(row), score) for row, score in each] for each in pairs]
 
@@ -248,74 +238,6 @@ class Index:
         return _top(rows, self.unit(rows) @ query, k)
 
 
-class IndexWriter:
-    """Writes an index picture by picture; their embeddings are not held in memory."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._file.seek(_HEAD_BYTES)
-        self._names: list[bytes] = []
-        self._norms, self._stamps = array("f"), array("q")
-        self._digests, self._hashes = bytearray(), bytearray()
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def add(self, name: str, embedding: Embeddings, digest: bytes, look: bytes, stamp: tuple[int, int]) -> None:
-        """Add a picture: its (1280,) float32 embedding, digest, hash of its look, and size and time of its file."""
-        self._file.write(np.ascontiguousarray(embedding, "<f4").data)
-        self._names.append(name.encode("utf-8", "surrogatepass"))
-        self._norms.append(float(lengths(embedding[np.newaxis])[0]))
-        self._digests += digest
-        self._hashes += look
-        self._stamps.extend(stamp)
-
-    def finish(self, model: str, identity: str, folder: Path) -> None:
-        """Write what stands after and before the embeddings."""
-        names = b"\0".join(self._names)
-        parts: list[Any] = [
-            np.array(self._norms, "<f4"),
-            self._digests,
-            self._hashes,
-            *np.array(self._stamps, "<i8").reshape(-1, 2).T.copy(),
-            names,
-        ]
-        for part in parts:
-            self._file.write(part)
-        shapes = {name: (kind, (len(self), *row)) for name, (kind, _, row) in _TENSORS.items()}
-        facts = {
-            "ghostzoo_index": FORMAT,
-            "ghostzoo_version": __version__,
-            "model": model,
-            "identity": identity,
-            "folder": str(folder),
-            "checksum": _checksum(parts),
-        }
-        head = safetensors_head(shapes | {"names": ("U8", (len(names),))}, facts, _HEAD_BYTES)
-        if len(head) > _HEAD_BYTES:
-            raise OSError(f"the folder's name is too long: {folder}")
-        self._file.seek(0)
-        self._file.write(head)
-
-
-def lengths(vectors: Embeddings) -> NDArray[np.float32]:
-    """(N, E) -> (N,): their Euclidean lengths."""
-    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
-    result: NDArray[np.float32] = np.sqrt(squares).astype(np.float32)
-    return result
-
-
 def _top(rows: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     order = np.lexsort((rows, -scores))[:k]
     return rows[order], scores[order]
-
-
-def _checksum(parts: Sequence[Any]) -> str:
-    value = 0
-    for part in parts:
-        value = zlib.crc32(part, value)
-    return f"{value:08x}"
-
-
-_TINY = np.float32(np.finfo(np.float32).tiny)
-_AGAIN = "Index the pictures again (overwrite)."

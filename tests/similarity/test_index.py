@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ import ghostzoo
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.classifier import Classifier
 from ghostzoo.errors import EngineError, EngineUnavailableError, GhostZooError, IndexFileError, InputError, OptionError
-from ghostzoo.similarity.index import BLOCK, FORMAT, Index, IndexWriter
+from ghostzoo.similarity.index import BLOCK, Index
+from ghostzoo.similarity.layout import FORMAT, IndexWriter
 from ghostzoo.weights.safetensors import load_safetensors
 from tests.fitting.conftest import write_picture
 from tests.similarity.conftest import LONG_AGO
@@ -225,6 +227,8 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path) -> None:
         index = write_index(tmp_path / "x.index", embeddings, [name])
         with pytest.raises(IndexFileError, match="leads out of the folder"):
             index.search(embeddings)
+    with pytest.raises(IndexFileError, match="damaged: a name is no text"):
+        replace(index, _names=b"\xff" + index._names[1:]).search(embeddings)
 
 
 def test_an_index_of_another_model_is_refused(
