@@ -15,6 +15,7 @@ from PIL import Image
 import ghostzoo
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import ImageError, OptionError
+from ghostzoo.images.options import ImageLimits
 from tests.fixtures.pictures import encoded, picture
 from tests.test_cli import run
 
@@ -128,3 +129,18 @@ def test_eval_has_the_options_too(tiny_bundle: Bundle, tmp_path: Path) -> None:
     small = run(*common, "--max-pixels", 59_999)
     assert small.returncode == 1
     assert "--max-pixels" in small.stderr
+
+
+def test_limits_are_above_zero_and_redirects_may_be_none() -> None:
+    assert ImageLimits(max_redirects=0).max_redirects == 0
+    for name in ("max_pixels", "max_bytes", "max_scans", "url_timeout"):
+        with pytest.raises(OptionError, match=f"{name} must be above zero"):
+            ImageLimits(**{name: 0})
+
+
+def test_only_a_jpeg_is_said_to_be_read_leniently(tmp_path: Path, tiny_bundle: Bundle) -> None:
+    for form, advised in (("JPEG", True), ("PNG", False)):
+        path = tmp_path / form
+        path.write_bytes(encoded(picture(300, 200), form)[:-300])
+        result = run("predict", path, "--model", tiny_bundle.path, "--engine", "onnxruntime")
+        assert ("or read it with --lenient" in result.stderr) == advised

@@ -39,7 +39,7 @@ NOT_RECORDED = ("docs", "examples", "exporters", "fixtures", "hub", "mutation", 
 """Tests of other folders than the package's, or that need what the development environment does not have."""
 NEEDS_MORE = {
     "an NVIDIA GPU": ("ghostzoo/engines/cuda.py", "ghostzoo/engines/tensorrt"),
-    "PaddlePaddle": ("ghostzoo/engines/paddle.py",),
+    "PaddlePaddle": ("ghostzoo/engines/paddle.py", "ghostzoo/weights/programs.py"),
     "Ray": ("ghostzoo/ray.py",),
     "Spark": ("ghostzoo/spark.py",),
 }
@@ -108,6 +108,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--patience", type=float, default=60, help="seconds of tests for a fault")
     parser.add_argument("--out", type=Path, default=Path("mutation.json"))
     parser.add_argument("--again", type=Path, help="a result whose survivors are tried once more")
     parser.add_argument("--record", action="append", default=[], help="tests that were added or changed")
@@ -146,10 +147,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if done[key(mutant, lines)]:
             done[key(mutant, lines)] -= 1
             continue
-        names = tests.choose(mutant)
+        names = tests.choose(mutant, options.patience / 2)
         outcome, failed, took = "survived", list[str](), 0.0
         if names:
-            outcome, failed, took = try_one(mutant, names, copy, [tests.seconds[name] for name in names])
+            outcome, failed, took = try_one(mutant, names, copy, options.patience)
         of_try = {"outcome": outcome, "tests": len(names), "failed": failed, "seconds": round(took, 1)}
         results.append(asdict(mutant) | {"source": lines[mutant.line - 1].strip()} | of_try)
         print(f"{number}/{len(mutants)} {outcome} ({len(names)} tests, {took:.0f} s) {mutant}", flush=True)

@@ -16,8 +16,7 @@ from .record import CONTEXT_VARIABLE, RECORD_VARIABLE
 from .running import surroundings
 
 MAX_TESTS = 150
-MAX_SECONDS = 15.0
-"""Of the tests that reach a line, those are run that are no more and take no longer together: the quickest."""
+"""Of the tests that reach a line, so many of the quickest are run, as long as they take no longer than is told."""
 
 
 def tests_of(module: str) -> list[str]:
@@ -93,10 +92,13 @@ class Reached:
         blocks = difflib.SequenceMatcher(None, then, now, autojunk=False).get_matching_blocks()
         return {a + step + 1: b + step + 1 for a, b, size in blocks for step in range(size)}
 
-    def choose(self, mutant: Mutant) -> list[str]:
+    def choose(self, mutant: Mutant, left: float) -> dict[str, float]:
         """The tests that reach the fault, or the module where a line runs at its import alone; the module's own first.
 
         After them come the others of their files, which may reach it in processes that they start.
+
+        Args:
+            left: seconds that they may take together.
         """
         own = tuple(tests_of(mutant.module))
         reaching = self._lines.get((mutant.module, mutant.line), set())
@@ -105,13 +107,12 @@ class Reached:
         files = {name.partition("::")[0] for name in reaching if name}
         beside = {name for name in self.seconds if name.partition("::")[0] in files and name.startswith(own)}
         stem = Path(mutant.module).stem
-        chosen: list[str] = []
-        left = MAX_SECONDS
+        chosen: dict[str, float] = {}
         for name in sorted(
             (reaching | beside) - {""},
             key=lambda name: (name not in reaching, stem not in name, not name.startswith(own), self.seconds[name]),
         ):
             if len(chosen) < MAX_TESTS and (self.seconds[name] <= left or not chosen):
-                chosen.append(name)
-                left -= self.seconds[name]
+                chosen[name] = self.seconds[name]
+                left -= chosen[name]
         return chosen

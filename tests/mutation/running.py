@@ -13,7 +13,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -28,8 +28,6 @@ IDLE_SECONDS = 20
 """Besides three times the longest test: so long all processes may wait, for each other or for a deadline."""
 IDLE_SHARE = 0.03
 """Of one CPU: what waits uses less, and what computes gets more, however busy the machine is."""
-PATIENCE_SECONDS = 30
-"""After so many, no more tests are begun: the fault counts as one that nobody noticed."""
 MAX_SECONDS = 900
 MAX_BYTES = 8 << 30
 _POLL_SECONDS = 0.05
@@ -39,9 +37,9 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class Failed:
     """A plugin of pytest that writes down the first test that fails, and why, and begins no test after a while."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, patience: float) -> None:
         self._out = out
-        self._end = time.monotonic() + PATIENCE_SECONDS
+        self._end = time.monotonic() + patience
 
     def pytest_runtest_logfinish(self) -> None:
         if time.monotonic() > self._end and not self._out.exists():
@@ -65,8 +63,11 @@ def surroundings(copy: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def try_one(mutant: Mutant, tests: Sequence[str], copy: Path, seconds: Sequence[float]) -> tuple[str, list[str], float]:
-    """Put a fault in, and run tests that take these seconds without it.
+def try_one(mutant: Mutant, tests: Mapping[str, float], copy: Path, patience: float) -> tuple[str, list[str], float]:
+    """Put a fault in, and run tests that take so many seconds without it.
+
+    Args:
+        patience: seconds after which no more tests are begun: then nobody has noticed the fault.
 
     Returns:
         ``killed``, ``timeout`` or ``survived``; the test that failed, and why; the seconds that it took.
@@ -77,22 +78,22 @@ def try_one(mutant: Mutant, tests: Sequence[str], copy: Path, seconds: Sequence[
     start = time.monotonic()
     try:
         file.write_bytes(mutant.apply(source))
-        outcome, failed = _try(tests, copy, seconds)
-        if failed and "imeout" in failed[1]:
-            outcome, failed = _try([failed[0], *tests], copy, seconds)
+        outcome, failed = _try(tests, copy, patience)
+        if failed and "imeout" in failed[1] and failed[0] in tests:
+            outcome, failed = _try({failed[0]: tests[failed[0]], **tests}, copy, patience)
     finally:
         file.write_bytes(source)
     return outcome, failed, time.monotonic() - start
 
 
-def _try(tests: Sequence[str], copy: Path, seconds: Sequence[float]) -> tuple[str, list[str]]:
+def _try(tests: Mapping[str, float], copy: Path, patience: float) -> tuple[str, list[str]]:
     out = copy.parent / "failed.json"
     out.unlink(missing_ok=True)
     child = os.fork()
     if not child:
-        _run_tests(tests, copy, out, int(CPU_SECONDS + 3 * sum(seconds)))
+        _run_tests(tests, copy, Failed(out, patience), int(CPU_SECONDS + 3 * sum(tests.values())))
     try:
-        outcome = "survived" if _wait(child, IDLE_SECONDS + 3 * max(seconds)) == 0 else "killed"
+        outcome = "survived" if _wait(child, IDLE_SECONDS + 3 * max(tests.values())) == 0 else "killed"
     except TimeoutError:
         outcome = "timeout"
     finally:
@@ -101,7 +102,7 @@ def _try(tests: Sequence[str], copy: Path, seconds: Sequence[float]) -> tuple[st
     return outcome, json.loads(out.read_text(encoding="utf-8")) if out.exists() else []
 
 
-def _run_tests(tests: Sequence[str], copy: Path, out: Path, cpu_seconds: int) -> NoReturn:
+def _run_tests(tests: Iterable[str], copy: Path, plugin: Failed, cpu_seconds: int) -> NoReturn:
     """Run tests of the copy in this process, which is a fork, and end it."""
     status = 3
     try:
@@ -119,7 +120,7 @@ def _run_tests(tests: Sequence[str], copy: Path, out: Path, cpu_seconds: int) ->
             for stream in range(3):
                 os.dup2(nothing.fileno(), stream)
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-        status = int(pytest.main([*options, *dict.fromkeys(tests)], plugins=[Failed(out)]))
+        status = int(pytest.main([*options, *tests], plugins=[plugin]))
     finally:
         os._exit(status)
 

@@ -155,8 +155,11 @@ def test_base64_is_decoded_in_steps(length: int) -> None:
 
 @pytest.mark.parametrize("text", ["a", "ab=c", "QQ==QQ==", "!", "QQ==" + "A" * 2 * MIB, "A" * (MIB - 4) + "QQ==AAAA"])
 def test_what_is_no_base64(text: str) -> None:
-    with pytest.raises(RequestError, match="not valid base64"):
+    with pytest.raises(RequestError, match="not valid base64") as caught:
         decode_base64(text)
+    assert "other than ASCII" not in str(caught.value)
+    with pytest.raises(RequestError, match="other than ASCII"):
+        decode_base64(text + "é")
 
 
 def test_a_request_that_can_never_fit_is_not_told_to_come_back(tiny_bundle: Bundle) -> None:

@@ -42,7 +42,7 @@ def test_index_and_search(photos: Path, tmp_path: Path) -> None:
     assert lines.exit_code == 1
     results = [json.loads(line) for line in lines.stdout.splitlines()]
     assert [result["image"] for result in results[:5]] == [result["matches"][0]["path"] for result in results[:5]]
-    assert "no image in a format" in results[5]["error"]
+    assert "not an image in a supported format" in results[5]["error"]
 
 
 def test_dedup_lists_groups_and_writes_a_report(photos: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from ghostzoo.errors import WeightsError
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.weights.params import check_weights, infer_architecture, read_weights
+from ghostzoo.weights.recognition import shorten
 from tests.fixtures.networks import random_arrays, write_weights
 
 TINY = Architecture.of(0.1, 3)
@@ -308,3 +309,10 @@ def test_reference_weights_read(shared: Path, name: str, width: float) -> None:
     weights = read_weights(path, width=width, num_classes=1000)
     assert weights.architecture.width == width
     assert all(array.dtype == np.float32 for array in weights.arrays.values())
+
+
+def test_a_message_lists_a_few_keys_and_counts_the_others() -> None:
+    assert shorten(["a", "b"]) == "a, b"
+    assert shorten([]) == "nothing"
+    many = [f"key{number}" for number in range(100)]
+    assert shorten(many) == f"{', '.join(many[:10])} and 90 more"
