@@ -12,7 +12,7 @@ from ..errors import ImageError
 from .bars import progress
 from .console import Command, terminal_width
 from .options import BUNDLED_MODEL, engine_options, fetch_options, image_options, model_option
-from .unreadable import report_damaged, report_unreadable
+from .results import report_damaged, report_unreadable
 
 if TYPE_CHECKING:
     from .results import ResultWriter
