@@ -73,5 +73,7 @@ def _convert(bundle: Bundle, precision: str) -> bytes:
     try:
         graph = onnx.load_from_string(model).graph
     except DecodeError as error:
-        raise EngineError(f"{bundle.name} has what is no ONNX graph: {error}; convert the model again.") from error
+        raise EngineError(
+            f"{bundle.name} has a file that is not an ONNX graph: {error}; convert the model again."
+        ) from error
     return LiteRtNetwork(graph, bundle.config.image_size).serialize(bundle.name)

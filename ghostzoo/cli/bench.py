@@ -87,11 +87,11 @@ def bench(
       ghostzoo bench --compare report/bench.json
     """
     from .._utils.plots import require_matplotlib
-    from ..bench.comparison import compare as compare_results
     from ..bench.measure import installed_engines, plan_cells, run_bench
     from ..bench.results import Results
     from ..bench.sample_image import open_picture
     from ..bench.tables import INT8_SPEED, core_tables, photograph_notes, result_tables
+    from ..bench.tables import compare as compare_results
     from ..errors import InputError
     from ..fetch.options import FetchOptions
 

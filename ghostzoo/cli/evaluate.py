@@ -11,7 +11,7 @@ import click
 from .bars import progress
 from .console import ANY_PATH, Command, echo, percent, print_table
 from .options import BUNDLED_MODEL, engine_options, fetch_options, image_options, model_option
-from .unreadable import report_damaged, report_unreadable
+from .results import report_damaged, report_unreadable
 
 if TYPE_CHECKING:
     from ..classifier import Classifier

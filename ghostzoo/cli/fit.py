@@ -11,7 +11,7 @@ import click
 from .bars import progress
 from .console import ANY_PATH, Command, echo, format_size, percent, print_prose, print_table
 from .options import engine_options, fetch_options, image_options, model_option
-from .unreadable import report_unreadable
+from .results import report_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,7 +20,7 @@ from .options import (
     model_option,
     name_options,
 )
-from .unreadable import report_damaged, report_unreadable
+from .results import report_damaged, report_unreadable
 
 if TYPE_CHECKING:
     from .results import ResultWriter

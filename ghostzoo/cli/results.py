@@ -1,8 +1,9 @@
-"""Predictions as text: a table or lines for people, JSON Lines and CSV for programs."""
+"""Predictions as text: a table or lines for people, JSON Lines and CSV for programs; and what could not be read."""
 
 from __future__ import annotations
 
 import json
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import IO, Any
@@ -13,7 +14,7 @@ from rich.cells import cell_len
 from .._utils.spreadsheet import csv_row
 from ..errors import ImageError
 from ..predictions import SCORE_DECIMALS, Prediction
-from .console import percent, printable, table_lines
+from .console import one_line, percent, printable, table_lines
 
 CSV_COLUMNS = ("image", "rank", "index", "label", "score", "wnid")
 NO_CLASS = "no class: its scores are too low, or it is unknown"
@@ -120,3 +121,21 @@ class CsvWriter(ResultWriter):
 
     def write_error(self, error: ImageError) -> None:
         """A CSV row is a class; errors stand on stderr only."""
+
+
+def report_damaged(names: Sequence[str]) -> None:
+    """Name on stderr the damaged images that were read leniently."""
+    for name in names:
+        click.echo(f"Damaged, read as far as possible: {printable(name)}", err=True)
+
+
+def report_unreadable(failed: Sequence[ImageError], total: int, skipped: int) -> None:
+    """Name the unreadable images and passed-over files on stderr; exit with 1 if an image could not be read."""
+    if skipped:
+        click.echo(f"Passed over {skipped} other file{'s' if skipped > 1 else ''} in the folders.", err=True)
+    for error in failed:
+        click.echo(f"Error: {one_line(error)}", err=True)
+    if failed:
+        if total > 1:
+            click.echo(f"{len(failed)} of {total} images could not be read.", err=True)
+        sys.exit(1)

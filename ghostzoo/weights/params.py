@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from ..errors import WeightsError
 from ..network.architecture import Architecture
 from ..network.families import PADDLE_GHOSTNET, Family
-from .bfloat16 import BFLOAT16, to_float32
 from .checkpoints import find_network, tensor
 from .file_kinds import HEAD_BYTES, describe_folder, describe_foreign, describe_missing, describe_text
 from .pickle_data import DamagedPickleError, UnsafePickleError, load_pickle_data
 from .recognition import MAX_KEY_SHOWN, check_weights, infer_architecture, shorten, without_extras
-from .safetensors import dump_safetensors, load_safetensors, looks_like_safetensors
+from .safetensors import BFLOAT16, dump_safetensors, load_safetensors, looks_like_safetensors, to_float32
 
 MAX_WEIGHTS_BYTES = 512 * 2**20
 """Largest weight file that is read; the largest official one has 30 MB."""

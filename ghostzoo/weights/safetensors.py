@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import WeightsError
-from .bfloat16 import BFLOAT16
 
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])
+"""The dtype of an array of bfloat16 numbers, which numpy lacks: the upper halves of float32 numbers."""
 MAX_HEADER_BYTES = 2**20
 """The header of 600 tensors has 60 KB; parsed, JSON takes up to twenty times its size."""
 _MAX_DIMENSIONS = 8
@@ -166,3 +167,10 @@ def _are_sizes(values: Any) -> bool:
 def _shown(value: object) -> str:
     text = value if isinstance(value, str) else type(value).__name__
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
+def to_float32(array: NDArray[Any]) -> NDArray[np.float32]:
+    """Convert floats of any width, or ``BFLOAT16``, to float32 (C order, aligned); narrower types convert exactly."""
+    if array.dtype == BFLOAT16:
+        array = np.asarray(array.view("<u2").astype("<u4") << 16).view("<f4")
+    return np.require(array, np.float32, ["C", "A"])

@@ -12,12 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from ghostzoo.bench.comparison import compare
 from ghostzoo.bench.measure import plan_cells, run_bench
 from ghostzoo.bench.plot import draw
 from ghostzoo.bench.results import Cell, Results, Timing
 from ghostzoo.bench.sample_image import jpeg
-from ghostzoo.bench.tables import core_tables, photograph_notes, result_tables, to_markdown
+from ghostzoo.bench.tables import compare, core_tables, photograph_notes, result_tables, to_markdown
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import DEFAULT_MODEL, get_model
 from ghostzoo.cli.console import table_lines

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ghostzoo.errors import WeightsError
 from ghostzoo.network.architecture import Architecture
-from ghostzoo.weights.bfloat16 import BFLOAT16, to_float32
 from ghostzoo.weights.params import read_weights
 from ghostzoo.weights.pickle_data import UnsafePickleError, load_pickle_data
+from ghostzoo.weights.safetensors import BFLOAT16, to_float32
 from tests.fixtures.checkpoints import bfloat16_bits, python2_pickle, safetensors, through_bfloat16
 from tests.fixtures.networks import random_arrays
 

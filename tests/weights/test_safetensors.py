@@ -14,9 +14,8 @@ import pytest
 
 from ghostzoo.errors import WeightsError
 from ghostzoo.network.architecture import Architecture
-from ghostzoo.weights.bfloat16 import BFLOAT16
 from ghostzoo.weights.params import read_weights
-from ghostzoo.weights.safetensors import MAX_HEADER_BYTES, load_safetensors
+from ghostzoo.weights.safetensors import BFLOAT16, MAX_HEADER_BYTES, load_safetensors
 from tests.fixtures.checkpoints import safetensors, with_header
 from tests.fixtures.limited import run_limited
 from tests.fixtures.networks import random_arrays
