@@ -39,7 +39,10 @@ ROOT = Path(__file__).parents[1]
 PHOTOGRAPHS = (*sorted((ROOT / "ghostzoo/serve/page/samples").glob("*.jpg")), ROOT / "examples/chelsea.png")
 SIZES = ((160, 120), (320, 240), (375, 500), (500, 375), (640, 480))
 _QUALITY = 90
-_EXECUTORS = 2
+_SPARK = {
+    "spark.sql.files.openCostInBytes": "65536",  # as for small files: by default a task reads 32 of them
+    "spark.ui.showConsoleProgress": "false",
+}
 
 
 def make_pictures(folder: Path, count: int, parts: int) -> list[Path]:
@@ -75,7 +78,7 @@ def spark(session: Any, model: str | None, source: Path, out: Path) -> int:
     from ghostzoo.spark import classify_udf
 
     reader = session.read.format("binaryFile").option("pathGlobFilter", "*.jpg").option("recursiveFileLookup", "true")
-    pictures = reader.load(str(source)).repartition(8 * _EXECUTORS)
+    pictures = reader.load(str(source))
     pictures.select("path", classify_udf(model)("content").alias("found")).write.parquet(str(out))
     return int(session.read.parquet(str(out)).count())
 
@@ -165,7 +168,7 @@ def take_turns(model: str | None, folders: list[Path]) -> Seen:
 CLUSTERS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "Ray, one node": (partial(ray_cluster, [2]), lambda cluster: partial(batch, ray=cluster.address)),
     "Ray, two nodes": (partial(ray_cluster, [1, 1]), lambda cluster: partial(batch, ray=cluster.address)),
-    "Spark, two executors": (spark_cluster, lambda session: partial(spark, session)),
+    "Spark, two executors": (partial(spark_cluster, **_SPARK), lambda session: partial(spark, session)),
 }
 
 

@@ -13,7 +13,7 @@ from ..errors import ImageError
 from .bars import progress
 from .console import ANY_PATH, Command, echo, format_size, print_table, printable
 from .options import BUNDLED_MODEL, engine_options, fetch_options, image_options, model_option
-from .unreadable import report_unreadable
+from .results import report_unreadable
 
 if TYPE_CHECKING:
     from ..classifier import Classifier

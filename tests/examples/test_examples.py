@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+import ghostzoo
+from tests.fixtures.serving import running_server
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 CHELSEA = EXAMPLES / "chelsea.png"
@@ -49,6 +52,17 @@ def test_gradio(example: ModuleType) -> None:
         example.demo.close()
     assert answer["label"] == "cat"
     assert answer["confidences"][0]["confidence"] == pytest.approx(0.965, abs=0.001)
+
+
+@pytest.mark.parametrize("example", ["tritonclient.http:triton_client.py"], indirect=True)
+def test_triton_client(example: ModuleType) -> None:
+    """Against ghostzoo's own server, which speaks Triton's protocol: there is no Triton to install."""
+    with running_server("--no-grpc") as server, ghostzoo.load() as classifier:
+        found = example.classify(server.http.removeprefix("http://"), "GhostNet_x0_5_cifar10", [CHELSEA, CHELSEA], 3)
+        expected = classifier(CHELSEA, top_k=3)
+    for each in found:
+        assert [one.label for one in each] == [one.label for one in expected]
+        assert [one.score for one in each] == pytest.approx([one.score for one in expected], abs=1e-5)
 
 
 @pytest.mark.parametrize("example", ["fastapi:fastapi_app.py"], indirect=True)
