@@ -175,7 +175,7 @@ def log_lines(*, text: bool = False) -> Iterator[LineWriter]:
     """
     original = _open_original()
     reading, writing = os.pipe()
-    if sys.platform != "win32":  # where Python 3.11 cannot
+    if hasattr(os, "set_blocking"):  # not on Windows with Python 3.11
         os.set_blocking(writing, False)  # C code that holds Python's lock must not wait for a thread that needs it
     os.dup2(writing, _STDERR)
     os.close(writing)
