@@ -24,6 +24,8 @@ PROGRAMS = "Scripts" if sys.platform == "win32" else "bin"
 """Folder of an environment's programs."""
 AUDIT = ["zizmor", "--offline", "--quiet", ".github"]
 """What a workflow of GitHub's should not do."""
+TYPES = [["mypy", "--platform", each, "--cache-dir", f".mypy_cache/{each}"] for each in ("linux", "darwin", "win32")]
+"""What a system lacks, its stubs lack."""
 FOLDERS = {"runtime": ".venv", "dev": ".venv"}
 """Group of dependencies -> folder of its environment, where that is not ``.venv-`` and the group's name."""
 NEEDS_OLD_PYTHON = {"export", "interop"}
@@ -160,7 +162,7 @@ def wasm(session: nox.Session) -> None:
 def lint(session: nox.Session) -> None:
     """ruff, mypy, the layers of imports, and what the workflows may do."""
     programs = Path(make_environment(session, "dev")).parent
-    commands = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["lint-imports", "--no-cache"])
+    commands = (["ruff", "check", "."], ["ruff", "format", "--check", "."], *TYPES, ["lint-imports", "--no-cache"])
     for words in (*commands, AUDIT):
         session.run(str(programs / words[0]), *words[1:])
 

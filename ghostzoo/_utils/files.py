@@ -1,8 +1,9 @@
-"""Files appear whole or not at all."""
+"""Files appear whole or not at all, under names that every system can have."""
 
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,32 @@ from typing import IO
 
 _ABANDONED_SECONDS = 3600
 """A scratch file that nobody has written to for so long is a killed process's; writing one takes seconds."""
+
+
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+_ATTEMPTS, _PAUSE_SECONDS = 10, 0.1
+_OPEN_FILES_STAY = sys.platform == "win32"
+
+
+def is_portable(name: str) -> bool:
+    """Whether Windows, too, can have a file or folder of this name."""
+    return not (_RESERVED.fullmatch(name) or name.endswith((".", " ")) or set('<>:"|?*\\') & set(name))
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file over an older one, or a folder; on Windows it waits a second for whoever has one of them open.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            source.replace(target)
+            return
+        except PermissionError:  # such as a virus scanner's; only Windows tells so
+            if not _OPEN_FILES_STAY or attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(_PAUSE_SECONDS)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -35,7 +62,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     try:
         with scratch.open("xb") as file:
             yield file
-        scratch.replace(path)
+        move(scratch, path)
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise

@@ -13,12 +13,14 @@ import os
 import re
 import shutil
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .files import move
 from .locks import LockHeldError, acquire
 
 if TYPE_CHECKING:
@@ -47,8 +49,8 @@ def replaced(out: Path) -> Iterator[Path]:
     try:
         yield scratch / _NEW
         if os.path.lexists(out):
-            out.rename(scratch / _OLD)
-        (scratch / _NEW).rename(out)
+            move(out, scratch / _OLD)
+        move(scratch / _NEW, out)
     finally:
         _settle(scratch, out, lock)
 
@@ -111,7 +113,7 @@ def _settle(scratch: Path, out: Path, lock: BaseFileLock | None) -> None:
     old = scratch / _OLD
     try:
         if os.path.lexists(old) and not os.path.lexists(out):
-            old.rename(out)
+            move(old, out)
             _log.info("%s is back as it was before it was to be replaced.", out)
     except OSError as error:
         _log.warning("%s cannot be put back (%s); it is in %s.", out, error, old)
@@ -138,4 +140,4 @@ def _is_own(folder: Path) -> bool:
         found = folder.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and (os.name == "nt" or found.st_uid == os.geteuid())
+    return stat.S_ISDIR(found.st_mode) and (sys.platform == "win32" or found.st_uid == os.geteuid())

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from .._utils.files import is_portable
 from .._utils.hashes import SHA256
 from ..calibration import Calibration
 from ..errors import BundleError, BundleVersionError
@@ -164,12 +165,13 @@ def check_model_name(name: str) -> None:
     """Check a model's name, which is used for folders and repositories.
 
     Raises:
-        BundleError: it has characters other than letters, digits, dots, dashes and underscores, or is too long.
+        BundleError: it has characters other than letters, digits, dots, dashes and underscores, is too long, or is one
+            that Windows cannot have.
     """
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or not is_portable(name):
         raise BundleError(
             f"{name[:120]!r} cannot name a model; use up to 96 letters, digits, '.', '-' and '_', "
-            "the first a letter or digit."
+            "the first a letter or digit, the last no dot, and no device of Windows such as 'con'."
         )
 
 
@@ -233,6 +235,11 @@ def _file_records(entries: Mapping[str, Any]) -> dict[str, FileRecord]:
                 f"{MANIFEST_FILE} gives {name} the impossible size {str(size)[:40]!a}; do not use this bundle."
             )
         records[name] = FileRecord(sha256, size)
+    if len({name.casefold() for name in records}) < len(records):
+        raise BundleError(
+            f"{MANIFEST_FILE} has two files whose names differ in capitals only, which Windows and macOS take for one; "
+            "do not use this bundle."
+        )
     total = sum(record.size for record in records.values())
     if total > MAX_BUNDLE_BYTES:
         raise BundleError(f"{MANIFEST_FILE} lists {total} bytes of files; a bundle has at most {MAX_BUNDLE_BYTES}.")
@@ -242,8 +249,7 @@ def _file_records(entries: Mapping[str, Any]) -> dict[str, FileRecord]:
 def _check_path(name: str) -> None:
     parts = name.split("/")
     if (
-        any(part in ("", ".", "..") for part in parts)
-        or any(c in name for c in "\\:")
+        not all(part and is_portable(part) for part in parts)  # neither "." nor ".."
         or not name.isprintable()  # control characters and lone surrogates, which file systems cannot encode
         or len(name) > _MAX_PATH
         or PurePosixPath(name).is_absolute()

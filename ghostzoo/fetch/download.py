@@ -13,6 +13,7 @@ from pathlib import Path
 import requests
 import urllib3
 
+from .._utils.files import move
 from .._utils.http import DownloadError, follow, open_session, reason_of
 from .retry import TRANSIENT_STATUSES, TransientError, parse_retry_after, retry
 
@@ -55,7 +56,7 @@ def download_file(
             retry(lambda: _attempt(session, url, part, max_bytes, timeout, report), title)
         except TransientError as error:
             raise DownloadError(str(error)) from error
-    part.path.replace(target)
+    move(part.path, target)
     part.discard()
 
 

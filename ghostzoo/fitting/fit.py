@@ -135,6 +135,8 @@ def fit(
         pictures = _joined(pictures, dataset, earlier, classes)
         _check_counts(pictures, classes, unreadable)
         copies, groups = find_copies(pictures, classes)
+        if len(np.unique(groups)) < 2:
+            raise InputError(f"All pictures in {data} are copies of one; add other pictures of each class.")
         embeddings = pictures.embeddings.astype(np.float32)
         fitted = cross_validate(embeddings, pictures.labels, make_folds(pictures.labels, groups))
         confusion = np.zeros((len(classes), len(classes)), np.int64)

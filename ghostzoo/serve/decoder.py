@@ -67,7 +67,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not come between the answers
     cv2.setNumThreads(1)  # as many of these run as there are CPUs
-    if resource is not None:
+    if resource is not None and sys.platform != "win32":
         _bound_memory(memory_limit(limits))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if hasattr(select, "poll"):
@@ -106,7 +106,7 @@ def _preprocessing(encoded: bytes) -> Preprocessing:
 def shared_memory() -> int | None:
     """Return the descriptor of memory that no process can make smaller, which would crash the others; ``None`` where
     the system has none. It is no file: there need not be a writable folder, nor room in /dev/shm."""
-    if not hasattr(os, "memfd_create"):
+    if sys.platform != "linux":
         return None
     import fcntl
 
@@ -139,7 +139,7 @@ def _read(file: BinaryIO, length: int) -> bytes:
 
 def _catch_output() -> int | None:
     """Have what this process prints written to memory, where the system has such files; else it stays on stderr."""
-    if resource is None or not hasattr(os, "memfd_create"):
+    if sys.platform != "linux":
         return None
     try:
         printed = os.memfd_create("ghostzoo-printed")
@@ -153,7 +153,9 @@ def _catch_output() -> int | None:
 
 def _take(printed: int | None) -> bytes:
     """Return what was printed since the last time."""
-    if printed is None or not (length := os.lseek(printed, 0, os.SEEK_END)):
+    if sys.platform == "win32" or printed is None:
+        return b""
+    if not (length := os.lseek(printed, 0, os.SEEK_END)):
         return b""
     text = os.pread(printed, length, 0)
     os.ftruncate(printed, 0)
@@ -163,6 +165,8 @@ def _take(printed: int | None) -> bytes:
 
 def _bound_memory(more: int) -> None:
     """Let this process take ``more`` bytes than it has now, where the system tells what that is."""
+    if sys.platform != "linux":
+        return
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
     except OSError:
@@ -173,6 +177,8 @@ def _bound_memory(more: int) -> None:
 
 def _end_with_the_server(requests: int) -> None:
     """End when nobody is left who could write to us, even in the midst of an image that takes minutes."""
+    if sys.platform == "win32":
+        return
     poller = select.poll()
     poller.register(requests, 0)  # that the other end is closed is always told
     poller.poll()

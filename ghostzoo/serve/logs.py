@@ -142,6 +142,8 @@ class LineWriter:
             try:
                 left = left[os.write(self._descriptor, left) :]
             except BlockingIOError:  # whoever shares the terminal or pipe may have made it so
+                if sys.platform == "win32":
+                    return False
                 waiting = select.poll()
                 waiting.register(self._descriptor, select.POLLOUT)
                 waiting.poll()
@@ -173,7 +175,8 @@ def log_lines(*, text: bool = False) -> Iterator[LineWriter]:
     """
     original = _open_original()
     reading, writing = os.pipe()
-    os.set_blocking(writing, False)  # C code that holds Python's lock must not wait for a thread that needs it
+    if hasattr(os, "set_blocking"):  # not on Windows with Python 3.11
+        os.set_blocking(writing, False)  # C code that holds Python's lock must not wait for a thread that needs it
     os.dup2(writing, _STDERR)
     os.close(writing)
     formatter = TextFormatter() if text else JsonFormatter()
@@ -204,7 +207,7 @@ def _open_original() -> int:
 
 def _open_for_crashes(original: int) -> int:
     """Where the traceback of a crash goes; a crashed process must not live on because nobody reads its pipe."""
-    if stat.S_ISFIFO(os.fstat(original).st_mode):
+    if sys.platform == "linux" and stat.S_ISFIFO(os.fstat(original).st_mode):
         with suppress(OSError):  # opened anew, for the flag would hold for all that share the descriptor
             return os.open(f"/proc/self/fd/{original}", os.O_WRONLY | os.O_NONBLOCK)
     return os.dup(original)

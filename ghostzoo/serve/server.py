@@ -144,7 +144,8 @@ async def _stop_with(service: Service, others: list[Any]) -> None:
 
 
 def _on_signals(stop: asyncio.Event, signals: list[int], end: _HardEnd, drain_timeout: float) -> None:
-    """Begin to stop at SIGTERM or SIGINT, of which ``signals`` are told, and end at once at a second SIGINT."""
+    """Begin to stop at SIGTERM, SIGINT or Windows' Ctrl-Break, of which ``signals`` are told, and end at once at a
+    second SIGINT."""
     loop = asyncio.get_running_loop()
 
     def obey(number: int, _: object) -> None:
@@ -153,7 +154,10 @@ def _on_signals(stop: asyncio.Event, signals: list[int], end: _HardEnd, drain_ti
         loop.call_soon_threadsafe(stop.set)
 
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        if sys.platform == "win32":
+            numbers.append(signal.SIGBREAK)
+        for number in numbers:
             signal.signal(number, obey)
 
 

@@ -177,6 +177,13 @@ def _loose(make: MakeFolder) -> Path:
     return folder
 
 
+def _copies(make: MakeFolder) -> Path:
+    folder = make("data", red=range(3), blue=range(3))
+    for path in folder.rglob("*.png"):
+        write_picture(path, "red", 0)
+    return folder
+
+
 def _nothing(make: MakeFolder) -> Path:
     folder = make("data", red=range(1))
     shutil.rmtree(folder / "red")
@@ -191,6 +198,7 @@ def _nothing(make: MakeFolder) -> Path:
         (_unreadable, r"too few are in blue \(1\); 1 could not be read, the first because blue/001.png"),
         (_empty_class, "hold no images: green"),
         (_loose, "loose.png"),
+        (_copies, "are copies of one"),
         (_nothing, "holds no image files"),
     ],
 )

@@ -49,7 +49,7 @@ export async function makeBundle(base, model, name, labels, layer, accuracy) {
 
 /** Whether `name` can be a bundle's, as ghostzoo's manifest.py has it. */
 export function isBundleName(name) {
-  return /^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$/.test(name);
+  return /^(?!(con|prn|aux|nul|com\d|lpt\d)(\.|$))[a-z0-9][a-z0-9._-]{0,95}$/i.test(name) && !name.endsWith(".");
 }
 
 function withLabels(config, labels) {
