@@ -68,9 +68,10 @@ def main(
                 "batch": batch,
                 "processor_time": processor_time,
             }
+            others = (*OTHER_ENGINES, "ghostzoo-native-avx2")
             orders = {
                 OURS: {"kind": "ghostzoo", **common},
-                **{kind.replace("-", " "): {"kind": kind, **common} for kind in OTHER_ENGINES},
+                **{kind.replace("-", " "): {"kind": kind, **common} for kind in others},
                 **{peer: {"kind": peer, **common} for peer in _peers(model, peers)},
             }
             turns = take_turns(orders, rounds=rounds, calls=max(1, 4 // batch))

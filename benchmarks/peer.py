@@ -146,11 +146,14 @@ def open_mnn(folder: Path, threads: int, batch: int) -> Network:
     return run
 
 
-def open_ghostzoo(folder: Path, threads: int, batch: int, engine: str = "onnxruntime", precision: str = "fp32") -> Any:
+def open_ghostzoo(folder: Path, threads: int, batch: int, engine: str = "onnxruntime", way: str = "fp32") -> Any:
+    """``way`` is a precision, or what the native engine is told to run with."""
     sys.path.insert(0, str(ROOT))
     import ghostzoo
 
-    options: dict[str, Any] = {"engine": engine, "precision": precision}
+    options: dict[str, Any] = {"engine": engine, "precision": way}
+    if way == "avx2":
+        options |= {"precision": "fp32", "engine_options": {"instructions": way}}
     if threads:
         options["threads"] = threads
     if batch:

@@ -108,12 +108,31 @@ class LiteRtNetwork:
             _Code.MUL, name, inputs, self._shape(inputs[0]), _Options.MulOptions, schema.MulOptionsT()
         )
 
-    def spread(self, _: str, operands: Sequence[str], *__: Any) -> int:
-        """The graph resizes gates to the image for ONNX Runtime's sake; here the multiplication broadcasts."""
-        gate = self._found[operands[0]]
-        if self._shape(gate)[1:3] != [1, 1]:
-            raise EngineError("The graph resizes something other than the gates of squeeze-and-excitation blocks.")
-        return gate
+    def spread(self, name: str, operands: Sequence[str], *_: Any) -> int:
+        """Gates of one pixel are resized to the image for ONNX Runtime's sake; here the multiplication broadcasts."""
+        gate, *_rest = self._inputs(operands[:1])
+        _batch, height, width, channels = self._shape(gate)
+        if (height, width) == (1, 1):
+            return gate
+        factors = self._constants[operands[2]][2:]
+        sides = [int(side * factor) for side, factor in zip((height, width), factors, strict=True)]
+        size = self._constant(f"{name}.size", np.array(sides, np.int32))
+        kind, options = _Options.ResizeNearestNeighborOptions, schema.ResizeNearestNeighborOptionsT()
+        return self._operator(_Code.RESIZE_NEAREST_NEIGHBOR, name, [gate, size], [1, *sides, channels], kind, options)
+
+    def halve(self, name: str, operands: Sequence[str], attributes: _Attributes, _: int) -> int:
+        if not attributes["kernel_shape"] == attributes["strides"] == [2, 2]:
+            raise EngineError(f"The graph averages otherwise than over 2 x 2 pixels in {name}.")
+        inputs = self._inputs(operands)
+        _, height, width, channels = self._shape(inputs[0])
+        two = dict.fromkeys(("strideH", "strideW", "filterHeight", "filterWidth"), 2)
+        options = schema.Pool2DOptionsT(padding=schema.Padding.VALID, **two)
+        shape = [1, height // 2, width // 2, channels]
+        return self._operator(_Code.AVERAGE_POOL_2D, name, inputs, shape, _Options.Pool2DOptions, options)
+
+    def sigmoid(self, name: str, operands: Sequence[str], *_: Any) -> int:
+        inputs = self._inputs(operands)
+        return self._operator(_Code.LOGISTIC, name, inputs, self._shape(inputs[0]))
 
     def clip(self, name: str, operands: Sequence[str], *_: Any) -> int:
         if [float(self._constants[limit]) for limit in operands[1:]] != [0, 1]:
@@ -150,13 +169,15 @@ class LiteRtNetwork:
     def convolve(self, name: str, operands: Sequence[str], attributes: _Attributes, activation: int) -> int:
         (x,) = self._inputs(operands[:1])
         weight = self._constants[operands[1]]
-        channels, depth, kernel, _ = weight.shape
+        channels, depth, *kernel = weight.shape
         stride, pads, groups = attributes["strides"][0], attributes["pads"], attributes.get("group", 1)
-        if len(set(pads)) != 1 or (groups != 1 and not groups == self._shape(x)[3] == channels):
-            raise EngineError(f"The graph pads or groups the convolution {name} other than a GhostNet does.")
-        size = (self._shape(x)[1] + 2 * pads[0] - kernel) // stride + 1
+        keeps_size = stride == 1 and pads == [side // 2 for side in kernel] * 2 and all(side % 2 for side in kernel)
+        is_even = keeps_size or len({*pads}) == len({*kernel}) == 1
+        if not is_even or (groups != 1 and not groups == self._shape(x)[3] == channels):
+            raise EngineError(f"The graph pads or groups the convolution {name} otherwise than a GhostNet does.")
+        size = (self._shape(x)[1] + 2 * pads[0] - kernel[0]) // stride + 1
         padding = schema.Padding.VALID
-        if pads[0] and stride == 1 and 2 * pads[0] == kernel - 1:
+        if keeps_size and any(pads):
             padding = schema.Padding.SAME
         elif pads[0]:  # with a stride, LiteRT's own padding is of the far side alone
             x = self._pad(f"{name}.pad", x, pads[0])
@@ -235,6 +256,7 @@ class LiteRtNetwork:
 
 _WRITERS: Mapping[str, Callable[..., int | None]] = {
     "Add": LiteRtNetwork.add,
+    "AveragePool": LiteRtNetwork.halve,
     "Cast": LiteRtNetwork.cast,
     "Clip": LiteRtNetwork.clip,
     "Concat": LiteRtNetwork.join,
@@ -246,6 +268,7 @@ _WRITERS: Mapping[str, Callable[..., int | None]] = {
     "QuantizeLinear": LiteRtNetwork.quantize,
     "Relu": LiteRtNetwork.rectify,
     "Resize": LiteRtNetwork.spread,
+    "Sigmoid": LiteRtNetwork.sigmoid,
 }
 """Operator of ``ghostzoo.network.graph`` -> what writes its counterpart, called with name, operands, attributes and
 activation."""

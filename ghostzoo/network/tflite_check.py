@@ -74,6 +74,30 @@ class _Translation:
     def rectify(self, operator: Operator) -> None:
         self._node("Relu", operator, [self._name(operator.inputs[0])])
 
+    def sigmoid(self, operator: Operator) -> None:
+        self._node("Sigmoid", operator, self._images(operator))
+
+    def halve(self, operator: Operator) -> None:
+        options = operator.options
+        if options.get("padding", SAME) == SAME or options.get("activation", 0):
+            raise RefusedGraphError("averages padded pixels")
+        kernel = options.get("filter_h", 0), options.get("filter_w", 0)
+        self._node("AveragePool", operator, self._images(operator), kernel_shape=kernel, strides=_strides(operator))
+
+    def spread(self, operator: Operator) -> None:
+        x, size = operator.inputs
+        shape, result = self._network.tensors[x].shape, self._network.tensors[operator.output].shape
+        if len(shape) != MAX_RANK or len(result) != MAX_RANK or self._ints(size, (2,)) != result[1:3]:
+            raise RefusedGraphError("resizes to another size than it declares")
+        if any(operator.options.values()):
+            raise RefusedGraphError("resizes otherwise than to the nearest pixel above and to the left")
+        # What is no whole factor is a little larger, so that it is rounded down to this size.
+        sides = zip(shape[1:3], result[1:3], strict=True)
+        factors = tuple(new / old if new % old == 0 else (new + 0.5) / old for old, new in sides)
+        scales = Weight(f"{self._network.graph_name(size)} scales", FLOAT, (MAX_RANK,), (1.0, 1.0, *factors))
+        self._weights.append(scales)
+        self._node("Resize", operator, [self._name(x), "", scales.name])
+
     def add(self, operator: Operator) -> None:
         self._node("Add", operator, self._images(operator))
 
@@ -119,18 +143,19 @@ class _Translation:
         if len(shape) != MAX_RANK or (is_depthwise and (shape[0], options.get("depth_multiplier", 0)) != (1, 1)):
             raise RefusedGraphError("has a convolution whose weight and options do not go together")
         first, height, width, last = shape
-        strides = options.get("stride_h", 0), options.get("stride_w", 0)
+        strides = _strides(operator)
         x, by = self.padded.get(x, (x, 0))
+        pads = (by,) * 4
         if options.get("padding", SAME) == SAME:
-            if strides != (1, 1) or height % 2 == 0 or width != height or by:
-                raise RefusedGraphError("pads a convolution other than by the same number of pixels on each side")
-            by = height // 2
+            if strides != (1, 1) or height % 2 == 0 or width % 2 == 0 or by:
+                raise RefusedGraphError("pads a convolution otherwise than by the same number of pixels on each side")
+            pads = (height // 2, width // 2) * 2
         operands = [
             self._name(x),
             self._weight(weight, (last, 1, height, width) if is_depthwise else (first, last, height, width)),
             self._weight(bias, self._network.tensors[bias].shape),
         ]
-        self._node("Conv", operator, operands, strides=strides, pads=(by,) * 4, group=last if is_depthwise else 1)
+        self._node("Conv", operator, operands, strides=strides, pads=pads, group=last if is_depthwise else 1)
 
     def _images(self, operator: Operator) -> list[str]:
         if any(len(self._network.tensors[item].shape) != MAX_RANK for item in operator.inputs):
@@ -164,19 +189,26 @@ class _Translation:
         return tensor.data
 
 
+def _strides(operator: Operator) -> tuple[int, int]:
+    return operator.options.get("stride_h", 0), operator.options.get("stride_w", 0)
+
+
 def _otherwise(name: str) -> RefusedGraphError:
     return RefusedGraphError(f"declares the tensor {name!a} other than it is computed")
 
 
 _TRANSLATIONS: Mapping[str, Callable[[_Translation, Operator], None]] = {
     "ADD": _Translation.add,
+    "AVERAGE_POOL_2D": _Translation.halve,
     "CONCATENATION": _Translation.join,
     "CONV_2D": _Translation.convolve,
     "DEPTHWISE_CONV_2D": _Translation.convolve,
+    "LOGISTIC": _Translation.sigmoid,
     "MEAN": _Translation.pool,
     "MUL": _Translation.multiply,
     "PAD": _Translation.pad,
     "RELU": _Translation.rectify,
     "RELU_0_TO_1": _Translation.rectify,
     "RESHAPE": _Translation.flatten,
+    "RESIZE_NEAREST_NEIGHBOR": _Translation.spread,
 }

@@ -96,15 +96,18 @@ _ACTIVATION = _byte("activation")
 _CONV: Schema = {0: _byte("padding"), 1: _int("stride_w"), 2: _int("stride_h")}
 _FORMS: Mapping[str, _Form] = {
     "ADD": _Form(0, 2, 11, {0: _ACTIVATION}),
+    "AVERAGE_POOL_2D": _Form(1, 1, 5, {**_CONV, 3: _int("filter_w"), 4: _int("filter_h"), 5: _ACTIVATION}),
     "CONCATENATION": _Form(2, 0, 10, {0: _int("axis"), 1: _ACTIVATION}),
     "CONV_2D": _Form(3, 3, 1, {**_CONV, 3: _ACTIVATION}),
     "DEPTHWISE_CONV_2D": _Form(4, 3, 2, {**_CONV, 3: _int("depth_multiplier"), 4: _ACTIVATION}),
+    "LOGISTIC": _Form(14, 1),
     "MEAN": _Form(40, 2, 27, {0: _byte("keep_dims")}),
     "MUL": _Form(18, 2, 21, {0: _ACTIVATION}),
     "PAD": _Form(34, 2, 22),
     "RELU": _Form(19, 1),
     "RELU_0_TO_1": _Form(152, 1),
     "RESHAPE": _Form(22, 2, 17, {0: _ints("new_shape", 2)}),
+    "RESIZE_NEAREST_NEIGHBOR": _Form(97, 2, 74, {0: _byte("align_corners"), 1: _byte("half_pixel_centers")}),
 }
 _KINDS = {form.code: kind for kind, form in _FORMS.items()}
 

@@ -1,4 +1,4 @@
-"""Every engine runs every family, or says of its graph that it does not."""
+"""Every engine runs every family."""
 
 from __future__ import annotations
 
@@ -10,14 +10,10 @@ import pytest
 from ghostzoo.bundle.folder import CONVERTED_FILES, Bundle
 from ghostzoo.converter import convert
 from ghostzoo.engines.base import Engine, EngineOptions
-from ghostzoo.errors import EngineError
 from ghostzoo.network.architecture import Architecture
 from ghostzoo.parity import EXACT_TOLERANCE
 from ghostzoo.weights.safetensors import dump_safetensors
 from tests.fixtures.networks import random_arrays
-
-WITHOUT_ATTENTION = {"litert"}
-"""Engines for which its operators are not written: 'auto' takes another one for these models."""
 
 
 @pytest.fixture(scope="module", params=["ghostnet_025", "repghostnet_025", "ghostnetv2_025", "ghostnetv3_025"])
@@ -33,10 +29,6 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_golden_vectors_of_each_family(
     engine_type: type[Engine], bundle: Bundle, options: Callable[..., EngineOptions], tmp_path: Path
 ) -> None:
-    if bundle.config.family.attention_from is not None and engine_type.name in WITHOUT_ATTENTION:
-        with pytest.raises(EngineError, match="AveragePool"):
-            engine_type.load(_for_engine(bundle, engine_type, tmp_path), options())
-        return
     with engine_type.load(_for_engine(bundle, engine_type, tmp_path), options()) as engine:
         assert bundle.golden().check(engine.run).within(EXACT_TOLERANCE)
 

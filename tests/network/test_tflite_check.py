@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 
 from ghostzoo.bundle.folder import Bundle
+from ghostzoo.converter import convert
+from ghostzoo.network.architecture import Architecture
 from ghostzoo.network.flatbuffer import Field, FlatBuffer, Kind
 from ghostzoo.network.tflite_check import check_tflite
 from ghostzoo.network.wire import RefusedGraphError
+from ghostzoo.weights.safetensors import dump_safetensors
+from tests.fixtures.networks import random_arrays
 
 schema = pytest.importorskip(
     "ai_edge_litert.schema_py_generated", reason="LiteRT is an extra, which is not installed here"
@@ -22,9 +26,25 @@ schema = pytest.importorskip(
 
 @pytest.fixture(scope="module")
 def network(tiny_bundle: Bundle) -> bytes:
-    from exporters.to_litert import convert
+    from exporters.to_litert import convert as to_litert
 
-    (data,) = convert(tiny_bundle).values()
+    (data,) = to_litert(tiny_bundle).values()
+    return data
+
+
+@pytest.fixture(scope="module")
+def attention(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A network with what GhostNetV2 has besides."""
+    from exporters.to_litert import convert as to_litert
+
+    folder = tmp_path_factory.mktemp("attention")
+    arrays = random_arrays(Architecture.named("ghostnetv2_025", 7))
+    (folder / "model.safetensors").write_bytes(dump_safetensors(arrays))
+    labels = list("abcdefg")
+    bundle = convert(
+        folder / "model.safetensors", folder / "bundle", name="ghostnetv2_025", labels=labels, crop_size=64
+    )
+    (data,) = to_litert(bundle).values()
     return data
 
 
@@ -189,6 +209,31 @@ def test_what_a_ghostnet_does_not_need_is_refused(network: bytes, unchanged: byt
     assert data != unchanged
     with pytest.raises(RefusedGraphError):
         check(data)
+
+
+OF_ATTENTION: dict[str, Callable[[Any], object]] = {
+    "mean of more pixels": lambda m: replace(operator(m, "AVERAGE_POOL_2D").builtinOptions, filterHeight=3),
+    "mean at each pixel": lambda m: replace(operator(m, "AVERAGE_POOL_2D").builtinOptions, strideW=1),
+    "padded mean": lambda m: replace(operator(m, "AVERAGE_POOL_2D").builtinOptions, padding=0),
+    "mean and an activation": lambda m: replace(
+        operator(m, "AVERAGE_POOL_2D").builtinOptions, fusedActivationFunction=1
+    ),
+    "huge gates": lambda m: set_values(m, operator(m, "RESIZE_NEAREST_NEIGHBOR").inputs[1], [10**5, 10**5]),
+    "gates of no size": lambda m: set_values(m, operator(m, "RESIZE_NEAREST_NEIGHBOR").inputs[1], [0, 0]),
+    "gates of other pixels": lambda m: replace(
+        operator(m, "RESIZE_NEAREST_NEIGHBOR").builtinOptions, halfPixelCenters=True
+    ),
+    "sigmoid of the row": lambda m: replace(operator(m, "LOGISTIC"), inputs=[m.subgraphs[0].outputs[0]]),
+}
+
+
+@pytest.mark.parametrize("name", OF_ATTENTION)
+def test_what_attention_does_not_need_is_refused(attention: bytes, name: str) -> None:
+    check(attention)
+    model = schema.ModelT.InitFromPackedBuf(attention)
+    OF_ATTENTION[name](model)
+    with pytest.raises(RefusedGraphError):
+        check(packed(model))
 
 
 def test_constants_in_the_same_place_are_refused(network: bytes) -> None:
