@@ -62,11 +62,12 @@ class Views:
             (N, 3, size, size) float32 for each size, from 0 to 1.
         """
         x = self._colours(images.float() / 255)
-        theta = self._crops(*x.shape[::2], x.shape[3])
+        count, _, rows, columns = x.shape
+        theta = self._crops(count, rows, columns)
         mode = _MODES[self._integer(len(_MODES))]
         views = []
         for size in sizes:
-            grid = F.affine_grid(theta, [len(x), 3, size, size], align_corners=False)
+            grid = F.affine_grid(theta, [count, 3, size, size], align_corners=False)
             view = F.grid_sample(x, grid, mode=mode, padding_mode="reflection", align_corners=False)
             views.append(view.clamp(0, 1))
         return views

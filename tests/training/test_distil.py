@@ -19,6 +19,7 @@ from exporters.on_device.views import Strengths, Views
 from exporters.torch_network import GhostNet
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.evaluation.calibrate import fit_temperature
+from ghostzoo.images.decode import read_image
 from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.images.transform import preprocess
 from ghostzoo.network.architecture import Architecture
@@ -109,7 +110,7 @@ def test_a_frozen_teacher_answers_as_before(weights: Path) -> None:
 
 
 def test_images_are_measured_as_at_inference(pictures: Path) -> None:
-    picture = cv2.imread(str(next(pictures.rglob("*.png"))), cv2.IMREAD_COLOR_RGB)
+    picture = read_image(next(pictures.rglob("*.png")).read_bytes())
     seen: list[torch.Tensor] = []
 
     def network(x: torch.Tensor) -> torch.Tensor:
