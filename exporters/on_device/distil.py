@@ -22,8 +22,10 @@ from exporters.on_device.networks import (
     MovingAverage,
     Step,
     accuracy,
+    calibrate_head,
     frozen,
     half,
+    logits_of,
     normalisation,
     normalised,
     without_counters,
@@ -230,24 +232,33 @@ class Distillation:
     def _measure_teacher(self, teacher: EfficientNetLite) -> float:
         size = self.plan.teacher_size
 
-        def logits(x: Tensor) -> Tensor:
+        def answer(x: Tensor) -> Tensor:
             with half(self.device):
-                return teacher(normalised(x, self._for_teacher))
+                logits: Tensor = teacher(normalised(x, self._for_teacher))
+                return logits
 
-        return accuracy(logits, self._held_out.pixels, self._held_out.labels, size, size)
+        return accuracy(logits_of(answer, self._held_out.pixels, size, size), self._held_out.labels)
 
-    def measure(self, network: GhostNet, resize_short: int | None = None) -> float:
-        """Top-1 on the held-out images, in float32."""
+    def _held_out_logits(self, network: GhostNet, resize_short: int) -> Tensor:
+        """The student's, in float32."""
 
-        def logits(x: Tensor) -> Tensor:
-            return network(normalised(x, self._for_student))
+        def answer(x: Tensor) -> Tensor:
+            logits: Tensor = network(normalised(x, self._for_student))
+            return logits
 
-        plan = self.plan
-        short = plan.resize_short if resize_short is None else resize_short
-        return accuracy(logits, self._held_out.pixels, self._held_out.labels, short, plan.image_size)
+        return logits_of(answer, self._held_out.pixels, resize_short, self.plan.image_size)
+
+    def measure(self, network: GhostNet, resize_short: int) -> float:
+        """Top-1 on the held-out images."""
+        return accuracy(self._held_out_logits(network, resize_short), self._held_out.labels)
+
+    def calibrate(self, network: GhostNet) -> None:
+        """Make the scores of ``network`` as large as it is often right on the held-out images."""
+        logits = self._held_out_logits(network, self.plan.resize_short)
+        self.facts["temperature"] = round(calibrate_head(network, logits, self._held_out.labels), 4)
 
     def _save(self, network: GhostNet, step: int) -> None:
-        score = self.measure(network)
+        score = self.measure(network, self.plan.resize_short)
         self._log(f"student: step {step}, right on {score:.2%} of the held-out images")
         save_official(network, self._out / "weights.pdparams")
         with (self._out / "metrics.jsonl").open("a", encoding="utf-8") as file:

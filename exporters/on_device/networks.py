@@ -12,6 +12,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from exporters.efficientnet_lite_torch import EfficientNetLite
+from exporters.torch_network import GhostNet
+from ghostzoo.evaluation.calibrate import fit_temperature
 
 _EVALUATION_BATCH = 500
 _WARMUP_STEPS = 3  # before a graph is recorded
@@ -41,7 +43,8 @@ class MovingAverage:
         self.module = copy.deepcopy(network).eval().requires_grad_(False)
         self._update = get_ema_multi_avg_fn(decay)
         self._averages, self._values = (
-            [tensor.detach() for tensor in (*each.parameters(), *each.buffers())] for each in (self.module, network)
+            [tensor.detach() for tensor in (*each.parameters(), *each.buffers()) if tensor.is_floating_point()]
+            for each in (self.module, network)
         )
 
     def update(self) -> None:
@@ -112,16 +115,37 @@ def frozen(network: EfficientNetLite) -> EfficientNetLite:
     for unit in network.body:
         unit.conv, unit.norm = fuse_conv_bn_eval(unit.conv, unit.norm), nn.Identity()
     half_precision = next(network.parameters()).device.type == "cuda"
-    return network.to(torch.bfloat16 if half_precision else torch.float32, memory_format=torch.channels_last)
+    prepared: EfficientNetLite = network.to(
+        torch.bfloat16 if half_precision else torch.float32, memory_format=torch.channels_last
+    )
+    return prepared
 
 
 @torch.inference_mode()
-def accuracy(logits: Callable[[Tensor], Tensor], pixels: Tensor, labels: Tensor, resize_short: int, crop: int) -> float:
-    """Top-1 on square images (N, 3, H, W) uint8, enlarged and cropped as at inference."""
-    right, edge = 0, (resize_short - crop) // 2
-    for start in range(0, len(pixels), _EVALUATION_BATCH):
-        x = pixels[start : start + _EVALUATION_BATCH].float()
-        x = F.interpolate(x, (resize_short, resize_short), mode="bilinear", align_corners=False)
-        x = x.round()[:, :, edge : edge + crop, edge : edge + crop] / 255
-        right += int((logits(x).argmax(1) == labels[start : start + _EVALUATION_BATCH]).sum())
-    return right / len(pixels)
+def logits_of(network: Callable[[Tensor], Tensor], pixels: Tensor, resize_short: int, crop: int) -> Tensor:
+    """Logits (N, classes) of images (N, 3, H, W) uint8, resized and cropped as at inference."""
+    scale = resize_short / min(pixels.shape[2:])
+    height, width = (round(side * scale) for side in pixels.shape[2:])
+    top, left, found = (height - crop) // 2, (width - crop) // 2, []
+    for batch in pixels.split(_EVALUATION_BATCH):
+        x = F.interpolate(batch.float(), (height, width), mode="bilinear", align_corners=False)
+        found.append(network(x.round()[:, :, top : top + crop, left : left + crop] / 255).float())
+    return torch.cat(found)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Top-1."""
+    return float((logits.argmax(1) == labels).float().mean())
+
+
+@torch.no_grad()
+def calibrate_head(network: GhostNet, logits: Tensor, labels: Tensor) -> float:
+    """Divide the last layer by the temperature at which these logits are likeliest, and return it.
+
+    A student learns soft answers, and is less sure than it is right. In the weights, the temperature holds on every
+    engine and in every language.
+    """
+    temperature = fit_temperature(logits.cpu().numpy(), labels.cpu().numpy())
+    for parameter in network.fc_1.parameters():
+        parameter.div_(temperature)
+    return temperature

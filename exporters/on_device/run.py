@@ -81,6 +81,7 @@ def run(plan: Plan, options: DistilOptions, log: Callable[[str], None]) -> Bundl
         {name: torch.from_numpy(value).half() for name, value in teacher.arrays().items()}, options.out / "teacher.pth"
     )
     network = distillation.teach(start.network, teacher)
+    distillation.calibrate(network)
     for share in _SHORT_SIDES:
         short = round(plan.image_size * share)
         log(f"right on {distillation.measure(network, short):.2%} of the held-out images, if resized to {short}")

@@ -62,11 +62,12 @@ class Views:
             (N, 3, size, size) float32 for each size, from 0 to 1.
         """
         x = self._colours(images.float() / 255)
-        theta = self._crops(len(x))
+        count, _, rows, columns = x.shape
+        theta = self._crops(count, rows, columns)
         mode = _MODES[self._integer(len(_MODES))]
         views = []
         for size in sizes:
-            grid = F.affine_grid(theta, [len(x), 3, size, size], align_corners=False)
+            grid = F.affine_grid(theta, [count, 3, size, size], align_corners=False)
             view = F.grid_sample(x, grid, mode=mode, padding_mode="reflection", align_corners=False)
             views.append(view.clamp(0, 1))
         return views
@@ -107,18 +108,19 @@ class Views:
             mixed = [torch.where(mask > 0, x[others], x) for x, mask in zip(views, masks, strict=True)]
         return targets.lerp(targets[others], 1 - _column(share, 2)), mixed
 
-    def _crops(self, count: int) -> Tensor:
-        """Affine maps (N, 2, 3) from a view to its image, both from -1 to 1."""
+    def _crops(self, count: int, rows: int, columns: int) -> Tensor:
+        """Affine maps (N, 2, 3) from a view to its image, both from -1 to 1; areas are shares of the central square."""
         s = self._strengths
         area = s.smallest + self._rand(count) * (s.largest - s.smallest)
         aspect = ((2 * self._rand(count) - 1) * _ASPECT).exp()
-        width, height = (area * aspect).sqrt(), (area / aspect).sqrt()
+        short = min(rows, columns)
+        width, height = (area * aspect).sqrt() * (short / columns), (area / aspect).sqrt() * (short / rows)
         left, top = ((2 * self._rand(count) - 1) * (1 - side).abs() for side in (width, height))
         angle = self._some(1 / 3, (2 * self._rand(count) - 1) * math.radians(s.degrees)).flatten()
         flipped = torch.where(self._rand(count) < 0.5, -1.0, 1.0)
         cos, sin = angle.cos(), angle.sin()
-        rows = [cos * width * flipped, -sin * height, left, sin * width * flipped, cos * height, top]
-        return torch.stack(rows, dim=1).view(count, 2, 3)
+        entries = [cos * width * flipped, -sin * height, left, sin * width * flipped, cos * height, top]
+        return torch.stack(entries, dim=1).view(count, 2, 3)
 
     def _colours(self, x: Tensor) -> Tensor:
         strength, count = self._strengths.colour, len(x)

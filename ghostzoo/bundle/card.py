@@ -135,12 +135,17 @@ def phrase(value: object, depth: int = 4) -> str:
         if isinstance(difference, float) and isinstance(scale, float) and scale > 0:  # as Agreement.to_dict() has it
             parts.append(f"within {difference / scale:.1e} of their scale")
             value = {key: item for key, item in value.items() if key not in _AGREEMENT or item is False}
-        return "; ".join([*parts, *(f"{title(key)} {phrase(item, depth - 1)}" for key, item in value.items())])
+        return "; ".join([*parts, *(f"{title(key)} {_entry(key, item, depth - 1)}" for key, item in value.items())])
     if isinstance(value, list | tuple):
         return ", ".join(phrase(item, depth - 1) for item in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _entry(key: str, value: object, depth: int) -> str:
+    """Write a value as ``phrase`` does, accuracies with as many digits as everywhere else."""
+    return f"{value:.4f}" if key.startswith("top") and isinstance(value, float) else phrase(value, depth)
 
 
 _PRECISIONS_START, _PRECISIONS_END = "<!-- precisions -->", "<!-- /precisions -->"

@@ -89,7 +89,7 @@ def test_info_has_no_internal_words(name: str, tiny_bundle: Bundle) -> None:
 def test_photographs_stand_beside_the_small_pictures() -> None:
     measured = get_model(DEFAULT_MODEL).measured
     assert measured is not None
-    assert "53 % of 215" in measured.photographs
+    assert "26 of 40" in measured.photographs
     folder = fetch(DEFAULT_MODEL).path
     for text in (
         shown("list"),

@@ -18,40 +18,7 @@ from tests.training.runs import train
 
 pytestmark = pytest.mark.slow
 
-STAGES = ((8, 1, 3, 1), (10, 6, 3, 2), (12, 6, 5, 2), (16, 6, 3, 1), (20, 6, 5, 1), (24, 6, 5, 1), (32, 6, 3, 1))
-"""Channels, expansion, kernel and blocks of a very small EfficientNet-Lite."""
 FEATURES = 1280
-
-
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    """A state dict with the names of the published ones."""
-    rng = np.random.default_rng(0)
-    state: dict[str, torch.Tensor] = {}
-
-    def add(name: str, norm: str, *shape: int) -> None:
-        scale = np.sqrt(2 / np.prod(shape[1:]))
-        state[f"{name}.weight"] = torch.from_numpy(rng.normal(0, scale, shape).astype(np.float32))
-        for part, low, high in (("weight", 0.8, 1.2), ("bias", 0, 0.2), ("running_mean", -1, 1), ("running_var", 1, 2)):
-            state[f"{norm}.{part}"] = torch.from_numpy(rng.uniform(low, high, shape[0]).astype(np.float32))
-        state[f"{norm}.num_batches_tracked"] = torch.tensor(1)
-
-    add("_conv_stem", "_bn0", 6, 3, 3, 3)
-    before, block = 6, 0
-    for channels, expansion, kernel, blocks in STAGES:
-        for _ in range(blocks):
-            prefix, hidden = f"_blocks.{block}.", before * expansion
-            if expansion > 1:
-                add(f"{prefix}_expand_conv", f"{prefix}_bn0", hidden, before, 1, 1)
-            add(f"{prefix}_depthwise_conv", f"{prefix}_bn1", hidden, 1, kernel, kernel)
-            add(f"{prefix}_project_conv", f"{prefix}_bn2", channels, hidden, 1, 1)
-            before, block = channels, block + 1
-    add("_conv_head", "_bn1", FEATURES, before, 1, 1)
-    state["_fc.weight"] = torch.from_numpy(rng.normal(0, 0.1, (5, FEATURES)).astype(np.float32))
-    state["_fc.bias"] = torch.from_numpy(rng.normal(0, 0.1, 5).astype(np.float32))
-    path = tmp_path / "lite.pth"
-    torch.save(state, path)
-    return path
 
 
 def make(*arguments: Any) -> Result:
