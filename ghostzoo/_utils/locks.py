@@ -1,12 +1,25 @@
-"""Locks between processes; the system drops one whose process dies."""
+"""Locks between processes, and what a fork must not do with what was opened before it."""
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
+
+
+opening = threading.RLock()
+"""Of what one thread at a time does when an engine is opened.
+
+It is held over a fork, so that the child's copy is not left locked by a thread that stayed behind, and nothing is
+forked half-way. It is one for all of them, so that no two wait for each other.
+"""
+never_freed_in_forks: WeakSet[Any] = WeakSet()
+"""Freeing these in a fork would wait for threads that do not exist there."""
 
 
 class LockHeldError(Exception):
@@ -15,6 +28,8 @@ class LockHeldError(Exception):
 
 def acquire(path: Path, seconds: float | None = None) -> BaseFileLock:
     """Lock the file ``path``, which is made if need be, and return the lock, to be released.
+
+    The system drops it when its process dies.
 
     Args:
         path: in a folder that exists.
@@ -34,3 +49,15 @@ def acquire(path: Path, seconds: float | None = None) -> BaseFileLock:
     except NotImplementedError as error:
         raise OSError(str(error)) from error
     return lock
+
+
+def _keep_inherited() -> None:
+    import ctypes
+
+    for item in list(never_freed_in_forks):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(item))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=opening.acquire, after_in_parent=opening.release, after_in_child=opening.release)
+    os.register_at_fork(after_in_child=_keep_inherited)

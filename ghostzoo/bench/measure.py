@@ -13,7 +13,7 @@ import numpy as np
 
 from .._utils.timing import time_in_turn
 from ..bundle.folder import MODEL_FILES, Bundle
-from ..catalog import get_model, list_models
+from ..catalog import get_model, is_model
 from ..classifier import Classifier
 from ..engines import engine_names, engine_record
 from ..errors import GhostZooError, InputError
@@ -143,7 +143,7 @@ def _drain(classifier: Classifier, cell: Cell, picture: bytes) -> None:
 
 
 def _facts(model: str, bundle: Bundle) -> ModelFacts:
-    record = get_model(bundle.name) if bundle.name in list_models() else None
+    record = get_model(bundle.name) if is_model(bundle.name) else None
     published = record.published if record is not None else None
     return ModelFacts(
         name=model,

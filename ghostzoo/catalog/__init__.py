@@ -88,6 +88,11 @@ def list_models(
     return [model.name for model in chosen]
 
 
+def is_model(name: str) -> bool:
+    """Whether the catalog has a model of that name."""
+    return name in _BY_NAME
+
+
 def list_families() -> list[str]:
     """Names of the families that the catalog has models of."""
     return list(dict.fromkeys(model.group for model in MODELS))

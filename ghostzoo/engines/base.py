@@ -14,14 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._utils.hardware import usable_cpus
+from .._utils.locks import never_freed_in_forks
 from ..bundle.folder import check_precision
 from ..errors import EngineError, EngineUnavailableError, GhostZooError, OptionError
 from ..network.architecture import EMBEDDING_SIZE
-from .forks import first_processes, open_engines
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
     from ..network.head import Head
+
+_first_processes: dict[str, int] = {}
+"""Engine -> the process that first opened a model with it: this one, or an ancestor by forks."""
 
 Output = Literal["logits", "embedding", "features"]
 MOST_THREADS_PER_CPU = 16
@@ -130,12 +133,12 @@ class Engine(ABC):
         self._closed = False
         self._shapes: Mapping[Output, tuple[int, ...]] = {}
         self._process = os.getpid()
-        if first_processes.setdefault(self.name, self._process) != self._process and not self.opens_after_fork:
+        if _first_processes.setdefault(self.name, self._process) != self._process and not self.opens_after_fork:
             raise EngineUnavailableError(
                 f"{self.name} was used before this process was forked, and cannot be used in a fork; start processes "
                 "with 'spawn', or load models only in the forked processes."
             )
-        open_engines.add(self)
+        never_freed_in_forks.add(self)
 
     @classmethod
     def load(cls, bundle: Bundle, options: EngineOptions) -> Self:

@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .._utils.locks import opening
 from ..errors import EngineError, OptionError, nearest
 from .base import OUTPUTS, Output
 from .edge_formats import ConvertedEngine
-from .forks import opening
 from .pool import Pool
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._utils.hardware import usable_cpus
+from .._utils.locks import opening
 from ..bundle.folder import Bundle
 from ..errors import OptionError
 from .base import Engine, EngineOptions
-from .forks import opening
 
 if TYPE_CHECKING:
     from ..network.head import Head

@@ -15,7 +15,7 @@ from .._utils.folders import restore
 from .._utils.urls import scheme_of
 from ..bundle.folder import Bundle
 from ..bundle.manifest import MANIFEST_FILE
-from ..catalog import DEFAULT_MODEL, CatalogModel, find_by_repo, get_model, list_models
+from ..catalog import DEFAULT_MODEL, CatalogModel, find_by_repo, get_model, is_model, list_models
 from ..errors import FetchError, OptionError, UnknownModelError, nearest
 from .options import (
     CATALOG_SCHEME,
@@ -79,7 +79,7 @@ def fetch(
     restore(Path(model))
     if os.path.isdir(model):  # noqa: PTH112  # unlike Path's, it raises nothing
         options.refuse_revision(model)
-        if model in list_models():
+        if is_model(model):
             _log.warning(
                 "%s is a folder here and a model of the catalog; the folder is used. Write ./%s to say so, or %s%s "
                 "for the catalog's.",
@@ -124,7 +124,7 @@ def _check_model(model: object) -> None:
         page = _HUB_PAGE.match(text)
         instead = f"write {HUB_SCHEME}{page[1]}" if page else f"give a name, a folder, or {HUB_SCHEME}owner/name"
         raise OptionError(f"No model is fetched from a URL that begins with {scheme}://; {instead}.")
-    if text not in list_models() and os.path.isfile(text):  # noqa: PTH113  # unlike Path's, it raises nothing
+    if not is_model(text) and os.path.isfile(text):  # noqa: PTH113  # unlike Path's, it raises nothing
         raise UnknownModelError(_explain_file(text))
 
 
@@ -152,7 +152,7 @@ def look_up(model: str | PathLike[str], options: FetchOptions | None = None) -> 
         GhostZooError: as ``fetch``.
     """
     asked_at_hub = options is not None and options.revision
-    if isinstance(model, str) and model in list_models() and not Path(model).is_dir() and not asked_at_hub:
+    if isinstance(model, str) and is_model(model) and not Path(model).is_dir() and not asked_at_hub:
         return get_model(model)
     return fetch(model, options)
 
@@ -165,7 +165,7 @@ class _Search:
         self.options = options
         self.refresh = refresh or accept is not None
         self.accept = accept
-        self.record = get_model(name) if name in list_models() else None
+        self.record = get_model(name) if is_model(name) else None
         self.tried: list[str] = []
 
     @cached_property

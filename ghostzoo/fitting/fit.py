@@ -15,7 +15,7 @@ from .._utils.urls import as_path
 from ..bundle.edit import check_target
 from ..bundle.folder import Bundle
 from ..bundle.manifest import check_model_name
-from ..catalog import list_models
+from ..catalog import is_model
 from ..errors import BundleError, ImageError, InputError, OptionError
 from ..evaluation.datasets import ImageDataset, open_dataset
 from ..evaluation.evaluate import Proportion
@@ -115,7 +115,7 @@ def fit(
     data, out = as_path(data, "data"), as_path(out, "out")
     name = out.resolve().name if name is None else name
     check_model_name(name)
-    if name in list_models():
+    if is_model(name):
         raise OptionError(f"{name} is the name of another model; give this one a name of its own, as in name='mine'.")
     if add_to is not None and model is not None:
         raise OptionError("The bundle that is added to has its model already; leave the model out.")
