@@ -163,6 +163,7 @@ def test_the_manifest_schema_says_what_the_code_checks() -> None:
         {"format_version": "1"},
         {"name": "a/b"},
         {"name": ""},
+        *({"name": name} for name in ("Con", "con.1", "nul", "console", "a.", "a-", "x")),
         {"name": None},
         {"multi_label": "yes"},
         {"weights": []},
@@ -182,7 +183,28 @@ def test_the_manifest_schema_says_what_the_code_checks() -> None:
             assert valid, change
 
 
-PATHS = ("a/b.txt", "../a", "a/../b", "/a", "a//b", "a/", "./a", "a\\b", "C:a", "a\nb", "x" * 241, "..a", ".hidden")
+PATHS = (
+    "a/b.txt",
+    "../a",
+    "a/../b",
+    "/a",
+    "a//b",
+    "a/",
+    "./a",
+    "a\\b",
+    "C:a",
+    "a\nb",
+    "x" * 241,
+    "..a",
+    ".hidden",
+    "aux.md",
+    "a/NUL",
+    "auxiliary",
+    "a.",
+    "a /b",
+    "a?",
+    "a b",
+)
 RECORDS: tuple[object, ...] = (
     {"sha256": "0" * 64, "size": 0},
     {"sha256": "0" * 63, "size": 0},
