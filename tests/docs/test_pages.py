@@ -20,6 +20,7 @@ import ghostzoo
 from ghostzoo.converter import convert
 from ghostzoo.network.architecture import Architecture
 from tests.docs.blocks import ROOT, Block, blocks_of, check_command, commands_of, run_block
+from tests.fitting.conftest import write_picture
 from tests.fixtures.networks import random_arrays, write_weights
 
 PAGES = sorted([ROOT / "README.md", ROOT / "README.zh.md", *(ROOT / "docs").rglob("*.md")])
@@ -42,6 +43,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("dog.jpg", "photos/face.jpg", "more/deep/face.png", "images/dog/1.jpg"):
         (folder / name).write_bytes(face)
     (folder / "imagenet/val_list.txt").write_text("1.jpg 281\n")
+    for number in range(6):
+        for parent, name in (("pets", "cat"), ("pets", "dog"), ("more-pets", "cat")):
+            write_picture(
+                folder / parent / name / f"{number}.png", "red" if name == "cat" else "blue", number + len(parent)
+            )
     with tarfile.open(folder / "images.tar", "w") as tar:
         tar.add(folder / "images", "images")
     (folder / "flowers.txt").write_text("0 daisy\n1 rose\n2 tulip\n")
@@ -59,6 +65,7 @@ def test_every_block_runs_as_printed(page: Path, folder: Path, monkeypatch: pyte
         pytest.skip("its commands make environments and releases; 'make' runs them")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("GHOSTZOO_MODELS", str(folder / "models"))
+    shutil.rmtree(folder / "mine", ignore_errors=True)  # another page's
     names: dict[str, object] = {}
     with contextlib.ExitStack() as servers:
         for block in blocks_of(page):
@@ -72,6 +79,7 @@ def test_every_command_and_option_exists(page: Path) -> None:
     assert {block.language for block in blocks} <= RUN | SHOWN | {""}, "a block of a language that nothing runs"
     for block in blocks:
         for words in commands_of(block):
+            assert block.language, "a command in a block without a language, which nothing runs"
             check_command(words)
 
 
@@ -158,6 +166,7 @@ def test_the_manifest_schema_says_what_the_code_checks() -> None:
         {"format_version": "1"},
         {"name": "a/b"},
         {"name": ""},
+        *({"name": name} for name in ("Con", "con.1", "nul", "console", "a.", "a-", "x")),
         {"name": None},
         {"multi_label": "yes"},
         {"weights": []},
@@ -177,7 +186,28 @@ def test_the_manifest_schema_says_what_the_code_checks() -> None:
             assert valid, change
 
 
-PATHS = ("a/b.txt", "../a", "a/../b", "/a", "a//b", "a/", "./a", "a\\b", "C:a", "a\nb", "x" * 241, "..a", ".hidden")
+PATHS = (
+    "a/b.txt",
+    "../a",
+    "a/../b",
+    "/a",
+    "a//b",
+    "a/",
+    "./a",
+    "a\\b",
+    "C:a",
+    "a\nb",
+    "x" * 241,
+    "..a",
+    ".hidden",
+    "aux.md",
+    "a/NUL",
+    "auxiliary",
+    "a.",
+    "a /b",
+    "a?",
+    "a b",
+)
 CALIBRATION: dict[str, object] = {
     "temperature": 0.8, "images": 500, "coverage": {"0.95": 0.25}, "energies": [1.5, 2, 4]
 }  # fmt: skip
