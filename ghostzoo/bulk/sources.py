@@ -10,7 +10,7 @@ import glob
 import os
 import posixpath
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from typing import Any
 
 from .._utils.tars import read_headers
 from .._utils.urls import scheme_of, without_secrets
-from ..errors import InputError
+from ..errors import GhostZooError, InputError
 from ..images.inputs import IMAGE_SUFFIXES
 from .columns import Encoded
 from .storage import open_storage, reason, told, told_of
@@ -72,6 +72,21 @@ def find_items(sources: Any, column: str | None, max_bytes: int) -> Iterator[Ite
             yield item
     if not found:
         raise InputError(f"There are no pictures in {told(sources)}; check the path, and the names of its files.")
+
+
+def count_local(places: Sequence[str]) -> int | None:
+    """Return how many pictures there are, or ``None`` where the names of local files and lists do not tell."""
+    if any(scheme_of(place) not in (None, "file") for place in places):
+        return None  # a bucket is not listed twice
+    count = 0
+    try:
+        for item in find_items(places, None, 0):
+            if isinstance(item.image, Encoded):  # inside another file, which is not read twice
+                return None
+            count += 1
+    except GhostZooError:
+        return None  # the work itself will say why
+    return count
 
 
 def read_ahead(items: Iterable[Item], readers: int) -> Iterator[Item]:

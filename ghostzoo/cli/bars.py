@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import click
@@ -47,8 +49,13 @@ def progress(total: int, title: str, *, streaming: bool = False) -> Iterator[Cal
 
 
 @contextmanager
-def rate(title: str) -> Iterator[Callable[[bool], None]]:
-    """Show how many images are done and how fast, where nobody knows how many there are; yield what is told of each."""
+def rate(title: str, count: Callable[[], int | None]) -> Iterator[Callable[[bool], None]]:
+    """Show how many images are done, how fast, and how long the rest takes; yield what is told of each.
+
+    Args:
+        title: what is done with them.
+        count: finds out how many there are, or that nobody knows, while they are worked on.
+    """
     _display.end_download()
     if not sys.stderr.isatty():
         yield lambda _: None
@@ -59,20 +66,29 @@ def rate(title: str) -> Iterator[Callable[[bool], None]]:
     bar = Progress(*columns)
     task = bar.add_task(title)
     counts = [0, 0]
+    total: list[int | None] = [None]
+    Thread(target=lambda: total.append(count()), daemon=True).start()
 
     def advance(readable: bool) -> None:
         counts[not readable] += 1
         done = sum(counts)
         elapsed = bar.tasks[0].elapsed or 0.0
         if done % 16 == 0 and elapsed:
-            failed = f", {counts[1]:,} unreadable" if counts[1] else ""
-            bar.update(task, description=f"{title}: {done:,} done, {done / elapsed:,.0f} a second{failed}")
+            bar.update(task, description=f"{title}: {describe_rate(done, counts[1], elapsed, total[-1])}")
 
     _display.add(bar)
     try:
         yield advance
     finally:
         _display.remove(bar)
+
+
+def describe_rate(done: int, failed: int, elapsed: float, total: int | None) -> str:
+    """Such as ``640 of 1,000 done, 80 a second, 0:00:05 left``."""
+    of = f" of {total:,}" if total is not None else ""
+    left = f", {timedelta(seconds=round((total - done) * elapsed / done))} left" if total and total >= done else ""
+    unreadable = f", {failed:,} unreadable" if failed else ""
+    return f"{done:,}{of} done, {done / elapsed:,.0f} a second{left}{unreadable}"
 
 
 @contextmanager

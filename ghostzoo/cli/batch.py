@@ -59,8 +59,12 @@ def batch(sources: tuple[str, ...], model: str | None, as_json: bool, **options:
       ghostzoo batch shards/*.tar --out results.jsonl --model GhostNet_x1_0
     """
     from ..bulk.run import batch as run
+    from ..bulk.sources import count_local
 
-    with rate("classifying") as advance:
+    def count() -> int | None:
+        return None if options["resume"] else count_local(sources)
+
+    with rate("classifying", count) as advance:
         done = run(list(sources), model=BUNDLED_MODEL if model is None else model, on_picture=advance, **options)
     if as_json:
         click.echo(json.dumps({**vars(done), "images_per_second": round(done.images_per_second, 1)}))

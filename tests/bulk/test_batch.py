@@ -22,8 +22,10 @@ import pytest
 from click.testing import CliRunner
 
 import ghostzoo
+from ghostzoo.bulk.sources import count_local
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.cli import main
+from ghostzoo.cli.bars import describe_rate
 from ghostzoo.errors import InputError, OptionError
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed here; the extra batch has it")
@@ -277,7 +279,7 @@ class Slow(http.server.BaseHTTPRequestHandler):
     together: ClassVar[threading.Barrier]
 
     def do_GET(self) -> None:
-        self.together.wait(20)
+        self.together.wait(60)
         data = self.pictures[self.path.rpartition("/")[2]]
         self.send_response(200)
         self.send_header("Content-Length", str(len(data)))
@@ -288,18 +290,23 @@ class Slow(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class SlowServer(http.server.ThreadingHTTPServer):
+    request_queue_size = 64
+
+
 def test_pictures_of_a_slow_server_are_read_ahead(run: Any, tmp_path: Path) -> None:
     pytest.importorskip("aiohttp", reason="aiohttp, with which fsspec reads URLs, is not installed here")
     Slow.pictures = {f"{place}.png": encode(place) for place in range(16)}
     Slow.together = threading.Barrier(8)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+    with SlowServer(("127.0.0.1", 0), Slow) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         urls = "".join(f"http://127.0.0.1:{server.server_port}/{name}\n" for name in Slow.pictures)
         (tmp_path / "urls.txt").write_text(urls + "http://127.0.0.1:9/gone.png\n")
         rows = run(tmp_path / "urls.txt", readers=8)
         server.shutdown()
-    assert {name for name, row in rows.items() if row["error"] is None} == set(Slow.pictures)
-    assert "Connect" in rows["gone.png"]["error"]
+    errors = {name: row["error"] for name, row in rows.items()}
+    assert errors == {**dict.fromkeys(Slow.pictures), "gone.png": errors["gone.png"]}
+    assert "Connect" in errors["gone.png"]
 
 
 def test_a_run_that_fails_at_once_can_be_tried_again(run: Any, folder: Path, tmp_path: Path) -> None:
@@ -307,6 +314,16 @@ def test_a_run_that_fails_at_once_can_be_tried_again(run: Any, folder: Path, tmp
     with pytest.raises(InputError, match="There are no pictures"):
         run(tmp_path / "empty")
     assert len(run(folder)) == 13
+
+
+def test_progress_tells_the_time_left(folder: Path, pictures: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a.png\nb.png\n")
+    pq.write_table(pa.table({"bytes": [b"x"]}), tmp_path / "table.parquet")
+    assert count_local([str(folder), str(tmp_path / "list.txt")]) == len(pictures) + 2
+    for unknown in ("s3://bucket/x", str(tmp_path / "table.parquet"), str(tmp_path / "missing")):
+        assert count_local([str(folder), unknown]) is None
+    assert describe_rate(640, 1, 8, 1000) == "640 of 1,000 done, 80 a second, 0:00:04 left, 1 unreadable"
+    assert describe_rate(640, 0, 8, None) == "640 done, 80 a second"
 
 
 def test_numbers_are_checked(run: Any, folder: Path) -> None:
