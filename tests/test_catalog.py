@@ -128,6 +128,14 @@ def test_sizes_are_those_of_the_architecture(name: str) -> None:
     assert multiply_adds / 1e6 == pytest.approx(model.figures.multiply_adds_millions, abs=0.005)
 
 
+def test_published_figures_can_be_true() -> None:
+    for name in list_models():
+        figures = get_model(name).figures
+        assert 0.3 < figures.top1 <= figures.top5 < 1
+        times = getattr(figures, "v100_ms", None) or ()
+        assert list(times) == sorted(times)
+
+
 def test_storage_is_four_bytes_a_parameter_unless_published() -> None:
     assert [get_model(name).storage_mb for name in ("GhostNet_x1_3", DEFAULT_MODEL, "ghostnet_100.in1k")] == [29, 5, 21]
 

@@ -128,11 +128,9 @@ def test_sigterm_ends_a_server_that_hangs(tiny_bundle: Bundle, slow: bytes, deco
             wait_until(lambda: is_in_hand in requests.get(f"{server.http}/metrics", timeout=60).text)
             time.sleep(1)  # until a worker has it in hand
             children = decoders(server)
-            start = time.monotonic()
             code = server.terminate()
-            seconds = time.monotonic() - start
-        assert seconds < 15, "decoding it takes longer"
-        assert len(got) == 1
+        (answer,) = got
+        assert not isinstance(answer, requests.Response) or answer.status_code != 200  # it was not decoded
         if decoding.startswith("--decode-processes"):
             assert code == 0
             assert children
@@ -148,12 +146,10 @@ def test_a_second_sigint_ends_it_at_once(tiny_bundle: Bundle, slow: bytes) -> No
     with running_server("--model", str(tiny_bundle.path), *options) as server, posting(server, slow):
         wait_until(lambda: 'http"} 2.0' in requests.get(f"{server.http}/metrics", timeout=60).text)
         time.sleep(1)
-        start = time.monotonic()
         server.process.send_signal(signal.SIGINT)
         time.sleep(0.5)
         server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(60) == 1
-        assert time.monotonic() - start < 15, "the drain alone takes longer"
+        assert server.process.wait(60) == 1  # after a whole drain it is 130
 
 
 def test_no_process_is_left_when_the_server_is_killed(tiny_bundle: Bundle, jpeg: bytes) -> None:

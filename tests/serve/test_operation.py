@@ -34,6 +34,8 @@ def test_probes_metrics_and_request_ids(http: requests.Session, server: ServerPr
     assert http.get(f"{server.http}/healthz").status_code == http.get(f"{server.http}/readyz").status_code == 200
     assert http.get(f"{server.http}/v2/health/live").json() == {"live": True}
     assert http.get(f"{server.http}/v2/health/ready").json() == {"ready": True}
+    outputs = http.get(f"{server.http}/v2/models/tiny").json()["outputs"]
+    assert {each["name"]: each["shape"] for each in outputs}["logits"] == [-1, 7]
     answer = http.post(f"{server.http}/v1/classify", data=jpeg, headers={"X-Request-ID": "my-id.1"})
     assert answer.headers["X-Request-ID"] == "my-id.1"
     forged = http.get(f"{server.http}/healthz", headers={"X-Request-ID": 'a"b c'}).headers["X-Request-ID"]
