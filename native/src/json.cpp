@@ -1,7 +1,8 @@
 #include "json.h"
 
-#include <locale>
-#include <sstream>
+#include <clocale>
+#include <cmath>
+#include <cstdlib>
 #include <stdexcept>
 
 namespace ghostzoo {
@@ -85,12 +86,13 @@ private:
     double number() {
         const size_t start = at_;
         while (at_ < text_.size() && at_ - start < 64 && std::string_view("+-.0123456789eE").find(text_[at_]) != std::string_view::npos) at_++;
-        const std::string digits(text_.substr(start, at_ - start));
+        std::string digits(text_.substr(start, at_ - start));
         if (digits.empty() || digits[0] == '+' || digits[0] == '.') fail();
-        std::istringstream stream(digits);
-        stream.imbue(std::locale::classic());  // a point, whatever the program's language
-        double value = 0;
-        if (!(stream >> value) || stream.peek() != std::istringstream::traits_type::eof()) fail();
+        const size_t point = digits.find('.');
+        if (point != std::string::npos) digits.replace(point, 1, std::localeconv()->decimal_point);  // as strtod reads it
+        char* end = nullptr;
+        const double value = std::strtod(digits.c_str(), &end);
+        if (*end || !std::isfinite(value)) fail();
         return value;
     }
 
