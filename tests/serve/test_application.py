@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -196,3 +197,21 @@ def test_the_document_knows_what_handlers_read(ask: Ask) -> None:
             content = operation.get("requestBody", {}).get("content", {})
             reference = content.get("application/json", {}).get("schema", {}).get("$ref")
             assert reference is None or reference.rpartition("/")[2] in document["components"]["schemas"], path
+
+
+def test_a_tensor_comes_in_one_place_and_goes_as_asked() -> None:
+    async def talk(client: Any) -> tuple[Any, Any]:
+        twice = IMAGE | {"parameters": {"binary_data_size": len(PNG)}}
+        head = json.dumps({"inputs": [twice]}).encode()
+        headers = {"Inference-Header-Content-Length": str(len(head))}
+        both = await client.post(f"{MODEL}/infer", content=head + PNG, headers=headers)
+        outputs = [{"name": "logits", "parameters": {"binary_data": True}}, {"name": "labels"}]
+        return both, await client.post(f"{MODEL}/infer", json={"inputs": [IMAGE], "outputs": outputs})
+
+    both, mixed = ask(talk)
+    assert both.status_code == 400
+    assert "either data or the parameter binary_data_size" in both.text
+    size = int(mixed.headers["Inference-Header-Content-Length"])
+    logits, labels = json.loads(mixed.content[:size])["outputs"]
+    assert logits["parameters"]["binary_data_size"] == len(mixed.content) - size == 40
+    assert labels["data"]
