@@ -118,18 +118,22 @@ class Bundle:
 
     @property
     def name(self) -> str:
+        """The model's name."""
         return self.manifest.name
 
     @property
     def labels(self) -> tuple[ClassLabel, ...]:
+        """The classes, in the order of the logits."""
         return self.config.labels
 
     @property
     def num_classes(self) -> int:
+        """The number of classes."""
         return len(self.config.labels)
 
     @property
     def postprocessing(self) -> Postprocessing:
+        """What makes predictions of logits."""
         return Postprocessing(self.labels, self.config.multi_label)
 
     @property
