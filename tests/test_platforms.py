@@ -11,7 +11,6 @@ import pytest
 
 import ghostzoo
 from ghostzoo._utils import files
-from ghostzoo._utils.folders import replaced
 from ghostzoo.bundle.manifest import Manifest, check_model_name
 from ghostzoo.errors import BundleError
 from ghostzoo.fetch.resolver import fetch
@@ -142,10 +141,6 @@ def test_a_file_that_windows_holds_open_is_waited_for(tmp_path: Path, monkeypatc
     monkeypatch.setattr(files, "_OPEN_FILES_STAY", True)
     files.write_atomically(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"new"
-    refused.clear()
-    with replaced(tmp_path / "folder") as folder:
-        folder.mkdir()
-    assert (tmp_path / "folder").is_dir()
 
 
 def test_paths_of_the_cache_stay_short() -> None:

@@ -24,15 +24,15 @@ def is_portable(name: str) -> bool:
     return not (_RESERVED.fullmatch(name) or name.endswith((".", " ")) or set('<>:"|?*\\') & set(name))
 
 
-def move(source: Path, target: Path) -> None:
-    """Rename a file over an older one, or a folder; on Windows it waits a second for whoever has one of them open.
+def move(source: Path, target: Path, *, over: bool = False) -> None:
+    """Rename a file or folder, ``over`` an older file or not; on Windows wait a second for whoever has it open.
 
     Raises:
         OSError: it cannot be renamed.
     """
     for attempt in range(_ATTEMPTS):
         try:
-            source.replace(target)
+            source.replace(target) if over else source.rename(target)
             return
         except PermissionError:  # such as a virus scanner's; only Windows tells so
             if not _OPEN_FILES_STAY or attempt == _ATTEMPTS - 1:
@@ -62,7 +62,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     try:
         with scratch.open("xb") as file:
             yield file
-        move(scratch, path)
+        move(scratch, path, over=True)
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise

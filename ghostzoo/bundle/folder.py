@@ -124,14 +124,17 @@ class Bundle:
 
     @property
     def name(self) -> str:
+        """The model's name."""
         return self.manifest.name
 
     @property
     def labels(self) -> tuple[ClassLabel, ...]:
+        """The classes, in the order of the logits."""
         return self.config.labels
 
     @property
     def num_classes(self) -> int:
+        """The number of classes."""
         return len(self.config.labels)
 
     @property
@@ -141,6 +144,7 @@ class Bundle:
 
     @cached_property
     def postprocessing(self) -> Postprocessing:
+        """What makes predictions of logits."""
         config, original = self.config, self.original_labels
         return Postprocessing(config.labels, config.multi_label, self.manifest.calibration, self.language, original)
 

@@ -56,7 +56,7 @@ def download_file(
             retry(lambda: _attempt(session, url, part, max_bytes, timeout, report), title)
         except TransientError as error:
             raise DownloadError(str(error)) from error
-    move(part.path, target)
+    move(part.path, target, over=True)
     part.discard()
 
 
