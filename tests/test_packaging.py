@@ -125,7 +125,7 @@ def test_users_get_no_old_onnx_and_no_framework(metadata: Message) -> None:
 
 
 # Not installed everywhere, and not named as their modules are.
-DISTRIBUTIONS = {"cuda": "cuda-bindings", "faiss": "faiss-cpu", "paddle": "paddlepaddle"}
+DISTRIBUTIONS = {"cuda": "cuda-bindings", "faiss": "faiss-cpu", "paddle": "paddlepaddle", "pydantic_core": "pydantic"}
 
 
 def imported_modules() -> set[str]:
@@ -158,6 +158,6 @@ def test_every_library_that_the_package_imports_is_required(metadata: Message) -
     modules = imported_modules()
     assert {"numpy", "cv2", "onnxruntime", "click"} <= modules
     for module in modules:
-        bringing = distributions.get(module, [DISTRIBUTIONS.get(module, module)])
+        bringing = [DISTRIBUTIONS.get(module, module), *distributions.get(module, [])]
         names = {name.lower().replace("_", "-") for name in bringing}
         assert names & required, f"{module} is imported, but nothing that brings it is required"
