@@ -187,8 +187,9 @@ def draw_choice(out: Path) -> None:
 def draw_evaluation(data: Path, out: Path) -> None:
     """What ``ghostzoo eval --out`` writes."""
     with tempfile.TemporaryDirectory() as place:
-        run("eval", "--data", str(data), "--out", place)
+        run("eval", "--data", str(data), "--out", place, "--calibrate", "--calibrated-copy", f"{place}/calibrated")
         save(Path(place, "confusion.png").read_bytes(), out / "confusion.webp", _LOSSLESS)
+        save(Path(place, "reliability.png").read_bytes(), out / "reliability.webp", _LOSSLESS)
         mistakes = cv2.imread(f"{place}/mistakes.png")[:, :, ::-1]
         save(mistakes[: mistakes.shape[1] // 2], out / "mistakes.webp")
 

@@ -47,6 +47,7 @@ class Lists:
                 "Approximate search needs faiss, which is not installed: pip install 'ghostzoo[search]', or search "
                 "exactly."
             ) from None
+        self._lists: Any
         place = place_in_cache(f"search/{cache_key(index.content, _LISTS, _SAMPLE, _ROUNDS, faiss.__version__)}.faiss")
         if place is not None and place.exists():
             self._lists = faiss.read_index(str(place), faiss.IO_FLAG_MMAP)

@@ -356,7 +356,7 @@ def test_it_shows_why(visit: Visit, server: ServerProcess) -> None:
     visit.page.click("#why")
     visit.page.wait_for_selector("#map", state="visible")
     assert visit.page.inner_text("#why-text").startswith(
-        "Red places speak for cat rather than truck, blue ones against"
+        "Red places speak for cat rather than automobile, blue ones against"
     )
     drawn = visit.page.evaluate(_PIXELS)
     with ghostzoo.load(engine="onnxruntime", threads=1) as classifier:

@@ -207,7 +207,7 @@ def test_it_shows_why_without_a_server(visit: Visit, site_url: str) -> None:
     visit.answers()
     visit.page.click("#why")
     visit.page.wait_for_selector("#map", state="visible")
-    assert "cat rather than truck" in visit.page.inner_text("#why-text")
+    assert "cat rather than automobile" in visit.page.inner_text("#why-text")
     assert visit.problems == visit.refused == []
     assert all(request.startswith((site_url, "blob:")) for request in visit.requests)
 
