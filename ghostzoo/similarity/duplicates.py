@@ -18,7 +18,11 @@ differ in fewer than 79."""
 _NEAR_LOOK = 64
 """Bits in which those of pictures differ at most of which a tenth is cut off."""
 _NOT_OPPOSED = 0.5
-"""Cosine of pictures with the same hash from which on they are the same: pictures of one colour all have the same."""
+"""Cosine of pictures with nearly the same hash from which on they are the same."""
+_PLAIN = 8
+"""Bits: a hash with so few ones or zeros is that of a picture of one colour, and tells nothing of it."""
+_SAME_PLAIN = 0.99
+"""Cosine from which on pictures of one colour are the same."""
 _TILE = 2048
 _PAIRS = 4096
 """Pairs of which the embeddings are compared at once: 84 MB of float32."""
@@ -36,8 +40,9 @@ def find_pairs(
         embeddings: (N, 1280) float32 or float16; of few pairs, a row is looked at.
         threshold: lowest cosine of pictures whose looks differ somewhat; ``None`` takes none of these.
     """
+    plain = _are_plain(hashes)
     for first, second, bits in _candidates(hashes, _SAME_LOOK if threshold is None else _NEAR_LOOK):
-        alike = _alike(embeddings, first, second, bits, threshold)
+        alike = _alike(embeddings, plain, first, second, bits, threshold)
         yield first[alike], second[alike]
 
 
@@ -57,12 +62,12 @@ def find_groups(
         raise OptionError(f"threshold must be a cosine from 0 to 1, not {threshold!r}.")
     _, firsts, same = np.unique(digests, axis=0, return_index=True, return_inverse=True)
     parents = firsts[same.ravel()]
-    different = np.sort(firsts)
+    different, plain = np.sort(firsts), _are_plain(hashes)
     for first, second, bits in _candidates(hashes[different], _NEAR_LOOK):
         first, second = different[first], different[second]
         new = roots(parents, first) != roots(parents, second)  # many copies of one picture are pairs without end
         first, second, bits = first[new], second[new], bits[new]
-        alike = _alike(embeddings, first, second, bits, threshold)
+        alike = _alike(embeddings, plain, first, second, bits, threshold)
         join(parents, first[alike], second[alike])
     found = roots(parents, np.arange(len(parents)))
     order = np.argsort(found, kind="stable")
@@ -110,8 +115,19 @@ def _candidates(hashes: NDArray[np.uint8], most: int) -> Iterator[tuple[Rows, Ro
                 yield first[part], second[part], bits[part]
 
 
+def _are_plain(hashes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    ones = np.bitwise_count(hashes).sum(axis=1, dtype=np.int64)
+    result: NDArray[np.bool_] = np.minimum(ones, 8 * hashes.shape[1] - ones) <= _PLAIN
+    return result
+
+
 def _alike(
-    embeddings: NDArray[Any], first: Rows, second: Rows, bits: NDArray[np.int64], threshold: float | None
+    embeddings: NDArray[Any],
+    plain: NDArray[np.bool_],
+    first: Rows,
+    second: Rows,
+    bits: NDArray[np.int64],
+    threshold: float | None,
 ) -> NDArray[np.bool_]:
     one, other = (np.asarray(embeddings[rows], np.float32) for rows in (first, second))
     product = np.einsum("ij,ij->i", one, other)
@@ -120,5 +136,5 @@ def _alike(
     alike = (bits <= _SAME_LOOK) & (cosines >= _NOT_OPPOSED)
     if threshold is not None:
         alike |= cosines >= threshold
-    result: NDArray[np.bool_] = alike
+    result: NDArray[np.bool_] = np.where(plain[first] & plain[second], cosines >= _SAME_PLAIN, alike)
     return result

@@ -199,7 +199,7 @@ def test_the_document_knows_what_handlers_read(ask: Ask) -> None:
             assert reference is None or reference.rpartition("/")[2] in document["components"]["schemas"], path
 
 
-def test_a_tensor_comes_in_one_place_and_goes_as_asked() -> None:
+def test_a_tensor_comes_in_one_place_and_goes_as_asked(ask: Ask) -> None:
     async def talk(client: Any) -> tuple[Any, Any]:
         twice = IMAGE | {"parameters": {"binary_data_size": len(PNG)}}
         head = json.dumps({"inputs": [twice]}).encode()

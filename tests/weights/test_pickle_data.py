@@ -44,7 +44,7 @@ def content() -> dict[str, Any]:
 
 
 def test_a_key_without_a_value_is_damage() -> None:
-    with pytest.raises(DamagedPickleError, match="items for something that is no dict"):
+    with pytest.raises(DamagedPickleError, match="items for something that is not a dict"):
         load_pickle_data(b"}(U\x01a" + b"u.")
 
 
