@@ -50,12 +50,15 @@ with _no_usage_reports():
 def _end_without_threads() -> None:
     """In a fork: have the process end without the library's own end, which may wait for threads that stayed behind.
 
-    What is registered last is called first, with the exit status. Python has flushed its files by then.
+    What is registered last is called first, with the exit status. Python has flushed its files by then. Nothing is
+    looked up here: a thread that stayed behind may have been loading a library.
     """
-    library = ctypes.CDLL(None)
-    if hasattr(library, "on_exit"):  # glibc
-        library.on_exit(ctypes.cast(library._exit, ctypes.c_void_p), None)
+    if _on_exit is not None:
+        _on_exit(_exit, None)
 
 
 if hasattr(os, "register_at_fork"):
+    _process = ctypes.CDLL(None)
+    _on_exit = getattr(_process, "on_exit", None)  # of glibc
+    _exit = ctypes.cast(_process._exit, ctypes.c_void_p)
     os.register_at_fork(after_in_child=_end_without_threads)
