@@ -5,7 +5,9 @@ import streamlit as st
 import ghostzoo
 
 st.title("GhostNet")
-name = st.selectbox("Model", ghostzoo.list_models()[::-1])
+BUNDLED = "GhostNet_x0_5_cifar10"
+models = ghostzoo.list_models()
+name = st.selectbox("Model", models, index=models.index(BUNDLED))
 
 
 @st.cache_resource

@@ -10,6 +10,7 @@ import numpy as np
 import tritonclient.http as triton  # pip install "tritonclient[http]"
 
 import ghostzoo
+from ghostzoo.predictions import Choice
 
 
 def classify(address, model, pictures, top_k=5):
@@ -20,7 +21,7 @@ def classify(address, model, pictures, top_k=5):
     tensor.set_data_from_numpy(pixels)
     with triton.InferenceServerClient(address) as server:
         logits = server.infer(classifier.bundle.name, [tensor]).as_numpy("logits")
-    return classifier.bundle.postprocessing.predictions(logits, top_k)
+    return classifier.bundle.postprocessing.predictions(logits, Choice(top_k))
 
 
 if __name__ == "__main__":

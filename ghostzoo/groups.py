@@ -144,7 +144,7 @@ def _find(wanted: str | Sequence[str], known: Mapping[str, list[int]]) -> list[G
         elif name.lower() in by_name:
             found.append(by_name[name.lower()])
         else:
-            shown = sorted({group.names[0] for group in by_name.values()}, key=len)
+            shown = sorted({group.names[0] for group in by_name.values()}, key=lambda name: (len(name), name))
             hint = nearest(name[:80], shown, examples=shown[:_SHOWN])
             raise OptionError(f"No group {name[:80]!r} has classes of this model. {hint}")
     return found

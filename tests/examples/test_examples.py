@@ -31,7 +31,7 @@ def example(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
     library, _, module = name.partition(":")
     if library == "fiftyone" and shutil.which("mongod") is None:
         pytest.skip("FiftyOne needs MongoDB, and mongod is not in PATH")
-    pytest.importorskip(library, reason=f"{library} is not installed here; 'make test-all' runs this with it")
+    pytest.importorskip(library, reason=f"{library} is not installed here; 'make test-extra' runs this with it")
     monkeypatch.syspath_prepend(str((EXAMPLES / module).parent))
     return importlib.import_module(Path(module).stem)
 
@@ -87,7 +87,7 @@ def test_celery(example: ModuleType, tmp_path: Path) -> None:
 
 
 def test_streamlit() -> None:
-    pytest.importorskip("streamlit", reason="streamlit is not installed here; 'make test-all' runs this with it")
+    pytest.importorskip("streamlit", reason="streamlit is not installed here; 'make test-extra' runs this with it")
     from streamlit.testing.v1 import AppTest
 
     app = AppTest.from_file(str(EXAMPLES / "streamlit_app.py"), default_timeout=60).run()
@@ -99,7 +99,7 @@ def test_streamlit() -> None:
 
 
 def test_streamlit_serves() -> None:
-    pytest.importorskip("streamlit", reason="streamlit is not installed here; 'make test-all' runs this with it")
+    pytest.importorskip("streamlit", reason="streamlit is not installed here; 'make test-extra' runs this with it")
     port = "8599"
     command = [sys.executable, "-m", "streamlit", "run", str(EXAMPLES / "streamlit_app.py"), "--server.port", port]
     command += ["--server.headless", "true", "--browser.gatherUsageStats", "false"]
