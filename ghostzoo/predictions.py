@@ -235,12 +235,13 @@ class Postprocessing:
         from .groups import Grouping, split
 
         key = split(wanted)
-        if key not in self._groupings:
-            made = Grouping(len(self.labels), self._members, key)
+        found = self._groupings.get(key)
+        if found is None:
+            found = Grouping(len(self.labels), self._members, key)
             if len(self._groupings) >= _KEPT_GROUPINGS:  # clients of a server may ask for any
                 self._groupings.clear()
-            self._groupings[key] = made
-        return self._groupings[key]
+            self._groupings[key] = found
+        return found
 
     @cached_property
     def _members(self) -> dict[str, list[int]]:

@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -237,3 +238,18 @@ def test_batch_takes_groups_and_names_and_holds_to_them(tmp_path: Path) -> None:
 )
 def test_the_best_language_is_chosen(header: str, language: str | None) -> None:
     assert preferred(header, ["en", "zh"]) == language
+
+
+def test_groups_that_another_thread_drops_meanwhile_are_had(
+    bundled: Classifier,
+) -> None:
+    """Only so many are kept; here all are dropped as soon as they are."""
+
+    class Dropping(dict[tuple[str, ...], Any]):
+        def __setitem__(self, key: tuple[str, ...], value: Any) -> None:
+            super().__setitem__(key, value)
+            self.clear()
+
+    postprocessing = replace(bundled.bundle.postprocessing, _groupings=Dropping())
+    (found,) = {group.names[0] for group, _ in postprocessing.grouping("mammal").items if group is not None}
+    assert found == "mammal"
