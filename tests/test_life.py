@@ -219,8 +219,10 @@ def test_a_senseless_number_of_workers_is_refused(classifier: Classifier, paths:
 
 
 FORK = """
-import os, sys, threading
+import faulthandler, os, signal, sys
 import ghostzoo
+faulthandler.register(signal.SIGALRM, chain=True)  # says where it hangs, and ends it
+signal.alarm(100)
 clf = ghostzoo.load({model!r}, engine={engine!r}, threads={threads})
 expected = [[p.index for p in top] for top in clf.predict({images!r})]
 begun = clf.predict({images!r}, batch_size=1, workers=2)
@@ -228,6 +230,7 @@ next(begun)
 engine = clf.engine
 child = os.fork()
 if not child:
+    signal.alarm(60)
     try:
         assert [[p.index for p in top] for top in clf.predict({images!r})] == expected
         assert [p.index for p in clf({images!r}[0])] == expected[0]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+
+# logging holds its own lock over a fork. What is registered first is held last: a thread that opens an engine may log.
+import logging  # noqa: F401
 import os
 import threading
 from pathlib import Path
@@ -51,11 +55,13 @@ def acquire(path: Path, seconds: float | None = None) -> BaseFileLock:
     return lock
 
 
-def _keep_inherited() -> None:
-    import ctypes
+_keep = ctypes.pythonapi.Py_IncRef
+"""Looked up here: in a fork, what another thread was loading or importing stays half-loaded."""
 
+
+def _keep_inherited() -> None:
     for item in list(never_freed_in_forks):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(item))
+        _keep(ctypes.py_object(item))
 
 
 if hasattr(os, "register_at_fork"):

@@ -185,7 +185,8 @@ class OnnxRuntimeEngine(Engine):
             raise
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed on a batch of shape {batch.shape}: {error}") from error
-        return results[0] if len(results) == 1 else np.concatenate(results)
+        # A copy, also of one: the library's memory goes back to the session, which a fork cannot do.
+        return np.concatenate(results)
 
     def _session_for(self, images: int) -> Any:
         """The session for a piece: fixed to one image or to a whole piece, or else the one for any size."""

@@ -69,6 +69,7 @@ def test_results_belong_to_the_caller(engine_type: type[Engine], engine_bundle: 
     first, second = (np.full((1, 3, 64, 64), value, np.float32) for value in (0.0, 1.0))
     with engine_type.load(engine_bundle, options()) as engine:
         result = engine.run(first)
+        assert result.flags.owndata  # memory of the library's goes back to it, and in a fork that may wait for ever
         kept = result.copy()
         other = engine.run(second)
         other[:] = np.nan

@@ -137,3 +137,34 @@ def test_loading_leaves_stdout_as_it_is(engine_type: type[Engine], engine_bundle
     command = [sys.executable, "-W", "ignore", "-c", LOADING, engine_type.name, str(engine_bundle.path)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (result.returncode, result.stdout[:9]) == (0, "the same "), result.stderr
+
+
+LOGGING = """
+import faulthandler, os, signal, threading, time
+from ghostzoo._utils.locks import opening
+import concurrent.futures.thread, logging
+
+faulthandler.register(signal.SIGALRM, chain=True)  # says where it hangs, and ends it
+signal.alarm(60)
+
+def open_and_log():
+    with opening:
+        holds.set()
+        time.sleep(0.5)
+        logging.getLogger("of an engine").isEnabledFor(logging.INFO)
+
+holds = threading.Event()
+thread = threading.Thread(target=open_and_log)
+thread.start()
+holds.wait()
+child = os.fork()
+if not child:
+    os._exit(7)
+thread.join()
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+
+
+def test_a_fork_waits_for_a_thread_that_opens_an_engine_and_logs() -> None:
+    result = subprocess.run([sys.executable, "-c", LOGGING], capture_output=True, text=True, timeout=100)
+    assert result.returncode == 0, result.stderr
