@@ -41,11 +41,9 @@ class ClassifyImages:
         *,
         column: str = "bytes",
         keep_column: bool = False,
-        top_k: int | None = None,
-        min_score: float | None = None,
         embeddings: bool = False,
         batch_size: int = BATCH_SIZE,
-        **load: Any,
+        **options: Any,
     ) -> None:
         """Load the model; one that cannot be loaded fails here, before the first picture.
 
@@ -53,15 +51,15 @@ class ClassifyImages:
             model: as for ``ghostzoo.load``.
             column: the column with the pictures: bytes, paths or URLs, or uint8 arrays (H, W, 3).
             keep_column: whether the results have it too.
-            top_k: classes of a picture at most, as for ``Classifier.predict``.
-            min_score: lowest score of a class.
             embeddings: add a list of 1280 floats for each picture.
             batch_size: images a call of the engine.
-            load: further options of ``ghostzoo.load``; ``threads`` is by default what Ray gave this actor.
+            options: ``top_k``, ``min_score``, ``calibrated``, ``coverage``, ``unknown_below`` and ``group`` as for
+                ``Classifier.predict``, and further ones of ``ghostzoo.load``; ``threads`` is by default what Ray gave
+                this actor.
         """
-        load.setdefault("threads", _cpus_of_this_actor())
+        options.setdefault("threads", _cpus_of_this_actor())
         self.column, self.keep_column = column, keep_column
-        self.task = Task(model, top_k, min_score, embeddings, batch_size, tuple(load.items()))
+        self.task = Task.of(model, embeddings=embeddings, batch_size=batch_size, **options)
         self.task.classifier.warmup()
 
     def __call__(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
@@ -144,11 +142,12 @@ def run(task: Task, places: list[str], max_bytes: int, address: str) -> Iterator
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     blocks = min(len(places), max(8 * cpus, len(places) // _ROWS_OF_BLOCK))
-    options = {"top_k": task.top_k, "min_score": task.min_score, "embeddings": task.embeddings}
+    choice = {"top_k": task.top_k, "min_score": task.min_score, **dict(task.ranking)}
+    of_task = {"model": task.model, "embeddings": task.embeddings, "batch_size": task.batch_size}
     found = ray.data.from_items([{"path": place} for place in places], override_num_blocks=blocks).map_batches(
         _ClassifyPlaces,
         fn_constructor_args=(max_bytes,),
-        fn_constructor_kwargs={"model": task.model, "batch_size": task.batch_size, **options, **dict(task.load)},
+        fn_constructor_kwargs={**of_task, **choice, **dict(task.load)},
         batch_size=64,
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=cpus),  # nothing else has to run: the names are there

@@ -35,11 +35,9 @@ _tasks: dict[bytes, Task] = {}
 def classify_udf(
     model: str | PathLike[str] | None = None,
     *,
-    top_k: int | None = None,
-    min_score: float | None = None,
     embeddings: bool = False,
     batch_size: int = BATCH_SIZE,
-    **load: Any,
+    **options: Any,
 ) -> Any:
     """Return a pandas UDF over a column of bytes, paths or URLs, which gives a struct (``TYPE``) for each picture.
 
@@ -47,11 +45,10 @@ def classify_udf(
 
     Args:
         model: as for ``ghostzoo.load``; a folder has to be there on every executor.
-        top_k: classes of a picture at most, as for ``Classifier.predict``.
-        min_score: lowest score of a class.
         embeddings: add ``embedding``, an array of 1280 floats.
         batch_size: images a call of the engine.
-        load: further options of ``ghostzoo.load``.
+        options: ``top_k``, ``min_score``, ``calibrated``, ``coverage``, ``unknown_below`` and ``group`` as for
+            ``Classifier.predict``, and further ones of ``ghostzoo.load``.
 
     Raises:
         OptionError: PySpark or Java is not installed, there is no session, or an option has an impossible value.
@@ -61,7 +58,7 @@ def classify_udf(
     except ModuleNotFoundError as error:
         library = (error.name or "pyspark").partition(".")[0]
         raise OptionError(f"{library} is not installed; pip install 'ghostzoo[spark]'.") from None
-    task = Task(model, top_k, min_score, embeddings, batch_size, tuple({"threads": 1, **load}.items()))
+    task = Task.of(model, embeddings=embeddings, batch_size=batch_size, **{"threads": 1, **options})
 
     def classify(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
         loaded = _loaded(task)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,8 @@ from .._utils.parallel import map_batches
 from .._version import __version__
 from ..engines.batches import Outputs, run_batch
 from ..errors import OptionError
-from ..predictions import Choice, Prediction, check_min_score
+from ..groups import split
+from ..predictions import ALL_DEFAULTS, Choice, Prediction, check_min_score
 
 if TYPE_CHECKING:
     from ..classifier import Classifier
@@ -65,6 +66,16 @@ class Task:
         for name, value in (("top_k", self.top_k), ("batch_size", self.batch_size)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise OptionError(f"{name} must be a whole number from 1 on, not {value!r}.")
+
+    @classmethod
+    def of(cls, model: Any, *, embeddings: bool = False, batch_size: int = BATCH_SIZE, **options: Any) -> Self:
+        """Return what ``options`` ask for: fields of ``Choice``, and options of ``ghostzoo.load``."""
+        choice = {field.name: options.pop(field.name) for field in fields(Choice) if field.name in options}
+        if choice.get("group") is not None:
+            choice["group"] = list(split(choice["group"]))
+        asked = {name: value for name, value in choice.items() if value != getattr(ALL_DEFAULTS, name)}
+        top_k, min_score = (asked.pop(name, None) for name in ("top_k", "min_score"))
+        return cls(model, top_k, min_score, embeddings, batch_size, tuple(options.items()), tuple(asked.items()))
 
     @cached_property
     def classifier(self) -> Classifier:

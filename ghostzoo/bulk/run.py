@@ -7,19 +7,21 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import islice
 from os import PathLike, fspath
 from typing import Any
 
 from ..errors import InputError, OptionError
-from ..groups import split
 from ..images.options import ImageLimits
-from ..predictions import ALL_DEFAULTS
+from ..predictions import Choice
 from .columns import BATCH_SIZE, Encoded, Row, Task
 from .output import Names, Results
 from .sources import Item, find_items, read_ahead
 
 ROWS_OF_PART = 10_000
 """In a part; the next part is begun then."""
+NAMES_AT_ONCE = 500_000
+"""That a cluster is given: some 100 MB of names and results, and enough work that its start counts for little."""
 READERS = 16
 """Pictures that are fetched at the same time from a storage that is not a local disk."""
 
@@ -106,10 +108,8 @@ def batch(
     if resume and overwrite:
         raise OptionError("resume goes on with results and overwrite replaces them; give one of the two.")
     _require_arrow(fspath(out))
-    asked: dict[str, Any] = {"calibrated": calibrated, "coverage": coverage, "unknown_below": unknown_below}
-    asked["group"] = None if group is None else list(split(group))
-    asked = {name: value for name, value in asked.items() if value != getattr(ALL_DEFAULTS, name)}
-    task = Task(model, top_k, min_score, embeddings, batch_size, tuple(load.items()), tuple(asked.items()))
+    choice = Choice(top_k, min_score, calibrated, coverage, unknown_below, group)
+    task = Task.of(model, embeddings=embeddings, batch_size=batch_size, **vars(choice), **load)
     limits: ImageLimits = load.get("limits") or ImageLimits()
     labels = load.get("labels")
     start = time.perf_counter()
@@ -119,7 +119,7 @@ def batch(
             "top_k": top_k,
             "min_score": min_score,
             "embeddings": embeddings,
-            **asked,
+            **dict(task.ranking),
             **({"labels": fspath(labels) if isinstance(labels, PathLike) else labels} if labels is not None else {}),
         }
         results = Results(fspath(out), settings, resume=resume, overwrite=overwrite)
@@ -156,16 +156,17 @@ def _rows_here(task: Task, items: Iterator[Item], workers: int | None) -> Iterat
 
 def _rows_of_cluster(task: Task, items: Iterator[Item], max_bytes: int, address: str) -> Iterator[tuple[str, Row]]:
     cluster = import_module("ghostzoo.ray")
-    places = []
-    for item in items:
-        if isinstance(item.image, Encoded):
-            raise InputError(
-                f"{item.name} is inside another file, which a cluster cannot fetch by its name; give files, folders or "
-                "lists, or use ghostzoo.ray.classify on a dataset of Ray's."
-            )
-        places.append(item.name)
-    if places:
+    while places := [_place(item) for item in islice(items, NAMES_AT_ONCE)]:
         yield from cluster.run(task, places, max_bytes, address)
+
+
+def _place(item: Item) -> str:
+    if isinstance(item.image, Encoded):
+        raise InputError(
+            f"{item.name} is inside another file, which a cluster cannot fetch by its name; give files, folders or "
+            "lists, or use ghostzoo.ray.classify on a dataset of Ray's."
+        )
+    return item.name
 
 
 def _write(

@@ -104,6 +104,25 @@ def test_the_batch_command_runs_on_the_cluster(
         ghostzoo.batch(pa.table({"bytes": [encode(0)]}), tmp_path / "x.parquet", ray=cluster.address, **options)
 
 
+def test_the_cluster_ranks_classes_as_this_process_does(
+    cluster: RayCluster, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In several datasets, one after the other, where there are very many names."""
+    monkeypatch.setattr("ghostzoo.bulk.run.NAMES_AT_ONCE", 100)
+    here, there = tmp_path / "here.parquet", tmp_path / "there.parquet"
+    options: dict[str, Any] = {"model": "GhostNet_x0_5_cifar10", "engine": "onnxruntime"}
+    options |= {"group": "animal,vehicle", "calibrated": False, "top_k": 2}
+    ghostzoo.batch(pictures, here, **options)
+    done = ghostzoo.batch(pictures, there, ray=cluster.address, **options)
+    assert (done.pictures, done.unreadable) == (COUNT, len(BROKEN))
+    for found, expected in zip(
+        *(sorted(read_rows(place), key=lambda row: row["path"]) for place in (there, here)), strict=True
+    ):
+        assert (found["path"], found["labels"]) == (expected["path"], expected["labels"])
+        assert found["scores"] == pytest.approx(expected["scores"], abs=1e-5)
+    assert "animal" in {label for row in read_rows(there) for label in row["labels"]}
+
+
 def test_ray_serve_answers(cluster: RayCluster, tiny_bundle: Bundle) -> None:
     from ray import serve
 

@@ -106,6 +106,19 @@ def test_embeddings_are_a_column_too(spark: Any, pictures: Path, tiny_bundle: Bu
     assert set(sizes.values()) == {1280}
 
 
+def test_classes_are_ranked_as_a_call_does(spark: Any, pictures: Path) -> None:
+    options: dict[str, Any] = {"group": "animal,vehicle", "calibrated": False, "top_k": 2}
+    classes = classify_udf("GhostNet_x0_5_cifar10", engine="onnxruntime", **options)
+    rows = frame(spark, pictures).filter("path like '%00_.png'").select("path", classes("content").alias("found"))
+    found = {int(Path(row.path).stem): row.found for row in rows.collect()}
+    with ghostzoo.load("GhostNet_x0_5_cifar10", engine="onnxruntime") as classifier:
+        expected = {place: classifier(encode(place % 8), **options) for place in found if place not in BROKEN}
+    assert {place: list(found[place].labels) for place in expected} == {
+        place: [each.label for each in top] for place, top in expected.items()
+    }
+    assert "animal" in {each.label for top in expected.values() for each in top}
+
+
 def test_options_are_checked_on_the_driver(tiny_bundle: Bundle) -> None:
     with pytest.raises(OptionError, match="top_k must be a whole number"):
         classify_udf(str(tiny_bundle.path), top_k=0)
