@@ -30,7 +30,7 @@ import numpy as np
 
 import ghostzoo
 from benchmarks.figures import out_option, save
-from benchmarks.turns import print_machine
+from benchmarks.turns import print_machine, print_peak
 from ghostzoo.cli.console import print_table
 from ghostzoo.images.decode import read_image
 from tests.fixtures.clusters import ray_cluster, spark_cluster
@@ -128,6 +128,7 @@ class Seen:
 def main(images: int, parts: int, model: str | None, only_here: bool, out: Path | None) -> None:
     """Print pictures a second of each way, and the ratio to 'predict' at about the same time."""
     print_machine()
+    peak = print_peak()
     with tempfile.TemporaryDirectory() as place:
         whole = Path(place, "pictures")
         folders = make_pictures(whole, images, parts)
@@ -143,7 +144,7 @@ def main(images: int, parts: int, model: str | None, only_here: bool, out: Path 
             seen[name].beside += [timed(predict, model, each) for each in folders[half:]]
             print(f"{name}: {seen[name].figures()}", flush=True)
     figures = {name: each.figures() for name, each in seen.items()}
-    save(out, figures, images=images, model=model)
+    save(out, figures, images=images, model=model, peak_gflops=peak)
     rows = [
         [
             name,

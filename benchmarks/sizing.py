@@ -34,7 +34,7 @@ import ghostzoo
 from benchmarks.figures import out_option, save
 from benchmarks.serve import Target, ghostzoo_server, load, write_images
 from benchmarks.simulation import Costs, Simulation
-from benchmarks.turns import print_machine
+from benchmarks.turns import print_machine, print_peak
 from ghostzoo._utils.hardware import usable_cpus
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.cli.console import print_table
@@ -101,6 +101,7 @@ def check(
 ) -> None:
     """Measure, simulate, and compare; SHARES are of the pictures a second at the most clients."""
     print_machine()
+    peak = print_peak()
     bundle = fetch(model)
     with tempfile.TemporaryDirectory() as place, ghostzoo_server(bundle, ("--max-batch", str(MAX_BATCH))) as target:
         images = write_images(Path(place))
@@ -122,7 +123,8 @@ def check(
             "measured": {key: each[key] for key in KEYS},
             "simulated": told(simulation, simulation.run(SIMULATED_SECONDS, rates.get(name), clients)),
         }
-    save(out, figures, costs=asdict(costs), cpus=cpus, workers=ServeOptions().workers, model=bundle.name)
+    more = {"workers": ServeOptions().workers, "model": bundle.name, "peak_gflops": peak}
+    save(out, figures, costs=asdict(costs), cpus=cpus, **more)
     rows = [
         [name, *(f"{row[of][key]:.1f}" for key in KEYS for of in ("measured", "simulated"))]
         for name, row in figures.items()

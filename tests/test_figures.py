@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import figure_texts as texts
 from benchmarks import figures
 
 MARKS = [
@@ -26,7 +27,7 @@ MACHINE = {
 def test_a_text_has_the_figures_of_its_results(path: Path, name: str) -> None:
     found = {mark: text for _, mark, text, _ in figures.MARKED.findall(path.read_text(encoding="utf-8"))}
     try:
-        expected = figures.RENDERERS[name]()
+        expected = texts.RENDERERS[name]()
     except FileNotFoundError as error:
         name = Path(error.filename).name
         pytest.skip(f"there is no benchmarks/results/{name}: 'make figures' takes it, on an idle machine")
@@ -38,8 +39,8 @@ def test_every_mark_is_ended_and_known() -> None:
         text = path.read_text(encoding="utf-8")
         begun = re.findall(r"<!-- figures: (\S+) -->", text)
         assert len(begun) == len(figures.MARKED.findall(text)) == text.count("<!-- end -->")
-        assert set(begun) <= set(figures.RENDERERS)
-    assert {name for _, name in MARKS} == set(figures.RENDERERS)
+        assert set(begun) <= set(texts.RENDERERS)
+    assert {name for _, name in MARKS} == set(texts.RENDERERS)
 
 
 @pytest.fixture
@@ -56,9 +57,9 @@ def write(folder: Path, name: str, content: dict[str, Any], **more: Any) -> None
 
 def write_graph(folder: Path) -> None:
     rows = {}
-    for place, width in enumerate(figures.WIDTHS):
+    for place, width in enumerate(texts.WIDTHS):
         for batch in (1, 8):
-            cells = {peer: {"median_ms": 2.0, "noise": 0.01, "ratio": 0.5 + place / 10} for peer in figures.PEERS}
+            cells = {peer: {"median_ms": 2.0, "noise": 0.01, "ratio": 0.5 + place / 10} for peer in texts.PEERS}
             ours = {name: {"median_ms": 1.0, "ratio": 1.0} for name in ("ghostzoo onnxruntime", "ghostzoo openvino")}
             rows[f"GhostNet_{width}, batch {batch}"] = cells | ours
     write(folder, "graph", rows, peak_gflops=123.4)
@@ -81,14 +82,14 @@ def test_figures_are_written_where_there_are_results(results: Path) -> None:
 
 def test_tables_have_a_cell_for_each_figure(results: Path) -> None:
     write_graph(results)
-    lines = figures.network().strip().splitlines()
-    assert len(lines) == 2 + len(figures.PEERS)
+    lines = texts.network().strip().splitlines()
+    assert len(lines) == 2 + len(texts.PEERS)
     assert {line.count("|") for line in lines} == {8}
     assert lines[2] == "| paddle2onnx's graph in ONNX Runtime | 0.50 | 0.60 | 0.70 | 0.50 | 0.60 | 0.70 |"
-    milliseconds = figures.network_milliseconds().strip().splitlines()
+    milliseconds = texts.network_milliseconds().strip().splitlines()
     assert milliseconds[2] == "| ghostzoo, ONNX Runtime | 1.00 | 1.00 | 1.00 |"
     assert "| ONNX Runtime, raw graph | 2.00 | 2.00 | 2.00 |" in milliseconds
-    assert figures.machine() == (
+    assert texts.machine() == (
         "Some CPU (AVX2, AVX-512), 2 usable CPUs, 123 GFLOP/s a core in a product of matrices, ONNX Runtime 1.32.0, "
         "2026-01-02"
     )
@@ -103,16 +104,16 @@ def test_the_picture_has_a_bar_for_each_of_ours_and_theirs(results: Path, tmp_pa
     drawn = (tmp_path / "speed.svg").read_text(encoding="utf-8")
     figures.draw_speed(tmp_path / "speed.svg")
     assert (tmp_path / "speed.svg").read_text(encoding="utf-8") == drawn
-    assert (drawn.count("fill: #0d9488"), drawn.count("fill: #9ca3af")) == (2, len(figures.PEERS))
+    assert (drawn.count("fill: #0d9488"), drawn.count("fill: #9ca3af")) == (2, len(texts.PEERS))
     assert figures.rendered("<!-- figures: speed --><!-- end -->")[0].count("(docs/images/speed.svg)") == 1
 
 
 def test_the_table_of_aims_takes_all_benchmarks(results: Path) -> None:
     write_graph(results)
-    cells = {peer: {"ratio": 0.61} for peer in figures.PEERS}
+    cells = {peer: {"ratio": 0.61} for peer in texts.PEERS}
     write(results, "end_to_end", cells)
     for name in ("folder", "overhead"):
-        write(results, name, {f"GhostNet_{width}": {"times": 3.0, "ratio": 1.02} for width in figures.WIDTHS})
+        write(results, name, {f"GhostNet_{width}": {"times": 3.0, "ratio": 1.02} for width in texts.WIDTHS})
     write(results, "startup", {"import_ms": 7.2, "list_ratio": 0.96, "first_prediction_ratio": 0.97})
     memory = {"before_mb": 100.0, "early_mb": 101.0, "later_mb": 102.0}
     write(results, "memory", {"predictions": memory | {"count": 10000}, "folder": memory | {"count": 100000}})
@@ -121,7 +122,7 @@ def test_the_table_of_aims_takes_all_benchmarks(results: Path) -> None:
     for model in ("x1_0", "x0_5", "embedded"):
         write(results, f"serve-{model}", dict.fromkeys(("1", "8", "64"), servers))
     write(results, "soak", {"requests": 20000, "warm_mb": 150.0, "peak_mb": 160.0, "slowest_s": 1.0})
-    text = figures.standing()
+    text = texts.standing()
     assert {line.count("|") for line in text.strip().splitlines()} == {4}
     for part in (
         "0.50 / 0.60 / 0.70",
@@ -140,31 +141,31 @@ def test_layers_are_held_against_the_peak(results: Path) -> None:
     rows = {"needed": 4e8, "profiles": {"raw": raw, "ghostzoo": kinds}}
     content = {f"GhostNet_x1_3, batch {batch}": rows for batch in (1, 8)}
     write(results, "layers", content, peak={"gflops": 250.0, "memory": 43.0, "cache": 90.0})
-    assert figures.layers().strip().splitlines()[2:] == [
+    assert texts.layers().strip().splitlines()[2:] == [
         "| 1x1 convolutions | 3.00 | 75% | 200 | 80% | 3.00 | 75% | 200 | 80% |",
         "| adding | 1.00 | 25% |  |  | 1.00 | 25% |  |  |",
         "| all | 4.00 | 100% | 100 | 40% | 4.00 | 100% | 100 | 40% |",
     ]
-    assert figures.layers_of_raw().startswith("The raw graph takes 6.00 ms to 4.00 at batch 1 and 6.00 ms to 4.00 at")
-    assert figures.layers_of_raw().endswith("250 GFLOP/s in a product of matrices and 43 GB/s from memory")
+    assert texts.layers_of_raw().startswith("The raw graph takes 6.00 ms to 4.00 at batch 1 and 6.00 ms to 4.00 at")
+    assert texts.layers_of_raw().endswith("250 GFLOP/s in a product of matrices and 43 GB/s from memory")
 
 
 def test_servers_and_start_up_have_a_row_each(results: Path) -> None:
     found = {"images_per_second": 508.4, "cpu_ms": 3.561, "p50_ms": 90.2, "p99_ms": 363.0}
     for model in ("x1_0", "x0_5", "embedded"):
         write(results, f"serve-{model}", {"64": {"plain FastAPI": found, "ghostzoo serve": found}})
-    lines = figures.servers().strip().splitlines()[2:]
+    lines = texts.servers().strip().splitlines()[2:]
     assert len(lines) == 6
     assert lines[0] == "| plain FastAPI, x1_0 | 508 | 3.56 | 90 and 363 |"
     write(results, "startup", {"processes_ms": {"bare interpreter": 12.3, "import ghostzoo": 20.6}})
-    assert figures.start_up().strip().splitlines()[2:] == ["| bare interpreter | 12 |", "| import ghostzoo | 21 |"]
+    assert texts.start_up().strip().splitlines()[2:] == ["| bare interpreter | 12 |", "| import ghostzoo | 21 |"]
 
 
 def test_stages_add_up(results: Path) -> None:
     ours = {"decode": 900.0, "resize and normalise": 220.0, "network": 2900.0, "top 5": 100.0}
     theirs = {"decode": 900.0, "resize": 500.0, "normalise": 400.0, "network": 3900.0, "top 5": 110.0}
     write(results, "stages", {"original": theirs, "ghostzoo": ours, "batch": ours}, images_per_second=578.4)
-    assert figures.stages().strip().splitlines()[2:] == [
+    assert texts.stages().strip().splitlines()[2:] == [
         "| decode | 900 | 900 | 900 |",
         "| resize, normalise | 900 | 220 | 220 |",
         "| network | 3900 | 2900 | 2900 |",
@@ -172,10 +173,28 @@ def test_stages_add_up(results: Path) -> None:
         "| all | 5810 | 4120 | 4120 |",
     ]
     write(results, "folder", {"GhostNet_x1_0": {"images_per_second": {"ghostzoo": 515.4, "plain loop": 149.4}}})
-    assert figures.stages_bound() == (
+    assert texts.stages_bound() == (
         "2 CPUs that did nothing else would classify 578 images a second, where `folder.py` measures 515 for x1_0, and "
         "149 for the plain loop, whose network has all CPUs"
     )
+
+
+def test_guides_tell_what_was_measured_where(results: Path) -> None:
+    ways = {"batch": {"images": 10000, "per_second": 400.4, "predict_per_second": 410.2, "ratio": 0.976}}
+    write(results, "batch", ways, peak_gflops=250.1)
+    assert texts.batch().strip().splitlines()[2:] == [
+        "| batch | 10,000 | 400 | 410 | 0.98 |",
+        "",
+        "`x`, 2026-01-02, on Some CPU (AVX2, AVX-512), of which one core reaches 250 GFLOP/s in float32, 2 CPUs, the "
+        "bundled model.",
+    ]
+    measured = {"images_per_second": 60.4, "p50_ms": 8.1, "p95_ms": 57.9}
+    simulated = {"images_per_second": 180.2, "p50_ms": 5.5, "p95_ms": 5.6}
+    rows = {"1 clients": {"measured": measured, "simulated": simulated}}
+    write(results, "sizing", rows, cpus=1.9, peak_gflops=250.1)
+    lines = texts.sizing().strip().splitlines()
+    assert lines[2] == "| 1 clients | 60 / 180 | 8 / 6 | 58 / 6 |"
+    assert lines[-1].endswith("2 CPUs; the server and its clients had 1.90 of them.")
 
 
 def test_a_benchmark_writes_where_it_was_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
