@@ -21,7 +21,7 @@ from .._utils.hardware import cpu_features, usable_cpus
 from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
 from .base import Engine, EngineOptions, Output
 from .model_cache import prepare, writable_folder
-from .openvino_library import ov
+from .openvino_library import ov, shared_core
 from .pool import Pool
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class OpenVinoEngine(Engine):
     def __init__(self, model: bytes, options: EngineOptions, model_hash: str | None = None) -> None:
         """Compile ``model``; ``model_hash`` is its SHA-256 in hexadecimal, where the caller knows it already."""
         super().__init__(model, options)
-        self._core: Any = ov.Core()
+        self._core: Any = shared_core()
         _check_device(self.device, self._core.available_devices)
         self.device = self.device.upper()
         self._is_cpu = self.device.split(".")[0] == "CPU"
@@ -79,7 +79,7 @@ class OpenVinoEngine(Engine):
 
     @classmethod
     def devices(cls) -> list[str]:
-        return list(ov.Core().available_devices)
+        return list(shared_core().available_devices)
 
     def _properties(self, extra: dict[str, Any]) -> dict[str, Any]:
         """The options as OpenVINO's properties."""
@@ -261,10 +261,18 @@ def _check_properties(core: Any, device: str, extra: dict[str, Any]) -> None:
     for name, value in extra.items():
         if name not in known:
             raise OptionError(f"OpenVINO has no property {name!r} for {device}. {nearest(str(name), known)}")
-        try:
-            core.set_property(kind, {name: value})
-        except (RuntimeError, TypeError) as error:
-            raise OptionError(f"OpenVINO does not take {name} = {value!r}: {_reason(error)}") from error
+        if (refusal := _refusal(kind, name, value)) is not None:
+            raise OptionError(f"OpenVINO does not take {name} = {value!r}: {refusal}")
+
+
+def _refusal(kind: str, name: str, value: Any) -> str | None:
+    """Why a kind of device does not take a value; asked of a core that ends here, for it would keep the value."""
+    core = ov.Core()
+    try:
+        core.set_property(kind, {name: value})
+    except (RuntimeError, TypeError) as error:
+        return _reason(error)
+    return None
 
 
 def _reason(error: Exception) -> str:

@@ -8,8 +8,11 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["ov"]
+from .._utils.locks import never_freed_in_forks, opening
+
+__all__ = ["ov", "shared_core"]
 
 
 def _opted_in() -> bool:
@@ -45,6 +48,24 @@ def _no_usage_reports() -> Iterator[None]:
 
 with _no_usage_reports():
     import openvino as ov
+
+
+_cores: dict[int, Any] = {}
+"""Process -> its core."""
+
+
+def shared_core() -> Any:
+    """Return the one core of this process, which lives as long as the process.
+
+    For a core of its own, OpenVINO's CPU plugin gives the calling thread a stack for signals, and with the core takes it
+    back and puts the one before in its place. Where cores end in another order than they began, that is one that is
+    gone, and the next Ctrl-C ends the process with a segmentation fault.
+    """
+    with opening:
+        if os.getpid() not in _cores:
+            core = _cores[os.getpid()] = ov.Core()
+            never_freed_in_forks.add(core)
+        return _cores[os.getpid()]
 
 
 def _end_without_threads() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -40,3 +42,36 @@ def test_a_classifier_in_bf16_is_chosen_and_pickled(tiny_bundle: Bundle, monkeyp
     with classifier, pickle.loads(pickle.dumps(classifier)) as other:
         assert "onnxruntime" in {item.engine for item in classifier.selection.discarded}
         np.testing.assert_array_equal(other.logits(image), classifier.logits(image))
+
+
+INTERRUPTED = """
+import signal, sys
+from ghostzoo.bundle.folder import Bundle
+from ghostzoo.engines.base import EngineOptions
+from ghostzoo.engines.openvino import OpenVinoEngine
+
+bundle, options = Bundle.open(sys.argv[1]), EngineOptions(threads=1)
+engines = [OpenVinoEngine.load(bundle, options) for _ in range(3)]
+while engines:
+    engines.pop(0).close()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupt_comes_after_models_were_closed(tiny_bundle: Bundle) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, str(tiny_bundle.path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (result.returncode, result.stdout) == (0, "interrupted\n"), result.stderr
+
+
+def test_a_property_is_of_one_model_alone(tiny_bundle: Bundle) -> None:
+    plain, slow = EngineOptions(), EngineOptions(engine_options={"INFERENCE_PRECISION_HINT": "bf16", "NUM_STREAMS": 3})
+    with OpenVinoEngine.load(tiny_bundle, plain) as before:
+        expected = before.describe()
+    with OpenVinoEngine.load(tiny_bundle, slow) as other:
+        assert other.describe() != expected
+        with OpenVinoEngine.load(tiny_bundle, plain) as after:
+            assert after.describe() == expected
