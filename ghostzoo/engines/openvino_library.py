@@ -57,9 +57,9 @@ _cores: dict[int, Any] = {}
 def shared_core() -> Any:
     """Return the one core of this process, which lives as long as the process.
 
-    For a core of its own, OpenVINO's CPU plugin gives the calling thread a stack for signals, and with the core takes it
-    back and puts the one before in its place. Where cores end in another order than they began, that is one that is
-    gone, and the next Ctrl-C ends the process with a segmentation fault.
+    Each core gives the thread that opens it a stack for signals, and puts the one before back when it ends. Where cores
+    end in another order than they began, that is one that is gone, and the next Ctrl-C ends the process with a
+    segmentation fault.
     """
     with opening:
         if os.getpid() not in _cores:
