@@ -21,8 +21,6 @@ _IDENTIFIER = b"TFL3"
 _VERSION = 3
 FLOAT32, INT32, INT8 = 0, 2, 9
 _VALUE_BYTES = {FLOAT32: 4, INT32: 4, INT8: 1}
-_SCALE_BYTES = 12
-"""Of a scale and its zero point."""
 _SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-126, 2.0**32
 SAME = 0
 """Padding that keeps the size; the other one is none."""
@@ -176,7 +174,6 @@ class Network:
         self._left = dict(enumerate(buffers))
         if sum(end - start for start, end in filter(None, buffers)) > len(data):
             raise RefusedGraphError("has constants that share their values")
-        self._scales_left = len(data) // _SCALE_BYTES  # lists may lie over each other
         self.tensors = [self._tensor(item) for item in graph.get("tensors", ())]
         self.inputs, self.outputs = (self._positions(graph.get(name, ())) for name in ("inputs", "outputs"))
         self.operators = [self._operator(item) for item in graph.get("operators", ())]
@@ -221,9 +218,6 @@ class Network:
     def _quantization(self, position: int) -> Quantization | None:
         found = self._file.read(position, _QUANTIZATION)
         scales, zeros = tuple(found.get("scale", ())), tuple(found.get("zero_point", ()))
-        self._scales_left -= max(len(scales), len(zeros))
-        if self._scales_left < 0:
-            raise RefusedGraphError("has more scales than fit in it")
         return Quantization(scales, zeros, found.get("axis", 0)) if scales or zeros else None
 
     def _operator(self, position: int) -> Operator:
@@ -260,6 +254,7 @@ class Network:
 
 
 def _is_quantized_well(kind: int, shape: tuple[int, ...], data: Span | None, found: Quantization | None) -> bool:
+    """Whether the libraries find a scale for each number. There are no more scales than values in the file."""
     if found is None or kind == FLOAT32:
         return found is None and kind != INT8
     if len(found.scales) != len(found.zero_points):
