@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 
 from ..errors import EngineUnavailableError, OptionError
+from .folder import CONVERTED_FILES
 
-CONVERTED_FILES: Mapping[str, tuple[str, ...]] = {
-    "paddle": ("paddle/inference.json", "paddle/inference.pdiparams"),
-    "ncnn": ("ncnn/model.param", "ncnn/model.bin"),
-    "mnn": ("mnn/model.mnn",),
-    "litert": ("litert/model.tflite",),
-}
-"""Files by engine, in float32. All are optional."""
 CONVERTED_INT8_FILES: Mapping[str, tuple[str, ...]] = {"litert": ("litert/model_quantized.tflite",)}
-"""The same in int8, for the engines that have that."""
+"""The same as ``CONVERTED_FILES`` in int8, for the engines that have that."""
 
 
 def find_formats(files: Container[str]) -> list[tuple[str, str]]:
@@ -34,20 +28,18 @@ def describe_formats(files: Container[str]) -> list[str]:
 
 
 def find_files(model: str, files: Container[str], engine: str, precision: str) -> tuple[str, ...]:
-    """Return the paths of an engine's own files in ``precision``; none if it reads ONNX.
+    """Return the paths of the files in ``precision`` of an engine that does not read ONNX.
 
     Args:
         model: name of the model, for messages.
         files: the paths of all files that the model has.
-        engine: name of the engine.
+        engine: one of ``CONVERTED_FILES``.
         precision: of ``fp32``, ``fp16``, ``int8`` and ``bf16``.
 
     Raises:
         OptionError: the model has files for the engine, but in other precisions.
         EngineUnavailableError: it has none for the engine.
     """
-    if engine not in CONVERTED_FILES:
-        return ()
     formats = find_formats(files)
     if (engine, precision) in formats:
         return (CONVERTED_FILES if precision == "fp32" else CONVERTED_INT8_FILES)[engine]

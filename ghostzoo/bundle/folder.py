@@ -23,8 +23,6 @@ from ..errors import BundleError, OptionError, nearest
 from ..images.preprocessing import Preprocessing
 from ..labels import ClassLabel
 from ..predictions import Postprocessing
-from .converted import CONVERTED_FILES as CONVERTED_FILES
-from .converted import find_files
 from .hub_configs import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocessing_from_json
 from .manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest, read_file, read_verified
 
@@ -49,6 +47,14 @@ _PRECISIONS = {
     **dict.fromkeys(("uint8", "i8", "quantized"), "int8"),
 }
 """What other libraries call them."""
+CONVERTED_FILES = {
+    "paddle": ("paddle/inference.json", "paddle/inference.pdiparams"),
+    "ncnn": ("ncnn/model.param", "ncnn/model.bin"),
+    "mnn": ("mnn/model.mnn",),
+    "litert": ("litert/model.tflite",),
+}
+"""Files in their own format by engine, for engines that do not read ONNX, in float32. All are optional."""
+
 _REQUIRED_FILES = (CARD_FILE, CONFIG_FILE, PREPROCESSOR_FILE, GOLDEN_FILE, MODEL_FILES["fp32"])
 
 
@@ -226,6 +232,10 @@ class Bundle:
 
     def converted_files(self, engine: str, precision: str = "fp32") -> tuple[str, ...]:
         """Return the paths of an engine's own files; none if it reads ONNX. Raises the errors of ``converted``."""
+        if engine not in CONVERTED_FILES:
+            return ()
+        from .converted import find_files
+
         return find_files(self.name, self.manifest.files, engine, precision)
 
     def golden(self) -> Golden:
