@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from ghostzoo.bundle.edit import add_files, check_target, write_bundle
 from ghostzoo.bundle.folder import Bundle
@@ -17,10 +17,6 @@ from ghostzoo.engines.edge_formats import ConvertedEngine
 from ghostzoo.errors import EngineUnavailableError, OptionError, ParityError
 from ghostzoo.fetch.resolver import fetch
 from ghostzoo.parity import ENGINE_TOLERANCE, Agreement, compare_logits
-
-if TYPE_CHECKING:
-    from exporters.quantized_bundle import GraphComparison
-    from ghostzoo.evaluation.datasets import ImageDataset
 
 FORMATS = ("ncnn", "mnn", "litert", "paddle")
 """Each has a module ``to_<format>`` with ``convert`` and ``tools``."""
@@ -37,8 +33,6 @@ class EdgeExport:
     """Size in bytes by path in the bundle."""
     agreements: Mapping[str, Agreement]
     """By output of the network."""
-    int8: GraphComparison | None = None
-    """The int8 network compared with float32, if there is one."""
 
 
 def export_edge(
@@ -47,7 +41,6 @@ def export_edge(
     *,
     out: str | PathLike[str] | None = None,
     overwrite: bool = False,
-    int8_images: ImageDataset | None = None,
     on_step: Callable[[str], object] = lambda _: None,
 ) -> EdgeExport:
     """Add the files of an engine that does not read ONNX to a bundle.
@@ -57,14 +50,12 @@ def export_edge(
         form: one of ``FORMATS``.
         out: write a copy of the bundle there and leave ``model`` unchanged.
         overwrite: replace a bundle at ``out``.
-        int8_images: with ``litert``, also convert the int8 graph that the bundle has, and compare it with float32 on
-            these.
         on_step: called at the start of each of the three steps.
 
     Raises:
-        OptionError: without ``out``, ``model`` is not the user's own folder; or the format or the bundle has no int8.
+        OptionError: without ``out``, ``model`` is not the user's own folder.
         EngineUnavailableError: the converter or the engine is not installed.
-        ParityError: the engine does not reproduce the golden vectors, or int8 loses too much; nothing was written.
+        ParityError: the engine does not reproduce the golden vectors; nothing was written.
         GhostZooError: the bundle cannot be read or written, or the conversion failed; nothing was written.
     """
     if out is not None:
@@ -72,10 +63,8 @@ def export_edge(
     bundle = fetch(model)
     if out is None and bundle.origin != "folder":
         raise OptionError(f"{model} is not a folder of your own ({bundle.origin}); give --out, a folder for the copy.")
-    if int8_images is not None and form != "litert":
-        raise OptionError(f"int8 is converted to litert alone, not to {form}; leave the images out.")
     engine_type = cast(type[ConvertedEngine], engine_class(form))
-    converter = _import_converter(form)
+    converter = import_converter(form)
     on_step(f"converting to {form}")
     contents: dict[str, bytes] = converter.convert(bundle)
     on_step("comparing with the golden vectors")
@@ -83,20 +72,20 @@ def export_edge(
         agreements = _check(engine.run, bundle, form)
     tools: Mapping[str, str] = converter.tools()
     facts = {form: {output: item.to_dict() for output, item in agreements.items()}}
-    int8 = None
-    if int8_images is not None:
-        smaller, int8 = converter.convert_int8(bundle, int8_images)
-        contents |= smaller
-        facts[f"{form}_int8"] = int8.to_dict()
     on_step("writing the files")
     if out is None:
         written = add_files(bundle.path, contents, created_by=tools, section=_SECTION, facts=facts)
     else:
         written = _write_copy(bundle, Path(out), contents, tools, facts, overwrite)
-    return EdgeExport(written, {name: len(data) for name, data in contents.items()}, agreements, int8)
+    return EdgeExport(written, {name: len(data) for name, data in contents.items()}, agreements)
 
 
-def _import_converter(form: str) -> Any:
+def import_converter(form: str) -> Any:
+    """Import the module that converts to ``form``.
+
+    Raises:
+        EngineUnavailableError: a library that it needs is not installed.
+    """
     try:
         return import_module(f".to_{form}", __package__)
     except ImportError as error:

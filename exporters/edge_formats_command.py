@@ -7,7 +7,6 @@ import click
 from exporters.edge_formats import FORMATS, export_edge
 from ghostzoo.cli.bars import steps
 from ghostzoo.cli.console import Command, print_table
-from ghostzoo.evaluation.datasets import open_dataset
 
 _STEPS = 3
 
@@ -16,15 +15,8 @@ _STEPS = 3
 @click.argument("bundle")
 @click.option("--to", "forms", required=True, multiple=True, type=click.Choice(FORMATS), help="May be repeated.")
 @click.option("--out", type=click.Path(), help="Write a copy of the bundle there.  [default: add to BUNDLE itself]")
-@click.option(
-    "--int8-images",
-    type=click.Path(),
-    help="Also convert the bundle's int8 graph to LiteRT, and compare it on these: a folder, .tar or .txt list file.",
-)
 @click.option("--overwrite", is_flag=True, help="Replace a bundle at --out.")
-def export_edge_command(
-    bundle: str, forms: tuple[str, ...], out: str | None, int8_images: str | None, overwrite: bool
-) -> None:
+def export_edge_command(bundle: str, forms: tuple[str, ...], out: str | None, overwrite: bool) -> None:
     """Add the network in the format of ncnn, MNN, LiteRT or Paddle Inference to BUNDLE, a folder.
 
     The engine itself must reproduce the bundle's golden vectors; otherwise nothing is written. With --out, BUNDLE may
@@ -34,22 +26,15 @@ def export_edge_command(
     Examples:
       python -m exporters export-edge GhostNet_x1_0 --to ncnn --to mnn
       python -m exporters export-edge GhostNet_x1_0 --to ncnn --out GhostNet_x1_0-edge
-      python -m exporters export-edge GhostNet_x1_0 --to litert --int8-images photos
     """
-    images = open_dataset(int8_images, labelled=False) if int8_images is not None else None
-    rows, notes = [], []
+    rows = []
     with steps(_STEPS * len(forms)) as on_step:
         for form in forms:
-            result = export_edge(bundle, form, out=out, overwrite=overwrite, int8_images=images, on_step=on_step)
-            if result.int8 is not None:
-                same = result.int8.same_top1
-                notes.append(f"LiteRT in int8 keeps the top-1 of float32 on {same.right} of {same.total} images.")
+            result = export_edge(bundle, form, out=out, overwrite=overwrite, on_step=on_step)
             # The next format is added to the copy.
             bundle, out = (out, None) if out is not None else (bundle, None)
             megabytes = sum(result.files.values()) / 1e6
             relative = [f"{agreement.relative:.1e}" for agreement in result.agreements.values()]
             rows.append([form, f"{megabytes:.1f}", *relative, ", ".join(result.files)])
     print_table(["format", "MB", *result.agreements, "files"], rows, caption="differences from the golden vectors")
-    for note in notes:
-        click.echo(note)
     click.echo(f"{result.bundle.name}: wrote {result.bundle.path}", err=True)

@@ -19,6 +19,13 @@ _STEPS = 7
 @click.command(cls=Command, short_help="Add a float16 or int8 graph to a bundle.")
 @click.argument("bundle", type=click.Path())
 @click.option("--to", "precision", required=True, type=click.Choice(["fp16", "int8"]), help="The precision to add.")
+@click.option(
+    "--engine",
+    type=click.Choice(["onnxruntime", "litert"]),
+    default="onnxruntime",
+    show_default=True,
+    help="Whose file: ONNX, or LiteRT's, which has int8 alone.",
+)
 @click.option("--calibration", required=True, type=click.Path(), help="Real images: a folder, .tar or .txt list file.")
 @click.option("--images", "max_images", type=click.IntRange(min=2), default=512, show_default=True, help="At most.")
 @click.option(
@@ -29,6 +36,7 @@ _STEPS = 7
 def quantize(
     bundle: str,
     precision: str,
+    engine: str,
     calibration: str,
     max_images: int,
     data: str | None,
@@ -45,6 +53,7 @@ def quantize(
       python -m exporters quantize ./GhostNet_x1_0 --to fp16 --calibration photos
       python -m exporters quantize ./GhostNet_x1_0 --to int8 --calibration imagenet/train \\
           --data imagenet/val_list.txt --limit 5000 --max-loss 1.0
+      python -m exporters quantize ./GhostNet_x1_0 --to int8 --engine litert --calibration photos
     """
     from ghostzoo.bundle.folder import Bundle
     from ghostzoo.evaluation.datasets import open_dataset
@@ -68,7 +77,14 @@ def quantize(
     labelled = take_evenly(open_labelled(data, original.labels), limit) if data is not None else None
     with steps(_STEPS) as on_step:
         result = quantize_bundle(
-            bundle, precision, images, labelled=labelled, max_images=max_images, max_loss=max_loss, on_step=on_step
+            bundle,
+            precision,
+            images,
+            engine=engine,
+            labelled=labelled,
+            max_images=max_images,
+            max_loss=max_loss,
+            on_step=on_step,
         )
     _print(result)
 
@@ -78,8 +94,8 @@ def _print(result: Quantized) -> None:
     if result.evaluated is not None:
         rows.append(["labelled", *_shown(result.evaluated)])
     caption = (
-        f"{result.bundle.name} in {result.precision}: {result.description}; {result.size / 1e6:.2f} MB, "
-        f"{result.size_ratio:.3f} of float32."
+        f"{result.bundle.name} in {result.precision} for {result.engine}: {result.description}; "
+        f"{result.size / 1e6:.2f} MB, {result.size_ratio:.3f} of float32."
     )
     columns = ["images", "count", "same top-1", "difference", "top-1", "float32", "lost"]
     print_table(columns, rows, caption=caption)

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.edge_formats import import_converter
 from exporters.quantize import PLANS, QuantizationPlan, to_int8
 from ghostzoo.bundle.card import replace_precisions
+from ghostzoo.bundle.converted import CONVERTED_INT8_FILES
 from ghostzoo.bundle.edit import write_bundle
 from ghostzoo.bundle.folder import CARD_FILE, MODEL_FILES, Bundle
-from ghostzoo.engines.base import EngineOptions
+from ghostzoo.engines.base import Engine, EngineOptions
 from ghostzoo.engines.onnxruntime import OnnxRuntimeEngine
 from ghostzoo.errors import InputError, OptionError, ParityError
 from ghostzoo.evaluation.datasets import UNLABELLED, ImageDataset, Sample
@@ -26,6 +28,8 @@ from ghostzoo.network.float16 import to_float16
 from ghostzoo.parity import compare_logits, engine_tolerance
 
 PRECISIONS = ("fp16", "int8")
+ENGINES = ("onnxruntime", "litert")
+"""Whose files are written: the first one's is ONNX, which most others run as well."""
 REQUIRED_AGREEMENT = 0.98
 """Share of unseen images on which an int8 graph must keep the top-1; else the next, more accurate plan is tried."""
 
@@ -67,6 +71,8 @@ class Quantized:
 
     bundle: Bundle
     precision: str
+    engine: str
+    """Of ``ENGINES``."""
     description: str
     size: int
     """Bytes of the graph."""
@@ -83,6 +89,7 @@ def quantize_bundle(
     precision: str,
     images: ImageDataset,
     *,
+    engine: str = ENGINES[0],
     labelled: ImageDataset | None = None,
     max_images: int = 512,
     max_loss: float | None = None,
@@ -95,6 +102,7 @@ def quantize_bundle(
         precision: ``fp16`` or ``int8``.
         images: real images like those that the model is for. Every second one calibrates an int8 graph; the others
             decide how much of the network may compute in int8, and serve to measure the agreement.
+        engine: whose file is written and measured; ``litert`` has int8 alone.
         labelled: images with the model's class indices, to measure accuracy on.
         max_images: use this many of ``images``, evenly spaced.
         max_loss: percentage points of top-1 on ``labelled`` that may be lost.
@@ -108,6 +116,8 @@ def quantize_bundle(
     chosen = take_evenly(images, max_images).samples
     if precision not in PRECISIONS:
         raise OptionError(f"A bundle can be made smaller as {' or '.join(PRECISIONS)}, not {precision!r}.")
+    if engine not in ENGINES or (engine == "litert" and precision != "int8"):
+        raise OptionError(f"{engine} has no smaller graph in {precision}; take int8, or engine onnxruntime.")
     if len(chosen) < 2:
         raise InputError("Quantising needs at least two images: one to calibrate on, one to measure on.")
     if max_loss is not None and labelled is None:
@@ -116,39 +126,34 @@ def quantize_bundle(
     unseen = [replace(sample, label=UNLABELLED) for sample in chosen[1::2]]
     size = len(bundle.model("fp32"))
     fault = None
-    for description, graph in _candidates(bundle, precision, calibration, on_step):
-        agreement, evaluated = compare_graphs(bundle, graph, precision, unseen), None
+    for description, graph in _candidates(bundle, precision, engine, calibration, on_step):
+        agreement, evaluated = compare_graphs(bundle, graph, precision, unseen, engine), None
         if labelled is not None:
             on_step("measuring the accuracy")
-            evaluated = compare_graphs(bundle, graph, precision, labelled.samples)
-        result = Quantized(bundle, precision, description, len(graph), len(graph) / size, agreement, evaluated)
+            evaluated = compare_graphs(bundle, graph, precision, labelled.samples, engine)
+        result = Quantized(bundle, precision, engine, description, len(graph), len(graph) / size, agreement, evaluated)
         fault = _find_fault(result, graph, max_loss)
         if fault is None:
             break
     if fault is not None:
         raise ParityError(
-            f"{bundle.name} in {precision} {fault}. Nothing was written; calibrate on more or more typical images."
+            f"{bundle.name} in {precision} for {engine} {fault}. Nothing was written; calibrate on more or more "
+            "typical images."
         )
     on_step("writing the bundle")
     return replace(result, bundle=_write(result, graph, len(calibration)))
 
 
-def compare_graphs(bundle: Bundle, graph: bytes, precision: str, samples: Sequence[Sample]) -> GraphComparison:
-    """Run the bundle's float32 graph and ``graph`` on every sample, in ONNX Runtime."""
-    with _engine(graph, precision) as smaller:
-        return compare_runs(bundle, smaller.run, samples)
-
-
-def compare_runs(
-    bundle: Bundle, run: Callable[[NDArray[np.float32]], NDArray[np.float32]], samples: Sequence[Sample]
+def compare_graphs(
+    bundle: Bundle, graph: bytes, precision: str, samples: Sequence[Sample], engine: str = ENGINES[0]
 ) -> GraphComparison:
-    """Hold the logits that ``run`` gives for every sample against those of the bundle's float32 graph."""
+    """Run ``graph``, a file of ``engine``'s, and the bundle's float32 graph in ONNX Runtime on every sample."""
     same = right = original_right = 0
     difference = scale = 0.0
     labels = np.array([sample.label for sample in samples])
-    with _engine(bundle.model("fp32"), "fp32") as original:
+    with _open(bundle, bundle.model("fp32"), "fp32") as original, _open(bundle, graph, precision, engine) as smaller:
         for start, batch in zip(range(0, len(samples), _BATCH_SIZE), _batches(bundle, samples), strict=True):
-            expected, actual = original.run(batch), run(batch)
+            expected, actual = original.run(batch), smaller.run(batch)
             best, original_best = actual.argmax(1), expected.argmax(1)
             truth = labels[start : start + len(batch)]
             same += int((best == original_best).sum())
@@ -166,7 +171,7 @@ def compare_runs(
 
 
 def _candidates(
-    bundle: Bundle, precision: str, calibration: Sequence[Sample], on_step: Callable[[str], None]
+    bundle: Bundle, precision: str, engine: str, calibration: Sequence[Sample], on_step: Callable[[str], None]
 ) -> Iterator[tuple[str, bytes]]:
     """Yield description and graph, from the fastest to the most accurate."""
     if precision == "fp16":
@@ -175,13 +180,14 @@ def _candidates(
         return
     for plan in PLANS:
         on_step(f"quantising: {plan.name}")
-        yield plan.description, _int8(bundle, plan, calibration)
+        graph = _int8(bundle, plan, calibration)
+        yield plan.description, import_converter(engine).convert_graph(bundle, graph) if engine == "litert" else graph
 
 
 def _find_fault(result: Quantized, graph: bytes, max_loss: float | None) -> str | None:
     """Return why the graph is not good enough; ``None`` if it is."""
     golden, tolerance = result.bundle.golden(), engine_tolerance(result.precision)
-    with _engine(graph, result.precision) as engine:
+    with _open(result.bundle, graph, result.precision, result.engine) as engine:
         distance = compare_logits(golden.logits, engine.run(golden.pixel_values), tolerance)
     if not distance.within(tolerance):
         return f"is too far from its golden logits: {distance}; at most {tolerance:g} is accepted"
@@ -206,25 +212,41 @@ def _batches(bundle: Bundle, samples: Sequence[Sample]) -> Iterator[NDArray[np.f
         yield np.stack([preprocess(picture, bundle.preprocessing) for picture in pictures])
 
 
-def _engine(graph: bytes, precision: str) -> OnnxRuntimeEngine:
-    return OnnxRuntimeEngine(graph, EngineOptions(precision=precision))
+def _open(bundle: Bundle, graph: bytes, precision: str, engine: str = ENGINES[0]) -> Engine:
+    options = EngineOptions(precision=precision)
+    if engine == "litert":
+        from ghostzoo.engines.litert import LiteRtEngine
+
+        return LiteRtEngine({_file(precision, engine): graph}, options, bundle.config.image_size)
+    return OnnxRuntimeEngine(graph, options)
+
+
+def _file(precision: str, engine: str) -> str:
+    if engine == "litert":
+        (path,) = CONVERTED_INT8_FILES[engine]
+        return path
+    return MODEL_FILES[precision]
 
 
 def _write(result: Quantized, graph: bytes, calibration_images: int) -> Bundle:
-    bundle, precision = result.bundle, result.precision
+    bundle, precision, engine = result.bundle, result.precision, result.engine
+    tools = {"onnxruntime": version("onnxruntime")}
+    if engine == "litert":
+        tools |= import_converter(engine).tools()
     facts: dict[str, Any] = {
         "description": result.description,
         "size_ratio": round(result.size_ratio, 4),
-        "tool": f"onnxruntime {version('onnxruntime')}",
+        "tool": ", ".join(f"{name} {number}" for name, number in tools.items()),
         "unseen_images": result.unseen.to_dict(),
     }
     if precision == "int8":
         facts["calibration_images"] = calibration_images
     if result.evaluated is not None:
         facts["labelled_images"] = result.evaluated.to_dict()
-    precisions = {**bundle.manifest.validation.get("precisions", {}), precision: facts}
+    key = precision if engine == ENGINES[0] else f"{precision}_{engine}"
+    precisions = {**bundle.manifest.validation.get("precisions", {}), key: facts}
     contents = {name: bundle.read(name) for name in bundle.manifest.files}
-    contents[MODEL_FILES[precision]] = graph
+    contents[_file(precision, engine)] = graph
     contents[CARD_FILE] = replace_precisions(contents[CARD_FILE].decode(), precisions).encode()
     return write_bundle(
         bundle.path,

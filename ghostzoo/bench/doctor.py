@@ -93,7 +93,7 @@ def examine(bundle: Bundle) -> Report:
 
 
 def _try(record: EngineRecord, bundle: Bundle) -> tuple[list[Opened], list[Finding]]:
-    kept, failures = keep_with_files([record], bundle)
+    kept, failures = keep_with_files([record], bundle, "fp32")
     if kept and not record.versions():
         return [], [_unusable(record, None, *record.why_missing())]
     candidates, broken = find_devices(record) if kept else ([], [])

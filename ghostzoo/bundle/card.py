@@ -162,11 +162,12 @@ def replace_precisions(card: str, precisions: Mapping[str, Mapping[str, Any]]) -
         "| precision | size, of float32 | top-1 as float32's | top-1 | float32's top-1 | images | what it is |",
         "|---|---|---|---|---|---|---|",
     ]
-    for precision, facts in sorted(precisions.items()):
+    for key, facts in sorted(precisions.items()):
+        precision, _, engine = key.partition("_")
         measured = facts.get("labelled_images", facts["unseen_images"])
         accuracies = (f"{measured[key]:.4f}" if key in measured else "-" for key in ("top1", "float32_top1"))
         cells = (
-            f"`{precision}`",
+            f"`{precision}`, `{engine}`" if engine else f"`{precision}`",
             f"{facts['size_ratio']:.3f}",
             f"{measured['same_top1']:.4f}",
             *accuracies,
@@ -179,8 +180,8 @@ def replace_precisions(card: str, precisions: Mapping[str, Mapping[str, Any]]) -
             _PRECISIONS_START,
             "## Smaller graphs",
             "",
-            '`ghostzoo.load(..., precision="fp16")` and `"int8"` take them. Measured in ONNX Runtime, without '
-            "`--data` on images that had no part in the calibration:",
+            '`ghostzoo.load(..., precision="fp16")` and `"int8"` take them. Measured in ONNX Runtime, or in the '
+            "engine named, without `--data` on images that had no part in the calibration:",
             "",
             *rows,
             _PRECISIONS_END,

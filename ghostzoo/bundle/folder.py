@@ -19,7 +19,7 @@ from .._utils.cache import cache_key, find_cached, write_cached
 from .._utils.folders import restore
 from .._utils.urls import as_path
 from .._version import __version__
-from ..errors import BundleError, EngineUnavailableError, OptionError, nearest
+from ..errors import BundleError, OptionError, nearest
 from ..images.preprocessing import Preprocessing
 from ..labels import ClassLabel
 from ..predictions import Postprocessing
@@ -27,10 +27,8 @@ from .hub_configs import CONFIG_FILE, PREPROCESSOR_FILE, ModelConfig, preprocess
 from .manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest, read_file, read_verified
 
 if TYPE_CHECKING:
-    from .golden import Golden
-
-if TYPE_CHECKING:
     from ..network.head import Head
+    from .golden import Golden
 
 CARD_FILE = "README.md"
 GOLDEN_FILE = "golden.npz"
@@ -55,7 +53,7 @@ CONVERTED_FILES = {
     "mnn": ("mnn/model.mnn",),
     "litert": ("litert/model.tflite",),
 }
-"""Files in their own format by engine, for engines that do not read ONNX. All are optional."""
+"""Files in their own format by engine, for engines that do not read ONNX, in float32. All are optional."""
 
 _REQUIRED_FILES = (CARD_FILE, CONFIG_FILE, PREPROCESSOR_FILE, GOLDEN_FILE, MODEL_FILES["fp32"])
 
@@ -223,24 +221,22 @@ class Bundle:
         """Return the precision of the graph that is run for ``precision``: fp32 where an engine makes it of that."""
         return precision if precision in self.precisions else "fp32"
 
-    def converted(self, engine: str) -> dict[str, bytes]:
+    def converted(self, engine: str, precision: str = "fp32") -> dict[str, bytes]:
         """Return the verified files of an engine that does not read ONNX, by their paths in the manifest.
 
         Raises:
-            EngineUnavailableError: the bundle lacks them.
+            OptionError: the bundle has files for the engine, but in other precisions.
+            EngineUnavailableError: it has none for the engine.
         """
-        return {name: self.read(name) for name in self.converted_files(engine)}
+        return {name: self.read(name) for name in self.converted_files(engine, precision)}
 
-    def converted_files(self, engine: str) -> tuple[str, ...]:
+    def converted_files(self, engine: str, precision: str = "fp32") -> tuple[str, ...]:
         """Return the paths of an engine's own files; none if it reads ONNX. Raises the errors of ``converted``."""
-        names = CONVERTED_FILES.get(engine, ())
-        if not all(name in self.manifest.files for name in names):
-            others = [other for other, files in CONVERTED_FILES.items() if set(files) <= self.manifest.files.keys()]
-            raise EngineUnavailableError(
-                f"{self.name} has no files for {engine}, only for {' and '.join(['engines that read ONNX', *others])}; "
-                f"take onnxruntime or another of these, or ask the model's publisher for {engine} files."
-            )
-        return names
+        if engine not in CONVERTED_FILES:
+            return ()
+        from .converted import find_files
+
+        return find_files(self.name, self.manifest.files, engine, precision)
 
     def golden(self) -> Golden:
         """Return the inputs and reference outputs for checking an engine."""

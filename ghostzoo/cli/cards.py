@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..bundle.card import describe_multiply_adds, describe_parameters, phrase, title
-from ..bundle.folder import CONVERTED_FILES, MODEL_FILES, Bundle
+from ..bundle.converted import describe_formats
+from ..bundle.folder import MODEL_FILES, Bundle
 from ..catalog import CatalogModel, find_record
 from ..images.preprocessing import Preprocessing
 from ..network.families import FAMILIES
@@ -76,7 +77,7 @@ def _bundle_rows(bundle: Bundle) -> Rows:
     yield "multiply-adds", describe_multiply_adds(multiply_adds, record)
     sizes = {name: format_size(file.size) for name, file in bundle.manifest.files.items()}
     yield "precisions", ", ".join(f"{each} ({sizes[MODEL_FILES[each]]})" for each in bundle.precisions)
-    formats = [engine for engine, files in CONVERTED_FILES.items() if set(files) <= sizes.keys()]
+    formats = describe_formats(bundle.manifest.files)
     if formats:
         yield "other formats", ", ".join(formats)
     yield "weights", str(weights.get("file_name", "unknown"))

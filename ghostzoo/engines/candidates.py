@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from ..bundle.folder import COMPUTED, CONVERTED_FILES, Bundle
-from ..errors import EngineUnavailableError, GhostZooError
+from ..errors import EngineUnavailableError, GhostZooError, OptionError
 from . import EngineRecord, engine_class
 from .base import Engine, EngineOptions
 from .devices import is_same_device
@@ -85,14 +85,16 @@ def keep_installed(
     return kept, discarded
 
 
-def keep_with_files(records: Iterable[EngineRecord], bundle: Bundle) -> tuple[list[EngineRecord], list[Discarded]]:
-    """Keep the engines that read ONNX, and those whose own format the bundle includes."""
+def keep_with_files(
+    records: Iterable[EngineRecord], bundle: Bundle, precision: str
+) -> tuple[list[EngineRecord], list[Discarded]]:
+    """Keep the engines that read ONNX, and those whose own format the bundle includes in ``precision``."""
     kept, discarded = [], []
     for record in records:
         try:
-            bundle.converted_files(record.name)
+            bundle.converted_files(record.name, precision)
             kept.append(record)
-        except EngineUnavailableError as error:
+        except (EngineUnavailableError, OptionError) as error:
             discarded.append(Discarded(record.name, None, str(error)))
     return kept, discarded
 
@@ -115,12 +117,13 @@ def keep_checked(records: Iterable[EngineRecord]) -> tuple[list[EngineRecord], l
 def keep_precise(
     records: Iterable[EngineRecord], bundle: Bundle, precision: str
 ) -> tuple[list[EngineRecord], list[Discarded]]:
-    """Keep the engines that can run ``bundle`` in ``precision``: from a graph that it has, or that they make."""
+    """Keep the engines that can run ``bundle`` in ``precision``: from a graph that it has, or that they make.
+
+    Those with files of their own are passed over: ``keep_with_files`` has seen to them.
+    """
     kept, discarded = [], []
     for record in records:
-        if record.name in CONVERTED_FILES and precision != "fp32":
-            discarded.append(Discarded(record.name, None, f"it has fp32 alone, not {precision}."))
-        elif precision in (*bundle.precisions, *record.makes):
+        if record.name in CONVERTED_FILES or precision in (*bundle.precisions, *record.makes):
             kept.append(record)
         else:
             lacks = (
@@ -215,7 +218,7 @@ def open_all(
 ) -> Tried:
     """Open ``bundle`` with all engines that may run it, until ``OPENING_SECONDS`` are over."""
     deadline = time.perf_counter() + OPENING_SECONDS
-    with_files, without_files = keep_with_files(records, bundle)
+    with_files, without_files = keep_with_files(records, bundle, options.precision)
     checked, unchecked = keep_checked(with_files)
     precise, imprecise = keep_precise(checked, bundle, options.precision)
     kept, absent = keep_installed(precise, versions)

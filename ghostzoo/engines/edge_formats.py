@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 
 class ConvertedEngine(Engine):
-    """An engine whose network the bundle holds in a format of its own, always in float32.
+    """An engine whose network the bundle holds in a format of its own.
 
     The libraries take an image of any size and answer with nonsense, so sizes are checked here.
     """
 
+    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+    """Those that it may have files in."""
     reads_files_again: ClassVar[bool] = False
     """Whether the library needs the files while the network is open."""
 
@@ -48,9 +50,10 @@ class ConvertedEngine(Engine):
             EngineError: the library refuses the files.
         """
         super().__init__(b"", options)
-        if options.precision != "fp32":
+        if options.precision not in self.precisions:
             raise OptionError(
-                f"{self.name} runs in fp32 only, not in {options.precision}; use precision fp32 or another engine."
+                f"{self.name} runs in {' and '.join(self.precisions)} only, not in {options.precision}; use precision "
+                f"{' or '.join(self.precisions)}, or another engine."
             )
         self._image_shape = (3, image_size, image_size)
         self._features = features
@@ -69,16 +72,16 @@ class ConvertedEngine(Engine):
 
     @classmethod
     def _load(cls, bundle: Bundle, options: EngineOptions) -> Self:
-        return cls(cls._read(bundle), options, bundle.config.image_size)
+        return cls(cls._read(bundle, options.precision), options, bundle.config.image_size)
 
     @classmethod
     def _load_features(cls, bundle: Bundle, head: Head, options: EngineOptions) -> Self:
-        return cls(cls._read(bundle), options, bundle.config.image_size, head.features)
+        return cls(cls._read(bundle, options.precision), options, bundle.config.image_size, head.features)
 
     @classmethod
-    def _read(cls, bundle: Bundle) -> dict[str, bytes]:
+    def _read(cls, bundle: Bundle, precision: str) -> dict[str, bytes]:
         """Return the contents of the engine's files, checked where they can be; raises as ``Bundle.converted``."""
-        return bundle.converted(cls.name)
+        return bundle.converted(cls.name, precision)
 
     @abstractmethod
     def _open(self, folder: Path) -> None:

@@ -25,11 +25,12 @@ class LiteRtEngine(ConvertedEngine):
     """An interpreter of LiteRT for each concurrent caller; each has its own copy of the weights."""
 
     name = "litert"
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "int8")
     reads_files_again: ClassVar[bool] = True
 
     @classmethod
-    def _read(cls, bundle: Bundle) -> dict[str, bytes]:
-        files = super()._read(bundle)
+    def _read(cls, bundle: Bundle, precision: str) -> dict[str, bytes]:
+        files = super()._read(bundle, precision)
         ((path, content),) = files.items()
         try:
             check_tflite(content, num_classes=bundle.num_classes, image_size=bundle.config.image_size)
@@ -43,9 +44,8 @@ class LiteRtEngine(ConvertedEngine):
         for name in self.options.engine_options:
             raise OptionError(f"LiteRT has no engine option {name!r}; it has none.")
         threads = self.options.thread_count
-        self._interpreters: Pool[_Interpreter] | None = Pool(
-            lambda: _Interpreter(folder / "model.tflite", threads, self._image_shape)
-        )
+        (path,) = folder.iterdir()
+        self._interpreters: Pool[_Interpreter] | None = Pool(lambda: _Interpreter(path, threads, self._image_shape))
         with self._interpreters.lend() as interpreter:
             interpreter.prepare(self.options.batch_size or 1)
 

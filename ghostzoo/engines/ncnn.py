@@ -38,8 +38,8 @@ class NcnnEngine(ConvertedEngine):
     opens_after_fork: ClassVar[bool] = False  # OpenMP would wait for threads that stayed behind
 
     @classmethod
-    def _read(cls, bundle: Bundle) -> dict[str, bytes]:
-        files = super()._read(bundle)
+    def _read(cls, bundle: Bundle, precision: str) -> dict[str, bytes]:
+        files = super()._read(bundle, precision)
         param, weights = files
         size, classes = bundle.config.image_size, bundle.num_classes
         try:

@@ -116,7 +116,7 @@ class OpenVinoEngine(Engine):
         if self.options.threads is not None:
             properties["ENABLE_HYPER_THREADING"] = True  # else no more threads than physical cores
         streams = min(usable_cpus() // threads, _MAX_STREAMS)
-        if streams > 1 and not any(name in extra for name in _STREAM_PROPERTIES):
+        if streams > 1 and self._may_stream and not any(name in extra for name in _STREAM_PROPERTIES):
             properties |= {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads * streams}
             # With fewer threads than CPUs, the CPUs are shared, so threads are not pinned.
             properties["ENABLE_CPU_PINNING"] = False
@@ -157,7 +157,16 @@ class OpenVinoEngine(Engine):
         except RuntimeError as error:
             raise EngineError(f"OpenVINO {_version()} refuses the model or an option: {_reason(error)}") from error
 
+    @property
+    def _may_stream(self) -> bool:
+        """With several streams, OpenVINO (2026.4) makes nonsense of weights that the graph widens from int8."""
+        return self.options.precision != "int8"
+
     def _check_threads(self) -> None:
+        if not self._may_stream and int(self._compiled.get_property("NUM_STREAMS")) > 1:
+            raise OptionError(
+                "OpenVINO gives wrong results in int8 with more than one stream; take NUM_STREAMS 1, or precision fp32."
+            )
         running = self._threads()
         if self.options.threads is not None and running != self.options.threads:
             raise OptionError(

@@ -105,7 +105,9 @@ def open_engine(bundle: Bundle, engine: str, options: EngineOptions) -> tuple[En
             engine_record(engine)
         except UnknownEngineError as error:
             raise UnknownEngineError(f"{ENGINE_VARIABLE}: {error}" if origin == "environment" else str(error)) from None
-        bundle.converted_files(engine)  # before the library is imported, which may not be worth installing
+        bundle.converted_files(
+            engine, options.precision
+        )  # before the library is imported, which may not be worth installing
         loaded = engine_class(engine).load(bundle, options)
         reason = f"{ENGINE_VARIABLE} names it" if origin == "environment" else "the caller named it"
         return loaded, Selection(engine, loaded.device, origin, reason)
@@ -200,7 +202,7 @@ def select(
 def _failure(bundle: Bundle, options: EngineOptions, tried: Tried) -> GhostZooError:
     """Return the one cause for which no engine can be used."""
     device = options.device
-    if options.precision not in (*bundle.precisions, *COMPUTED):
+    if not tried.failed and options.precision not in (*bundle.precisions, *COMPUTED):
         return bundle.missing_precision(options.precision)
     if device is not None and not any(is_same_device(device, found) for found in tried.devices):
         return missing_device(device, tried.devices)

@@ -11,8 +11,9 @@ import numpy as np
 
 from .._version import __version__
 from ..bundle.card import write_card
+from ..bundle.converted import describe_formats
 from ..bundle.edit import write_bundle
-from ..bundle.folder import CARD_FILE, CONVERTED_FILES, GOLDEN_FILE, MODEL_FILES, Bundle
+from ..bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle
 from ..bundle.golden import Golden
 from ..bundle.hub_configs import CONFIG_FILE, PREPROCESSOR_FILE
 from ..catalog import DEFAULT_MODEL
@@ -104,10 +105,7 @@ def _identity(base: Bundle) -> Mapping[str, Any]:
 def general_warnings(base: Bundle, *, grows: bool) -> tuple[str, ...]:
     """Say what to expect of the features of ``base``, and what of it is left out if it ``grows``."""
     warnings = [BUNDLED] if _identity(base)["fitted_on"]["model"] == DEFAULT_MODEL else []
-    left = [
-        *base.precisions[1:],
-        *(name for name, files in CONVERTED_FILES.items() if set(files) <= {*base.manifest.files}),
-    ]
+    left = [*base.precisions[1:], *describe_formats(base.manifest.files)]
     if grows and left:
         warnings.append(
             f"The files of {base.name} for {', '.join(left)} are of its earlier classes and are left out; make them "

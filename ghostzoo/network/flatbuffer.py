@@ -29,6 +29,8 @@ class Kind(Enum):
     TEXT = auto()
     """UTF-8 of up to ``MAX_TEXT_BYTES``."""
     INTS = auto()
+    LONGS = auto()
+    FLOATS = auto()
     SPAN = auto()
     """Bytes: where they stand."""
     TABLE = auto()
@@ -39,6 +41,10 @@ class Kind(Enum):
 
 _SCALARS = {Kind.BYTE: struct.Struct("<b"), Kind.INT: struct.Struct("<i"), Kind.UINT: struct.Struct("<I")}
 _SHORT, _UINT, _INT = struct.Struct("<H"), _SCALARS[Kind.UINT], _SCALARS[Kind.INT]
+_ITEMS = {
+    **{Kind.TABLES: _UINT, Kind.INTS: _INT, Kind.LONGS: struct.Struct("<q"), Kind.FLOATS: struct.Struct("<f")},
+    **dict.fromkeys((Kind.TEXT, Kind.SPAN), struct.Struct("<B")),
+}
 
 
 @dataclass(frozen=True)
@@ -99,9 +105,9 @@ class FlatBuffer:
         target = self._target(position)
         if field.kind is Kind.TABLE:
             return target
-        width = 1 if field.kind in (Kind.TEXT, Kind.SPAN) else _UINT.size
+        form = _ITEMS[field.kind]
         count, start = self._number(_UINT, target), target + _UINT.size
-        if start + width * count > len(self._data):
+        if start + form.size * count > len(self._data):
             raise _damaged(target)
         if field.kind is Kind.SPAN:
             return start, start + count
@@ -109,10 +115,10 @@ class FlatBuffer:
             return self._text((start, start + count))
         if count > field.most:
             raise RefusedGraphError(f"has more than {field.most} of {field.name}, more than a GhostNet needs")
-        positions = range(start, start + width * count, width)
+        positions = range(start, start + form.size * count, form.size)
         if field.kind is Kind.TABLES:
             return [self._target(item) for item in positions]
-        return [self._number(_INT, item) for item in positions]
+        return [self._number(form, item) for item in positions]
 
     def _text(self, span: Span) -> str:
         start, end = span
@@ -128,13 +134,13 @@ class FlatBuffer:
 
     def _target(self, position: int) -> int:
         """Follow the offset at ``position``."""
-        return position + self._number(_UINT, position)
+        offset: int = self._number(_UINT, position)
+        return position + offset
 
-    def _number(self, form: struct.Struct, position: int) -> int:
+    def _number(self, form: struct.Struct, position: int) -> Any:
         if position < 0 or position % form.size or position + form.size > len(self._data):
             raise _damaged(position)
-        number: int = form.unpack_from(self._data, position)[0]
-        return number
+        return form.unpack_from(self._data, position)[0]
 
 
 def _damaged(position: int) -> RefusedGraphError:

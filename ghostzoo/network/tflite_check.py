@@ -2,7 +2,7 @@
 
 LiteRT maps the file and trusts it: an offset can point anywhere, a constant can be written to, a shape can ask for
 gigabytes. ``tflite_file`` reads what it will follow; here the network is held against the limits of ``graph_check``, in
-ONNX's terms. LiteRT has the channels last.
+ONNX's terms. LiteRT has the channels last. What computes in int8 there has in the graph the shapes of float32.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from .architecture import EMBEDDING_NAME, EMBEDDING_SIZE, INPUT_NAME, LOGITS_NAME
 from .graph_check import check_network
 from .graph_file import FLOAT, MAX_RANK, Graph, Node, Value, Weight
-from .tflite_file import FLOAT32, INT32, SAME, Network, Operator
+from .tflite_file import FLOAT32, INT8, INT32, SAME, Network, Operator, Tensor
 from .wire import RefusedGraphError, Span
 
 
@@ -34,9 +34,9 @@ def check_tflite(data: bytes, *, num_classes: int, image_size: int) -> None:
     translation = _Translation(network, data)
     shapes = check_network(translation.graph(num_classes, image_size), num_classes=num_classes, image_size=image_size)
     for number, tensor in enumerate(network.tensors):
-        if tensor.data is None and number not in translation.padded:
+        if tensor.data is None and number not in translation.padded and number not in translation.widened:
             shape = shapes.get(network.graph_name(number), (0,))
-            if tensor.kind != FLOAT32 or tensor.shape != (1, *shape[2:], *shape[1:2]):
+            if tensor.kind not in (FLOAT32, INT8) or tensor.shape != (1, *shape[2:], *shape[1:2]):
                 raise _otherwise(tensor.name)
 
 
@@ -52,8 +52,13 @@ class _Translation:
         self._weights: list[Weight] = []
         self.padded: dict[int, tuple[int, int]] = {}
         """Padded tensor -> what was padded, and by how many pixels on each side; ONNX's convolutions do that."""
+        self.widened: set[int] = set()
+        """Weights in float32 that are made of int8."""
+        if any(network.tensors[item].kind != FLOAT32 for item in (*network.inputs, *network.outputs)):
+            raise RefusedGraphError("takes or gives something other than float32")
         for operator in network.operators:
             _TRANSLATIONS[operator.kind](self, operator)
+            self._check_kinds(operator)
             if operator.output in self._computed or network.tensors[operator.output].data is not None:
                 raise RefusedGraphError(f"computes {network.tensors[operator.output].name!a}, which has values already")
             self._computed.add(operator.output)
@@ -70,6 +75,40 @@ class _Translation:
     def _node(self, kind: str, operator: Operator, inputs: list[str], **attributes: Any) -> None:
         name = self._network.graph_name(operator.output)
         self._nodes.append(Node(name, kind, tuple(inputs), (name,), attributes))
+
+    def _check_kinds(self, operator: Operator) -> None:
+        """Whether all that is computed is float32, or all int8 where there are kernels for that."""
+        if operator.kind in ("QUANTIZE", "DEQUANTIZE"):
+            return
+        tensors = [self._network.tensors[item] for item in (*operator.inputs, operator.output)]
+        kinds = {tensor.kind for tensor in tensors if tensor.data is None}
+        if kinds != {FLOAT32} and (kinds != {INT8} or operator.kind not in _IN_INT8):
+            raise RefusedGraphError(f"has the operator {operator.kind} with types that it does not take")
+
+    def quantize(self, operator: Operator) -> None:
+        result = self._network.tensors[operator.output]
+        if result.kind != INT8:
+            raise _otherwise(result.name)
+        self._node("QuantizeLinear", operator, [self._name(operator.inputs[0]), self._scale(operator)])
+
+    def dequantize(self, operator: Operator) -> None:
+        x = operator.inputs[0]
+        tensor, result = self._network.tensors[x], self._network.tensors[operator.output]
+        if tensor.kind != INT8 or result.kind != FLOAT32:
+            raise _otherwise(result.name)
+        if tensor.data is None:
+            self._node("DequantizeLinear", operator, [self._name(x), self._scale(operator)])
+            return
+        self._take(x, INT8)
+        if result.shape != tensor.shape or operator.output in self._network.outputs:
+            raise _otherwise(result.name)
+        self.widened.add(operator.output)
+        self._unused.add(operator.output)
+
+    def _scale(self, operator: Operator) -> str:
+        scale = Weight(f"{self._network.graph_name(operator.output)} scale", FLOAT, (), None)
+        self._weights.append(scale)
+        return scale.name
 
     def rectify(self, operator: Operator) -> None:
         self._node("Relu", operator, [self._name(operator.inputs[0])])
@@ -99,6 +138,9 @@ class _Translation:
         self._node("Resize", operator, [self._name(x), "", scales.name])
 
     def add(self, operator: Operator) -> None:
+        scales = [_scale_of(self._network.tensors[item]) for item in (*operator.inputs, operator.output)]
+        if max(scales[:2]) > _MOST_SHRINKING * scales[2]:  # LiteRT ends the process
+            raise RefusedGraphError("adds tensors whose scales are too far from that of their sum")
         self._node("Add", operator, self._images(operator))
 
     def multiply(self, operator: Operator) -> None:
@@ -130,7 +172,7 @@ class _Translation:
         if len(set(by[2:6])) != 1 or by[:2] + by[6:] != (0, 0, 0, 0) or len(shape) != MAX_RANK:
             raise RefusedGraphError("pads other than by the same number of pixels on each side")
         images, height, width, channels = shape
-        if padded.kind != FLOAT32 or padded.shape != (images, height + 2 * by[2], width + 2 * by[2], channels):
+        if padded.shape != (images, height + 2 * by[2], width + 2 * by[2], channels):
             raise _otherwise(padded.name)
         if operator.output in self._network.outputs:
             raise RefusedGraphError("gives a padded tensor")
@@ -150,10 +192,14 @@ class _Translation:
             if strides != (1, 1) or height % 2 == 0 or width % 2 == 0 or by:
                 raise RefusedGraphError("pads a convolution otherwise than by the same number of pixels on each side")
             pads = (height // 2, width // 2) * 2
+        is_int8 = self._network.tensors[x].kind == INT8
+        if is_int8 and [_axis_of(self._network.tensors[item]) for item in (weight, bias)] != [3 * is_depthwise, 0]:
+            raise RefusedGraphError("has a convolution whose scales are not those of its channels")
+        shape = (last, 1, height, width) if is_depthwise else (first, last, height, width)
         operands = [
             self._name(x),
-            self._weight(weight, (last, 1, height, width) if is_depthwise else (first, last, height, width)),
-            self._weight(bias, self._network.tensors[bias].shape),
+            self._weight(weight, INT8 if is_int8 else FLOAT32, shape),
+            self._weight(bias, INT32 if is_int8 else FLOAT32, self._network.tensors[bias].shape),
         ]
         self._node("Conv", operator, operands, strides=strides, pads=pads, group=last if is_depthwise else 1)
 
@@ -164,26 +210,26 @@ class _Translation:
 
     def _name(self, number: int) -> str:
         """The name of a tensor that was computed before."""
-        if number not in self._computed or number in self.padded:
+        if number not in self._computed or number in self.padded or number in self.widened:
             name = self._network.tensors[number].name
-            raise RefusedGraphError(f"takes {name!a} before it is computed, or padded where it should not be")
+            raise RefusedGraphError(f"takes {name!a} before it is computed, or as it should not be")
         return self._network.graph_name(number)
 
-    def _weight(self, number: int, shape: tuple[int, ...]) -> str:
-        self._take(number, FLOAT32)
+    def _weight(self, number: int, kind: int, shape: tuple[int, ...]) -> str:
+        self._take(number, kind)
         self._weights.append(Weight(self._network.graph_name(number), FLOAT, shape, None))
         return self._weights[-1].name
 
     def _ints(self, number: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-        start, _ = self._take(number, INT32)
-        if self._network.tensors[number].shape != shape:
-            raise RefusedGraphError(f"has the tensor {self._network.tensors[number].name!a} of an impossible shape")
-        return struct.unpack_from(f"<{math.prod(shape)}i", self._data, start)
+        place, tensor = self._take(number, INT32), self._network.tensors[number]
+        if place is None or tensor.shape != shape or tensor.quantization is not None:
+            raise RefusedGraphError(f"has the tensor {tensor.name!a} of an impossible shape, or quantised")
+        return struct.unpack_from(f"<{math.prod(shape)}i", self._data, place[0])
 
-    def _take(self, number: int, kind: int) -> Span:
+    def _take(self, number: int, kind: int) -> Span | None:
         """Where the values of a constant stand. Libraries copy it for each use, so it has only one."""
         tensor = self._network.tensors[number]
-        if tensor.data is None or tensor.kind != kind or number not in self._unused:
+        if tensor.kind != kind or number not in self._unused:
             raise RefusedGraphError(f"has {tensor.name!a} as a constant, which it is not, or which is used twice")
         self._unused.remove(number)
         return tensor.data
@@ -193,20 +239,33 @@ def _strides(operator: Operator) -> tuple[int, int]:
     return operator.options.get("stride_h", 0), operator.options.get("stride_w", 0)
 
 
+def _scale_of(tensor: Tensor) -> float:
+    return tensor.quantization.scales[0] if tensor.quantization is not None else 1.0
+
+
+def _axis_of(tensor: Tensor) -> int | None:
+    return tensor.quantization.axis if tensor.quantization is not None else None
+
+
 def _otherwise(name: str) -> RefusedGraphError:
     return RefusedGraphError(f"declares the tensor {name!a} other than it is computed")
 
 
+_IN_INT8 = ("ADD", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "PAD")
+_MOST_SHRINKING = 2.0**16
+"""By which a sum may have a larger scale than what is added."""
 _TRANSLATIONS: Mapping[str, Callable[[_Translation, Operator], None]] = {
     "ADD": _Translation.add,
     "AVERAGE_POOL_2D": _Translation.halve,
     "CONCATENATION": _Translation.join,
     "CONV_2D": _Translation.convolve,
     "DEPTHWISE_CONV_2D": _Translation.convolve,
+    "DEQUANTIZE": _Translation.dequantize,
     "LOGISTIC": _Translation.sigmoid,
     "MEAN": _Translation.pool,
     "MUL": _Translation.multiply,
     "PAD": _Translation.pad,
+    "QUANTIZE": _Translation.quantize,
     "RELU": _Translation.rectify,
     "RELU_0_TO_1": _Translation.rectify,
     "RESHAPE": _Translation.flatten,

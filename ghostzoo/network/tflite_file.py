@@ -14,13 +14,14 @@ from typing import Any
 
 from .architecture import EMBEDDING_NAME, INPUT_NAME, LOGITS_NAME
 from .flatbuffer import Field, FlatBuffer, Kind, Schema
-from .graph_file import MAX_NODES, MAX_OPERANDS, MAX_RANK, MAX_TENSORS
+from .graph_file import MAX_NODES, MAX_OPERANDS, MAX_RANK, MAX_TENSORS, MAX_TYPED_VALUES
 from .wire import RefusedGraphError, Span
 
 _IDENTIFIER = b"TFL3"
 _VERSION = 3
-FLOAT32, INT32 = 0, 2
-_VALUE_BYTES = 4
+FLOAT32, INT32, INT8 = 0, 2, 9
+_VALUE_BYTES = {FLOAT32: 4, INT32: 4, INT8: 1}
+_SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-126, 2.0**32
 SAME = 0
 """Padding that keeps the size; the other one is none."""
 _NONE, _RELU = 0, 1
@@ -63,6 +64,12 @@ _TENSOR: Schema = {
     1: _byte("type"),
     2: Field("buffer", Kind.UINT),
     3: Field("name", Kind.TEXT),
+    4: Field("quantization", Kind.TABLE),
+}
+_QUANTIZATION: Schema = {
+    2: Field("scale", Kind.FLOATS, MAX_TYPED_VALUES),
+    3: Field("zero_point", Kind.LONGS, MAX_TYPED_VALUES),
+    6: _int("axis"),
 }
 _OPERATOR: Schema = {
     0: Field("opcode_index", Kind.UINT),
@@ -100,16 +107,29 @@ _FORMS: Mapping[str, _Form] = {
     "CONCATENATION": _Form(2, 0, 10, {0: _int("axis"), 1: _ACTIVATION}),
     "CONV_2D": _Form(3, 3, 1, {**_CONV, 3: _ACTIVATION}),
     "DEPTHWISE_CONV_2D": _Form(4, 3, 2, {**_CONV, 3: _int("depth_multiplier"), 4: _ACTIVATION}),
+    "DEQUANTIZE": _Form(6, 1, 38),
     "LOGISTIC": _Form(14, 1),
     "MEAN": _Form(40, 2, 27, {0: _byte("keep_dims")}),
     "MUL": _Form(18, 2, 21, {0: _ACTIVATION}),
     "PAD": _Form(34, 2, 22),
+    "QUANTIZE": _Form(114, 1, 89),
     "RELU": _Form(19, 1),
     "RELU_0_TO_1": _Form(152, 1),
     "RESHAPE": _Form(22, 2, 17, {0: _ints("new_shape", 2)}),
     "RESIZE_NEAREST_NEIGHBOR": _Form(97, 2, 74, {0: _byte("align_corners"), 1: _byte("half_pixel_centers")}),
 }
 _KINDS = {form.code: kind for kind, form in _FORMS.items()}
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How numbers are stored as integers."""
+
+    scales: tuple[float, ...]
+    """One of what is computed, one for each channel of a constant."""
+    zero_points: tuple[int, ...]
+    axis: int
+    """Of the channels."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +141,8 @@ class Tensor:
     shape: tuple[int, ...]
     data: Span | None
     """Where its values stand, if the file has them."""
+    quantization: Quantization | None
+    """Of int8, and of biases in int32."""
 
 
 @dataclass(frozen=True)
@@ -180,14 +202,23 @@ class Network:
         found = self._file.read(position, _TENSOR)
         name, kind, shape = found.get("name", ""), found.get("type", FLOAT32), tuple(found.get("shape", ()))
         buffer = found.get("buffer", 0)
-        if buffer not in self._left or kind not in (FLOAT32, INT32) or any(side < 1 for side in shape):
+        if buffer not in self._left or kind not in _VALUE_BYTES or any(side < 1 for side in shape):
             raise RefusedGraphError(f"has the tensor {name!a} of a type, a shape or a place that is impossible")
         data: Span | None = self._left[buffer]
         if data is not None:
             del self._left[buffer]  # a constant has one tensor
-            if data[1] - data[0] != _VALUE_BYTES * math.prod(shape) or data[0] % _VALUE_BYTES:
+            width = _VALUE_BYTES[kind]
+            if data[1] - data[0] != width * math.prod(shape) or data[0] % width:
                 raise RefusedGraphError(f"has the tensor {name!a} with other data than its shape and type need")
-        return Tensor(name, kind, shape, data)
+        quantization = self._quantization(found["quantization"]) if "quantization" in found else None
+        if not _is_quantized_well(kind, shape, data, quantization):
+            raise RefusedGraphError(f"has the tensor {name!a} with scales or zero points that do not go with it")
+        return Tensor(name, kind, shape, data, quantization)
+
+    def _quantization(self, position: int) -> Quantization | None:
+        found = self._file.read(position, _QUANTIZATION)
+        scales, zeros = tuple(found.get("scale", ())), tuple(found.get("zero_point", ()))
+        return Quantization(scales, zeros, found.get("axis", 0)) if scales or zeros else None
 
     def _operator(self, position: int) -> Operator:
         found = self._file.read(position, _OPERATOR)
@@ -220,3 +251,18 @@ class Network:
                 raise RefusedGraphError(f"has a signature with other {side} than its network")
         if found.get("subgraph_index", 0) != 0:
             raise RefusedGraphError("has a signature of another network")
+
+
+def _is_quantized_well(kind: int, shape: tuple[int, ...], data: Span | None, found: Quantization | None) -> bool:
+    """Whether the libraries find a scale for each number. There are no more scales than values in the file."""
+    if found is None or kind == FLOAT32:
+        return found is None and kind != INT8
+    if len(found.scales) != len(found.zero_points):
+        return False
+    smallest = _SMALLEST_SCALE if kind == INT8 else 0  # those of biases are products
+    if not all(smallest <= scale <= _LARGEST_SCALE for scale in found.scales):
+        return False
+    if data is None:  # one scale, so of no axis
+        return kind == INT8 and len(found.scales) == 1 and found.axis == 0 and -128 <= found.zero_points[0] <= 127
+    channels = shape[found.axis] if 0 <= found.axis < len(shape) else 0
+    return len(found.scales) == channels and not any(found.zero_points)

@@ -1,5 +1,5 @@
 # Cross-compiles for 64-bit Arm on Linux, and runs the tests under qemu:
-# cmake -S native -B build-arm --toolchain native/cmake/aarch64-linux-gnu.cmake
+# cmake -S native -B build-arm --toolchain cmake/aarch64-linux-gnu.cmake
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)

@@ -1,6 +1,6 @@
 # Compiles with zig (https://ziglang.org, or `pip install ziglang`), which brings all that it needs and builds for other
 # machines, too. ZIG_TARGET says for which, such as aarch64-linux-musl or x86_64-windows-gnu:
-# cmake -S native -B build-zig --toolchain native/cmake/zig.cmake -DZIG_TARGET=aarch64-linux-musl
+# cmake -S native -B build-zig --toolchain cmake/zig.cmake -DZIG_TARGET=aarch64-linux-musl
 set(ZIG_TARGET "" CACHE STRING "What zig builds for")
 list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES ZIG_TARGET)
 find_program(ZIG zig)

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from ghostzoo._utils.hardware import cpu_features
+from ghostzoo.bundle.converted import CONVERTED_INT8_FILES
 from ghostzoo.bundle.edit import write_bundle
 from ghostzoo.bundle.folder import CONVERTED_FILES, MODEL_FILES, Bundle
 from ghostzoo.engines import engine_class, engine_record
 from ghostzoo.engines.base import Engine, EngineOptions
 from ghostzoo.errors import BundleError, EngineError, EngineUnavailableError, OptionError, UnknownEngineError
 from ghostzoo.parity import EXACT_TOLERANCE, compare_logits
+from tests.fixtures import graphs
 
 Options = Callable[..., EngineOptions]
 
@@ -45,6 +47,31 @@ def test_bf16_is_computed_in_bfloat16_or_refused(
         return
     with engine:
         agreement = golden.require(engine.run, "bf16", engine.name)
+    assert agreement.relative > EXACT_TOLERANCE  # it is not float32
+
+
+@pytest.mark.slow
+def test_int8_is_near_the_golden_vectors_or_refused(
+    engine_type: type[Engine], engine_bundle: Bundle, options: Options, tmp_path: Path
+) -> None:
+    from exporters.quantize import PLANS, to_int8
+
+    graph = to_int8(engine_bundle.model(), PLANS[-1], lambda: iter(()))
+    files = {MODEL_FILES["int8"]: graph}
+    if engine_type.name in CONVERTED_INT8_FILES:
+        from exporters.to_litert import convert_graph
+
+        files = {CONVERTED_INT8_FILES[engine_type.name][0]: convert_graph(engine_bundle, graph)}
+    bundle, wanted = graphs.with_files(engine_bundle, tmp_path / "int8", files), options(precision="int8")
+    if engine_type.name not in (*CONVERTED_INT8_FILES, "onnxruntime", "openvino"):
+        with pytest.raises(OptionError, match="int8"):
+            engine_type.load(bundle, wanted)
+        return
+    golden = bundle.golden()
+    with engine_type.load(bundle, wanted) as engine:
+        agreement = golden.require(engine.run, "int8", engine.name)
+        batch = np.concatenate([golden.pixel_values] * 2)
+        assert engine.run(batch, "embedding").shape == (len(batch), 1280)
     assert agreement.relative > EXACT_TOLERANCE  # it is not float32
 
 

@@ -211,13 +211,18 @@ def test_ncnns_text_is_checked(tmp_path: Path, name: str) -> None:
         engine_record("ncnn").load_class().load(bad, EngineOptions())
 
 
-def test_a_network_that_litert_may_see_opens_or_is_refused(tiny_bundle: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_network_that_litert_may_see_opens_or_is_refused(tiny_bundle: Bundle, tmp_path: Path, precision: str) -> None:
     """Changed files that the check lets pass neither crash LiteRT nor raise anything else."""
     pytest.importorskip("ai_edge_litert", reason="LiteRT is an extra, which is not installed here")
-    from exporters.to_litert import convert
+    from exporters.quantize import PLANS, to_int8
+    from exporters.to_litert import convert_graph
     from tests.network.test_tflite_check import mutants
 
-    (data,) = convert(tiny_bundle).values()
+    graph, pixels = tiny_bundle.model(), np.random.default_rng(0).normal(size=(4, 3, 64, 64)).astype(np.float32)
+    if precision == "int8":
+        graph = to_int8(graph, PLANS[0], lambda: iter([pixels]))
+    data = convert_graph(tiny_bundle, graph)
     for index, changed in enumerate(mutants(data, random.Random(1), 400)):  # noqa: S311 - no secret
         (tmp_path / f"{index}.tflite").write_bytes(changed)
     ended = run_limited(OPEN_TFLITE, tmp_path, memory_mb=8192, seconds=300)

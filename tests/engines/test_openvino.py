@@ -20,6 +20,18 @@ from ghostzoo.engines.openvino import OpenVinoEngine
 BF16 = EngineOptions(threads=1, precision="bf16")
 
 
+def test_int8_runs_in_one_stream(tiny_bundle: Bundle) -> None:
+    """In several, OpenVINO's results were nonsense."""
+    from exporters.quantize import PLANS, to_int8
+
+    graph, golden = to_int8(tiny_bundle.model(), PLANS[-1], lambda: iter(())), tiny_bundle.golden()
+    with OpenVinoEngine(graph, EngineOptions(threads=1, precision="int8")) as engine:  # another CPU is free
+        assert engine.describe()["streams"] == 1
+        golden.require(engine.run, "int8", engine.name)
+    with pytest.raises(OptionError, match="more than one stream"):
+        OpenVinoEngine(graph, EngineOptions(precision="int8", engine_options={"NUM_STREAMS": 2}))
+
+
 def test_without_the_instructions_bf16_is_refused(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "cpu_features", lambda: ("avx2", "avx512f"))
     with pytest.raises(EngineUnavailableError, match=r"no instructions that multiply in bfloat16.*take precision fp32"):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from exporters.quantize import PLANS, to_int8
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.converter import convert
 from ghostzoo.network.architecture import Architecture
@@ -48,6 +49,16 @@ def attention(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return data
 
 
+@pytest.fixture(scope="module", params=[plan.name for plan in PLANS])
+def in_int8(request: pytest.FixtureRequest, tiny_bundle: Bundle) -> bytes:
+    """A network with int8 weights, part of which computes in int8."""
+    from exporters.to_litert import convert_graph
+
+    (plan,) = (plan for plan in PLANS if plan.name == request.param)
+    pixels = np.random.default_rng(0).normal(size=(4, 3, 64, 64)).astype(np.float32)
+    return convert_graph(tiny_bundle, to_int8(tiny_bundle.model(), plan, lambda: iter([pixels])))
+
+
 @pytest.fixture(scope="module")
 def unchanged(network: bytes) -> bytes:
     """The network as the changes below are written."""
@@ -66,10 +77,14 @@ def packed(model: Any) -> bytes:
     return bytes(builder.Output())
 
 
-def operator(model: Any, name: str) -> Any:
+def operators(model: Any, name: str) -> list[Any]:
     code = getattr(schema.BuiltinOperator, name)
     graph = model.subgraphs[0]
-    return next(item for item in graph.operators if model.operatorCodes[item.opcodeIndex].builtinCode == code)
+    return [item for item in graph.operators if model.operatorCodes[item.opcodeIndex].builtinCode == code]
+
+
+def operator(model: Any, name: str) -> Any:
+    return operators(model, name)[0]
 
 
 def tensor(model: Any, number: int) -> Any:
@@ -236,6 +251,88 @@ def test_what_attention_does_not_need_is_refused(attention: bytes, name: str) ->
         check(packed(model))
 
 
+def scales(model: Any, name: str, *, operand: int | None = None) -> Any:
+    """How an operand of the operator is quantised, or its output."""
+    found = int8_operator(model, name)
+    return tensor(model, found.outputs[0] if operand is None else found.inputs[operand]).quantization
+
+
+def int8_operator(model: Any, name: str) -> Any:
+    """The first of these operators that computes in int8."""
+    return next(item for item in operators(model, name) if tensor(model, item.outputs[0]).type == 9)
+
+
+def float32_convolution(model: Any) -> Any:
+    return next(item for item in operators(model, "CONV_2D") if tensor(model, item.outputs[0]).type == 0)
+
+
+OF_INT8: dict[str, Callable[[Any], object]] = {
+    "no scale": lambda m: replace(tensor(m, int8_operator(m, "CONV_2D").outputs[0]), quantization=None),
+    "two scales of an image": lambda m: replace(scales(m, "ADD"), scale=[0.1, 0.1], zeroPoint=[0, 0]),
+    "scales without zero points": lambda m: replace(scales(m, "ADD"), zeroPoint=[]),
+    "too few scales": lambda m: replace(scales(m, "CONV_2D", operand=1), scale=[0.1], zeroPoint=[0]),
+    "scales of no axis": lambda m: replace(scales(m, "CONV_2D", operand=1), quantizedDimension=9),
+    "scales of a negative axis": lambda m: replace(scales(m, "CONV_2D", operand=1), quantizedDimension=-1),
+    "biases without scales": lambda m: replace(
+        tensor(m, int8_operator(m, "DEPTHWISE_CONV_2D").inputs[2]), quantization=None
+    ),
+    "scale of nothing": lambda m: replace(scales(m, "CONV_2D"), scale=[0.0]),
+    "negative scale": lambda m: replace(scales(m, "CONV_2D"), scale=[-0.1]),
+    "infinite scale": lambda m: replace(scales(m, "CONV_2D"), scale=[float("inf")]),
+    "scale that is no number": lambda m: replace(scales(m, "CONV_2D"), scale=[float("nan")]),
+    "sum of a tiny scale": lambda m: replace(scales(m, "ADD"), scale=[1e-9]),
+    "zero beyond int8": lambda m: replace(scales(m, "QUANTIZE"), zeroPoint=[1000]),
+    "weights with another zero": lambda m: replace(
+        scales(m, "CONV_2D", operand=1), zeroPoint=np.full_like(scales(m, "CONV_2D", operand=1).zeroPoint, 5)
+    ),
+    "known ranges": lambda m: replace(scales(m, "CONV_2D"), min=[0.0], max=[1.0]),
+    "scheme of its own": lambda m: replace(
+        scales(m, "CONV_2D"), detailsType=1, details=schema.CustomQuantizationT(custom=[1, 2])
+    ),
+    "gates in int8": lambda m: replace(
+        operator(m, "MUL"), inputs=[int8_operator(m, "CONV_2D").outputs[0], operator(m, "MUL").inputs[1]]
+    ),
+    "float32 from int8": lambda m: replace(
+        float32_convolution(m), inputs=[int8_operator(m, "CONV_2D").outputs[0], *float32_convolution(m).inputs[1:]]
+    ),
+    "int8 from float32 weights": lambda m: replace(
+        int8_operator(m, "CONV_2D"),
+        inputs=[*int8_operator(m, "CONV_2D").inputs[:1], *float32_convolution(m).inputs[1:]],
+    ),
+    "quantised to float32": lambda m: replace(tensor(m, int8_operator(m, "QUANTIZE").outputs[0]), type=0),
+    "widened to int8": lambda m: replace(tensor(m, operator(m, "DEQUANTIZE").outputs[0]), type=9),
+    "weights widened to other sizes": lambda m: replace(tensor(m, operator(m, "DEQUANTIZE").outputs[0]), shape=[1, 9]),
+    "logits in int8": lambda m: replace(
+        tensor(m, m.subgraphs[0].outputs[0]),
+        type=9,
+        quantization=schema.QuantizationParametersT(scale=[0.1], zeroPoint=[0]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_INT8)
+@pytest.mark.parametrize("in_int8", [PLANS[0].name], indirect=True)
+def test_what_int8_does_not_need_is_refused(in_int8: bytes, name: str) -> None:
+    model = schema.ModelT.InitFromPackedBuf(in_int8)
+    check(packed(model))
+    OF_INT8[name](model)
+    with pytest.raises(RefusedGraphError):
+        check(packed(model))
+
+
+def test_weights_are_widened_for_one_convolution_each(in_int8: bytes) -> None:
+    model = schema.ModelT.InitFromPackedBuf(in_int8)
+    check(packed(model))
+    widened = {item.outputs[0] for item in model.subgraphs[0].operators if tensor(model, item.inputs[0]).buffer}
+    users = [item for item in model.subgraphs[0].operators if len(item.inputs) == 3 and item.inputs[1] in widened]
+    by_shape = {tuple(tensor(model, item.inputs[1]).shape): item for item in users}
+    other = next(item for item in users if by_shape[tuple(tensor(model, item.inputs[1]).shape)] is not item)
+    again = by_shape[tuple(tensor(model, other.inputs[1]).shape)]
+    again.inputs = [again.inputs[0], other.inputs[1], again.inputs[2]]
+    with pytest.raises(RefusedGraphError, match="used twice"):
+        check(packed(model))
+
+
 def test_constants_in_the_same_place_are_refused(network: bytes) -> None:
     """Each has a buffer of its own, and all of these point to the largest: far more memory than the file has."""
     model = FlatBuffer(network)
@@ -279,11 +376,12 @@ def test_another_size_or_class_count_is_refused(network: bytes) -> None:
         check_tflite(network, num_classes=7, image_size=96)
 
 
-def test_any_bytes_are_admitted_or_refused_in_a_sentence(network: bytes) -> None:
+@pytest.mark.parametrize("in_int8", [PLANS[0].name], indirect=True)
+def test_any_bytes_are_admitted_or_refused_in_a_sentence(network: bytes, in_int8: bytes) -> None:
     """Nothing else is raised, whatever is changed or cut off."""
     rng = random.Random(0)  # noqa: S311 - no secret
     admitted = refused = 0
-    for data in mutants(network, rng, 500):
+    for data in [*mutants(network, rng, 500), *mutants(in_int8, rng, 500)]:
         try:
             check(data)
             admitted += 1
