@@ -276,7 +276,9 @@ def test_catalog_weights_at_full_size(shared: Path, tmp_path: Path) -> None:
     assert bundle.manifest.weights["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert bundle.labels[281].wnid == "n02123045"
     assert bundle.preprocessing == record.preprocessing
-    assert "license: apache-2.0" in bundle.read("README.md").decode()
+    card = bundle.read("README.md").decode()
+    assert "license: apache-2.0" in card
+    assert f"the original weights are at <{record.weights_url}>" in card
     assert json.loads(bundle.read("config.json"))["id2label"]["281"] == "tabby, tabby cat"
     recorded = np.load(shared / "reference" / "GhostNet_x0_5_logits.npz")
     photos = np.load(shared / "reference" / "preprocessed.npz")

@@ -13,6 +13,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ import pytest
 from click.testing import CliRunner
 
 import ghostzoo
+from ghostzoo.bulk.columns import Task
 from ghostzoo.bulk.sources import count_local
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.cli import main
@@ -307,6 +309,22 @@ def test_pictures_of_a_slow_server_are_read_ahead(run: Any, tmp_path: Path) -> N
     errors = {name: row["error"] for name, row in rows.items()}
     assert errors == {**dict.fromkeys(Slow.pictures), "gone.png": errors["gone.png"]}
     assert "Connect" in errors["gone.png"]
+
+
+def test_the_first_row_waits_for_few_pictures(tiny_bundle: Bundle, pictures: dict[str, bytes]) -> None:
+    """By default: a batch is as large as is fast on CPUs, and its pictures are all in memory."""
+    taken = []
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            taken.append(1)
+            yield pictures["0.png"]
+
+    task = Task(tiny_bundle.path, load=(("engine", "onnxruntime"), ("threads", 1)))
+    with closing(task.rows(endless(), workers=1)) as rows:
+        assert next(rows).error is None
+    task.classifier.close()
+    assert len(taken) <= 16
 
 
 def test_a_run_that_fails_at_once_can_be_tried_again(run: Any, folder: Path, tmp_path: Path) -> None:

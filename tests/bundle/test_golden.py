@@ -141,6 +141,11 @@ def test_hostile_arrays_are_refused(kind: str) -> None:
     assert_refused(archive(logits=HOSTILE_LOGITS[kind]))
 
 
+def test_too_many_images_are_called_so() -> None:
+    with pytest.raises(BundleError, match=f"logits is larger than {MAX_IMAGES} images need"):
+        read(archive(logits=HOSTILE_LOGITS["too many"]))
+
+
 def test_honest_raw_members_are_read() -> None:
     assert read(archive()).logits.shape == (2, CLASSES)
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import ghostzoo
+from ghostzoo._utils.hardware import usable_cpus
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.errors import EngineUnavailableError, OptionError
@@ -40,3 +44,38 @@ def test_a_classifier_in_bf16_is_chosen_and_pickled(tiny_bundle: Bundle, monkeyp
     with classifier, pickle.loads(pickle.dumps(classifier)) as other:
         assert "onnxruntime" in {item.engine for item in classifier.selection.discarded}
         np.testing.assert_array_equal(other.logits(image), classifier.logits(image))
+
+
+BUSY = """
+import os, signal, sys, threading
+from ghostzoo.bundle.folder import Bundle
+from ghostzoo.engines.base import EngineOptions
+from ghostzoo.engines.openvino import OpenVinoEngine
+from ghostzoo.errors import EngineUnavailableError
+bundle, options = Bundle.open(sys.argv[1]), EngineOptions(threads=int(sys.argv[2]))
+engine, pixels = OpenVinoEngine.load(bundle, options), bundle.golden().pixel_values
+
+def work():
+    while True:
+        engine.run(pixels)
+
+threading.Thread(target=work, daemon=True).start()
+if not os.fork():
+    signal.alarm(10)
+    try:
+        OpenVinoEngine.load(bundle, options).run(pixels)
+    except EngineUnavailableError as error:
+        print(error, flush=True)
+    os._exit(0)
+print("status", os.wait()[1], flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_fork_of_a_busy_process_is_refused_and_not_hung(tiny_bundle: Bundle) -> None:
+    """With several threads a call, a child that opened a model would wait for those that stayed behind."""
+    command = [sys.executable, "-W", "ignore", "-c", BUSY, tiny_bundle.path, str(min(2, usable_cpus()))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "openvino was used before this process was forked, and cannot be used in a fork" in done.stdout, done.stderr
+    assert done.stdout.endswith("status 0\n")

@@ -202,6 +202,13 @@ def test_what_passes_is_got_over(
     assert met.met == 1
 
 
+def test_a_hub_that_always_takes_its_time_is_waited_for(hub: LoopbackHub, commit: str, options: FetchOptions) -> None:
+    asked = [hub.inject(method, path, slow(0.5), times=None) for method, path in (("GET", "^/api/"), ("HEAD", "onnx/"))]
+    assert fetch(REPO, options).path.name == commit
+    assert all(fault.met for fault in asked)
+    assert asked[0].met == 1
+
+
 @pytest.mark.parametrize(
     ("path", "fault"), [(LARGE, corrupted), ("golden|config.json", corrupted), ("ghostzoo.json", corrupted)]
 )

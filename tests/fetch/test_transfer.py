@@ -139,6 +139,19 @@ def test_without_a_way_to_resume_it_is_begun_anew(tmp_path: Path, options: dict[
         assert download(url, tmp_path / "a") == BODY
 
 
+def test_an_untold_size_is_that_which_was_told_before(tmp_path: Path) -> None:
+    """The first answer told it; RFC 9110 lets a server write ``*`` later."""
+    file = RangedFile(BODY)
+    rest = content(BODY[100_000:100_100], status=206, with_length=False, content_range="bytes 100000-511999/*")
+    file.faults = [cut_after(file, 100_000), rest]
+    told: list[tuple[int, int | None]] = []
+    with served(file) as url:
+        download_file(url, tmp_path / "a", max_bytes=1_000_000, title="a", report=lambda *figures: told.append(figures))
+    assert (tmp_path / "a").read_bytes() == BODY
+    assert file.ranges == [None, "bytes=100000-", "bytes=100100-"]
+    assert {total for _, total in told} == {len(BODY)}
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
