@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler
@@ -159,6 +160,7 @@ def test_an_untold_size_is_that_which_was_told_before(tmp_path: Path) -> None:
         content(BODY[:10], status=206),
         content(BODY[:10], status=206, content_range="bytes 0-9/512000"),
         content(BODY[:10], status=206, content_range="bytes 100000-100009/7"),
+        content(BODY[:10], status=206, content_range="bytes 100000-100009/100010"),
     ],
 )
 def test_a_server_that_resumes_wrongly_is_asked_for_the_whole(tmp_path: Path, wrong: Answer) -> None:
@@ -230,6 +232,41 @@ def test_a_silent_server_and_one_that_drips_are_given_up(tmp_path: Path, monkeyp
     for fault, message in ((silence, "did not answer"), (drip, "did not answer"), (slowly, "only .* bytes arrived in")):
         with served(fault) as url, pytest.raises(DownloadError, match=message):
             download_file(url, tmp_path / "a", max_bytes=1_000_000, title="file")
+
+
+def test_a_rest_that_drips_is_given_up_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much came before."""
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.3")
+    monkeypatch.setattr(retry, "ATTEMPTS", 2)
+    file = RangedFile(BODY)
+
+    def slowly(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(206)
+        request.send_header("Content-Range", f"bytes 100000-{len(BODY) - 1}/{len(BODY)}")
+        request.send_header("Content-Length", str(len(BODY) - 100_000))
+        request.end_headers()
+        with suppress(ConnectionError):
+            for place in range(100_000, 100_040):
+                request.wfile.write(BODY[place : place + 1])
+                time.sleep(0.05)
+
+    file.faults = [cut_after(file, 100_000), slowly]
+    with served(file) as url, pytest.raises(DownloadError, match="only .* bytes arrived in"):
+        download_file(url, tmp_path / "a", max_bytes=1_000_000, title="file")
+
+
+@pytest.mark.parametrize("patience", [None, "a while"])
+def test_by_default_a_slow_server_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: str | None
+) -> None:
+    monkeypatch.delenv("HF_HUB_DOWNLOAD_TIMEOUT")
+    if patience is not None:
+        monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", patience)
+    file = RangedFile(BODY)
+    file.faults = [lambda request: (time.sleep(0.5), file.send(request))]
+    with served(file) as url:
+        assert download(url, tmp_path / "a") == BODY
+    assert len(file.ranges) == 1
 
 
 def test_a_server_that_is_gone_is_tried_a_few_times(tmp_path: Path) -> None:
