@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 
 import ghostzoo
 from ghostzoo.bundle.folder import Bundle
@@ -207,6 +208,7 @@ def test_a_hub_that_always_takes_its_time_is_waited_for(hub: LoopbackHub, commit
     assert fetch(REPO, options).path.name == commit
     assert all(fault.met for fault in asked)
     assert asked[0].met == 1
+    assert hub_client._TIMEOUT == constants.DEFAULT_REQUEST_TIMEOUT == constants.DEFAULT_ETAG_TIMEOUT
 
 
 @pytest.mark.parametrize(

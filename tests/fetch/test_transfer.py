@@ -288,6 +288,15 @@ def test_by_default_a_slow_server_is_waited_for(
     assert len(file.ranges) == 1
 
 
+def test_an_address_that_makes_no_sense_shows_no_password(tmp_path: Path) -> None:
+    wrong = "http://user:secret@[::1/file"
+    with serve({"/file": redirect(wrong)}) as address:
+        for url in (wrong, f"{address}/file"):
+            with pytest.raises(DownloadError, match=r"not a valid URL") as caught:
+                download(url, tmp_path / "a")
+            assert "secret" not in str(caught.value)
+
+
 def test_a_server_that_is_gone_is_tried_a_few_times(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match=r"Connection refused.*5 times in a row"):
         download("http://127.0.0.1:1/file", tmp_path / "a")
