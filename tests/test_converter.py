@@ -73,6 +73,9 @@ def test_a_bundle_says_what_it_is(weights: Path, tmp_path: Path) -> None:
     assert bundle.preprocessing == SMALL
     card = bundle.read("README.md").decode()
     assert hashlib.sha256(data).hexdigest() in card
+    assert "GhostNet image classifier of width 0.25 for 3 classes as an ONNX graph, of custom weights." in card
+    assert "| scores | softmax of the logits |" in card
+    assert 'ghostzoo.load("path/to/this/folder")' in card
     assert "paddle comparison: not run" in card
     assert "license:" not in card  # whose weights these are is not known
 
