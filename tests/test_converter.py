@@ -78,6 +78,7 @@ def test_a_bundle_says_what_it_is(weights: Path, tmp_path: Path) -> None:
     assert 'ghostzoo.load("path/to/this/folder")' in card
     assert "paddle comparison: not run" in card
     assert "license:" not in card  # whose weights these are is not known
+    assert card == f"{card.rstrip()}\n"
 
 
 def test_an_assumed_image_size_is_told(weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -143,6 +143,7 @@ def test_phrases() -> None:
         "within 2.0e-06 of their scale; top-5 equal no; worst image a.jpg"
     )
     assert phrase({"logits": agreement, "tries": [1, 0.5]}) == "logits within 2.0e-06 of their scale; tries 1, 0.5"
+    assert phrase({"max_difference": 0.0, "scale": 0.0}) == "max difference 0; scale 0"  # such a file is data
 
 
 def test_machines_read_the_keys_that_they_know() -> None:
