@@ -337,8 +337,10 @@ def test_columns_are_null_where_a_picture_has_no_class(tiny_bundle: Bundle, pict
     for name, several in (("index", "indices"), ("label", "labels"), ("score", "scores")):
         wanted |= {name: [getattr(best, name), None], several: [[getattr(best, name), getattr(second, name)], []]}
     for each in (task, pickle.loads(pickle.dumps(task))):
-        found = column_of(list(each.rows([pictures["0.png"], b"no picture"], workers=1)))
+        rows = list(each.rows([pictures["0.png"], b"no picture"], workers=1))
         each.classifier.close()
+        assert [row.embedding for row in rows] == [None, None]  # nobody asked for them
+        found = column_of(rows)
         nothing, reason = found.pop("error")
         assert nothing is None
         assert "image" in reason
