@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -28,6 +29,22 @@ def test_session_options_pass_through(tiny_bundle: Bundle, tmp_path: Path) -> No
 def test_a_wrong_type_of_option_is_refused(tiny_bundle: Bundle) -> None:
     with pytest.raises(OptionError, match="intra_op_num_threads"):
         OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(engine_options={"intra_op_num_threads": "many"}))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cpu:1"}, r"no device 'cpu:1'; a number, as in 'cuda:1', goes with"),
+        ({"device": "cuda:x"}, r"no device 'cuda:x'; a number"),
+        ({"device": "azure"}, r"no device 'azure'"),
+        ({"threads": 1, "engine_options": {"intra_op_num_threads": 1}}, r"mean the same; give one of them"),
+        ({"engine_options": {"provider_options": {"device_id": 1}}}, r"CPU takes no provider_options; leave device_id"),
+        ({"engine_options": {"inter_op_num_thread": 1}}, r"no engine option .* Did you mean inter_op_num_threads"),
+    ],
+)
+def test_what_it_cannot_honour_is_refused(tiny_bundle: Bundle, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(**options))
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="this onnxruntime has CUDA")
