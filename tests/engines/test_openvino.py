@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +33,36 @@ def test_two_wishes_for_a_precision_are_refused(tiny_bundle: Bundle) -> None:
     options = EngineOptions(precision="bf16", engine_options={"INFERENCE_PRECISION_HINT": "f32"})
     with pytest.raises(OptionError, match=r"INFERENCE_PRECISION_HINT .* exclude each other"):
         OpenVinoEngine.load(tiny_bundle, options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "AUTO:CPU,XPU"}, r"no device 'XPU'"),
+        ({"device": "CPU.x"}, r"no device 'CPU.x'"),
+        ({"device": "AUTO", "threads": 1}, r"threads on a CPU only, not on AUTO; leave threads out"),
+        ({"threads": 2 * (os.cpu_count() or 1)}, r"runs \d+ threads per call here, not \d+; ask for fewer threads"),
+        ({"threads": 1, "engine_options": {"INFERENCE_NUM_THREADS": 1}}, r"mean the same; give one of them"),
+        ({"engine_options": {"PERFORMANCE_HIN": "LATENCY"}}, r"no property .* Did you mean PERFORMANCE_HINT"),
+        ({"engine_options": {"AVAILABLE_DEVICES": "0"}}, r"no property 'AVAILABLE_DEVICES'"),
+        ({"engine_options": {"PERFORMANCE_HINT": "FAST"}}, r"does not take PERFORMANCE_HINT = 'FAST'"),
+    ],
+)
+def test_what_it_cannot_honour_is_refused(tiny_bundle: Bundle, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        OpenVinoEngine.load(tiny_bundle, EngineOptions(**options))
+
+
+def test_a_device_that_is_not_here_is_named(tiny_bundle: Bundle) -> None:
+    with pytest.raises(EngineUnavailableError, match=r"finds no GPU.99 on this machine .* it finds CPU"):
+        OpenVinoEngine.load(tiny_bundle, EngineOptions(device="gpu.99"))
+
+
+def test_calls_run_side_by_side_unless_the_caller_says_how(tiny_bundle: Bundle) -> None:
+    for own, streams in (({}, min(usable_cpus(), 8)), ({"NUM_STREAMS": 1}, 1)):
+        with OpenVinoEngine.load(tiny_bundle, EngineOptions(threads=1, engine_options=own)) as engine:
+            facts = engine.describe()
+        assert (facts["threads"], facts["streams"], facts["computes_in"]) == (1, streams, "f32")
 
 
 def test_a_classifier_in_bf16_is_chosen_and_pickled(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
