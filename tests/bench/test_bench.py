@@ -165,7 +165,8 @@ def test_the_picture_shows_what_was_measured(results: Results, monkeypatch: pyte
     figure = pytest.importorskip("matplotlib.figure", reason="matplotlib, which draws the results, is not installed")
     drawn = []
     monkeypatch.setattr(figure.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
-    draw(replace(results, models=(replace(results.models[0], top1=0.7),)))
+    known, unmeasured = replace(results.models[0], top1=0.7), replace(results.models[0], name="other", top1=0.8)
+    draw(replace(results, models=(known, unmeasured)))
     points, bars = drawn[0].axes
     fastest = results.measurements[0].network.median_ms
     assert [tuple(map(float, line.get_xydata()[0])) for line in points.lines] == [(fastest, 70.0)]
@@ -178,14 +179,15 @@ def test_the_name_of_the_slowest_model_is_inside(results: Results, monkeypatch: 
     drawn = []
     monkeypatch.setattr(figure.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
     first = results.measurements[0]
-    measured = replace(first, cell=replace(first.cell, model=DEFAULT_MODEL))
+    noisy = replace(first.network, noise=2.0, median_ms=20.0)
+    measured = replace(first, cell=replace(first.cell, model=DEFAULT_MODEL), network=noisy)
     facts = replace(results.models[0], name=DEFAULT_MODEL, top1=0.7)
     draw(replace(results, models=(facts,), measurements=(measured,)))
     drawn[0].draw_without_rendering()
     points = drawn[0].axes[0]
     (name,) = (text.get_window_extent() for text in points.texts if text.get_text().startswith(DEFAULT_MODEL))
     assert points.get_window_extent().count_contains(name.corners()) == 4
-    assert points.get_xlim()[0] == 0  # distances from it are what is compared
+    assert [axes.get_xlim()[0] for axes in drawn[0].axes] == [0, 0]  # distances from it are what is compared
 
 
 def test_each_step_is_told(tiny_bundle: Bundle) -> None:
