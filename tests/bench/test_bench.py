@@ -188,6 +188,7 @@ def test_the_name_of_the_slowest_model_is_inside(results: Results, monkeypatch: 
     (name,) = (text.get_window_extent() for text in points.texts if text.get_text().startswith(DEFAULT_MODEL))
     assert points.get_window_extent().count_contains(name.corners()) == 4
     assert [axes.get_xlim()[0] for axes in drawn[0].axes] == [0, 0]  # distances from it are what is compared
+    assert points.get_xlim()[1] < 2 * noisy.median_ms, "the points are crammed together"
 
 
 def test_each_step_is_told(tiny_bundle: Bundle) -> None:
