@@ -57,6 +57,12 @@ def test_cuda_without_cuda_is_an_error_and_no_fallback(tiny_bundle: Bundle, monk
         OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(device="cuda:0"))
 
 
+def test_the_library_says_nothing_of_its_own(tiny_bundle: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
+    with OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(threads=1)) as engine:
+        engine.run(np.zeros((1, 3, 64, 64), np.float32))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_threads_are_those_asked_for(tiny_bundle: Bundle) -> None:
     with OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(threads=2)) as engine:
         assert engine.describe()["threads"] == 2
