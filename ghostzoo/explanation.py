@@ -78,7 +78,7 @@ class Explanation:
         top, left, side = seen_square(rgb.shape[0], rgb.shape[1], self.preprocessing)
         result = (rgb * np.float32(_UNSEEN)).astype(np.uint8)
         square = rgb[top : top + side, left : left + side].astype(np.float32)
-        strength = cv2.resize(self.map, (square.shape[1], square.shape[0]), interpolation=cv2.INTER_CUBIC)
+        strength = cv2.resize(self.map, (side, side), interpolation=cv2.INTER_CUBIC)
         strength = np.clip(strength / max(float(np.abs(self.map).max()), 1e-12), -1, 1)[:, :, np.newaxis]
         share = _STRONGEST * np.abs(strength)
         colour = np.where(strength > 0, _FOR, _AGAINST)

@@ -73,8 +73,12 @@ def test_a_bundle_says_what_it_is(weights: Path, tmp_path: Path) -> None:
     assert bundle.preprocessing == SMALL
     card = bundle.read("README.md").decode()
     assert hashlib.sha256(data).hexdigest() in card
+    assert "GhostNet image classifier of width 0.25 for 3 classes as an ONNX graph, of custom weights." in card
+    assert "| scores | softmax of the logits |" in card
+    assert 'ghostzoo.load("path/to/this/folder")' in card
     assert "paddle comparison: not run" in card
     assert "license:" not in card  # whose weights these are is not known
+    assert card == f"{card.rstrip()}\n"
 
 
 def test_an_assumed_image_size_is_told(weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -276,7 +280,9 @@ def test_catalog_weights_at_full_size(shared: Path, tmp_path: Path) -> None:
     assert bundle.manifest.weights["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert bundle.labels[281].wnid == "n02123045"
     assert bundle.preprocessing == record.preprocessing
-    assert "license: apache-2.0" in bundle.read("README.md").decode()
+    card = bundle.read("README.md").decode()
+    assert "license: apache-2.0" in card
+    assert f"the original weights are at <{record.weights_url}>" in card
     assert json.loads(bundle.read("config.json"))["id2label"]["281"] == "tabby, tabby cat"
     recorded = np.load(shared / "reference" / "GhostNet_x0_5_logits.npz")
     photos = np.load(shared / "reference" / "preprocessed.npz")

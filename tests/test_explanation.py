@@ -19,6 +19,7 @@ from ghostzoo.cli import main
 from ghostzoo.engines import engine_class
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.errors import BundleError, EngineUnavailableError, OptionError
+from ghostzoo.labels import imagenet_labels
 from tests.fixtures.engines import require_engine
 
 _PHOTO = Path(__file__).parents[1] / "examples" / "chelsea.png"
@@ -29,6 +30,8 @@ def test_the_picture_shows_what_was_seen_and_where_it_speaks() -> None:
     with ghostzoo.load(engine="onnxruntime", threads=1) as classifier:
         found = classifier.explain(grey, "cat", "dog")
         drawn = found.overlay(grey).astype(int)
+    assert replace(found, constant=1.0, logit=-4.0).constant_share == 0.25
+    assert replace(found, logit=0.0).constant_share == np.inf
     assert drawn.shape == grey.shape
     side = round(120 * 96 / 110)
     top, left = (120 - side) // 2, (200 - side) // 2
@@ -39,6 +42,26 @@ def test_the_picture_shows_what_was_seen_and_where_it_speaks() -> None:
     y, x = (int(start + (each + 0.5) * side / 3) for start, each in zip((top, left), place, strict=True))
     red, _, blue = drawn[y, x]
     assert red > blue + 40 if found.map[place] > 0 else blue > red + 40
+    white, black = (found.overlay(np.full(grey.shape, value, np.uint8)).astype(int) for value in (255, 0))
+    assert ((white - black)[seen] > 0.29 * 255).all(), "the picture is not to be seen below the colours"
+    assert ((white - black)[~seen] > 60).all(), "the picture is not to be seen around what the network saw"
+
+
+def test_without_a_class_the_best_one_is_explained() -> None:
+    pictures = cv2.imread(str(_PHOTO)), *np.random.default_rng(0).integers(0, 256, (12, 40, 40, 3), np.uint8)
+    with ghostzoo.load(engine="onnxruntime", threads=1) as classifier:
+        for picture in pictures:
+            assert classifier.explain(picture).index == classifier(picture, 1)[0].index
+
+
+def test_of_several_classes_of_a_name_one_is_asked_for(tiny_bundle: Bundle) -> None:
+    """ImageNet has two kinds of cranes."""
+    with ghostzoo.load(tiny_bundle.path, engine="onnxruntime", threads=1) as classifier:
+        explainer = replace(classifier.explainer, labels=imagenet_labels())
+    with pytest.raises(OptionError, match=r"index='Crane' names the classes \[134, 517\]; give one of these numbers"):
+        explainer.find("index", "Crane")
+    assert explainer.find("index", "n02012849") == 134
+    assert explainer.find("index", "tabby cat") == explainer.find("index", np.int64(281)) == 281
 
 
 @pytest.mark.parametrize(

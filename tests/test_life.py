@@ -23,6 +23,7 @@ import ghostzoo
 from ghostzoo import BundleError, Classifier, ImageError, OptionError
 from ghostzoo._utils.hardware import usable_cpus
 from ghostzoo.bundle.folder import Bundle
+from ghostzoo.fetch.store import Store
 from tests.fixtures.engines import require_engine
 
 pytestmark = pytest.mark.slow
@@ -190,6 +191,17 @@ def test_no_token_is_pickled(tiny_bundle: Bundle) -> None:
     with ghostzoo.load(tiny_bundle.path, engine="onnxruntime", threads=1, token=private) as clf:
         data = pickle.dumps(clf)
     assert private.encode() not in data
+
+
+def test_a_pickled_model_is_looked_for_where_it_was(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(tiny_bundle.path, Store(models).hub_path("zoo/tiny", "a" * 40))
+    options: dict[str, Any] = {"cache_dir": models, "offline": True, "progress": lambda *_: None}
+    with ghostzoo.load(f"zoo/tiny@{'a' * 40}", engine="onnxruntime", threads=1, **options) as clf:
+        data = pickle.dumps(clf)  # although what shows progress cannot be pickled
+        path = clf.bundle.path
+    with pickle.loads(data) as other:
+        assert other.bundle.path == path
 
 
 def test_pickling_works_across_processes(classifier: Classifier, paths: list[Path]) -> None:

@@ -49,7 +49,8 @@ def _points(axes: Any, results: Results, shown: list[Measurement]) -> None:
     axes.set(xlabel="network latency of the fastest engine [ms]", ylabel="top-1 accuracy [%]")
     axes.set_title("Latency against accuracy", fontsize=10)
     axes.margins(y=0.2)
-    axes.set_xlim(0, _ROOM_FOR_NAMES * axes.dataLim.xmax if axes.lines else 1)
+    if axes.lines:
+        axes.set_xlim(0, _ROOM_FOR_NAMES * axes.dataLim.xmax)
     axes.grid(alpha=0.3)
     if unknown:
         below.append(f"accuracy unknown: {', '.join(unknown)}")

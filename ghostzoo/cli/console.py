@@ -39,6 +39,8 @@ ANY_PATH = _LocalPath(readable=False)
 _DEBUG = "ghostzoo.debug"
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the signal's number."""
+_HELP_COLUMNS = 100
+"""At most, on wider terminals too: longer lines are hard to read."""
 _NUMBER = re.compile(r"-?|[\d.,]+( ?(%|[kMG]?B|M|ms|s))?")
 """A cell that stands flush right."""
 
@@ -176,7 +178,9 @@ class LazyGroup(Group):
     """
 
     def __init__(self, *arguments: Any, commands: Mapping[str, str], **options: Any) -> None:
-        options.setdefault("context_settings", {"help_option_names": ["-h", "--help"], "max_content_width": 100})
+        options.setdefault(
+            "context_settings", {"help_option_names": ["-h", "--help"], "max_content_width": _HELP_COLUMNS}
+        )
         super().__init__(*arguments, **options)
         self._places = dict(commands)
 

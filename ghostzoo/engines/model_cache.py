@@ -49,7 +49,6 @@ def prepare(
         return plain()
     key = cache_key(*cpu_facts(), *facts)
     name = f"{kind}/{key}"
-    built: list[_T] = []
 
     def find() -> list[_T]:
         path = find_cached(name)
@@ -61,11 +60,11 @@ def prepare(
             return ready[0]
         with locked(name):
             ready = find()  # another process may have built it in the meantime
-            if not ready:
-                model, content = build(key)
-                built.append(model)
-                write_cached(name, content)
-        return (ready or built)[0]
+            if ready:
+                return ready[0]
+            model, content = build(key)
+            write_cached(name, content)
+        return model
     except Exception as error:  # the libraries' own classes; a fault of the model or an option comes up again below
         _log.info("No prepared model is used: %s", error)
-        return built[0] if built else plain()
+        return plain()

@@ -160,7 +160,7 @@ def _receive(
     report(done, total)
     since, before = time.monotonic(), done
     with path.open("ab") as file:
-        while chunk := response.raw.read1(_CHUNK, decode_content=False):
+        while chunk := response.raw.read1(_CHUNK):
             file.write(chunk)
             done += len(chunk)
             if done > max_bytes:

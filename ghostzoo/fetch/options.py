@@ -58,7 +58,7 @@ class FetchOptions:
     token: str | bool | None = field(default=None, repr=False)
     """The Hub token; ``None`` uses that of ``HF_TOKEN`` or ``hf auth login``, ``False`` none."""
 
-    progress: Progress | None = field(default=None, repr=False, compare=False)
+    progress: Progress | None = None
     """Called with the progress of downloads; not pickled."""
 
     def __post_init__(self) -> None:

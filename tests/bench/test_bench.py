@@ -7,11 +7,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
+from ghostzoo.bench import probe
 from ghostzoo.bench.measure import plan_cells, run_bench
 from ghostzoo.bench.plot import draw
 from ghostzoo.bench.results import Cell, Results, Timing
@@ -84,6 +86,21 @@ def test_a_process_is_probed_although_downloads_are_drawn(tiny_bundle: Bundle) -
     assert measurement.load_seconds is not None
 
 
+def test_memory_is_in_bytes_where_the_system_lists_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="Windows does not tell what a process had in memory")
+    held = np.ones(2**24)  # 128 MiB of it
+    monkeypatch.setattr(probe, "_STATUS", tmp_path / "as on a Mac")
+    monkeypatch.setattr(sys, "platform", "freebsd")
+    in_kib = probe._peak_memory()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=held.nbytes))
+    assert probe._peak_memory() == held.nbytes
+    assert in_kib is not None
+    assert held.nbytes < in_kib < 2**40
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert probe._peak_memory() is None
+
+
 def test_results_of_another_version_are_not_read(results: Results, tmp_path: Path) -> None:
     content = json.loads(results.to_json())
     path = tmp_path / "newer.json"
@@ -148,12 +165,30 @@ def test_the_picture_shows_what_was_measured(results: Results, monkeypatch: pyte
     figure = pytest.importorskip("matplotlib.figure", reason="matplotlib, which draws the results, is not installed")
     drawn = []
     monkeypatch.setattr(figure.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
-    draw(replace(results, models=(replace(results.models[0], top1=0.7),)))
+    known, unmeasured = replace(results.models[0], top1=0.7), replace(results.models[0], name="other", top1=0.8)
+    draw(replace(results, models=(known, unmeasured)))
     points, bars = drawn[0].axes
     fastest = results.measurements[0].network.median_ms
     assert [tuple(map(float, line.get_xydata()[0])) for line in points.lines] == [(fastest, 70.0)]
     assert [text.get_text() for text in bars.get_yticklabels()] == [results.models[0].name]
     assert [bar.get_width() for bar in bars.patches] == [fastest]
+
+
+def test_the_name_of_the_slowest_model_is_inside(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = pytest.importorskip("matplotlib.figure", reason="matplotlib, which draws the results, is not installed")
+    drawn = []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    first = results.measurements[0]
+    noisy = replace(first.network, noise=2.0, median_ms=20.0)
+    measured = replace(first, cell=replace(first.cell, model=DEFAULT_MODEL), network=noisy)
+    facts = replace(results.models[0], name=DEFAULT_MODEL, top1=0.7)
+    draw(replace(results, models=(facts,), measurements=(measured,)))
+    drawn[0].draw_without_rendering()
+    points = drawn[0].axes[0]
+    (name,) = (text.get_window_extent() for text in points.texts if text.get_text().startswith(DEFAULT_MODEL))
+    assert points.get_window_extent().count_contains(name.corners()) == 4
+    assert [axes.get_xlim()[0] for axes in drawn[0].axes] == [0, 0]  # distances from it are what is compared
+    assert points.get_xlim()[1] < 2 * noisy.median_ms, "the points are crammed together"
 
 
 def test_each_step_is_told(tiny_bundle: Bundle) -> None:

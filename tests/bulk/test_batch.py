@@ -6,6 +6,7 @@ import http.server
 import io
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +24,7 @@ import pytest
 from click.testing import CliRunner
 
 import ghostzoo
+from ghostzoo.bulk.columns import Task, column_of
 from ghostzoo.bulk.sources import count_local
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.cli import main
@@ -307,6 +310,46 @@ def test_pictures_of_a_slow_server_are_read_ahead(run: Any, tmp_path: Path) -> N
     errors = {name: row["error"] for name, row in rows.items()}
     assert errors == {**dict.fromkeys(Slow.pictures), "gone.png": errors["gone.png"]}
     assert "Connect" in errors["gone.png"]
+
+
+def test_the_first_row_waits_for_few_pictures(tiny_bundle: Bundle, pictures: dict[str, bytes]) -> None:
+    """By default: a batch is as large as is fast on CPUs, and its pictures are all in memory."""
+    taken = []
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            taken.append(1)
+            yield pictures["0.png"]
+
+    task = Task(tiny_bundle.path, load=(("engine", "onnxruntime"), ("threads", 1)))
+    with closing(task.rows(endless(), workers=1)) as rows:
+        assert next(rows).error is None
+    task.classifier.close()
+    assert len(taken) <= 16
+
+
+def test_columns_are_null_where_a_picture_has_no_class(tiny_bundle: Bundle, pictures: dict[str, bytes]) -> None:
+    """What Ray and Spark get; a task that has run goes to other processes without its model."""
+    load = (("engine", "onnxruntime"), ("threads", 1))
+    task = Task(tiny_bundle.path, top_k=2, load=load)
+    best, second = task.classifier(pictures["0.png"], 2)
+    wanted: dict[str, list[Any]] = {}
+    for name, several in (("index", "indices"), ("label", "labels"), ("score", "scores")):
+        wanted |= {name: [getattr(best, name), None], several: [[getattr(best, name), getattr(second, name)], []]}
+    for each in (task, pickle.loads(pickle.dumps(task))):
+        rows = list(each.rows([pictures["0.png"], b"no picture"], workers=1))
+        each.classifier.close()
+        assert [row.embedding for row in rows] == [None, None]  # nobody asked for them
+        found = column_of(rows)
+        nothing, reason = found.pop("error")
+        assert nothing is None
+        assert "image" in reason
+        assert found == wanted
+    strict = Task(tiny_bundle.path, min_score=1, load=load)
+    (row,) = strict.rows([pictures["0.png"]], workers=1)
+    strict.classifier.close()
+    assert column_of([row])["label"] == [None]
+    assert row.error is None
 
 
 def test_a_run_that_fails_at_once_can_be_tried_again(run: Any, folder: Path, tmp_path: Path) -> None:

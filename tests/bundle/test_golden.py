@@ -141,6 +141,15 @@ def test_hostile_arrays_are_refused(kind: str) -> None:
     assert_refused(archive(logits=HOSTILE_LOGITS[kind]))
 
 
+def test_vectors_of_no_image_prove_nothing_and_are_refused() -> None:
+    assert_refused(golden(0).to_bytes())
+
+
+def test_too_many_images_are_called_so() -> None:
+    with pytest.raises(BundleError, match=f"logits is larger than {MAX_IMAGES} images need"):
+        read(archive(logits=HOSTILE_LOGITS["too many"]))
+
+
 def test_honest_raw_members_are_read() -> None:
     assert read(archive()).logits.shape == (2, CLASSES)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ghostzoo.bundle.card import phrase
+from ghostzoo.bundle.card import phrase, replace_precisions
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import DEFAULT_MODEL, get_model, list_models
 from ghostzoo.cli import main
@@ -121,6 +121,21 @@ def test_a_strange_report_is_shown_all_the_same(tiny_bundle: Bundle) -> None:
     assert rows["golden check"] == "max difference x; scale None; top-5 equal 0"
 
 
+def test_a_card_tells_of_its_precisions_once() -> None:
+    unseen = {"images": 12, "same_top1": 0.75}
+    facts = {"size_ratio": 0.5, "unseen_images": unseen, "description": "half the bits"}
+    card = replace_precisions("# a\n\n## Use\n", {"fp16": facts})
+    assert card.startswith("# a\n\n## Use\n\n")
+    assert "| `fp16` | 0.500 | 0.7500 | - | - | 12 | half the bits |" in card
+    labelled = {"images": 5, "same_top1": 1.0, "top1": 0.8, "float32_top1": 0.6}
+    again = replace_precisions(f"{card}\n## Licence\n", {"int8": facts | {"labelled_images": labelled}})
+    assert "| `int8` | 0.500 | 1.0000 | 0.8000 | 0.6000 | 5 | half the bits |" in again
+    assert "fp16` |" not in again
+    assert [line for line in again.splitlines() if line.startswith("## ")] == [
+        "## Use", "## Smaller graphs", "## Licence"
+    ]  # fmt: skip
+
+
 def test_phrases() -> None:
     agreement = {"max_difference": 2e-5, "scale": 10.0, "top5_equal": True}
     assert phrase(agreement) == "within 2.0e-06 of their scale"
@@ -128,6 +143,7 @@ def test_phrases() -> None:
         "within 2.0e-06 of their scale; top-5 equal no; worst image a.jpg"
     )
     assert phrase({"logits": agreement, "tries": [1, 0.5]}) == "logits within 2.0e-06 of their scale; tries 1, 0.5"
+    assert phrase({"max_difference": 0.0, "scale": 0.0}) == "max difference 0; scale 0"  # such a file is data
 
 
 def test_machines_read_the_keys_that_they_know() -> None:

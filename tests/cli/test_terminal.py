@@ -111,6 +111,11 @@ def test_one_image_is_a_table_without_empty_columns(tiny_bundle: Bundle, photos:
         assert run_on_terminal(command, columns, cwd=photos)[0] == written.rstrip("\n")
 
 
+def test_help_uses_a_wide_terminal_while_lines_read_well() -> None:
+    shown, _ = run_on_terminal(["-m", "ghostzoo", "predict", "--help"], 300)
+    assert 80 < max(map(len, shown.splitlines())) <= 100
+
+
 def test_one_unreadable_image_is_one_line(tmp_path: Path) -> None:
     for names in (["gone.jpg"], ["gone.jpg", "lost.jpg"]):
         shown, _ = run_on_terminal(["-m", "ghostzoo", "predict", *names], 80, cwd=tmp_path)

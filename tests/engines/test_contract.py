@@ -206,6 +206,8 @@ def test_describe_says_what_runs(engine_type: type[Engine], engine_bundle: Bundl
     assert facts["engine"] == engine.name
     assert facts.get("threads") == options().threads
     assert facts["version"]
+    engine.close()
+    assert engine.describe()["engine"] == engine.name  # such as in a report that is written at the end
 
 
 class Raising(Engine):

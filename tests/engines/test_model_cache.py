@@ -14,7 +14,7 @@ from ghostzoo._utils.hardware import cpu_facts
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.engines import engine_class
 from ghostzoo.engines.base import EngineOptions
-from ghostzoo.engines.model_cache import prepare
+from ghostzoo.engines.model_cache import prepare, writable_folder
 from tests.conftest import make_tiny_bundle
 from tests.fixtures.engines import require_engine
 
@@ -106,3 +106,15 @@ def test_what_cannot_be_restored_is_opened_plainly(cache: Path) -> None:
     cache.rename(cache.with_name("moved"))
     cache.write_bytes(b"no folder")
     assert prepare("kind", (), build=lambda _: ("built", b"content"), restore=restore, plain=plain) == "plain"
+
+
+@pytest.mark.skipif(not Path("/proc/sys").exists(), reason="this system has no folder that root cannot write to")
+def test_where_nothing_can_be_kept_nothing_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To prepare a model takes longer than to open it plainly."""
+    monkeypatch.setenv("GHOSTZOO_CACHE", "/proc")
+
+    def never(_: object) -> str:
+        raise AssertionError
+
+    assert writable_folder("sys") is None
+    assert prepare("sys", (), build=never, restore=never, plain=lambda: "plain") == "plain"

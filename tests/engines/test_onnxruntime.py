@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -30,6 +31,22 @@ def test_a_wrong_type_of_option_is_refused(tiny_bundle: Bundle) -> None:
         OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(engine_options={"intra_op_num_threads": "many"}))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cpu:1"}, r"no device 'cpu:1'; a number, as in 'cuda:1', goes with"),
+        ({"device": "cuda:x"}, r"no device 'cuda:x'; a number"),
+        ({"device": "azure"}, r"no device 'azure'"),
+        ({"threads": 1, "engine_options": {"intra_op_num_threads": 1}}, r"mean the same; give one of them"),
+        ({"engine_options": {"provider_options": {"device_id": 1}}}, r"CPU takes no provider_options; leave device_id"),
+        ({"engine_options": {"inter_op_num_thread": 1}}, r"no engine option .* Did you mean inter_op_num_threads"),
+    ],
+)
+def test_what_it_cannot_honour_is_refused(tiny_bundle: Bundle, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(**options))
+
+
 @pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="this onnxruntime has CUDA")
 def test_cuda_without_cuda_is_an_error_and_no_fallback(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "has_nvidia_gpu", lambda: True)
@@ -38,6 +55,12 @@ def test_cuda_without_cuda_is_an_error_and_no_fallback(tiny_bundle: Bundle, monk
     monkeypatch.setattr(devices, "has_nvidia_gpu", lambda: False)
     with pytest.raises(EngineUnavailableError, match="no NVIDIA GPU was found on this machine"):
         OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(device="cuda:0"))
+
+
+def test_the_library_says_nothing_of_its_own(tiny_bundle: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
+    with OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(threads=1)) as engine:
+        engine.run(np.zeros((1, 3, 64, 64), np.float32))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_threads_are_those_asked_for(tiny_bundle: Bundle) -> None:

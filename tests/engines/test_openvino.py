@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 
 import ghostzoo
+from ghostzoo._utils.hardware import usable_cpus
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.engines.base import EngineOptions
 from ghostzoo.errors import EngineUnavailableError, OptionError
@@ -42,6 +45,36 @@ def test_two_wishes_for_a_precision_are_refused(tiny_bundle: Bundle) -> None:
     options = EngineOptions(precision="bf16", engine_options={"INFERENCE_PRECISION_HINT": "f32"})
     with pytest.raises(OptionError, match=r"INFERENCE_PRECISION_HINT .* exclude each other"):
         OpenVinoEngine.load(tiny_bundle, options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "AUTO:CPU,XPU"}, r"no device 'XPU'"),
+        ({"device": "CPU.x"}, r"no device 'CPU.x'"),
+        ({"device": "AUTO", "threads": 1}, r"threads on a CPU only, not on AUTO; leave threads out"),
+        ({"threads": 2 * (os.cpu_count() or 1)}, r"runs \d+ threads per call here, not \d+; ask for fewer threads"),
+        ({"threads": 1, "engine_options": {"INFERENCE_NUM_THREADS": 1}}, r"mean the same; give one of them"),
+        ({"engine_options": {"PERFORMANCE_HIN": "LATENCY"}}, r"no property .* Did you mean PERFORMANCE_HINT"),
+        ({"engine_options": {"AVAILABLE_DEVICES": "0"}}, r"no property 'AVAILABLE_DEVICES'"),
+        ({"engine_options": {"PERFORMANCE_HINT": "FAST"}}, r"does not take PERFORMANCE_HINT = 'FAST'"),
+    ],
+)
+def test_what_it_cannot_honour_is_refused(tiny_bundle: Bundle, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        OpenVinoEngine.load(tiny_bundle, EngineOptions(**options))
+
+
+def test_a_device_that_is_not_here_is_named(tiny_bundle: Bundle) -> None:
+    with pytest.raises(EngineUnavailableError, match=r"finds no GPU.99 on this machine .* it finds CPU"):
+        OpenVinoEngine.load(tiny_bundle, EngineOptions(device="gpu.99"))
+
+
+def test_calls_run_side_by_side_unless_the_caller_says_how(tiny_bundle: Bundle) -> None:
+    for own, streams in (({}, min(usable_cpus(), 8)), ({"NUM_STREAMS": 1}, 1)):
+        with OpenVinoEngine.load(tiny_bundle, EngineOptions(threads=1, engine_options=own)) as engine:
+            facts = engine.describe()
+        assert (facts["threads"], facts["streams"], facts["computes_in"]) == (1, streams, "f32")
 
 
 def test_a_classifier_in_bf16_is_chosen_and_pickled(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,3 +120,38 @@ def test_a_property_is_of_one_model_alone(tiny_bundle: Bundle) -> None:
         assert other.describe() != expected
         with OpenVinoEngine.load(tiny_bundle, plain) as after:
             assert after.describe() == expected
+
+
+BUSY = """
+import os, signal, sys, threading
+from ghostzoo.bundle.folder import Bundle
+from ghostzoo.engines.base import EngineOptions
+from ghostzoo.engines.openvino import OpenVinoEngine
+from ghostzoo.errors import EngineUnavailableError
+bundle, options = Bundle.open(sys.argv[1]), EngineOptions(threads=int(sys.argv[2]))
+engine, pixels = OpenVinoEngine.load(bundle, options), bundle.golden().pixel_values
+
+def work():
+    while True:
+        engine.run(pixels)
+
+threading.Thread(target=work, daemon=True).start()
+if not os.fork():
+    signal.alarm(10)
+    try:
+        OpenVinoEngine.load(bundle, options).run(pixels)
+    except EngineUnavailableError as error:
+        print(error, flush=True)
+    os._exit(0)
+print("status", os.wait()[1], flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_fork_of_a_busy_process_is_refused_and_not_hung(tiny_bundle: Bundle) -> None:
+    """With several threads a call, a child that opened a model would wait for those that stayed behind."""
+    command = [sys.executable, "-W", "ignore", "-c", BUSY, tiny_bundle.path, str(min(2, usable_cpus()))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "openvino was used before this process was forked, and cannot be used in a fork" in done.stdout, done.stderr
+    assert done.stdout.endswith("status 0\n")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 
 import ghostzoo
 from ghostzoo.bundle.folder import Bundle
@@ -200,6 +201,14 @@ def test_what_passes_is_got_over(
     met = hub.inject(method, path, fault)
     assert fetch(REPO, options).origin == "hub"
     assert met.met == 1
+
+
+def test_a_hub_that_always_takes_its_time_is_waited_for(hub: LoopbackHub, commit: str, options: FetchOptions) -> None:
+    asked = [hub.inject(method, path, slow(0.5), times=None) for method, path in (("GET", "^/api/"), ("HEAD", "onnx/"))]
+    assert fetch(REPO, options).path.name == commit
+    assert all(fault.met for fault in asked)
+    assert asked[0].met == 1
+    assert hub_client._TIMEOUT == constants.DEFAULT_REQUEST_TIMEOUT == constants.DEFAULT_ETAG_TIMEOUT
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler
@@ -139,6 +140,19 @@ def test_without_a_way_to_resume_it_is_begun_anew(tmp_path: Path, options: dict[
         assert download(url, tmp_path / "a") == BODY
 
 
+def test_an_untold_size_is_that_which_was_told_before(tmp_path: Path) -> None:
+    """The first answer told it; RFC 9110 lets a server write ``*`` later."""
+    file = RangedFile(BODY)
+    rest = content(BODY[100_000:100_100], status=206, with_length=False, content_range="bytes 100000-511999/*")
+    file.faults = [cut_after(file, 100_000), rest]
+    told: list[tuple[int, int | None]] = []
+    with served(file) as url:
+        download_file(url, tmp_path / "a", max_bytes=1_000_000, title="a", report=lambda *figures: told.append(figures))
+    assert (tmp_path / "a").read_bytes() == BODY
+    assert file.ranges == [None, "bytes=100000-", "bytes=100100-"]
+    assert {total for _, total in told} == {len(BODY)}
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -146,6 +160,7 @@ def test_without_a_way_to_resume_it_is_begun_anew(tmp_path: Path, options: dict[
         content(BODY[:10], status=206),
         content(BODY[:10], status=206, content_range="bytes 0-9/512000"),
         content(BODY[:10], status=206, content_range="bytes 100000-100009/7"),
+        content(BODY[:10], status=206, content_range="bytes 100000-100009/100010"),
     ],
 )
 def test_a_server_that_resumes_wrongly_is_asked_for_the_whole(tmp_path: Path, wrong: Answer) -> None:
@@ -177,11 +192,14 @@ def test_a_note_that_a_kill_left_unfinished_is_no_hindrance(tmp_path: Path, note
         assert download(url, tmp_path / "a") == BODY
 
 
-@pytest.mark.parametrize("with_length", [True, False])
-def test_what_is_too_large_is_not_taken(tmp_path: Path, with_length: bool) -> None:
+@pytest.mark.parametrize(
+    ("with_length", "message"), [(True, r"it has 512000 bytes, more"), (False, r"it has more than the 511999 bytes")]
+)
+def test_what_is_too_large_is_not_taken(tmp_path: Path, with_length: bool, message: str) -> None:
+    """Where the server tells the size, nothing of it is waited for."""
     with served(content(BODY, with_length=with_length)) as url:
         assert download(url, tmp_path / "a", len(BODY)) == BODY
-        with pytest.raises(DownloadError, match=f"{len(BODY) - 1} that a model may have|{len(BODY) - 1} bytes"):
+        with pytest.raises(DownloadError, match=message):
             download_file(url, tmp_path / "b", max_bytes=len(BODY) - 1, title="file")
     assert not (tmp_path / "b").exists()
 
@@ -217,6 +235,66 @@ def test_a_silent_server_and_one_that_drips_are_given_up(tmp_path: Path, monkeyp
     for fault, message in ((silence, "did not answer"), (drip, "did not answer"), (slowly, "only .* bytes arrived in")):
         with served(fault) as url, pytest.raises(DownloadError, match=message):
             download_file(url, tmp_path / "a", max_bytes=1_000_000, title="file")
+
+
+def test_a_rest_that_drips_is_given_up_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much came before."""
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.3")
+    monkeypatch.setattr(retry, "ATTEMPTS", 2)
+    file = RangedFile(BODY)
+
+    def slowly(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(206)
+        request.send_header("Content-Range", f"bytes 100000-{len(BODY) - 1}/{len(BODY)}")
+        request.send_header("Content-Length", str(len(BODY) - 100_000))
+        request.end_headers()
+        with suppress(ConnectionError):
+            for place in range(100_000, 100_040):
+                request.wfile.write(BODY[place : place + 1])
+                time.sleep(0.05)
+
+    file.faults = [cut_after(file, 100_000), slowly]
+    with served(file) as url, pytest.raises(DownloadError, match=r"only .* bytes arrived in"):
+        download_file(url, tmp_path / "a", max_bytes=1_000_000, title="file")
+
+
+def test_a_slow_line_is_no_stuck_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.3")
+
+    def steadily(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", "20000")
+        request.end_headers()
+        with suppress(ConnectionError):
+            for start in range(0, 20_000, 500):
+                request.wfile.write(BODY[start : start + 500])
+                time.sleep(0.03)
+
+    with served(steadily) as url:
+        assert download(url, tmp_path / "a") == BODY[:20_000]
+
+
+@pytest.mark.parametrize("patience", [None, "a while"])
+def test_by_default_a_slow_server_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: str | None
+) -> None:
+    monkeypatch.delenv("HF_HUB_DOWNLOAD_TIMEOUT")
+    if patience is not None:
+        monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", patience)
+    file = RangedFile(BODY)
+    file.faults = [lambda request: (time.sleep(0.5), file.send(request))]
+    with served(file) as url:
+        assert download(url, tmp_path / "a") == BODY
+    assert len(file.ranges) == 1
+
+
+def test_an_address_that_makes_no_sense_shows_no_password(tmp_path: Path) -> None:
+    wrong = "http://user:secret@[::1/file"
+    with serve({"/file": redirect(wrong)}) as address:
+        for url in (wrong, f"{address}/file"):
+            with pytest.raises(DownloadError, match=r"not a valid URL") as caught:
+                download(url, tmp_path / "a")
+            assert "secret" not in str(caught.value)
 
 
 def test_a_server_that_is_gone_is_tried_a_few_times(tmp_path: Path) -> None:

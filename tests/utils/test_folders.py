@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from ghostzoo._utils.folders import recover, replaced, restore
 from ghostzoo.bundle.edit import check_target
@@ -193,7 +195,9 @@ def test_a_neighbour_with_a_longer_name_is_another_folder(tmp_path: Path) -> Non
     assert names(tmp_path) == ["a-b"]
 
 
-def test_what_cannot_be_put_back_is_kept_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_put_back_is_kept_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     kill_while_replacing(write(tmp_path / "a").path, 1)
 
     def refuse(*_: object) -> None:
@@ -202,9 +206,26 @@ def test_what_cannot_be_put_back_is_kept_for_the_next(tmp_path: Path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", refuse)
         recover(tmp_path)
-    assert [name[:3] for name in names(tmp_path)] == [".a-"]
+    (scratch,) = tmp_path.iterdir()
+    assert scratch.name.startswith(".a-")
+    assert f"it is in {scratch / 'old'}" in caplog.text
     recover(tmp_path)
     assert names(tmp_path) == ["a"]
+
+
+def test_where_nothing_can_be_locked_folders_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on some network drives: whoever writes there does so without the lock."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    for text in ("old", "new"):
+        with replaced(tmp_path / "out") as folder:
+            folder.mkdir()
+            (folder / "file").write_text(text)
+    assert names(tmp_path) == ["out"]
+    assert (tmp_path / "out" / "file").read_text() == "new"
 
 
 def test_an_error_while_writing_changes_nothing(tmp_path: Path) -> None:
