@@ -277,6 +277,7 @@ def _check_properties(core: Any, device: str, extra: dict[str, Any]) -> None:
 def _refusal(kind: str, name: str, value: Any) -> str | None:
     """Why a kind of device does not take a value; asked of a core that ends here, for it would keep the value."""
     core = ov.Core()
+    core.get_property(kind, "SUPPORTED_PROPERTIES")  # the plugin checks the values, and is loaded for this
     try:
         core.set_property(kind, {name: value})
     except (RuntimeError, TypeError) as error:
