@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ghostzoo._utils.folders import recover, replaced, restore
+from ghostzoo._utils.files import recover, replaced, restore
 from ghostzoo.bundle.edit import check_target
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import BundleError
@@ -44,7 +44,7 @@ write(out, contents(b"new"), overwrite=True)
 HOLD = """
 import sys
 from pathlib import Path
-from ghostzoo._utils.folders import replaced
+from ghostzoo._utils.files import replaced
 with replaced(Path(sys.argv[1])) as folder:
     folder.mkdir()
     (folder / "file").write_text("new")
@@ -153,7 +153,7 @@ def test_a_living_writer_is_left_alone(tmp_path: Path) -> None:
 
 def test_writers_that_start_while_others_clear_away_all_succeed(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from ghostzoo._utils.folders import recover, replaced\n"
+        "import sys; from pathlib import Path; from ghostzoo._utils.files import recover, replaced\n"
         "for number in range(100):\n"
         "    recover(Path(sys.argv[1]))\n"
         "    with replaced(Path(sys.argv[1], f'{sys.argv[2]}-{number}')) as folder:\n"
