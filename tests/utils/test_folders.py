@@ -17,8 +17,8 @@ from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import BundleError
 from ghostzoo.fetch.resolver import fetch
 from ghostzoo.network.architecture import Architecture
-from tests.bundle.test_bundle import contents, write
 from tests.fixtures.networks import random_arrays, write_weights
+from tests.fixtures.small_bundles import contents, write
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 REPLACE = """
 import os, signal, sys
 from pathlib import Path
-from tests.bundle.test_bundle import contents, write
+from tests.fixtures.small_bundles import contents, write
 out, survived = Path(sys.argv[1]), int(sys.argv[2])
 rename = Path.rename
 def killed(self, target):
