@@ -266,13 +266,9 @@ class Classifier(LoadedModel):
         raise_errors: bool,
         workers: int | None,
     ) -> Iterator[list[Prediction] | ImageError]:
-        with closing(self.outputs(images, batch_size, "logits", raise_errors, workers)) as batches:
-            for done in batches:
-                results = iter(rank(done.rows, damaged=done.damaged) if done.rows is not None else [])
-                for error in done.errors:
-                    yield next(results) if error is None else error
-                if done.failure is not None:
-                    raise done.failure
+        from .engines.batches import each_answer
+
+        yield from each_answer(self.outputs(images, batch_size, "logits", raise_errors, workers), rank)
 
     def _collect(self, images: Any, batch_size: int | None, output: Output, width: int) -> NDArray[np.float32]:
         parts = []
