@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ._utils.hardware import check_thread_count
 from .engines import engine_class
-from .engines.base import Engine, Output, check_count, check_thread_count
+from .engines.base import Engine, Output, check_count
 from .engines.selection import BASE_ENGINE
 from .errors import ImageError, OptionError
 from .images.inputs import check_single
