@@ -2,104 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from os import PathLike
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle.folder import Bundle
+from ._utils.hardware import check_thread_count
 from .engines import engine_class
-from .engines.base import Engine, EngineOptions, Output, check_count, check_thread_count
-from .engines.selection import BASE_ENGINE, Selection, check_engine_name, open_engine
-from .engines.sessions import OpenedEngines
-from .errors import BundleError, ImageError, OptionError
-from .fetch.options import FetchOptions
-from .fetch.resolver import fetch
-from .images.decode import ImageLimits, read_picture
-from .images.inputs import check_single, count_at_hand, expand
-from .images.options import Colour, ReadOptions
-from .images.transform import preprocess
+from .engines.base import Engine, Output, check_count
+from .engines.selection import BASE_ENGINE
+from .errors import ImageError, OptionError
+from .images.inputs import check_single
+from .model import LoadedModel
 from .network.architecture import EMBEDDING_SIZE
 from .predictions import Choice, Prediction
 
 if TYPE_CHECKING:
-    from .engines.batches import Outputs
     from .explanation import Explainer, Explanation
-    from .parity import Agreement
     from .similarity.index import Index, Match
 
-_DEFAULT_BATCH_SIZE = 4
-"""Images a call of the engine in ``predict``; on CPUs, batches of 2 to 4 give the most images a second."""
-_DRAFT_FACTOR = 2
-"""How many times the size that the network resizes to is left of an image that is decoded in ``draft``."""
-_MANY = 32
-"""From this many images on, it pays to open an engine for several threads."""
 
-
-@dataclass(frozen=True)
-class LoadRequest:
-    """What the caller of ``load`` asked for: enough to load the same model in another process."""
-
-    model: str | PathLike[str] | None
-    engine: str
-    options: EngineOptions
-    fetching: FetchOptions
-    limits: ImageLimits
-    background: Colour | None = None
-    lenient: bool = False
-    draft: bool = False
-    labels: str | PathLike[str] | Sequence[str] | None = None
-
-
-class Classifier:
+class Classifier(LoadedModel):
     """A loaded model. Safe to call from many threads; what it returns belongs to the caller.
 
     An *image* is a path, an ``http(s)`` URL, ``bytes``, a binary file object, a PIL image, or a uint8 array (H, W, 3)
     RGB, (H, W, 4) RGBA or (H, W) grey. *Images* are one of these, a folder, a glob pattern, or any iterable of all
     these.
     """
-
-    def __init__(self, bundle: Bundle, engine: Engine, selection: Selection, request: LoadRequest) -> None:
-        self.bundle = bundle
-        self.selection = selection
-        self.limits = request.limits
-        self._request = request
-        draft_side = _DRAFT_FACTOR * bundle.preprocessing.resize_short if request.draft else None
-        self._reading = ReadOptions(request.background, request.lenient, draft_side)
-        self.engines = OpenedEngines(bundle, engine)
-        """All that it holds, for those who make calls of their own."""
-
-    @classmethod
-    def open(cls, request: LoadRequest) -> Self:
-        """Load what was asked for; raises as ``ghostzoo.load`` does."""
-        check_engine_name(request.engine)
-        bundle = fetch(request.model, request.fetching).with_labels(request.labels)
-        engine, selection = open_engine(bundle, request.engine, request.options)
-        bundle.release()
-        return cls(bundle, engine, selection, request)
-
-    @classmethod
-    def _reopen(cls, request: LoadRequest, model_hash: str) -> Self:
-        """Load a pickled classifier's model in this process."""
-        classifier = cls.open(request)
-        bundle = classifier.bundle
-        if bundle.model_hash(bundle.source_precision(request.options.precision)) != model_hash:
-            classifier.close()
-            raise BundleError(
-                f"Bundle {bundle.path}: its model has changed since the classifier was pickled; pickle it again."
-            )
-        return classifier
-
-    @property
-    def engine(self) -> Engine:
-        """The engine for single calls; in a forked process, one that was opened there."""
-        return self.engines.for_calls
 
     def __call__(
         self,
@@ -205,7 +138,7 @@ class Classifier:
         if workers is not None:
             check_count("workers", workers)
             check_thread_count("workers", workers)
-        size = self._batch_size(batch_size)
+        size = self._images_per_call(batch_size)
         if on_error not in ("raise", "return"):
             raise OptionError(f"on_error must be 'raise' or 'return', not {on_error!r}.")
         rank = partial(self.bundle.postprocessing.predictions, choice=choice)
@@ -316,21 +249,6 @@ class Classifier:
         """Run the network on preprocessed images (N, 3, S, S) float32 up to the pooling: (N, C, H, W) float32."""
         return self.features_engine.run(batch, "features")
 
-    def read_image(self, image: Any) -> NDArray[np.uint8]:
-        """Return one image as it is read for the network, before it is resized: (H, W, 3) uint8 RGB.
-
-        Raises:
-            ImageError: the image cannot be read.
-            InputError: this is no image.
-        """
-        return read_picture(image, self.limits, self._reading).rgb
-
-    def self_check(self) -> Agreement:
-        """Run the bundle's golden inputs on this engine and compare the logits with the original's."""
-        from .parity import engine_tolerance
-
-        return self.bundle.golden().check(self.engine.run, engine_tolerance(self.engine.options.precision))
-
     @property
     def groups(self) -> dict[str, list[int]]:
         """What ``group`` of ``predict`` may be, by its first name -> indices of the model's classes in it."""
@@ -338,51 +256,8 @@ class Classifier:
 
         return group_names(self.bundle.original_labels or self.bundle.labels)
 
-    def warmup(self, batch_size: int | None = None) -> None:
-        """Run the network once on made-up pixels, so that the first image does not wait for what is done only once.
-
-        Args:
-            batch_size: images in that call; by default the fixed batch size, or 1.
-        """
-        count = self.engine.options.batch_size or 1 if batch_size is None else batch_size
-        check_count("batch_size", count)
-        side = self.bundle.config.image_size
-        self.engine.run(np.zeros((count, 3, side, side), np.float32))
-
-    def close(self) -> None:
-        """Free the model."""
-        self.engines.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what was asked for, not the model: it is loaded again in the other process, and has to be there.
-
-        A token is left out: the other process takes its own.
-        """
-        request = self._request
-        if self.bundle.origin == "folder":  # a relative path may mean something else there
-            request = replace(request, model=self.bundle.path.resolve())
-        if request.labels is not None and self.bundle.language is None:  # so may a label file
-            request = replace(request, labels=[label.label for label in self.bundle.labels])
-        if isinstance(request.fetching.token, str):
-            request = replace(request, fetching=replace(request.fetching, token=None))
-        source = self.bundle.source_precision(request.options.precision)
-        return self._reopen, (request, self.bundle.model_hash(source))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"<Classifier {self.bundle.name} on {self.engine.name}, {self.bundle.num_classes} classes>"
-
-    def read_tensor(self, image: Any) -> tuple[NDArray[np.float32], bool]:
-        """Return the network's input (3, S, S) float32 for one image, and whether the image is damaged."""
-        picture = read_picture(image, self.limits, self._reading)
-        return preprocess(picture.rgb, self.bundle.preprocessing), picture.damaged
 
     def _predict(
         self,
@@ -392,17 +267,13 @@ class Classifier:
         raise_errors: bool,
         workers: int | None,
     ) -> Iterator[list[Prediction] | ImageError]:
-        with closing(self.outputs(images, batch_size, "logits", raise_errors, workers)) as batches:
-            for done in batches:
-                results = iter(rank(done.rows, damaged=done.damaged) if done.rows is not None else [])
-                for error in done.errors:
-                    yield next(results) if error is None else error
-                if done.failure is not None:
-                    raise done.failure
+        from .engines.batches import each_answer
+
+        yield from each_answer(self.outputs(images, batch_size, "logits", raise_errors, workers), rank)
 
     def _collect(self, images: Any, batch_size: int | None, output: Output, width: int) -> NDArray[np.float32]:
         parts = []
-        with closing(self.outputs(images, self._batch_size(batch_size), output, True)) as batches:
+        with closing(self.outputs(images, self._images_per_call(batch_size), output, True)) as batches:
             for done in batches:
                 if done.failure is not None:
                     raise done.failure
@@ -410,35 +281,8 @@ class Classifier:
                     parts.append(done.rows)
         return np.concatenate(parts) if parts else np.empty((0, width), np.float32)
 
-    def outputs(
-        self, images: Any, batch_size: int, output: Output, raise_errors: bool, workers: int | None = None
-    ) -> Generator[Outputs, None, None]:
-        """Read images and run the network on them, a batch after the other or several side by side.
-
-        Args:
-            images: see the class.
-            batch_size: images a call of the engine.
-            output: which of the network's outputs is wanted.
-            raise_errors: whether an ``ImageError`` ends it.
-            workers: as for ``predict``.
-        """
-        from ._utils.parallel import map_batches
-        from .engines.batches import run_batch
-
-        if workers is None:
-            workers = self.engines.concurrent_calls if count_at_hand(images) >= _MANY else 1
-        engine = self.engines.for_calls if workers == 1 else self.engines.for_many
-        work = partial(run_batch, read=self.read_tensor, engine=engine, output=output, raise_errors=raise_errors)
-        return map_batches(work, expand(images), batch_size, workers)
-
     def _choice(self, choice: Choice) -> Choice:
         if choice.top_k is not None:
             check_count("top_k", choice.top_k)
         self.bundle.postprocessing.check(choice)
         return choice
-
-    def _batch_size(self, batch_size: int | None) -> int:
-        if batch_size is None:
-            return self.engine.options.batch_size or _DEFAULT_BATCH_SIZE
-        check_count("batch_size", batch_size)
-        return batch_size

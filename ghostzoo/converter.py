@@ -132,7 +132,7 @@ def convert(
     )
     architecture = tensors.architecture
     told = labels if labels is not None or preprocessing is not None else config
-    is_assumed = record is None and preprocessing is None and not _tells_preprocessing(told)
+    is_assumed = record is None and preprocessing is None and _told_preprocessing(told) is None
     if preprocessing is None:
         usual = default_preprocessing(model, told, architecture.family)
         preprocessing = _resized(usual, resize_short, crop_size, in_proportion=is_assumed)
@@ -171,20 +171,20 @@ def default_preprocessing(
     Raises:
         GhostZooError: the model is not in the catalog, or the preprocessing in the file is not supported.
     """
-    if isinstance(labels, str | PathLike):
-        exported = read_exported_preprocessing(labels) if is_export_config(labels) else None
-        exported = read_timm_preprocessing(labels) if is_timm_config(labels) else exported
-        if exported is not None:
-            return exported
+    told = _told_preprocessing(labels)
+    if told is not None:
+        return told
     if model is not None:
         return get_official_model(model).preprocessing
     return Preprocessing() if family == PADDLE_GHOSTNET else Preprocessing.timm()
 
 
-def _tells_preprocessing(labels: str | PathLike[str] | Sequence[str] | None) -> bool:
+def _told_preprocessing(labels: str | PathLike[str] | Sequence[str] | None) -> Preprocessing | None:
     if not isinstance(labels, str | PathLike):
-        return False
-    return is_timm_config(labels) or (is_export_config(labels) and read_exported_preprocessing(labels) is not None)
+        return None
+    if is_timm_config(labels):
+        return read_timm_preprocessing(labels)
+    return read_exported_preprocessing(labels) if is_export_config(labels) else None
 
 
 def _resized(

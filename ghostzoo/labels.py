@@ -101,7 +101,7 @@ def read_export_config(path: str | PathLike[str]) -> dict[str, Any]:
     Raises:
         LabelsError: it cannot be read.
     """
-    from ._utils.yaml_files import load_yaml
+    from ._utils.texts import load_yaml
 
     try:
         content = load_yaml(Path(path))

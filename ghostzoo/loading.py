@@ -9,13 +9,14 @@ from os import PathLike
 from typing import Any
 
 from .catalog import DEFAULT_MODEL, get_model
-from .classifier import Classifier, LoadRequest
+from .classifier import Classifier
 from .engines.base import EngineOptions
 from .engines.selection import AUTO
 from .errors import OptionError
 from .fetch.options import FetchOptions, Progress
 from .images.decode import ImageLimits
 from .images.options import parse_colour
+from .model import LoadRequest
 
 _log = logging.getLogger("ghostzoo")
 

@@ -13,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._utils.folders import recover, replaced
+from ._utils.files import recover, replaced
 from ._utils.urls import as_path
 from ._version import __version__
 from .errors import OptionError

@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 
 import ghostzoo
-from ghostzoo._utils.hardware import has_nvidia_gpu
+from ghostzoo._utils.hardware import MOST_THREADS_PER_CPU, has_nvidia_gpu
 from ghostzoo.catalog import list_models
 from ghostzoo.engines import EngineRecord, devices, engine_names
-from ghostzoo.engines.base import MOST_THREADS_PER_CPU
 from ghostzoo.errors import GhostZooError, InputError, OptionError, nearest
 from ghostzoo.fetch.store import Store
 

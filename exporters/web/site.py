@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ghostzoo._utils.folders import recover, replaced
+from ghostzoo._utils.files import recover, replaced
 from ghostzoo.bundle.folder import CARD_FILE, GOLDEN_FILE, MODEL_FILES, Bundle
 from ghostzoo.bundle.hub_configs import CONFIG_FILE, PREPROCESSOR_FILE
 from ghostzoo.bundle.manifest import MANIFEST_FILE

@@ -16,9 +16,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from .files import write_atomically
+from .hardware import cpu_facts
 from .locks import acquire
+
+_T = TypeVar("_T")
 
 CACHE_VARIABLE = "GHOSTZOO_CACHE"
 """Environment variable that names the cache folder."""
@@ -112,6 +116,16 @@ def cached(name: str, make: Callable[[], bytes]) -> bytes:
         return found
 
 
+def writable_folder(kind: str) -> Path | None:
+    """Return the folder ``kind`` in the cache folder, created if needed, or ``None`` if it is not writable."""
+    folder = cache_folder() / kind
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK | os.X_OK) else None
+
+
 def place_in_cache(name: str) -> Path | None:
     """Return a path for a file of another layout, in a folder that exists; ``None`` where nothing can be written."""
     path = _path(name)
@@ -138,6 +152,51 @@ def locked(name: str) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def prepare(
+    kind: str,
+    facts: tuple[object, ...],
+    *,
+    build: Callable[[str], tuple[_T, bytes]],
+    restore: Callable[[Path], _T],
+    plain: Callable[[], _T],
+) -> _T:
+    """Return a model as a library prepares it for this machine's CPU: restored from the cache, built and kept there, or
+    opened plainly where that cannot be done.
+
+    What is prepared on one CPU may be wrong on another one, so the key of each file tells the CPU too.
+
+    Args:
+        kind: the folder in the cache folder.
+        facts: everything besides the CPU that the prepared model depends on: hash of the graph, versions, options.
+        build: opens the model, and returns it with what to keep of it in a file of the name that it is given.
+        restore: opens what was kept, from the file that begins with it.
+        plain: opens the model without the cache; what this raises is what the caller sees.
+    """
+    if writable_folder(kind) is None:
+        return plain()
+    key = cache_key(*cpu_facts(), *facts)
+    name = f"{kind}/{key}"
+
+    def find() -> list[_T]:
+        path = find_cached(name)
+        return [] if path is None else [restore(path)]
+
+    try:
+        ready = find()
+        if ready:
+            return ready[0]
+        with locked(name):
+            ready = find()  # another process may have built it in the meantime
+            if ready:
+                return ready[0]
+            model, content = build(key)
+            write_cached(name, content)
+        return model
+    except Exception as error:  # the libraries' own classes; a fault of the model or an option comes up again below
+        _log.info("No prepared model is used: %s", error)
+        return plain()
 
 
 def _checksum(content: bytes | memoryview) -> bytes:

@@ -8,6 +8,10 @@ import platform
 from functools import lru_cache
 from pathlib import Path
 
+from ..errors import OptionError
+
+MOST_THREADS_PER_CPU = 16
+"""More threads than this for each CPU of the machine are taken for a mistake."""
 _PROC_CGROUP = Path("/proc/self/cgroup")
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -56,6 +60,20 @@ def usable_cpus() -> int:
     if quota is not None:
         counts.append(math.ceil(quota))
     return max(1, min(counts))
+
+
+def check_thread_count(name: str, count: int) -> None:
+    """Refuse more threads than anybody can want on this machine.
+
+    Raises:
+        OptionError: there are; the message tells the option's ``name``.
+    """
+    cpus = os.cpu_count() or 1
+    if count > MOST_THREADS_PER_CPU * cpus:
+        raise OptionError(
+            f"{name}={count} is too many for {cpus} CPUs; at most {MOST_THREADS_PER_CPU * cpus} threads are started, "
+            f"and more than {usable_cpus()} are no faster here."
+        )
 
 
 def _affinity_cpus() -> int:

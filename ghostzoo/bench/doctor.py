@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .._utils.cache import writable_folder
 from .._utils.hardware import cpu_features, cpu_name, find_gpus, usable_cpus
 from .._version import __version__
 from ..bundle.folder import Bundle
 from ..engines import EngineRecord, engine_names, engine_record, installation_conflict
 from ..engines.base import EngineOptions
 from ..engines.candidates import Opened, find_devices, keep_with_files, measure, open_checked, reason_of
-from ..engines.model_cache import writable_folder
 
 BATCH_SIZES = (1, 8)
 SECONDS = 0.5

@@ -9,18 +9,15 @@ import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._utils.files import write_atomically
-from .._utils.http import reason_of
-from .._utils.locks import LockHeldError, acquire
 from .._utils.urls import scheme_of, without_secrets
 from ..errors import InputError
 from .columns import Row, column_of
+from .storage import LocalFolder, RemoteFolder, errors_of_writing
 
 LIST_FILE = "_ghostzoo.json"
 """Readers of parquet folders pass over names that begin with an underscore."""
@@ -47,7 +44,7 @@ class Results:
         if suffix not in FORMATS:
             raise InputError(f"{self.place} must end in {' or '.join(FORMATS)}, which is the format of the results.")
         self.format = FORMATS[suffix]
-        self._folder = _Local(place) if scheme_of(place) in (None, "file") else _Remote(place)
+        self._folder = LocalFolder(place) if scheme_of(place) in (None, "file") else RemoteFolder(place)
         self._settings = settings
         self._parts: list[dict[str, Any]] = []
         self._begun = False
@@ -109,7 +106,7 @@ class Results:
         data = _serialise(names, rows, facts, self.format)
         file = f"part-{len(self._parts):06}.{self.format}"
         errors = sum(row.error is not None for row in rows)
-        with _told_of(self.place):
+        with errors_of_writing(self.place):
             self._folder.write(file, data)
             self._parts.append({"file": file, "rows": len(rows), "errors": errors, "bytes": len(data)})
             self._write_list()
@@ -125,7 +122,7 @@ class Results:
 
     def _write_list(self) -> None:
         content = {"format": 1, "settings": self._settings, "parts": self._parts}
-        with _told_of(self.place):
+        with errors_of_writing(self.place):
             self._folder.write(LIST_FILE, (json.dumps(content, indent=1) + "\n").encode())
 
 
@@ -229,83 +226,3 @@ def _parse(data: bytes, place: str) -> dict[str, Any]:
         raise InputError(f"{place}/{LIST_FILE} is damaged ({error}); overwrite starts again.") from error
     found: dict[str, Any] = content
     return found
-
-
-class _Local:
-    """A folder on this machine."""
-
-    def __init__(self, place: str) -> None:
-        self.path = Path(place.removeprefix("file://"))
-        with _told_of(place):
-            self.path.mkdir(parents=True, exist_ok=True)
-
-    def lock(self, place: str) -> Any:
-        try:
-            return acquire(self.path / ".lock", 0)
-        except LockHeldError:
-            raise InputError(f"Another process writes to {place}; wait for it, or take another folder.") from None
-        except OSError:
-            return None  # a file system without locks
-
-    def names(self) -> list[str]:
-        return [path.name for path in self.path.iterdir() if not path.name.startswith(".")]
-
-    def read(self, name: str) -> bytes | None:
-        try:
-            return (self.path / name).read_bytes()
-        except FileNotFoundError:
-            return None
-
-    def write(self, name: str, data: bytes) -> None:
-        write_atomically(self.path / name, data)
-
-    def remove(self, name: str) -> None:
-        (self.path / name).unlink(missing_ok=True)
-
-
-class _Remote:
-    """A folder in a storage, where an object appears whole when it has been sent."""
-
-    def __init__(self, place: str) -> None:
-        from .storage import open_storage
-
-        self._fs, self._root = open_storage(place.rstrip("/"))
-        self._fs.invalidate_cache()
-
-    def lock(self, place: str) -> None:
-        return None
-
-    def names(self) -> list[str]:
-        with suppress(FileNotFoundError):
-            return [posixpath.basename(path) for path in self._fs.ls(self._root, detail=False, refresh=True)]
-        return []
-
-    def read(self, name: str) -> bytes | None:
-        try:
-            data: bytes = self._fs.cat_file(f"{self._root}/{name}")
-        except FileNotFoundError:
-            return None
-        return data
-
-    def write(self, name: str, data: bytes) -> None:
-        self._fs.pipe_file(f"{self._root}/{name}", data)
-
-    def remove(self, name: str) -> None:
-        self._fs.rm_file(f"{self._root}/{name}")
-
-
-class _told_of:  # noqa: N801  # reads as what it is: a context
-    """Turns a storage's errors into a sentence about the results."""
-
-    def __init__(self, place: str) -> None:
-        self.place = place
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, InputError):
-            reason = " ".join(reason_of(error).split()).rstrip(".")
-            raise InputError(
-                f"{self.place} cannot be written: {reason}; what is finished stays, and resume goes on."
-            ) from error

@@ -23,7 +23,7 @@ from .._utils.urls import scheme_of, without_secrets
 from ..errors import GhostZooError, InputError
 from ..images.inputs import IMAGE_SUFFIXES
 from .columns import Encoded
-from .storage import open_storage, reason, told, told_of
+from .storage import errors_of_reading, open_storage, reason, told
 
 TABLES = (".parquet", ".arrow", ".feather", ".ipc")
 LISTS = (".txt", ".lst", ".list")
@@ -117,7 +117,7 @@ def _of_place(place: str, column: str | None, max_bytes: int) -> Iterator[Item]:
             yield from _of_file(name, Path(name), column, max_bytes)
         return
     fs, path = open_storage(place)
-    with told_of(place):
+    with errors_of_reading(place):
         if glob.has_magic(path):
             names = sorted(fs.glob(path))
         elif fs.isdir(path):
@@ -150,7 +150,7 @@ def _of_file(name: str, path: Path, column: str | None, max_bytes: int) -> Itera
 
 def _of_folder(folder: str, column: str | None, max_bytes: int) -> Iterator[Item]:
     """Of a local folder, without asking for more than its list: a folder may have millions of files."""
-    with told_of(folder), os.scandir(folder) as found:
+    with errors_of_reading(folder), os.scandir(folder) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
         suffix = posixpath.splitext(entry.name)[1].lower()
@@ -200,7 +200,7 @@ def _walk(fs: Any, path: str) -> Iterator[str]:
 
 def _of_container(fs: Any, path: str, name: str, column: str | None, max_bytes: int) -> Iterator[Item]:
     suffix = posixpath.splitext(path)[1].lower()
-    with told_of(name):
+    with errors_of_reading(name):
         if suffix == ".tar":
             yield from _of_tar(fs, path, name, max_bytes)
         elif suffix in TABLES:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .._utils.cache import cache_key, locked
-from .._utils.files import write_atomically
-from .._utils.folders import recover, replaced
+from .._utils.files import recover, replaced, write_atomically
 from ..calibration import Calibration
 from ..errors import BundleError
 from .folder import Bundle

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._utils.cache import cache_key, find_cached, write_cached
-from .._utils.folders import restore
+from .._utils.files import restore
 from .._utils.urls import as_path
 from .._version import __version__
 from ..errors import BundleError, OptionError, nearest

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .._utils.hardware import usable_cpus
+from .._utils.hardware import check_thread_count, usable_cpus
 from .._utils.locks import never_freed_in_forks
 from ..bundle.folder import check_precision
 from ..errors import EngineError, EngineUnavailableError, GhostZooError, OptionError
@@ -27,8 +27,6 @@ _first_processes: dict[str, int] = {}
 """Engine -> the process that first opened a model with it: this one, or an ancestor by forks."""
 
 Output = Literal["logits", "embedding", "features"]
-MOST_THREADS_PER_CPU = 16
-"""More threads than this for each CPU of the machine are taken for a mistake."""
 OUTPUTS: tuple[Output, ...] = ("logits", "embedding")
 """Of every graph; ``features``, the tensor before the pooling, is there only after ``load_features``."""
 
@@ -75,20 +73,6 @@ def check_count(name: str, value: object) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}.")
-
-
-def check_thread_count(name: str, count: int) -> None:
-    """Refuse more threads than anybody can want on this machine.
-
-    Raises:
-        OptionError: there are; the message tells the option's ``name``.
-    """
-    cpus = os.cpu_count() or 1
-    if count > MOST_THREADS_PER_CPU * cpus:
-        raise OptionError(
-            f"{name}={count} is too many for {cpus} CPUs; at most {MOST_THREADS_PER_CPU * cpus} threads are started, "
-            f"and more than {usable_cpus()} are no faster here."
-        )
 
 
 class Engine(ABC):

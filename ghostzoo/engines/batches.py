@@ -1,16 +1,19 @@
-"""One batch of images: each is read, and then all run through the network in one call."""
+"""Batches of images: each image is read, all run through the network in one call, and each gets its answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError
 from .base import Engine, Output
+
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -61,3 +64,21 @@ def run_batch(
     if tensors:
         done.rows = engine.run(np.stack(tensors), output)
     return done
+
+
+def each_answer(
+    batches: Generator[Outputs, None, None], answer: Callable[..., Iterable[_T]]
+) -> Iterator[_T | ImageError]:
+    """Yield an answer for each image, or why it could not be read, in order; ``batches`` is closed at the end.
+
+    Args:
+        batches: of images after the network; what ended one is raised after the answers of the images before it.
+        answer: rows (N, width) and ``damaged`` -> N answers.
+    """
+    with closing(batches):
+        for done in batches:
+            answers = iter(answer(done.rows, damaged=done.damaged) if done.rows is not None else ())
+            for error in done.errors:
+                yield next(answers) if error is None else error
+            if done.failure is not None:
+                raise done.failure

@@ -23,12 +23,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .._utils.cache import CHECKSUM_BYTES
+from .._utils.cache import CHECKSUM_BYTES, prepare
 from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
 from . import installation_conflict, interrupts_wait
 from .base import Engine, EngineOptions, Output
 from .devices import missing_device
-from .model_cache import prepare
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle

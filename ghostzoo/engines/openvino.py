@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .._utils.cache import CHECKSUM_BYTES
+from .._utils.cache import CHECKSUM_BYTES, prepare, writable_folder
 from .._utils.hardware import cpu_features, usable_cpus
 from ..errors import EngineError, EngineUnavailableError, OptionError, nearest
 from .base import Engine, EngineOptions, Output
-from .model_cache import prepare, writable_folder
 from .openvino_library import ov, shared_core
 from .pool import Pool
 

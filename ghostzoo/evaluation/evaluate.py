@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..catalog import PublishedFigures
 from ..classifier import Classifier
+from ..engines.batches import each_answer
 from ..errors import ImageError, InputError
 from ..images.decode import read_image
 from ..labels import ClassLabel
@@ -193,7 +193,11 @@ def evaluate(
     failed: dict[str, ImageError] = {}
     kept: list[NDArray[np.float32]] = []
     truth: list[int] = []
-    results = _answers(classifier, _sources(dataset.samples, failed), batch_size)
+    rank = partial(classifier.bundle.postprocessing.predictions, choice=Choice(_TOP))
+    results: Iterator[tuple[list[Prediction], NDArray[np.float32]] | ImageError] = each_answer(
+        classifier.outputs(_sources(dataset.samples, failed), batch_size, "logits", raise_errors=False),
+        lambda rows, damaged: zip(rank(rows, damaged=damaged), rows, strict=True),
+    )
     for sample, answer in zip(dataset.samples, results, strict=True):
         on_image()
         if isinstance(answer, ImageError):
@@ -231,21 +235,6 @@ def evaluate(
         read_image=classifier.read_image,
         calibration=calibrate(np.stack(kept), np.array(truth)) if calibrated else None,
     )
-
-
-def _answers(
-    classifier: Classifier, images: Iterator[Path | bytes], batch_size: int
-) -> Iterator[tuple[list[Prediction], NDArray[np.float32]] | ImageError]:
-    """Yield the best classes and the logits of each image, or why it could not be read."""
-    rank = partial(classifier.bundle.postprocessing.predictions, choice=Choice(_TOP))
-    with closing(classifier.outputs(images, batch_size, "logits", raise_errors=False)) as batches:
-        for done in batches:
-            rows = zip(rank(done.rows, damaged=done.damaged), done.rows, strict=True) if done.rows is not None else ()
-            answers = iter(rows)
-            for error in done.errors:
-                yield next(answers) if error is None else error
-            if done.failure is not None:
-                raise done.failure
 
 
 def open_labelled(path: str | PathLike[str], labels: Sequence[ClassLabel]) -> ImageDataset:

@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._utils.folders import restore
+from .._utils.files import restore
 from .._utils.urls import scheme_of
 from ..bundle.folder import Bundle
 from ..bundle.manifest import MANIFEST_FILE

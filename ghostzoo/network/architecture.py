@@ -96,10 +96,6 @@ class Architecture:
         """Family and width, for people."""
         return f"{self.family.title} of width {self.width:g}"
 
-    def with_classes(self, num_classes: int) -> Architecture:
-        """The same network for another number of classes."""
-        return Architecture.of(self.width, num_classes, self.family, fused=self.fused)
-
     @property
     def channels(self) -> tuple[int, ...]:
         """The channels of all blocks: widths that differ little may have the same."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -15,26 +15,14 @@ from numpy.typing import NDArray
 
 from .._utils.cache import cache_key
 from .._utils.parallel import map_batches
-from ..bundle.folder import Bundle
 from ..engines.base import Engine
-from ..engines.sessions import OpenedEngines
 from ..errors import BundleError, ImageError
-from ..images.options import ImageLimits
 from ..images.transform import preprocess
+from ..model import LoadedModel
 from .index import Index
 from .layout import DIGEST_BYTES, Embeddings
 
 _BATCH_SIZE = 8
-
-
-class Model(Protocol):
-    """What a ``Classifier`` has that is needed here."""
-
-    bundle: Bundle
-    engines: OpenedEngines
-    limits: ImageLimits
-
-    def read_image(self, image: Any) -> NDArray[np.uint8]: ...
 
 
 class Picture(Protocol):
@@ -50,7 +38,7 @@ class Picture(Protocol):
         """Return size and time of the file, which tell whether it has changed; raises as ``read`` does."""
 
 
-def identity_of(model: Model) -> str:
+def identity_of(model: LoadedModel) -> str:
     """Return what tells apart models whose embeddings cannot be compared."""
     bundle, precision = model.bundle, model.engines.for_calls.options.precision
     return cache_key(bundle.model_hash(bundle.source_precision(precision)), precision, bundle.preprocessing)
@@ -65,7 +53,7 @@ class Row:
 
 
 def embed_all(
-    pictures: Sequence[Picture], model: Model, earlier: Index | None, on_picture: Callable[[], object]
+    pictures: Sequence[Picture], model: LoadedModel, earlier: Index | None, on_picture: Callable[[], object]
 ) -> Iterator[Row | ImageError]:
     """Yield the rows of pictures in order, several threads ahead."""
     known = {} if earlier is None else {bytes(digest): row for row, digest in enumerate(earlier.digests)}
@@ -88,7 +76,7 @@ def embed_all(
 
 
 def _embed(
-    batch: Iterable[Picture], model: Model, engine: Engine, find: Callable[[bytes], Row | None]
+    batch: Iterable[Picture], model: LoadedModel, engine: Engine, find: Callable[[bytes], Row | None]
 ) -> list[Row | ImageError]:
     results: list[Row | ImageError] = []
     new: list[tuple[int, bytes, bytes]] = []

@@ -13,8 +13,8 @@ from ..errors import ImageError, InputError
 from ..images.inputs import walk
 from ..images.options import ImageLimits
 from ..images.sources import read_encoded
+from ..model import LoadedModel
 from .duplicates import THRESHOLD, find_groups
-from .embedding import Model
 from .index import Index
 from .updating import Update, update, update_cached
 
@@ -55,7 +55,7 @@ class Duplicates:
     """Names of pictures, as paths from the folder on; the largest file first."""
     unreadable: tuple[ImageError, ...] = field(repr=False)
 
-    def write_report(self, path: str | PathLike[str], classifier: Model) -> None:
+    def write_report(self, path: str | PathLike[str], classifier: LoadedModel) -> None:
         """Write a page of HTML with thumbnails, which needs no other file; of many groups it has the first ones.
 
         Args:
@@ -90,7 +90,7 @@ class _File:
 
 
 def build_index(
-    classifier: Model,
+    classifier: LoadedModel,
     folder: str | PathLike[str],
     out: str | PathLike[str],
     *,
@@ -120,7 +120,7 @@ def build_index(
 
 
 def find_duplicates(
-    classifier: Model,
+    classifier: LoadedModel,
     folder: str | PathLike[str],
     *,
     threshold: float = THRESHOLD,
@@ -159,7 +159,7 @@ def find_duplicates(
     return Duplicates(place, len(found), tuple(names), done.unreadable)
 
 
-def _find(classifier: Model, folder: str | PathLike[str]) -> tuple[Path, list[_File]]:
+def _find(classifier: LoadedModel, folder: str | PathLike[str]) -> tuple[Path, list[_File]]:
     place = as_path(folder, "folder")
     if not place.is_dir():
         what = (

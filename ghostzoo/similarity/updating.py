@@ -12,7 +12,8 @@ from pathlib import Path
 from .._utils.cache import cache_key, place_in_cache
 from .._utils.files import replacing
 from ..errors import EngineError, ImageError, IndexFileError, InputError
-from .embedding import Model, Picture, embed_all, identity_of
+from ..model import LoadedModel
+from .embedding import Picture, embed_all, identity_of
 from .index import DamagedIndexError, Index
 from .layout import IndexWriter
 
@@ -43,7 +44,7 @@ class Update:
 def update(
     path: Path,
     pictures: Sequence[Picture],
-    model: Model,
+    model: LoadedModel,
     folder: Path,
     on_picture: Callable[[], object] = lambda: None,
     *,
@@ -79,7 +80,7 @@ def update(
 def _update(
     path: Path,
     pictures: Sequence[Picture],
-    model: Model,
+    model: LoadedModel,
     folder: Path,
     on_picture: Callable[[], object],
     earlier: Index | None,
@@ -125,7 +126,7 @@ def _update(
 
 
 def update_cached(
-    pictures: Sequence[Picture], model: Model, folder: Path, on_picture: Callable[[], object] = lambda: None
+    pictures: Sequence[Picture], model: LoadedModel, folder: Path, on_picture: Callable[[], object] = lambda: None
 ) -> Update:
     """Do as ``update`` does, with an index in the cache folder; where that cannot be written, nothing is kept."""
     folder = folder.resolve()
@@ -136,7 +137,7 @@ def update_cached(
         return update(Path(scratch, "pictures.index"), pictures, model, folder, on_picture)
 
 
-def _earlier(path: Path, model: Model, folder: Path, overwrite: bool) -> Index | None:
+def _earlier(path: Path, model: LoadedModel, folder: Path, overwrite: bool) -> Index | None:
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)

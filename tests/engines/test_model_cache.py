@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from ghostzoo._utils import hardware
+from ghostzoo._utils.cache import prepare, writable_folder
 from ghostzoo._utils.hardware import cpu_facts
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.engines import engine_class
 from ghostzoo.engines.base import EngineOptions
-from ghostzoo.engines.model_cache import prepare, writable_folder
 from tests.conftest import make_tiny_bundle
 from tests.fixtures.engines import require_engine
 

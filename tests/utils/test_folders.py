@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from ghostzoo._utils.folders import recover, replaced, restore
+from ghostzoo._utils.files import recover, replaced, restore
 from ghostzoo.bundle.edit import check_target
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import BundleError
 from ghostzoo.fetch.resolver import fetch
 from ghostzoo.network.architecture import Architecture
-from tests.bundle.test_bundle import contents, write
 from tests.fixtures.networks import random_arrays, write_weights
+from tests.fixtures.small_bundles import contents, write
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 REPLACE = """
 import os, signal, sys
 from pathlib import Path
-from tests.bundle.test_bundle import contents, write
+from tests.fixtures.small_bundles import contents, write
 out, survived = Path(sys.argv[1]), int(sys.argv[2])
 rename = Path.rename
 def killed(self, target):
@@ -46,7 +46,7 @@ write(out, contents(b"new"), overwrite=True)
 HOLD = """
 import sys
 from pathlib import Path
-from ghostzoo._utils.folders import replaced
+from ghostzoo._utils.files import replaced
 with replaced(Path(sys.argv[1])) as folder:
     folder.mkdir()
     (folder / "file").write_text("new")
@@ -155,7 +155,7 @@ def test_a_living_writer_is_left_alone(tmp_path: Path) -> None:
 
 def test_writers_that_start_while_others_clear_away_all_succeed(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from ghostzoo._utils.folders import recover, replaced\n"
+        "import sys; from pathlib import Path; from ghostzoo._utils.files import recover, replaced\n"
         "for number in range(100):\n"
         "    recover(Path(sys.argv[1]))\n"
         "    with replaced(Path(sys.argv[1], f'{sys.argv[2]}-{number}')) as folder:\n"

@@ -6,8 +6,11 @@ second version of protobuf, so floats may come one by one, each with its tag.
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import IntEnum
 from functools import cache
 from typing import Any
 
@@ -15,7 +18,11 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from numpy.typing import NDArray
 
-from ..open_inference.wire import I32, LEN, VARINT, Fields, read_varint, undecodable
+from ..open_inference.inference import input_specs
+from ..open_inference.tensors import FP32, PIXEL_VALUES, Values, count_elements, from_bytes, from_values
+from ..open_inference.wire import I32, LEN, VARINT, Fields, join_floats, read_varint, undecodable
+from ..repository import ServedModel
+from ..request_errors import bad_request
 
 FLOAT32, STRING = 1, 20
 """Of Paddle Serving's types of elements, those that an input may have."""
@@ -85,6 +92,20 @@ def message(name: str) -> Any:
     return _classes()[name]
 
 
+class ErrorCode(IntEnum):
+    """bRPC's own codes of errors."""
+
+    OK = 0
+    ENOSERVICE = 1001
+    ENOMETHOD = 1002
+    EREQUEST = 1003
+    ERPCAUTH = 1004
+    ERPCTIMEDOUT = 1008
+    EINTERNAL = 2001
+    ELOGOFF = 2003
+    ELIMIT = 2004
+
+
 @dataclass
 class TensorMessage:
     """An input, and where its values are in the message."""
@@ -101,10 +122,7 @@ class TensorMessage:
         Raises:
             RequestError: they do not end with a whole value.
         """
-        data = b"".join(self._floats)
-        if len(data) % 4:
-            raise undecodable()
-        return np.frombuffer(data, "<f4")
+        return join_floats(self._floats)
 
     def read(self, data: memoryview, fields: Fields) -> None:
         """Read the fields of a Tensor."""
@@ -167,6 +185,41 @@ def parse_request(data: bytes | bytearray | memoryview, max_images: int) -> Requ
         elif (number, kind) == (_REQUEST_LOG_ID, VARINT):
             found.log_id, _ = read_varint(content, 0)
     return found
+
+
+def read_values(model: ServedModel, request: RequestMessage, max_images: int) -> Values:
+    """Return the images or pixels of a request.
+
+    Raises:
+        RequestError: they are not what the model takes.
+    """
+    if len(request.tensors) != 1:
+        raise bad_request(f"{model.name} takes one input, images or pixels, not {len(request.tensors)}.")
+    (tensor,) = request.tensors
+    if tensor.elem_type == STRING:
+        if not 0 < len(tensor.images) <= max_images:
+            raise bad_request(f"The input has {len(tensor.images)} images; send from 1 to {max_images} in a call.")
+        return [_image(image) for image in tensor.images]
+    return _pixels(model, tensor, max_images)
+
+
+def _image(data: memoryview) -> bytes:
+    """An encoded image, which clients of the original send as base64."""
+    given = bytes(data)
+    try:
+        return base64.b64decode(given, validate=True)
+    except binascii.Error:
+        return given
+
+
+def _pixels(model: ServedModel, tensor: TensorMessage, max_images: int) -> Values:
+    spec = input_specs(model)[PIXEL_VALUES]
+    shape = tensor.shape if len(tensor.shape) != 3 else [1, *tensor.shape]
+    kind = FP32 if tensor.elem_type == FLOAT32 else f"type {tensor.elem_type}"
+    elements = count_elements(spec, kind, shape, max_images)
+    if tensor.content:
+        return from_bytes(spec, shape, elements, tensor.content)
+    return from_values(spec, shape, elements, tensor.floats())
 
 
 def _unpacked(data: memoryview) -> Iterator[bytes]:

@@ -8,8 +8,6 @@ Paddle Serving open one for each that is under way. The key is what bRPC calls a
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import logging
 import os
 import socket
@@ -24,20 +22,13 @@ from ...errors import GhostZooError, OptionError
 from ..access import Access, log_access, request_id
 from ..compression import decompressed
 from ..memory import Hold
-from ..open_inference.inference import infer, input_specs
+from ..open_inference.inference import infer
 from ..open_inference.tensors import (
-    FP32,
-    PIXEL_VALUES,
     RequestedOutput,
-    Values,
-    count_elements,
-    from_bytes,
-    from_values,
 )
-from ..repository import ServedModel
 from ..request_errors import RequestError, as_request_error, bad_request, late, too_large
 from ..service import RequestInfo, Service
-from .messages import FLOAT32, STRING, RequestMessage, TensorMessage, message, parse_request
+from .messages import FLOAT32, ErrorCode, RequestMessage, message, parse_request, read_values
 
 SERVICE = "baidu.paddle_serving.predictor.general_model.GeneralModelService"
 METHOD = "inference"
@@ -54,20 +45,10 @@ _LINGER_SECONDS = 5.0
 _STEP = 256 * 2**10
 _HERE = 64 * 2**10
 """Bytes that are worked on without leaving the event loop."""
-_COMPRESSIONS = {0: "none", 2: "gzip", 3: "zlib"}
-
-ENOSERVICE, ENOMETHOD, EREQUEST, ERPCAUTH, ERPCTIMEDOUT, EINTERNAL, ELOGOFF, ELIMIT = (
-    *(1001, 1002, 1003, 1004, 1008),
-    *(2001, 2003, 2004),
-)
-"""bRPC's own codes of errors."""
-_CODES = {400: EREQUEST, 404: EREQUEST, 413: EREQUEST, 422: EREQUEST, 503: ELIMIT, 504: ERPCTIMEDOUT}
-_NAMES = {0: "OK", ENOSERVICE: "ENOSERVICE", ENOMETHOD: "ENOMETHOD", EREQUEST: "EREQUEST", ERPCAUTH: "ERPCAUTH"} | {
-    ERPCTIMEDOUT: "ERPCTIMEDOUT",
-    EINTERNAL: "EINTERNAL",
-    ELOGOFF: "ELOGOFF",
-    ELIMIT: "ELIMIT",
-}
+_COMPRESSIONS = (0, 2, 3)
+"""None, gzip and zlib."""
+_CODES = dict.fromkeys((400, 404, 413, 422), ErrorCode.EREQUEST) | {503: ErrorCode.ELIMIT, 504: ErrorCode.ERPCTIMEDOUT}
+"""By the status of HTTP."""
 
 _logger = logging.getLogger(__name__)
 
@@ -75,7 +56,7 @@ _logger = logging.getLogger(__name__)
 class _Refusal(Exception):  # noqa: N818
     """Refused by the meta alone, with one of bRPC's codes."""
 
-    def __init__(self, code: int, text: str) -> None:
+    def __init__(self, code: ErrorCode, text: str) -> None:
         super().__init__(text)
         self.code = code
 
@@ -168,7 +149,7 @@ class _Connection:
             return False
         self._left -= meta_size
         service.metrics.on_request("brpc")
-        code, text, body, status = 0, "", b"", "CANCELLED"
+        code, text, body, status = ErrorCode.OK, "", b"", "CANCELLED"
         try:
             try:
                 body = await self._run(meta, info)
@@ -176,14 +157,14 @@ class _Connection:
                 code, text = refusal.code, str(refusal)
             except (RequestError, GhostZooError) as error:
                 known = as_request_error(error)
-                code, text = _CODES.get(known.status, EINTERNAL), str(known)
+                code, text = _CODES.get(known.status, ErrorCode.EINTERNAL), str(known)
             except (asyncio.IncompleteReadError, ConnectionError):
                 raise
             except Exception as error:
                 fields = {"request_id": info.request_id}
                 _logger.error("A request failed.", exc_info=error, extra={"fields": fields})
-                code, text = EINTERNAL, str(as_request_error(error))
-            status = _NAMES[code]
+                code, text = ErrorCode.EINTERNAL, str(as_request_error(error))
+            status = code.name
         finally:
             log_access(service, "brpc", METHOD, status, info, client=client)
         await self._send(meta.correlation_id, code, text, body)
@@ -196,7 +177,7 @@ class _Connection:
             max_images = self._service.options.limits.max_images
             request: RequestMessage = await self._aside(len(data), parse_request, data, max_images)
             model = self._service.repository.get()
-            values = await self._aside(len(data), self._values, model, request)
+            values = await self._aside(len(data), read_values, model, request, max_images)
             del data
             log_id, name = request.log_id, (request.fetch or [DEFAULT_OUTPUT])[0]
             if len(request.fetch) > 1:
@@ -219,13 +200,17 @@ class _Connection:
         """Refuse what need not be read."""
         service, key = self._service, meta.authentication_data.decode("utf-8", "surrogateescape")
         if service.options.api_key is not None and not self._access.shows_key({"x-api-key": key}):
-            raise _Refusal(ERPCAUTH, "This server requires its API key: send it as the authentication data of bRPC.")
+            raise _Refusal(
+                ErrorCode.ERPCAUTH, "This server requires its API key: send it as the authentication data of bRPC."
+            )
         if service.stopping.is_set():
-            raise _Refusal(ELOGOFF, "The server is shutting down; ask another.")
+            raise _Refusal(ErrorCode.ELOGOFF, "The server is shutting down; ask another.")
         if meta.request.service_name != SERVICE:
-            raise _Refusal(ENOSERVICE, f"There is no service {meta.request.service_name[:200]!r}, but {SERVICE}.")
+            raise _Refusal(
+                ErrorCode.ENOSERVICE, f"There is no service {meta.request.service_name[:200]!r}, but {SERVICE}."
+            )
         if meta.request.method_name != METHOD:
-            raise _Refusal(ENOMETHOD, f"There is no method {meta.request.method_name[:200]!r}, but {METHOD}.")
+            raise _Refusal(ErrorCode.ENOMETHOD, f"There is no method {meta.request.method_name[:200]!r}, but {METHOD}.")
         if meta.compress_type not in _COMPRESSIONS:
             raise bad_request(f"Compression {meta.compress_type} is not read; send it with gzip, zlib or none.")
         if not 0 <= meta.attachment_size <= self._left:
@@ -255,21 +240,10 @@ class _Connection:
             hold(2 * len(data))
         return data
 
-    def _values(self, model: ServedModel, request: RequestMessage) -> Values:
-        if len(request.tensors) != 1:
-            raise bad_request(f"{model.name} takes one input, images or pixels, not {len(request.tensors)}.")
-        (tensor,) = request.tensors
-        max_images = self._service.options.limits.max_images
-        if tensor.elem_type == STRING:
-            if not 0 < len(tensor.images) <= max_images:
-                raise bad_request(f"The input has {len(tensor.images)} images; send from 1 to {max_images} in a call.")
-            return [_image(image) for image in tensor.images]
-        return _pixels(model, tensor, max_images)
-
     async def _aside(self, size: int, work: Any, *arguments: Any) -> Any:
         return work(*arguments) if size < _HERE else await self._service.aside(work, *arguments)
 
-    async def _send(self, correlation_id: int, code: int, text: str, body: bytes) -> None:
+    async def _send(self, correlation_id: int, code: ErrorCode, text: str, body: bytes) -> None:
         meta = message("RpcMeta")(correlation_id=correlation_id)
         meta.response.error_code = code
         meta.response.error_text = text
@@ -293,22 +267,3 @@ class _Connection:
                         return False
                     self._left -= len(part)
         return not self._left
-
-
-def _image(data: memoryview) -> bytes:
-    """An encoded image, which clients of the original send as base64."""
-    given = bytes(data)
-    try:
-        return base64.b64decode(given, validate=True)
-    except binascii.Error:
-        return given
-
-
-def _pixels(model: ServedModel, tensor: TensorMessage, max_images: int) -> Values:
-    spec = input_specs(model)[PIXEL_VALUES]
-    shape = tensor.shape if len(tensor.shape) != 3 else [1, *tensor.shape]
-    kind = FP32 if tensor.elem_type == FLOAT32 else f"type {tensor.elem_type}"
-    elements = count_elements(spec, kind, shape, max_images)
-    if tensor.content:
-        return from_bytes(spec, shape, elements, tensor.content)
-    return from_values(spec, shape, elements, tensor.floats())

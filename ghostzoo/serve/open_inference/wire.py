@@ -7,7 +7,7 @@ The encoding is that of https://protobuf.dev/programming-guides/encoding/.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,10 +52,7 @@ class InputContents:
         Raises:
             RequestError: they do not end with a whole value.
         """
-        data = self.fp32[0] if len(self.fp32) == 1 else b"".join(self.fp32)
-        if len(data) % 4:
-            raise undecodable()
-        return np.frombuffer(data, "<f4")
+        return join_floats(self.fp32)
 
 
 @dataclass
@@ -195,6 +192,18 @@ def read_varint(data: memoryview, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
     raise undecodable()
+
+
+def join_floats(parts: Sequence[memoryview | bytes]) -> NDArray[np.float32]:
+    """Return the float32 values in ``parts``, one after the other, without a copy where there is one.
+
+    Raises:
+        RequestError: they do not end with a whole value.
+    """
+    data = parts[0] if len(parts) == 1 else b"".join(parts)
+    if len(data) % 4:
+        raise undecodable()
+    return np.frombuffer(data, "<f4")
 
 
 def undecodable() -> RequestError:
