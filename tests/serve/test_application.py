@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -23,8 +24,10 @@ from ghostzoo.images.preprocessing import Preprocessing  # noqa: E402
 from ghostzoo.network.architecture import Architecture  # noqa: E402
 from ghostzoo.predictions import top_predictions  # noqa: E402
 from ghostzoo.serve.app import create_app  # noqa: E402
+from ghostzoo.serve.decoder_pool import DecoderPool  # noqa: E402
 from ghostzoo.serve.open_inference import inference  # noqa: E402
 from ghostzoo.serve.options import ServeOptions  # noqa: E402
+from ghostzoo.serve.repository import Repository  # noqa: E402
 from ghostzoo.serve.service import RequestInfo, Service  # noqa: E402
 from tests.fixtures.networks import random_arrays, write_weights  # noqa: E402
 
@@ -341,3 +344,30 @@ def test_equal_scores_come_by_index_whatever_k_is(ask: Ask, tmp_path_factory: py
     for k in range(1, 8):
         found = ask(lambda client, k=k: talk(client, k), models=(str(bundle.path),))
         assert found == [[1, 3, 4, 2, 6, 0, 5][:k]] * 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such processes")
+def test_decoding_processes_start_while_models_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools: list[DecoderPool] = []
+    seen: list[int] = []
+    load_all = Repository.load_all
+
+    def noting(*arguments: Any) -> DecoderPool:
+        pools.append(DecoderPool(*arguments))
+        return pools[0]
+
+    async def load_late(repository: Repository) -> None:
+        seen.extend(pools[0].processes)
+        await load_all(repository)
+
+    monkeypatch.setattr("ghostzoo.serve.service.DecoderPool", noting)
+    monkeypatch.setattr(Repository, "load_all", load_late)
+
+    async def run() -> bool:
+        service = Service(ServeOptions(workers=2))
+        await service.load()
+        assert pools[0].processes == seen
+        return await service.close()
+
+    assert asyncio.run(run())
+    assert len(seen) == 2

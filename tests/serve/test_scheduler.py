@@ -230,3 +230,19 @@ def test_retiring_waits_for_a_model_alone(make: Callable[..., Scheduler], instan
     assert values(call) == [[2.0], [4.0]]
     assert not other.batches
     other.gate.set()
+
+
+def test_retiring_waits_for_no_call_that_was_cancelled(make: Callable[..., Scheduler], instance: GatedLane) -> None:
+    """Though the only worker is busy with another model, and will be."""
+    scheduler, other = make(), GatedLane("other")
+    submit(scheduler, other, [pixels(1)])
+    assert other.started.wait(20)
+    call, _ = submit(scheduler, instance, [pixels(1), b"2"])
+    retired = threading.Event()
+    threading.Thread(target=lambda: (scheduler.retire(instance), retired.set()), daemon=True).start()
+    wait_until(lambda: refuses(scheduler, instance))
+    assert not retired.is_set()
+    scheduler.cancel(call)
+    assert retired.wait(20)
+    assert not other.batches
+    other.gate.set()
