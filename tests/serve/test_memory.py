@@ -24,11 +24,18 @@ def test_a_budget_is_held_and_given_back() -> None:
         with memory.counted(50):  # what is there already is counted, and nobody refused for it
             assert memory.used == 140
             hold(-20)
+            with memory.held():  # as every call begins, even a probe
+                pass
+            with pytest.raises(RequestError), memory.held(1):
+                pytest.fail("there was no room for it")
     assert memory.used == 0
     with pytest.raises(RequestError) as caught, memory.held() as hold:
         hold(101)  # alone, and no later time would be better
     assert caught.value.status == 413
-    assert (memory.used, rejected) == (0, [101, 101])
+    with memory.counted(1), pytest.raises(RequestError) as caught, memory.held(100):
+        pytest.fail("there was no room for it")
+    assert caught.value.status == 503  # later there may be
+    assert (memory.used, rejected) == (0, [101, 121, 101, 101])
 
 
 def test_turns_are_had_at_once_while_there_is_memory() -> None:
