@@ -244,6 +244,22 @@ def test_answers_have_the_shapes_that_the_metadata_tell(ask: Ask) -> None:
     assert told == {}
 
 
+@pytest.mark.parametrize(
+    ("path", "changed", "status", "said"),
+    [
+        ("", {"inputs": [IMAGE | {"name": "other"}]}, 400, "no input 'other'; send one of pixel_values and images"),
+        ("", {"inputs": [IMAGE] * 2}, 400, "takes one input, pixel_values or images, not 2"),
+        ("", {"inputs": [IMAGE | {"data": ["bm8gaW1hZ2U="]}]}, 422, "Image 0: "),
+        ("/versions/2", {}, 404, "has version 1 only, not '2'"),
+        *(("", {"parameters": {"timeout": wrong}}, 400, "a whole number of microseconds") for wrong in (-1, "1", True)),
+        ("", {"parameters": {"timeout": 1}}, 504, "deadline"),
+    ],
+)
+def test_what_cannot_be_answered_is_said(post: Ask, path: str, changed: dict[str, Any], status: int, said: str) -> None:
+    answer = post(f"{MODEL}{path}/infer", json={"inputs": [IMAGE]} | changed)
+    assert (answer.status_code, said in answer.json()["error"]) == (status, True), answer.text
+
+
 def test_pixels_in_each_form_get_the_same_logits(ask: Ask) -> None:
     pixels = np.linspace(-1, 1, 3 * 96 * 96, dtype=np.float32).reshape(1, 3, 96, 96)
     tensor = {"name": "pixel_values", "datatype": "FP32", "shape": [1, 3, 96, 96]}
