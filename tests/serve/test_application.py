@@ -26,7 +26,8 @@ from ghostzoo.predictions import top_predictions  # noqa: E402
 from ghostzoo.serve.app import create_app  # noqa: E402
 from ghostzoo.serve.decoder_pool import DecoderPool  # noqa: E402
 from ghostzoo.serve.open_inference import inference  # noqa: E402
-from ghostzoo.serve.options import ServeOptions  # noqa: E402
+from ghostzoo.serve.open_inference.rest_messages import InferInput, InferRequest, tensors_bytes  # noqa: E402
+from ghostzoo.serve.options import ServeLimits, ServeOptions  # noqa: E402
 from ghostzoo.serve.repository import Repository  # noqa: E402
 from ghostzoo.serve.service import RequestInfo, Service  # noqa: E402
 from tests.fixtures.networks import random_arrays, write_weights  # noqa: E402
@@ -161,6 +162,7 @@ def test_configuration_and_statistics(ask: Ask) -> None:
         "pixel_values": ("TYPE_FP32", [3, 96, 96]),
         "images": ("TYPE_STRING", [1]),
     }
+    assert [each["optional"] for each in config["input"]] == [True, True]  # a request has one of them
     (fresh,), (stats,) = before["model_stats"], after["model_stats"]
     assert fresh["inference_count"] == 0
     assert {kind: each["ns"] for kind, each in fresh["inference_stats"].items() if each["ns"]} == {}
@@ -273,13 +275,37 @@ def test_pixels_in_each_form_get_the_same_logits(ask: Ask) -> None:
         for data in (pixels.ravel().tolist(), pixels.tolist()):
             content = {"inputs": [tensor | {"data": data}], "outputs": wanted}
             answers.append(await client.post(f"{MODEL}/infer", json=content))
-        return answers
+        text = json.dumps(content).encode()
+        headers = {"Inference-Header-Content-Length": str(len(text))}  # which is all there is
+        return [*answers, await client.post(f"{MODEL}/infer", content=text, headers=headers)]
 
     answers = ask(talk)
-    assert [answer.status_code for answer in answers] == [200] * 3, answers[0].text
+    assert [answer.status_code for answer in answers] == [200] * 4, answers[0].text
     assert answers[0].json()["id"] == "7"
     first, *others = (answer.json()["outputs"][0]["data"] for answer in answers)
-    assert others == [first, first]
+    assert others == [first] * 3
+
+
+@pytest.mark.parametrize(("images", "status"), [(1500, 422), (1501, 413)])
+def test_a_call_has_as_many_images_as_the_server_takes(ask: Ask, images: int, status: int) -> None:
+    broken = base64.b64encode(b"no image").decode()
+    tensor = IMAGE | {"shape": [images, 1], "data": [[broken]] * images}
+    options = {"limits": ServeLimits(max_images=1500), "queue_size": 1500}
+    answer = ask(lambda client: client.post(f"{MODEL}/infer", json={"inputs": [tensor]}), **options)
+    assert answer.status_code == status, answer.text
+
+
+def test_images_are_counted_as_text_and_as_what_is_decoded_of_it() -> None:
+    def of(data: list[Any] | None, blob: bytes = b"", datatype: str = "BYTES") -> int:
+        given = InferInput(name="images", shape=[2], datatype=datatype, data=data)
+        return tensors_bytes(InferRequest(inputs=[given]), memoryview(blob), 8)
+
+    text = "A" * 4000
+    both, flat, blob = of([text, text]), of([text]), of(None, bytes(100))
+    assert 2 * flat >= both >= 2 * (4000 + 3000)
+    assert of([[text], [text]]) == both  # nested
+    assert (blob, of([text], bytes(100))) == (100, flat + 100)  # copied
+    assert of([0.5] * 4000, bytes(100), "FP32") == 0  # neither
 
 
 def test_nested_rows_are_taken_for_as_many_images_as_numbers(post: Ask) -> None:
