@@ -295,6 +295,16 @@ def test_a_call_has_as_many_images_as_the_server_takes(ask: Ask, images: int, st
     assert answer.status_code == status, answer.text
 
 
+def test_a_binary_tensor_is_as_long_as_it_is_said_to_be(post: Ask) -> None:
+    blob = len(PNG).to_bytes(4, "little") + PNG
+    given = {"name": "images", "datatype": "BYTES", "shape": [1]}
+    for difference, status in ((0, 200), (1, 400), (-1, 400)):
+        tensor = given | {"parameters": {"binary_data_size": len(blob) + difference}}
+        head = json.dumps({"inputs": [tensor]}).encode()
+        headers = {"Inference-Header-Content-Length": str(len(head))}
+        assert post(f"{MODEL}/infer", content=head + blob, headers=headers).status_code == status
+
+
 def test_images_are_counted_as_text_and_as_what_is_decoded_of_it() -> None:
     def of(data: list[Any] | None, blob: bytes = b"", datatype: str = "BYTES") -> int:
         given = InferInput(name="images", shape=[2], datatype=datatype, data=data)
