@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,25 @@ def test_measured_figures_are_those_of_the_stored_report() -> None:
     assert report["model"] == DEFAULT_MODEL
     assert (measured.top1, measured.top5) == (report["top1"]["right"] / 5000, report["top5"]["right"] / 5000)
     assert measured.images == report["images"] == sum(row["recall"]["total"] for row in report["classes"]) == 5000
+
+
+def test_what_is_said_of_photographs_is_their_report() -> None:
+    file = Path(ghostzoo.__file__).parent / "data" / f"{DEFAULT_MODEL}.photographs.json"
+    report = json.loads(file.read_text(encoding="utf-8"))
+    assert report["model"] == DEFAULT_MODEL
+    assert (report["damaged"], report["unreadable"]) == ([], [])
+    measured = get_model(DEFAULT_MODEL).measured
+    assert measured is not None
+    whole, *classes = re.findall(r"(\w+)? ?\b(\d+) of (\d+)", measured.photographs)
+    of = {f"{row['label']}s": (row["recall"]["right"], row["recall"]["total"]) for row in report["classes"]}
+    assert whole[1:] == tuple(str(sum(counts)) for counts in zip(*of.values(), strict=True))
+    assert {name: (int(right), int(total)) for name, right, total in classes} == {
+        name: counts for name, counts in of.items() if counts[1] >= 10
+    }
+    guide = (Path(__file__).parents[1] / "docs" / "guides" / "bundled-model.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| bundled model \|.*$", guide, re.MULTILINE)
+    order = [f"{label}s" for label in ("cat", "dog", "bird", "automobile", "horse", "deer", "ship")]
+    assert re.findall(r"(\d+) of (\d+)", row) == [*(tuple(map(str, of[name])) for name in order), whole[1:]]
 
 
 @pytest.mark.parametrize(

@@ -99,13 +99,12 @@ MODELS = (
     CatalogModel(
         name=DEFAULT_MODEL,
         width=0.5,
-        measured=MeasuredFigures.of_report(
+        measured=MeasuredFigures.of_reports(
             DEFAULT_MODEL,
             parameters_millions=1.32,
             multiply_adds_millions=8.36,
             storage_mb=5,
             data="half of CIFAR-10's test images",
-            photographs="26 of 40 full-size photographs of its classes (dogs 8 of 10, birds 10 of 21)",
         ),
         num_classes=10,
         labels="cifar10",

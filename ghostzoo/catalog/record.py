@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -20,6 +21,8 @@ HUB = "https://huggingface.co"
 TIMM_FILE = "model.safetensors"
 """The weights in a repository of timm's."""
 
+_ENOUGH_PHOTOGRAPHS = 10
+"""Of a class; fewer tell little of it."""
 _WEIGHTS = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
 
 
@@ -69,11 +72,23 @@ class MeasuredFigures(Figures):
     """What became of ordinary photographs, in words; to be shown wherever ``top1`` is, if the two differ much."""
 
     @classmethod
-    def of_report(cls, name: str, **facts: Any) -> Self:
-        """Take the accuracy from the report that ``ghostzoo eval`` wrote, which is in ``data``."""
-        report = json.loads((Path(__file__).parents[1] / "data" / f"{name}.json").read_bytes())
+    def of_reports(cls, name: str, **facts: Any) -> Self:
+        """Take the figures from the two reports of ``ghostzoo eval`` in ``data``: its images', and photographs'."""
+        report, photographs = (
+            json.loads((Path(__file__).parents[1] / "data" / f"{name}{suffix}.json").read_bytes())
+            for suffix in ("", ".photographs")
+        )
         accuracies = {key: report[key]["value"] for key in ("top1", "top5")}
-        return cls(**accuracies, images=report["images"], **facts)
+        return cls(**accuracies, images=report["images"], photographs=_recognised(photographs), **facts)
+
+
+def _recognised(report: Mapping[str, Any]) -> str:
+    """What a report on photographs says, with the classes that have enough of them, best first."""
+    rows = [row for row in report["classes"] if row["recall"]["total"] >= _ENOUGH_PHOTOGRAPHS]
+    rows.sort(key=lambda row: row["recall"]["value"], reverse=True)
+    counts = ", ".join(f"{row['label']}s {row['recall']['right']} of {row['recall']['total']}" for row in rows)
+    top1 = report["top1"]
+    return f"{top1['right']} of {top1['total']} full-size photographs of its classes ({counts})"
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class Scheduler:
         """What each worker does, and since when."""
         lock = threading.Lock()
         self._changed = threading.Condition(lock)
-        """Workers wait for it."""
+        """Workers wait for it. One that comes to an end wakes no other: it takes what is due itself."""
         self._finished = threading.Condition(lock)
         """Those wait for it who want an instance to be idle."""
         self._threads = [
@@ -142,7 +142,6 @@ class Scheduler:
                         self._waiting -= len(jobs) - len(kept)
                         jobs.clear()
                         jobs.extend(kept)
-            self._changed.notify_all()
             self._finished.notify_all()
 
     def retire(self, instance: Instance) -> None:
@@ -214,12 +213,6 @@ class Scheduler:
         alone = self._waiting == len(jobs) == 1 and self._idle == len(self._threads) - 1
         return _Task(queue, jobs, decode=False, alone=alone)
 
-    def _tell_finished(self) -> None:
-        """Wake those who wait for an end. Other workers sleep on: the one that asks takes what is due itself."""
-        self._finished.notify_all()
-        if self._closing:
-            self._changed.notify_all()
-
     def _decode(self, queue: InstanceQueue, job: Job) -> None:
         start = time.perf_counter()
         job.stages.queue = start - job.since
@@ -236,7 +229,7 @@ class Scheduler:
                 job.since = end
                 queue.ready.append(job)
                 self._waiting += 1
-            self._tell_finished()
+            self._finished.notify_all()
         if failure is not None:
             self._finish(queue.instance, [job], [failure])
 
@@ -262,7 +255,7 @@ class Scheduler:
             outcomes = [_reported(error)] * len(jobs)
         with self._changed:
             queue.running -= 1
-            self._tell_finished()
+            self._finished.notify_all()
         self._finish(queue.instance, jobs, outcomes)
 
     def _finish(self, instance: Instance, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:

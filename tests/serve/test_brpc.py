@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -22,12 +23,12 @@ import ghostzoo
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.images.decode import read_image
 from ghostzoo.images.transform import preprocess
-from ghostzoo.serve.brpc.messages import message
-from ghostzoo.serve.brpc.server import SERVICE
+from tests.fixtures.brpc import message
 from tests.fixtures.serving import ServerProcess, running_server
 
 pytestmark = pytest.mark.slow
 KEY = "0123456789abcdef-test"
+SERVICE = "baidu.paddle_serving.predictor.general_model.GeneralModelService"
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +44,10 @@ def place_of(process: ServerProcess) -> tuple[str, int]:
     return host, int(port)
 
 
-def packet(data: bytes, key: str = KEY, method: str = "inference", **fields: Any) -> bytes:
+def packet(data: bytes, key: str = KEY, method: str = "inference", service: str = SERVICE, **fields: Any) -> bytes:
     meta = message("RpcMeta")(correlation_id=7, authentication_data=key.encode(), **fields)
-    meta.request.service_name, meta.request.method_name = SERVICE, method
+    meta.request.service_name, meta.request.method_name, meta.request.log_id = service, method, 9
+    meta.request.trace_id = 2**60
     encoded = meta.SerializeToString()
     return struct.pack(">4sII", b"PRPC", len(encoded) + len(data), len(encoded)) + encoded + data
 
@@ -66,8 +68,10 @@ def ask(address: tuple[str, int], data: bytes, **changes: Any) -> tuple[Any, byt
         return read_answer(connection)
 
 
-def scores(data: bytes) -> Any:
-    (tensor,) = message("Response").FromString(data).outputs[0].tensor
+def scores(data: bytes, name: str = "prediction") -> Any:
+    (output,) = message("Response").FromString(data).outputs
+    (tensor,) = output.tensor
+    assert (output.engine_name, tensor.elem_type, tensor.name, tensor.alias_name) == ("general_infer_0", 1, name, name)
     values = np.frombuffer(tensor.tensor_content, "<f4").reshape(tuple(tensor.shape))
     np.testing.assert_array_equal(values.ravel(), tensor.float_data)
     return values
@@ -94,8 +98,15 @@ def test_images_in_each_form_get_scores(address: tuple[str, int], tiny_bundle: B
         response, body = ask(address, data)
         assert response.error_code == 0, (name, response.error_text)
         np.testing.assert_allclose(scores(body), expected, atol=1e-5, err_msg=name)
-    response, body = ask(address, gzip.compress(encoded["raw"]), compress_type=2)
+    for number, compress in ((2, gzip.compress), (3, zlib.compress)):
+        _, body = ask(address, compress(encoded["raw"]), compress_type=number)
+        np.testing.assert_allclose(scores(body), expected, atol=1e-5)
+    _, body = ask(address, encoded["raw"] + b"what is attached", attachment_size=16)
     np.testing.assert_allclose(scores(body), expected, atol=1e-5)
+    named = request(tensor=plain.tensor, fetch_var_names=["save_infer_model/scale_0.tmp_0"], log_id=2**63 + 5)
+    _, body = ask(address, named.SerializeToString())
+    np.testing.assert_allclose(scores(body, "save_infer_model/scale_0.tmp_0"), expected, atol=1e-5)
+    assert message("Response").FromString(body).log_id == 2**63 + 5
 
 
 def test_refusals_have_brpcs_codes(address: tuple[str, int], jpeg: bytes) -> None:
@@ -103,12 +114,20 @@ def test_refusals_have_brpcs_codes(address: tuple[str, int], jpeg: bytes) -> Non
     good = request(tensor=[tensor(elem_type=20, data=[jpeg])]).SerializeToString()
     bad = request(tensor=[tensor(elem_type=20, data=[b"no image"])]).SerializeToString()
     many = request(tensor=[tensor(elem_type=20, data=[jpeg] * 9)]).SerializeToString()
+    twice = request(tensor=[tensor(elem_type=20, data=[jpeg])] * 2).SerializeToString()
+    wide = request(tensor=[tensor(elem_type=20, data=[jpeg])], fetch_var_names=["a", "b"]).SerializeToString()
+    whole = request(tensor=[tensor(elem_type=0, shape=[3, 64, 64])]).SerializeToString()
     for code, text, given in (
         (1004, "requires its API key", {"data": good, "key": "wrong"}),
         (1002, "no method", {"data": good, "method": "debug"}),
         (1003, "Compression 1 is not read", {"data": good, "compress_type": 1}),
         (1003, "larger than the 4194304 bytes", {"data": bytes(5 * 2**20)}),
+        (1001, "no service 'other'", {"data": good, "service": "other"}),
         (1003, "from 1 to 8", {"data": many}),
+        (1003, "takes one input, images or pixels, not 2", {"data": twice}),
+        (1003, "takes one input, images or pixels, not 0", {"data": b""}),
+        (1003, "fetch one, not 2", {"data": wide}),
+        (1003, "must be FP32", {"data": whole}),
         (1003, "Image 0", {"data": bad}),
         (1003, "cannot be decoded", {"data": b"\xff" * 20}),
         (1003, "fields", {"data": b"\x0a\x00" * 1_000_000}),

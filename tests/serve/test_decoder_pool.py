@@ -164,6 +164,24 @@ def test_a_crash_costs_its_own_image_only(slow: bytes, jpeg: bytes, number: sign
         assert pool.processes != [process]
 
 
+def test_what_is_in_hand_is_given_up_when_the_server_ends(slow: bytes) -> None:
+    with pool_of(1) as (pool, ended):
+        (process,) = pool.processes
+        failures: list[ImageError] = []
+
+        def decode_slowly() -> None:
+            with pytest.raises(ImageError, match="the server has ended") as caught:
+                pool.decode(slow, CONFIG)
+            failures.append(caught.value)
+
+        thread = threading.Thread(target=decode_slowly)
+        thread.start()
+        wait_until(lambda: is_busy(process))
+        pool.kill()
+        thread.join(10)
+        assert (len(failures), ended, pool.processes) == (1, [], [process])
+
+
 def test_no_image_is_blamed_for_a_process_that_was_dead_before(jpeg: bytes) -> None:
     with pool_of(1) as (pool, ended):
         (process,) = pool.processes
@@ -188,7 +206,7 @@ def test_memory_is_bounded() -> None:
     with pool_of(1, limits=ImageLimits(max_bytes=2**20, max_pixels=10**6)) as (pool, ended):
         pool.decode(image, CONFIG)
         with pytest.raises(ImageError, match="takes more memory than one image may have"):
-            pool.decode(image, replace(CONFIG, resize_short=4096))  # 10 GB, were it done
+            pool.decode(image, replace(CONFIG, resize_short=1024))  # 0.6 GB, were it done
         assert ended == []
         pool.decode(image, CONFIG)
 

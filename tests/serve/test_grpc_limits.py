@@ -22,7 +22,6 @@ import requests
 
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.serve import open_inference
-from ghostzoo.serve.memory import Admission, Memory
 from ghostzoo.serve.open_inference.messages import SERVICE, message
 from tests.fixtures.serving import ServerProcess, running_server
 
@@ -430,48 +429,3 @@ def test_health_is_as_grpc_defines_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "grpc_tools.protoc", "-I", str(folder), "--include_imports"]
     subprocess.run([*command, "--descriptor_set_out", str(out), "health.proto"], check=True)
     assert out.read_bytes() == (folder / "health.binpb").read_bytes()
-
-
-def test_turns_are_had_at_once_while_there_is_memory() -> None:
-    memory = Memory(100, lambda: None)
-    turns = Admission(lambda others: memory.fits((others + 1) * 50), patience=600)
-
-    async def run() -> None:
-        now = asyncio.get_running_loop().time
-        async with turns.turn(now() + 600), turns.turn(now() + 600):
-            with pytest.raises(TimeoutError):
-                async with turns.turn(now() + 0.01):
-                    pytest.fail("three had room for two")
-
-    asyncio.run(run())
-
-
-def test_turns_are_lost_by_nobody() -> None:
-    """One at a time: in order, after waiters that gave up, and after a turn that took too long."""
-
-    async def run() -> list[str]:
-        loop = asyncio.get_running_loop()
-        turns = Admission(lambda _: False, patience=0.2)
-        seen: list[str] = []
-
-        async def take(name: str, deadline: float, seconds: float) -> None:
-            try:
-                async with turns.turn(loop.time() + deadline):
-                    seen.append(name)
-                    await asyncio.sleep(seconds)
-            except TimeoutError:
-                seen.append(f"{name} late")
-
-        slow = asyncio.create_task(take("slow", 600, 600))
-        await asyncio.sleep(0)
-        second = asyncio.create_task(take("cancelled", 600, 600))
-        third = asyncio.create_task(take("third", 600, 0))
-        impatient = asyncio.create_task(take("impatient", 0.01, 600))
-        last = asyncio.create_task(take("last", 600, 0))
-        await asyncio.sleep(0)
-        second.cancel()
-        await asyncio.wait([slow, second, third, impatient, last])
-        await take("after", 600, 0)
-        return seen
-
-    assert asyncio.run(asyncio.wait_for(run(), 60)) == ["slow", "impatient late", "slow late", "third", "last", "after"]

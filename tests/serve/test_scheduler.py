@@ -159,6 +159,24 @@ def test_a_failing_batch_harms_no_other(make: Callable[..., Scheduler], instance
     assert (values(bad), values(good)) == (["the engine failed"], [[2.0]])
 
 
+def test_errors_that_are_not_ours_are_logged(
+    make: Callable[..., Scheduler], instance: GatedLane, caplog: pytest.LogCaptureFixture
+) -> None:
+    scheduler, strange = make(), GatedLane("strange")
+    strange.run = lambda *_, **__: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    instance.gate.set()
+    for lane, source in ((instance, pixels(-1)), (instance, b"bad"), (strange, pixels(1))):
+        call, done = submit(scheduler, lane, [source])
+        assert done.wait(20)
+        (outcome,) = call.outcomes
+        assert isinstance(outcome, Exception)
+        assert outcome.__traceback__ is None  # it would keep the image
+    (record,) = caplog.records
+    assert record.getMessage() == "A worker failed."
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
+
+
 def test_the_queue_is_bounded_and_calls_are_whole(make: Callable[..., Scheduler], instance: GatedLane) -> None:
     scheduler = make(queue_size=3)
     submit(scheduler, instance, [pixels(0)])
@@ -230,3 +248,75 @@ def test_retiring_waits_for_a_model_alone(make: Callable[..., Scheduler], instan
     assert values(call) == [[2.0], [4.0]]
     assert not other.batches
     other.gate.set()
+
+
+def test_retiring_waits_for_no_call_that_was_cancelled(make: Callable[..., Scheduler], instance: GatedLane) -> None:
+    """Though the only worker is busy with another model, and will be."""
+    scheduler, other = make(), GatedLane("other")
+    submit(scheduler, other, [pixels(1)])
+    assert other.started.wait(20)
+    call, _ = submit(scheduler, instance, [pixels(1), b"2"])
+    retired = threading.Event()
+    threading.Thread(target=lambda: (scheduler.retire(instance), retired.set()), daemon=True).start()
+    wait_until(lambda: refuses(scheduler, instance))
+    assert not retired.is_set()
+    scheduler.cancel(call)
+    assert retired.wait(20)
+    assert not other.batches
+    other.gate.set()
+
+
+def test_what_workers_hang_in_is_told_in_words(make: Callable[..., Scheduler], instance: GatedLane) -> None:
+    scheduler, decoding = make(workers=2), threading.Event()
+    wait_until(lambda: scheduler.idle == 2)
+    assert (scheduler.in_hand, scheduler.stuck_for) == ([], 0.0)
+    submit(scheduler, instance, [pixels(0)])
+    assert instance.started.wait(20)
+    assert scheduler.stuck_for == 0.0  # the other worker takes what comes
+    slow = GatedLane("slow")
+    slow.decode = lambda *_: (decoding.wait(20), pixels(0))[1]  # type: ignore[method-assign]
+    submit(scheduler, slow, [b"1"])
+    wait_until(lambda: scheduler.stuck_for > 0.1)
+    running, reading = sorted(scheduler.in_hand, reverse=True)
+    assert running.startswith("running 1 image(s) for model on test for 0.")
+    assert reading.startswith("decoding 1 image(s) for slow on test for 0.")
+    decoding.set()
+    for lane in (instance, slow):
+        lane.gate.set()
+    wait_until(lambda: scheduler.idle == 2)
+    assert (scheduler.in_hand, scheduler.stuck_for) == ([], 0.0)
+
+
+@pytest.mark.parametrize("side_by_side", [True, False])
+def test_closing_ends_workers_that_had_nothing_to_do(
+    make: Callable[..., Scheduler], instance: GatedLane, side_by_side: bool
+) -> None:
+    """Some wait for nothing, and some for an image that could join theirs, and is cancelled."""
+    scheduler, other, decoding = make(workers=4, max_delay=60.0), GatedLane("other"), threading.Event()
+    other.side_by_side = side_by_side
+    other.decode = lambda *_: (decoding.wait(20), pixels(0))[1]  # type: ignore[method-assign]
+    submit(scheduler, instance, [pixels(0)])
+    call, _ = submit(scheduler, other, [b"1"])
+    joined, done = submit(scheduler, other, [pixels(2)])
+    wait_until(lambda: any("decoding" in each for each in scheduler.in_hand))
+    closing = threading.Thread(target=scheduler.close)
+    closing.start()
+    wait_until(lambda: refuses(scheduler, instance))
+    scheduler.cancel(call)
+    for event in (decoding, instance.gate, other.gate):
+        event.set()
+    closing.join(20)
+    assert not closing.is_alive()
+    assert done.is_set()
+    assert values(joined) == [[4.0]]
+
+
+def test_closing_tells_whether_all_has_ended(make: Callable[..., Scheduler], instance: GatedLane) -> None:
+    scheduler = make()
+    _, done = submit(scheduler, instance, [pixels(0)])
+    assert instance.started.wait(20)
+    assert not scheduler.close(0.01)
+    assert refuses(scheduler, instance)
+    instance.gate.set()
+    assert scheduler.close(20)
+    assert done.is_set()

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ghostzoo.errors import WeightsError
 from ghostzoo.network.architecture import Architecture
+from ghostzoo.weights.params import read_weights
 from ghostzoo.weights.pickle_data import UnsafePickleError, load_pickle_data
 from tests.fixtures.limited import run_limited
 from tests.fixtures.networks import random_arrays
@@ -119,6 +121,24 @@ def test_a_file_beyond_the_memory_is_told_in_one_sentence(tmp_path: Path) -> Non
     ended = run_limited(READ, path, memory_mb=400, seconds=60)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == f"{path} takes more memory than there is; is it a GhostNet weight file?\n"
+
+
+def test_memory_that_ends_while_a_file_is_read_is_told(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="resource, which bounds memory, is for POSIX systems")
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        pytest.skip("there is no /proc/self/statm, which tells what memory this process has")
+    path = tmp_path / "weights.pdparams"
+    with path.open("wb") as file:
+        file.truncate(128 * 2**20)  # sparse
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    now = int(statm.read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + 64 * 2**20, before[1]))
+    try:
+        with pytest.raises(WeightsError, match="takes more memory than there is"):
+            read_weights(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @pytest.mark.parametrize("protocol", range(6))

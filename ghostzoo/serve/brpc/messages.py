@@ -38,11 +38,7 @@ _FLOATS_AT_ONCE = 65_536
 
 _F = descriptor_pb2.FieldDescriptorProto
 _MESSAGES: dict[str, dict[str, tuple[int, int, int | str]]] = {
-    "RpcRequestMeta": {
-        "service_name": (1, 1, _F.TYPE_STRING),
-        "method_name": (2, 1, _F.TYPE_STRING),
-        "log_id": (3, 1, _F.TYPE_INT64),
-    },
+    "RpcRequestMeta": {"service_name": (1, 1, _F.TYPE_STRING), "method_name": (2, 1, _F.TYPE_STRING)},
     "RpcResponseMeta": {"error_code": (1, 1, _F.TYPE_INT32), "error_text": (2, 1, _F.TYPE_STRING)},
     "RpcMeta": {
         "request": (1, 1, "RpcRequestMeta"),
@@ -54,22 +50,16 @@ _MESSAGES: dict[str, dict[str, tuple[int, int, int | str]]] = {
     },
     "Tensor": {
         "float_data": (2, 3, _F.TYPE_FLOAT),
-        "data": (9, 3, _F.TYPE_BYTES),
         "elem_type": (10, 1, _F.TYPE_INT32),
         "shape": (11, 3, _F.TYPE_INT32),
         "name": (13, 1, _F.TYPE_STRING),
         "alias_name": (14, 1, _F.TYPE_STRING),
         "tensor_content": (15, 1, _F.TYPE_BYTES),
     },
-    "Request": {
-        "tensor": (1, 3, "Tensor"),
-        "fetch_var_names": (2, 3, _F.TYPE_STRING),
-        "log_id": (4, 1, _F.TYPE_UINT64),
-    },
     "ModelOutput": {"tensor": (1, 3, "Tensor"), "engine_name": (2, 1, _F.TYPE_STRING)},
     "Response": {"outputs": (1, 3, "ModelOutput"), "log_id": (4, 1, _F.TYPE_UINT64)},
 }
-"""Field -> its number, its label (3 for repeated), its type."""
+"""Field -> its number, its label (3 for repeated), its type; requests are read by ``parse_request``."""
 
 
 @cache

@@ -91,8 +91,6 @@ class KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpci
             log_access(service, "grpc", name, "UNAUTHENTICATED", request_info, client=context.peer())
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, _NO_KEY, ((REQUEST_ID, request_info.request_id),))
 
-        if handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(refuse)
         return grpc.stream_unary_rpc_method_handler(refuse)
 
 
