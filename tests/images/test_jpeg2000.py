@@ -100,6 +100,19 @@ def test_the_segments_of_the_standard_are_read() -> None:
 
 @pytest.mark.parametrize("changes", [{"tile": 128, "precinct": 0x77}, {"precinct": 0x66}, {"block": 2}])
 def test_a_hundred_megapixels_may_have_small_parts(changes: dict[str, int]) -> None:
+    assert read_header(enlarged(10_000, 10_000, **changes)).width == 10_000
+
+
+@pytest.mark.parametrize("size", [(250_000, 400), (400, 250_000)])
+def test_a_long_strip_may_have_small_parts(size: tuple[int, int]) -> None:
+    header = read_header(enlarged(*size, precinct=0x66))
+    assert (header.width, header.height) == size
+
+
+def enlarged(width: int, height: int, **changes: int) -> bytes:
+    """A file whose header alone is of so large a picture, in one tile where no other is asked for."""
     data = bytearray(jpeg2000_of_parts(**{"side": 500, "precinct": 0x88, **changes}))
-    struct.pack_into(">LL", data, data.index(b"\xff\x51") + 6, 10_000, 10_000)
-    assert read_header(bytes(data)).width == 10_000
+    struct.pack_into(">LL", data, data.index(b"\xff\x51") + 6, width, height)
+    if "tile" not in changes:
+        struct.pack_into(">LL", data, data.index(b"\xff\x51") + 22, width, height)
+    return bytes(data)
