@@ -129,8 +129,8 @@ def _resize(operands: Operands, attributes: Attributes) -> Shape:
 def _resized(side: int, factor: float) -> int:
     """An engine may multiply in float32 or in float64, and rounds the product down."""
     exact = side * factor
-    least, most = (math.floor(exact * (1 + error)) for error in (-_FLOAT32, _FLOAT32))
-    if factor != int(factor) and least != most:
+    error = exact * _FLOAT32
+    if factor != int(factor) and math.floor(exact - error) != math.floor(exact + error):
         raise RefusedGraphError("resizes by a factor that gives one size or another, depending on how it is rounded")
     return math.floor(exact)
 

@@ -18,9 +18,10 @@ def features(count: int, width: int, classes: int) -> tuple[np.ndarray, np.ndarr
     return np.maximum(centres[labels] + rng.normal(size=(count, width)), 0).astype(np.float32), labels
 
 
-@pytest.mark.parametrize(("count", "width"), [(40, 120), (300, 60)])
-def test_the_head_solves_the_weighted_ridge_problem(count: int, width: int) -> None:
+@pytest.mark.parametrize(("count", "width", "scale"), [(40, 120, 1), (300, 60, 1e-3)])
+def test_the_head_solves_the_weighted_ridge_problem(count: int, width: int, scale: float) -> None:
     embeddings, labels = features(count, width, 3)
+    embeddings *= np.float32(scale)
     keep = (labels > 0) | (np.arange(count) < count // 2)  # unbalanced
     check_head(embeddings[keep], labels[keep])
 
@@ -41,6 +42,7 @@ def check_head(embeddings: np.ndarray, labels: np.ndarray) -> None:
     strength = found.strength * np.trace(gram)
     solution = np.linalg.solve(gram + strength * np.eye(width), centred.T @ (weights[:, None] * wanted)).T
     factor = float((solution * found.head.weight).sum() / (solution**2).sum())
+    assert factor > 1
     np.testing.assert_allclose(found.head.weight, factor * solution, atol=1e-3 * np.abs(factor * solution).max())
     bias = factor * (weights @ targets - solution @ (weights @ exact))
     np.testing.assert_allclose(found.head.bias, bias, atol=1e-3 * np.abs(bias).max() + 1e-4)

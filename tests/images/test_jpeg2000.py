@@ -103,10 +103,14 @@ def test_a_hundred_megapixels_may_have_small_parts(changes: dict[str, int]) -> N
     assert read_header(enlarged(10_000, 10_000, **changes)).width == 10_000
 
 
-@pytest.mark.parametrize("size", [(250_000, 400), (400, 250_000)])
-def test_a_long_strip_may_have_small_parts(size: tuple[int, int]) -> None:
-    header = read_header(enlarged(*size, precinct=0x66))
-    assert (header.width, header.height) == size
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_small_parts_of_a_long_strip_are_counted(turned: bool) -> None:
+    """B.6: precincts of 64 x 64 in all six resolutions together are 37,976, and then 42,523."""
+    step = -1 if turned else 1
+    header = read_header(enlarged(*(250_000, 400)[::step], precinct=0x66))
+    assert (header.width, header.height) == (250_000, 400)[::step]
+    with pytest.raises(HeaderError, match="more or smaller parts"):
+        read_header(enlarged(*(280_000, 400)[::step], precinct=0x66))
 
 
 def enlarged(width: int, height: int, **changes: int) -> bytes:
