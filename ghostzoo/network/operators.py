@@ -92,12 +92,13 @@ def _conv(operands: Operands, attributes: Attributes) -> Shape:
     if group < 1 or depth * group != x[1] or channels % group:
         raise RefusedGraphError("has a convolution whose weight does not fit its input's channels")
     sides = []
-    for axis in (0, 1):
-        stride, dilation, before, after = strides[axis], dilations[axis], pads[axis], pads[axis + 2]
-        reach = dilation * (kernel[axis] - 1) + 1
+    for side, length, stride, dilation, before, after in zip(
+        x[2:], kernel, strides, dilations, pads[:2], pads[2:], strict=True
+    ):
+        reach = dilation * (length - 1) + 1
         if not 1 <= stride <= MAX_SIDE or dilation < 1 or not (0 <= before < reach and 0 <= after < reach):
             raise RefusedGraphError("has a convolution with impossible strides, dilations or pads")
-        sides.append((x[2 + axis] + before + after - reach) // stride + 1)
+        sides.append((side + before + after - reach) // stride + 1)
         if sides[-1] < 1 or reach > MAX_SIDE:
             raise RefusedGraphError("has a convolution that is larger than its input")
     return (x[0], channels, *sides)
@@ -128,10 +129,10 @@ def _resize(operands: Operands, attributes: Attributes) -> Shape:
 def _resized(side: int, factor: float) -> int:
     """An engine may multiply in float32 or in float64, and rounds the product down."""
     exact = side * factor
-    size = math.floor(exact)
-    if factor != int(factor) and not size <= exact * (1 - _FLOAT32) <= exact * (1 + _FLOAT32) < size + 1:
+    error = exact * _FLOAT32
+    if factor != int(factor) and math.floor(exact - error) != math.floor(exact + error):
         raise RefusedGraphError("resizes by a factor that gives one size or another, depending on how it is rounded")
-    return size
+    return math.floor(exact)
 
 
 def _average(operands: Operands, attributes: Attributes) -> Shape:

@@ -104,9 +104,10 @@ class Body:
         files: list[tuple[str, bytes]] = []
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
-                self.hold(value.size or 0)
+                size = value.size or 0
+                self.hold(size)  # of a second copy, until the first is closed
                 files.append((value.filename or name, await value.read()))
-                self.hold(-(value.size or 0))
+                self.hold(-size)
                 await value.close()
             else:
                 fields[name] = value

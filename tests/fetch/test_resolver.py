@@ -92,6 +92,16 @@ def test_a_missing_model_is_told_with_every_place_in_order(models: Path, tmp_pat
     assert [message.index(word) for word in words] == sorted(message.index(word) for word in words)
 
 
+@pytest.mark.parametrize("value", ["1", "on", "YES", " True ", "0", "off", "", "no"])
+def test_being_offline_means_what_it_means_to_the_hubs_client(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", value)
+    options = FetchOptions()
+    assert options.is_offline == (value.strip().upper() in constants.ENV_VARS_TRUE_VALUES)
+    assert FetchOptions(offline=not options.is_offline).is_offline != options.is_offline
+
+
 def test_an_unknown_name_suggests_known_ones() -> None:
     with pytest.raises(ghostzoo.UnknownModelError, match="GhostNet_x1_0"):
         fetch("GhostNet_x1_O")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,9 @@ def test_a_fitted_bundle_recognises_new_pictures(tiny_bundle: Bundle, make_folde
     assert Bundle.open(tmp_path / "mine").manifest.weights["fitted_on"]["model"] == "tiny"
     card = (tmp_path / "mine" / "README.md").read_text()
     assert f"{done.accuracy.value:.4f}" in card
+    said = [float(end) for end in re.findall(r"95 % interval ([\d.]+) to ([\d.]+)\)", card)[0]]
+    assert said == [round(end, 4) for end in done.accuracy.interval]
+    assert said == done.bundle.manifest.validation["fit"]["interval_of_95_percent"]
     assert "embeddings, names and hashes" in card
 
 
@@ -250,6 +254,21 @@ def test_damaged_embeddings_are_refused(
     assert data != bundle.read(PICTURES_FILE)
     with pytest.raises(BundleError, match="damaged"):
         Pictures.from_bytes(data)
+
+
+def test_a_picture_is_kept_in_less_than_three_kilobytes() -> None:
+    """Also where it lies in deep folders: of its name the end is kept."""
+    names = tuple(f"{'folder/' * 500}{index}\n.png" for index in range(50))
+    rng = np.random.default_rng(0)
+    arrays = (
+        rng.random((50, 1280), np.float32).astype(np.float16),
+        *(rng.integers(0, 256, (50, width), np.uint8) for width in (16, 32)),
+    )
+    data = Pictures(names, np.arange(50) % 2, *arrays).to_bytes()
+    assert len(data) < 50 * 3000
+    read = Pictures.from_bytes(data)
+    assert [name[-20:] for name in read.names] == [name[-20:].replace("\n", " ") for name in names]
+    np.testing.assert_array_equal(read.embeddings, arrays[0])
 
 
 def test_fitting_needs_no_onnx(tiny_bundle: Bundle, make_folder: MakeFolder, tmp_path: Path) -> None:

@@ -18,21 +18,31 @@ def features(count: int, width: int, classes: int) -> tuple[np.ndarray, np.ndarr
     return np.maximum(centres[labels] + rng.normal(size=(count, width)), 0).astype(np.float32), labels
 
 
-@pytest.mark.parametrize(("count", "width"), [(40, 120), (300, 60)])
-def test_the_head_solves_the_weighted_ridge_problem(count: int, width: int) -> None:
+@pytest.mark.parametrize(("count", "width", "scale"), [(40, 120, 1), (300, 60, 1e-3)])
+def test_the_head_solves_the_weighted_ridge_problem(count: int, width: int, scale: float) -> None:
     embeddings, labels = features(count, width, 3)
+    embeddings *= np.float32(scale)
     keep = (labels > 0) | (np.arange(count) < count // 2)  # unbalanced
-    embeddings, labels = embeddings[keep], labels[keep]
-    found = cross_validate(embeddings, labels, make_folds(labels, np.arange(len(labels))))
+    check_head(embeddings[keep], labels[keep])
 
-    weights = 1 / np.bincount(labels)[labels] / 3
-    targets = np.eye(3)[labels]
+
+def test_pictures_that_differ_in_one_way_give_a_head() -> None:
+    embeddings, labels = features(10, 1280, 2)
+    check_head(embeddings[labels], labels)  # of each class the same picture again and again
+
+
+def check_head(embeddings: np.ndarray, labels: np.ndarray) -> None:
+    found = cross_validate(embeddings, labels, make_folds(labels, np.arange(len(labels))))
+    classes, width = int(labels.max()) + 1, embeddings.shape[1]
+    weights = 1 / np.bincount(labels)[labels] / classes
+    targets = np.eye(classes)[labels]
     exact = embeddings.astype(np.float64)
     centred, wanted = exact - weights @ exact, targets - weights @ targets
     gram = centred.T @ (weights[:, None] * centred)
     strength = found.strength * np.trace(gram)
     solution = np.linalg.solve(gram + strength * np.eye(width), centred.T @ (weights[:, None] * wanted)).T
     factor = float((solution * found.head.weight).sum() / (solution**2).sum())
+    assert factor > 1
     np.testing.assert_allclose(found.head.weight, factor * solution, atol=1e-3 * np.abs(factor * solution).max())
     bias = factor * (weights @ targets - solution @ (weights @ exact))
     np.testing.assert_allclose(found.head.bias, bias, atol=1e-3 * np.abs(bias).max() + 1e-4)

@@ -220,7 +220,12 @@ def property_of(data: bytes, kind: bytes) -> bytes:
 
 
 def grid_avif(
-    *tiles: bytes, repeated: int = 1, turn: Sequence[bytes] = (), before: bytes = b"", more: int = 0
+    *tiles: bytes,
+    repeated: int = 1,
+    turn: Sequence[bytes] = (),
+    before: bytes = b"",
+    more: int = 0,
+    wide: bool = False,
 ) -> bytes:
     """An AVIF whose picture is a row of these AVIFs' images, as cameras lay out large ones.
 
@@ -230,7 +235,9 @@ def grid_avif(
         turn: properties of the whole picture.
         before: boxes before all others but the first.
         more: bytes in references that mean nothing.
+        wide: number the items with 32 bits instead of 16, as the boxes' later versions do.
     """
+    number = "L" if wide else "H"
     contents = []
     for tile in tiles:
         (start, length), _ = av1_item(tile)
@@ -243,32 +250,38 @@ def grid_avif(
     whole = full_box(b"ispe", struct.pack(">LL", width * len(tiles), height))
     properties = box(b"ipco", *(property_of(tiles[0], kind) for kind in (b"ispe", b"pixi", b"av1C")), whole, *turn)
     used = [b"\4\2" + bytes(0x85 + index for index in range(len(turn)))] + [b"\1\2\x83"] * len(tiles)
-    associations = b"".join(struct.pack(">HB", index + 1, len(each)) + each for index, each in enumerate(used))
-    references = struct.pack(f">HH{len(tiles)}H", 1, len(tiles), *range(2, count + 1))
+    associations = b"".join(struct.pack(f">{number}B", index + 1, len(each)) + each for index, each in enumerate(used))
+    references = struct.pack(f">{number}H{len(tiles)}{number}", 1, len(tiles), *range(2, count + 1))
 
     def meta(place: int) -> bytes:
         extents = b""
         for index, content in enumerate(contents):
-            extents += struct.pack(">HHHLL", index + 1, 0, 1, place, len(content))
+            of_file = struct.pack(f">{number}{'HH' if wide else 'H'}", index + 1, *[0] * (1 + wide))
+            extents += of_file + struct.pack(">HLL", 1, place, len(content))
             place += len(content)
-        infos = (full_box(b"infe", struct.pack(">HH4sx", i + 1, 0, kind), version=2) for i, kind in enumerate(kinds))
+        infos = (
+            full_box(b"infe", struct.pack(f">{number}H4sx", i + 1, 0, kind), version=2 + wide)
+            for i, kind in enumerate(kinds)
+        )
         return full_box(
             b"meta",
             full_box(b"hdlr", bytes(4), b"pict", bytes(13)),
-            full_box(b"pitm", struct.pack(">H", 1)),
-            full_box(b"iloc", b"\x44\0", struct.pack(">H", count), extents),
-            full_box(b"iinf", struct.pack(">H", count), *infos),
-            full_box(b"iref", box(b"dimg", references), *[box(b"free", bytes(more))] * (more > 0)),
-            box(b"iprp", properties, full_box(b"ipma", struct.pack(">L", count), associations)),
+            full_box(b"pitm", struct.pack(f">{number}", 1), version=wide),
+            full_box(b"iloc", b"\x44\0", struct.pack(f">{number}", count), extents, version=2 * wide),
+            full_box(b"iinf", struct.pack(f">{number}", count), *infos, version=wide),
+            full_box(b"iref", box(b"dimg", references), *[box(b"free", bytes(more))] * (more > 0), version=wide),
+            box(b"iprp", properties, full_box(b"ipma", struct.pack(">L", count), associations, version=wide)),
         )
 
     start = box(b"ftyp", b"avif", bytes(4), b"avifmif1miaf") + before
     return start + meta(len(start) + len(meta(0)) + 8) + box(b"mdat", *contents)
 
 
-def test_a_grid_is_read_tile_by_tile() -> None:
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_grid_is_read_tile_by_tile(wide: bool) -> None:
+    """ISO/IEC 14496-12, 8.11: in the later versions of its boxes items have numbers of 32 bits."""
     left, right = picture(128, 96), picture(128, 96).rotate(180)
-    data = grid_avif(encoded(left, "AVIF"), encoded(right, "AVIF"))
+    data = grid_avif(encoded(left, "AVIF"), encoded(right, "AVIF"), wide=wide)
     header = read_header(data)
     assert (header.width, header.height) == (256, 96)
     expected = np.hstack([read_image(encoded(each, "AVIF")) for each in (left, right)])
@@ -300,3 +313,11 @@ def test_the_tiles_of_a_grid_count_together() -> None:
     tile = encoded(picture(700, 600), "AVIF", speed=10)
     with pytest.raises(ImageError, match="its data are out of proportion to its picture"):
         read_image(grid_avif(tile, tile, tile, repeated=30))
+
+
+def test_an_item_of_another_codec_never_reaches_the_decoder() -> None:
+    tile = encoded(picture(128, 96), "AVIF")
+    data = grid_avif(tile, tile)
+    place = data.rindex(b"av01")
+    with pytest.raises(ImageError, match="it holds images of an unknown kind; convert it to PNG"):
+        read_image(data[:place] + b"j2k1" + data[place + 4 :])

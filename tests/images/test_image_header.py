@@ -426,6 +426,15 @@ def test_rubbish_between_the_parts_of_a_gif_is_damage() -> None:
             read_header(data[:start] + bytes((kind, 0, 0)) + data[start:])
 
 
+def test_a_gif_may_have_a_million_blocks() -> None:
+    data = encoded(picture(*SMALL), "GIF")
+    screen = 13 + 3 * 2 ** (1 + data[10] % 8)
+    comment = b"!\xfe" + b"\1." * 999_000 + b"\0"
+    assert read_header(data[:screen] + comment + data[screen:]).width == SMALL[0]
+    with pytest.raises(HeaderError, match="more than 1000000 blocks"):
+        read_header(data[:screen] + comment + comment + data[screen:])
+
+
 def resets_of_gif(data: bytes) -> int:
     """Counted code by code, as appendix F of the GIF89a specification says."""
     start = 13 + 3 * 2 ** (1 + data[10] % 8) + 11

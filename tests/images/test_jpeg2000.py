@@ -100,6 +100,23 @@ def test_the_segments_of_the_standard_are_read() -> None:
 
 @pytest.mark.parametrize("changes", [{"tile": 128, "precinct": 0x77}, {"precinct": 0x66}, {"block": 2}])
 def test_a_hundred_megapixels_may_have_small_parts(changes: dict[str, int]) -> None:
+    assert read_header(enlarged(10_000, 10_000, **changes)).width == 10_000
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_small_parts_of_a_long_strip_are_counted(turned: bool) -> None:
+    """B.6: precincts of 64 x 64 in all six resolutions together are 37,976, and then 42,523."""
+    step = -1 if turned else 1
+    header = read_header(enlarged(*(250_000, 400)[::step], precinct=0x66))
+    assert (header.width, header.height) == (250_000, 400)[::step]
+    with pytest.raises(HeaderError, match="more or smaller parts"):
+        read_header(enlarged(*(280_000, 400)[::step], precinct=0x66))
+
+
+def enlarged(width: int, height: int, **changes: int) -> bytes:
+    """A file whose header alone is of so large a picture, in one tile where no other is asked for."""
     data = bytearray(jpeg2000_of_parts(**{"side": 500, "precinct": 0x88, **changes}))
-    struct.pack_into(">LL", data, data.index(b"\xff\x51") + 6, 10_000, 10_000)
-    assert read_header(bytes(data)).width == 10_000
+    struct.pack_into(">LL", data, data.index(b"\xff\x51") + 6, width, height)
+    if "tile" not in changes:
+        struct.pack_into(">LL", data, data.index(b"\xff\x51") + 22, width, height)
+    return bytes(data)

@@ -223,6 +223,22 @@ def test_limits_hold_for_damaged_images() -> None:
         read_picture(data, ImageLimits(max_pixels=300 * 400, max_scans=2), LENIENT)
 
 
+def test_only_what_can_be_read_leniently_is_said_to_be() -> None:
+    limits = ImageLimits(option_names={"lenient": "--lenient"})
+    jpeg, png = (encoded(PHOTO, kind) for kind in ("JPEG", "PNG"))
+    advised = "get the file again, or read it with --lenient"
+    with pytest.raises(ImageError, match=advised):
+        read_picture(jpeg[:-300], limits, ReadOptions())
+    for data, options in (
+        (png[:-300], ReadOptions()),
+        (jpeg[:2] + b"\xff\xe0\0\2" * 10_001 + jpeg[2:], ReadOptions()),  # more segments than a JPEG may have
+        (jpeg[: jpeg.index(b"\xff\xda")], LENIENT),
+    ):
+        with pytest.raises(ImageError) as caught:
+            read_picture(data, limits, options)
+        assert "--lenient" not in str(caught.value)
+
+
 def test_a_truncated_pil_image_says_how_it_can_be_read() -> None:
     data = encoded(PHOTO, "JPEG")
     with pytest.raises(ImageError, match=r"truncated.*; pass the file itself to have it read leniently"):

@@ -102,11 +102,13 @@ OF_TIMM = {
     "repghostnet_130": (5.459, 231.12, 560, 336),
     "repghostnet_150": (6.553, 301.32, 560, 336),
     "repghostnet_200": (9.766, 515.87, 560, 336),
+    "ghostnet_400": (47.843, 1947.338, 432, 432),  # at this width no number of channels is rounded
+    "repghostnet_400": (29.974, 1959.904, 560, 336),
 }
 
 
 @pytest.mark.parametrize("name", OF_TIMM)
-def test_each_model_of_timm_has_its_size(name: str) -> None:
+def test_families_have_the_sizes_of_timm(name: str) -> None:
     parameters, multiply_adds, trained, fused = OF_TIMM[name]
     architecture = Architecture.named(name)
     assert architecture.count_parameters() / 1e6 == pytest.approx(parameters, abs=5e-4)

@@ -150,6 +150,7 @@ def test_shapes_of_the_simple_ones() -> None:
     assert infer("Resize", IMAGE, None, SCALES) == infer("Resize", IMAGE, None, SCALES, mode="nearest")
     assert infer("Resize", IMAGE, None, SCALES) == (N, 6, 40, 90)
     assert infer("Resize", IMAGE, None, Operand((4,), (1.0, 1.0, 2.05005, 1.51))) == (N, 6, 41, 45)
+    assert infer("Resize", IMAGE, None, Operand((4,), (1.0, 1.0, 1.375, 1.25))) == (N, 6, 27, 37)
     assert infer("AveragePool", IMAGE, kernel_shape=(2, 2), strides=(2, 2)) == (N, 6, 10, 15)
     assert infer("Sigmoid", IMAGE) == IMAGE.shape
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,34 @@ def test_all_forms_of_an_image_give_one_answer(ask: Ask) -> None:
     answers = ask(talk)
     assert [answer.status_code for answer in answers] == [200] * 4
     assert len({str(answer.json()["images"][0]["predictions"]) for answer in answers}) == 1
+
+
+def test_a_body_is_refused_by_the_length_that_it_says(post: Ask) -> None:
+    headers = {"Content-Type": "image/png", "Content-Length": str(10**9)}
+    answer = post("/v1/classify", content=PNG, headers=headers)
+    assert (answer.status_code, "larger than the" in answer.text) == (413, True)
+
+
+@pytest.mark.parametrize("form", ["with its length", "in chunks", "gzip"])
+def test_a_body_may_be_as_large_as_the_limit_and_no_larger(ask: Ask, form: str) -> None:
+    limit = len(PNG) + 1000
+
+    async def talk(client: Any) -> list[int]:
+        statuses = []
+        for size in (limit, limit + 1):
+            body = PNG.ljust(size, b"\0")  # what follows the image's end is not decoded
+            headers = {"Content-Type": "image/png"}
+            if form == "gzip":
+                headers["Content-Encoding"], body = "gzip", gzip.compress(body)
+            content = in_chunks(body) if form == "in chunks" else body
+            statuses.append((await client.post("/v1/classify", content=content, headers=headers)).status_code)
+        return statuses
+
+    async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
+        yield body[:100]
+        yield body[100:]
+
+    assert ask(talk, limits=ServeLimits(max_body_bytes=limit)) == [200, 413]
 
 
 @pytest.mark.parametrize(
