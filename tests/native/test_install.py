@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import shutil
@@ -38,6 +39,15 @@ def library(prefix: Path) -> Path:
     if not found:
         pytest.skip(f"{prefix} has no libghostzoo.so: the build is static, or for another system than Linux")
     return found[0]
+
+
+def test_the_python_package_has_its_licence() -> None:
+    try:
+        files = importlib.metadata.files("ghostzoo-native") or []
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("ghostzoo-native is not installed; 'make native' installs it")
+    [licence] = [file for file in files if file.name == "LICENSE"]
+    assert licence.read_text() == (ROOT / "LICENSE").read_text(encoding="utf-8")
 
 
 def test_a_project_finds_the_installed_package(prefix: Path, tmp_path: Path) -> None:
