@@ -18,7 +18,7 @@ from typing import Any, Literal
 from .._utils.cache import cache_folder, cache_key, read_cached, write_cached
 from .._utils.hardware import cpu_facts, usable_cpus
 from .._version import __version__
-from ..bundle.folder import COMPUTED, Bundle
+from ..bundle.folder import COMPUTED, CONVERTED_FILES, Bundle
 from ..errors import EngineUnavailableError, GhostZooError, OptionError, UnknownEngineError
 from . import EngineRecord, engine_class, engine_names, engine_record
 from .base import Engine, EngineOptions
@@ -105,9 +105,8 @@ def open_engine(bundle: Bundle, engine: str, options: EngineOptions) -> tuple[En
             engine_record(engine)
         except UnknownEngineError as error:
             raise UnknownEngineError(f"{ENGINE_VARIABLE}: {error}" if origin == "environment" else str(error)) from None
-        bundle.converted_files(
-            engine, options.precision
-        )  # before the library is imported, which may not be worth installing
+        # Before the library is imported, which may not be worth installing.
+        bundle.converted_files(engine, options.precision)
         loaded = engine_class(engine).load(bundle, options)
         reason = f"{ENGINE_VARIABLE} names it" if origin == "environment" else "the caller named it"
         return loaded, Selection(engine, loaded.device, origin, reason)
@@ -202,7 +201,8 @@ def select(
 def _failure(bundle: Bundle, options: EngineOptions, tried: Tried) -> GhostZooError:
     """Return the one cause for which no engine can be used."""
     device = options.device
-    if not tried.failed and options.precision not in (*bundle.precisions, *COMPUTED):
+    has_files = any(failed.engine in CONVERTED_FILES for failed in tried.failed)
+    if not has_files and options.precision not in (*bundle.precisions, *COMPUTED):
         return bundle.missing_precision(options.precision)
     if device is not None and not any(is_same_device(device, found) for found in tried.devices):
         return missing_device(device, tried.devices)
