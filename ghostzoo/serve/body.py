@@ -35,18 +35,22 @@ FEW_VALUES = 1000
 MOST_NUMBERS = 910_000
 """In JSON: six images of 224 pixels. Python reads them one at a time while no other thread runs, about 50 ms for so
 many, and they take ten times the memory of binary ones."""
-_ESCAPES_OF_BYTES = 16
-"""A character of a text in so many may be escaped, beside a few; lines of base64 have one in forty."""
+_MOST_ESCAPES = 400_000
+"""In JSON: as many lines of base64 are an image of 22 MiB. Python reads a text while no other thread runs, some 50 ms
+for so many."""
+_MOST_WIDE = 2**20
+"""Bytes of characters that are not ASCII, in names and such."""
 _NUMBER_BYTES = 64
 """A Python float in a list, the list that it is checked in, and its place in float64 and float32 arrays."""
 _OBJECT_BYTES = 500
 _LIST_BYTES = 150
 _NAME_BYTES = 150
-_DIGITS = 18
-"""Of a whole number that is read as fast as any other; float32 has nine."""
-_LONG_NUMBER = re.compile(rb"[,\[]\s*-?[0-9]{%d}" % (_DIGITS + 1))
+_DIGITS, _FRACTION = 18, 25
+"""Digits of a whole number, and after a point, that are read as fast as any others; float32 has nine, float64 17."""
+_LONG_NUMBER = re.compile(rb"[,\[]\s*-?(?:[0-9]{%d}|[0-9]*\.[0-9]{%d})" % (_DIGITS + 1, _FRACTION + 1))
 _SCANNED = 2**20
 """Bytes that are looked at while no other thread runs."""
+_ASCII = bytes(range(128))
 _UNMARKED = bytes(set(range(128)) - set(b',[{:"\\\\'))
 """What says nothing about the structure of JSON, nor about how wide its texts are in memory."""
 
@@ -232,10 +236,10 @@ def _cost(body: bytes, values: int, numbers: int, rows: int) -> int:
         b"{": (values, "objects"),
         b":": (values, "names"),
         b'"': (4 * values, "strings"),
-        b"\\": (4 * values + len(body) // _ESCAPES_OF_BYTES, "escaped characters"),
+        b"\\": (_MOST_ESCAPES, "escaped characters"),
     }
     found = dict.fromkeys(limits, 0)
-    long, wide = 0, False
+    long, wide, escapes_wide = 0, 0, False
     for start in range(0, len(body), _SCANNED):
         part = body[start : start + _SCANNED]
         marks = part.translate(None, _UNMARKED)
@@ -243,11 +247,13 @@ def _cost(body: bytes, values: int, numbers: int, rows: int) -> int:
             found[mark] += marks.count(mark)
             _check_count(found[mark], most, what)
         long += sum(1 for _ in _LONG_NUMBER.finditer(part))
-        _check_count(long, values, f"numbers of over {_DIGITS} digits")
-        # One wide character makes a whole text wide.
-        wide = wide or not marks.isascii() or (b"\\" in marks and b"\\u" in part)
+        _check_count(long, values, f"numbers of over {_DIGITS} digits, or {_FRACTION} after the point,")
+        wide += len(marks.translate(None, _ASCII))
+        _check_count(wide, _MOST_WIDE, "bytes of characters other than ASCII")
+        escapes_wide = escapes_wide or (b"\\" in marks and b"\\u" in part)
+    is_wide = escapes_wide or wide > 0  # one wide character makes a whole text wide
     sizes = {b",": _NUMBER_BYTES, b"[": _LIST_BYTES, b"{": _OBJECT_BYTES, b":": _NAME_BYTES}
-    return 3 * len(body) * wide + sum(found[mark] * size for mark, size in sizes.items())
+    return 3 * len(body) * is_wide + sum(found[mark] * size for mark, size in sizes.items())
 
 
 def _check_count(count: int, most: int, what: str) -> None:

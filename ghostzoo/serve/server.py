@@ -82,6 +82,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 async def _serve(options: ServeOptions, lines: LineWriter) -> int | None:
     """Serve until a signal comes, and return its number."""
+    asyncio.get_running_loop().set_exception_handler(on_loop_error)
     listener = Listener(options)
     service = Service(options)
     service.metrics.watch_log(lambda: lines.dropped)
@@ -122,6 +123,14 @@ async def _serve(options: ServeOptions, lines: LineWriter) -> int | None:
         if not await service.close():
             end.now()
     return signals[0] if signals else None
+
+
+def on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tell the log of an error that nobody caught, but for connections that clients, or the system, broke off."""
+    if "transport" in context and isinstance(context.get("exception"), ConnectionError | TimeoutError):
+        _logger.debug("A connection ended: %s.", context["exception"])
+    else:
+        loop.default_exception_handler(context)
 
 
 def _greeting(service: Service, addresses: dict[str, str]) -> str:

@@ -69,8 +69,10 @@ def names(size: int) -> bytes:
         lambda: b'{"inputs":[],"parameters":{"a":[%s""]}}' % (b'"a",' * (9 * MIB)),
         lambda: b'{"inputs":[],"parameters":{"a":[%s0]}}' % (b"1e1," * (9 * MIB)),
         lambda: b'{"inputs":[],"parameters":{"a":[%s0]}}' % (b"%s, -" % (b"1" * 19) * 10_000),
+        lambda: b'{"inputs":[],"parameters":{"a":[%s0]}}' % (b"0.%s, -" % (b"1" * 26) * 10_000),
+        lambda: b'{"inputs":[],"parameters":{"a":"%s"}}' % ("é".encode() * 30 * MIB),
     ],
-    ids=["names", "objects", "names in objects", "lists", "texts", "numbers", "long numbers"],
+    ids=["names", "objects", "names in objects", "lists", "texts", "numbers", "long numbers", "fractions", "wide"],
 )
 def test_json_of_much_structure_is_not_parsed(server: ServerProcess, content: Callable[[], bytes]) -> None:
     body = content()
@@ -174,7 +176,10 @@ def test_a_request_that_can_never_fit_is_not_told_to_come_back(tiny_bundle: Bund
 
 
 def test_an_error_does_not_repeat_what_was_sent(server: ServerProcess) -> None:
-    for body in (b'{"images":[{}],"%s":1}' % (b"a" * MIB), b'{"images":[{"base64":"%s"}]}' % ("é".encode() * MIB)):
+    for body in (
+        b'{"images":[{}],"%s":1}' % (b"a" * MIB),
+        b'{"images":[{"base64":"%s"}]}' % ("é".encode() * (MIB // 4)),
+    ):
         answer = post(server, "/v1/classify", body)
         assert answer.status_code in (400, 422)
         assert len(answer.content) < 1000

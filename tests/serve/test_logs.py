@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import os
 import signal
 import socket
@@ -17,6 +19,7 @@ import pytest
 import requests
 
 from ghostzoo.bundle.folder import Bundle
+from ghostzoo.serve.server import on_loop_error
 from tests.fixtures.limited import run_limited
 from tests.fixtures.pictures import encoded, picture
 from tests.fixtures.serving import running_server
@@ -294,3 +297,18 @@ def test_an_error_at_the_start_is_one_line(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert ended.stderr.startswith("Error: ")
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("error", "told"), [(TimeoutError(110, "timed out"), False), (ZeroDivisionError(), True)])
+def test_a_client_that_the_system_drops_is_no_error(
+    error: Exception, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Hypercorn waits for the end of each connection, and lets through what it ended with."""
+
+    async def drop() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(on_loop_error)
+        loop.call_exception_handler({"message": "Unhandled", "exception": error, "transport": object()})
+
+    asyncio.run(drop())
+    assert bool([each for each in caplog.records if each.levelno >= logging.WARNING]) == told
