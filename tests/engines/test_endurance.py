@@ -25,15 +25,13 @@ Options = Callable[..., EngineOptions]
 
 THREADS, CALLS = 8, 60
 WARM_CALLS, MANY_CALLS = 100, 1000
+LEAK_BYTES = 8 * 2**20
+"""A leak of one input a call would be 98 MB, of logits and embeddings 10 MB."""
 
 
 def few(calls: int, engine_type: type[Engine]) -> int:
     """MNN waits busily, and a call takes a hundred times as long where other processes want the CPUs, too."""
     return calls // 10 if engine_type.name == "mnn" else calls
-
-
-LEAK_BYTES = 8 * 2**20
-"""A leak of one input a call would be 98 MB, of logits and embeddings 10 MB."""
 
 
 @pytest.fixture
