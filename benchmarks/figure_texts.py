@@ -279,6 +279,16 @@ def batch() -> str:
     return table(header, rows) + f"\n{_taken(content)}, the bundled model.\n"
 
 
+def batch_memory() -> str:
+    content = read("memory")
+    found = content["figures"]["batch"]
+    return (
+        f"Resident memory over {found['count']:,} pictures (`{content['command']}`, {content['date']}): "
+        f"{found['early_mb']:.0f} MB after a tenth, {found['later_mb']:.0f} MB at most later, "
+        f"{found['last_mb']:.0f} MB at the end"
+    )
+
+
 def sizing() -> str:
     content = read("sizing")
     rows = []
@@ -300,6 +310,7 @@ def _taken(content: dict[str, Any]) -> str:
 
 RENDERERS: dict[str, Callable[[], str]] = {
     "batch": batch,
+    "batch-memory": batch_memory,
     "calibration": calibration,
     "end-to-end": end_to_end,
     "folder": folder,

@@ -188,6 +188,10 @@ def test_guides_tell_what_was_measured_where(results: Path) -> None:
         "`x`, 2026-01-02, on Some CPU (AVX2, AVX-512), of which one core reaches 250 GFLOP/s in float32, 2 CPUs, the "
         "bundled model.",
     ]
+    memory = {"count": 200000, "early_mb": 221.5, "later_mb": 224.3, "last_mb": 222.8}
+    write(results, "memory", {"batch": memory})
+    told = "(`x`, 2026-01-02): 222 MB after a tenth, 224 MB at most later, 223 MB at the end"
+    assert texts.batch_memory() == f"Resident memory over 200,000 pictures {told}"
     measured = {"images_per_second": 60.4, "p50_ms": 8.1, "p95_ms": 57.9}
     simulated = {"images_per_second": 180.2, "p50_ms": 5.5, "p95_ms": 5.6}
     rows = {"1 clients": {"measured": measured, "simulated": simulated}}
