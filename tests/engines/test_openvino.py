@@ -31,6 +31,8 @@ def test_int8_runs_in_one_stream(tiny_bundle: Bundle) -> None:
     with OpenVinoEngine(graph, EngineOptions(threads=1, precision="int8")) as engine:  # another CPU is free
         assert engine.describe()["streams"] == 1
         golden.require(engine.run, "int8", engine.name)
+    if usable_cpus() == 1:
+        pytest.skip("this process may use one CPU alone, on which OpenVINO runs no second stream")
     with pytest.raises(OptionError, match="more than one stream"):
         OpenVinoEngine(graph, EngineOptions(precision="int8", engine_options={"NUM_STREAMS": 2}))
 
