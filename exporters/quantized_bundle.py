@@ -116,7 +116,9 @@ def quantize_bundle(
     chosen = take_evenly(images, max_images).samples
     if precision not in PRECISIONS:
         raise OptionError(f"A bundle can be made smaller as {' or '.join(PRECISIONS)}, not {precision!r}.")
-    if engine not in ENGINES or (engine == "litert" and precision != "int8"):
+    if engine not in ENGINES:
+        raise OptionError(f"A smaller graph is made for {' or '.join(ENGINES)}, not for {engine!r}.")
+    if engine == "litert" and precision != "int8":
         raise OptionError(f"{engine} has no smaller graph in {precision}; take int8, or engine onnxruntime.")
     if len(chosen) < 2:
         raise InputError("Quantising needs at least two images: one to calibrate on, one to measure on.")

@@ -259,8 +259,8 @@ def _cost(body: bytes, values: int, numbers: int, rows: int) -> int:
 def _check_count(count: int, most: int, what: str) -> None:
     if count > most:
         raise too_large(
-            f"The JSON has more than the {most} {what} that one call takes; send less at once, or numbers as a binary "
-            "tensor."
+            f"The JSON has more than the {most} {what} that one call takes; send less at once, images as files, or "
+            "numbers as a binary tensor."
         )
 
 
