@@ -37,7 +37,8 @@ class Costs:
 @dataclass
 class Image:
     since: float
-    ready: float = 0.0
+    due: float = 0.0
+    """When it waits no longer for others to share a call with."""
 
 
 @dataclass
@@ -55,6 +56,7 @@ class Simulation:
     costs: Costs
     cpus: float
     workers: int
+    """As many processes decode."""
     max_batch: int = 8
     max_delay: float = 0.005
     now: float = 0.0
@@ -134,29 +136,35 @@ class Simulation:
             self._ask(self.now)
 
     def _give_work(self) -> None:
-        """The rule of ``Scheduler._next_task`` for a model whose calls run side by side, as on CPUs."""
-        while self._busy < self.workers and (self._ready or self._encoded):
-            first = self._ready[0].ready + self.max_delay if self._ready else math.inf
-            full = len(self._ready) >= self.max_batch or not (self._encoded or self._decoding)
-            if self._encoded and not (self._ready and (full or first <= self.now)):
-                self._decode(self._encoded.popleft())
-            else:
-                self._call()
+        """The rule of ``Scheduler._next_task`` for a model whose calls run side by side, as on CPUs, beside processes
+        that decode."""
+        while self._encoded and self._decoding < self.workers:
+            self._decode(self._encoded.popleft())
+        while self._ready and self._busy < self.workers and (self._is_due or self._has_idle_cpu):
+            self._call()
+
+    @property
+    def _is_due(self) -> bool:
+        none_comes = not (self._encoded or self._decoding)
+        return len(self._ready) >= self.max_batch or none_comes or self._ready[0].due <= self.now
+
+    @property
+    def _has_idle_cpu(self) -> bool:
+        return self._busy + self._decoding < max(1, self.workers - 1)
 
     def _decode(self, image: Image) -> None:
         def decoded() -> None:
-            self._busy -= 1
             self._decoding -= 1
-            image.ready = self.now
+            image.due = self.now + self.max_delay
             self._ready.append(image)
+            self._at(image.due, lambda: None)
 
-        self._busy += 1
         self._decoding += 1
         self._running.append(Work(self.costs.decode, decoded))
 
     def _call(self) -> None:
         idle = self.workers - self._busy - 1
-        share = math.ceil((len(self._ready) + len(self._encoded)) / (1 + idle + self._decoding))
+        share = math.ceil(len(self._ready) / (1 + max(0, idle - self._decoding)))
         images = [self._ready.popleft() for _ in range(min(self.max_batch, len(self._ready), share))]
 
         def called() -> None:

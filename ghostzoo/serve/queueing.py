@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError
+from ..images.preprocessing import Preprocessing
 
+Window = NDArray[np.uint8]
+"""What is cut from a decoded image, (crop_size, crop_size, 3); a worker normalises it just before the engine's call."""
 Pixels = NDArray[np.float32]
 Source = bytes | Pixels | ImageError
 """An encoded image, a preprocessed one, or why there is none."""
@@ -50,13 +53,13 @@ class Instance(Protocol):
 
     model: str
     engine: str
+    preprocessing: Preprocessing
     side_by_side: bool
     """Whether calls from several threads run at the same time, each on a CPU of its own. Otherwise, as on a GPU, images
     are better off in one large call."""
 
-    def decode(self, source: bytes, deadline: float, note: Callable[[str], object]) -> Pixels:
-        """Decode and preprocess an image; what is not done by ``deadline`` may be given up. ``note`` is told what
-        libraries print meanwhile."""
+    def decode(self, source: bytes) -> Window:
+        """Decode an image, and cut from it what the network sees."""
         ...
 
     def run(self, batch: Pixels, *, alone: bool) -> Pixels:
@@ -78,7 +81,7 @@ class Call:
 
     outcomes: list[Outcome | None]
     on_done: Callable[[], object]
-    """Called once, from a worker thread, when every outcome is there."""
+    """Called once, from any thread, when every outcome is there."""
     missing: int
     deadline: float
     """By ``time.perf_counter``: nobody waits for the outcomes any more."""
@@ -95,7 +98,7 @@ class Job:
     place: int
     source: Any
     since: float
-    """When it entered the queue that it is in."""
+    """When it entered the queue that it is in, or decoding began."""
     stages: Stages = field(default_factory=Stages)
 
 
@@ -125,18 +128,23 @@ class InstanceQueue:
             return 0.0
         return self.ready[0].since + self.max_delay
 
-    def take_batch(self, idle: int) -> list[Job]:
+    def take_batch(self, others: int, coming: int) -> list[Job]:
         """Take the images of one call; side by side, no more than the worker's share, so that none is left idle.
 
         Args:
-            idle: other workers that have nothing to do.
+            others: workers that may take some, too.
+            coming: images that these will find besides.
         """
         size = min(self.max_batch, len(self.ready))
         if self.instance.side_by_side:
-            size = min(size, math.ceil((len(self.ready) + len(self.encoded)) / (1 + idle + self.decoding)))
+            size = min(size, math.ceil((len(self.ready) + coming) / (1 + others)))
         self.running += 1
         return [self.ready.popleft() for _ in range(size)]
 
-    def take_encoded(self) -> Job:
+    def take_encoded(self, now: float) -> Job:
+        """Take the image that is to be decoded next."""
         self.decoding += 1
-        return self.encoded.popleft()
+        job = self.encoded.popleft()
+        job.stages.queue = now - job.since
+        job.since = now
+        return job

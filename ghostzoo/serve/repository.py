@@ -18,11 +18,10 @@ from ..engines.selection import check_engine_name
 from ..errors import EngineError, GhostZooError, OptionError, nearest
 from ..fetch.resolver import fetch
 from ..images.decode import read_image
-from ..images.transform import preprocess
+from ..images.transform import cut_centre
 from ..loading import load
 from ..names import LANGUAGES, has_names, preferred
 from ..predictions import Postprocessing
-from .decoder_pool import DecoderPool
 from .options import ServeOptions
 from .request_errors import RequestError, bad_request, not_found, overloaded
 from .scheduler import Scheduler
@@ -34,20 +33,16 @@ Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 class ModelInstance:
     """A model on one engine, as the scheduler runs it."""
 
-    def __init__(self, classifier: Classifier, decoders: DecoderPool | None) -> None:
-        """Take a loaded model, and what decodes images in other processes than this one."""
+    def __init__(self, classifier: Classifier) -> None:
         self.model = classifier.bundle.name
         self.engine = classifier.engine.name
         self.side_by_side = classifier.engine.device.lower() == "cpu"
         self.classifier = classifier
+        self.preprocessing = classifier.bundle.preprocessing
         self.features = FeaturesInstance(self)
-        self._decoders = decoders
 
-    def decode(self, source: bytes, deadline: float, note: Callable[[str], object]) -> NDArray[np.float32]:
-        config = self.classifier.bundle.preprocessing
-        if self._decoders is not None:
-            return self._decoders.decode(source, config, deadline, note)
-        return preprocess(read_image(source, self.classifier.limits), config)
+    def decode(self, source: bytes) -> NDArray[np.uint8]:
+        return cut_centre(read_image(source, self.classifier.limits), self.preprocessing)
 
     def run(self, batch: NDArray[np.float32], *, alone: bool) -> NDArray[np.float32]:
         engines = self.classifier.engines
@@ -77,6 +72,7 @@ class FeaturesInstance:
 
     def __init__(self, instance: ModelInstance) -> None:
         self.model, self.engine, self.side_by_side = instance.model, instance.engine, instance.side_by_side
+        self.preprocessing = instance.preprocessing
         self.decode = instance.decode
         self._classifier = instance.classifier
 
@@ -126,10 +122,9 @@ class ServedModel:
 class Repository:
     """The models that the server was started with, loaded or not."""
 
-    def __init__(self, options: ServeOptions, scheduler: Scheduler, decoders: DecoderPool | None = None) -> None:
+    def __init__(self, options: ServeOptions, scheduler: Scheduler) -> None:
         self._options = options
         self._scheduler = scheduler
-        self._decoders = decoders
         self._sources: dict[str, str | None] = {}
         self._models: dict[str, ServedModel | None] = {}
         self._reasons: dict[str, str] = {}
@@ -149,7 +144,7 @@ class Repository:
                 raise OptionError(f"{source} and another model are both named {name}; rename one of them.")
             self._sources[name] = source
         for name, source in self._sources.items():
-            self._models[name] = await asyncio.to_thread(load_model, source, self._options, self._decoders)
+            self._models[name] = await asyncio.to_thread(load_model, source, self._options)
 
     @property
     def names(self) -> list[str]:
@@ -214,7 +209,7 @@ class Repository:
         self._check_control(name)
         async with self._changing:
             try:
-                model = await asyncio.to_thread(load_model, self._sources[name], self._options, self._decoders)
+                model = await asyncio.to_thread(load_model, self._sources[name], self._options)
                 if model.name != name:
                     raise EngineError(f"{self._sources[name]} now holds {model.name}; restart the server to serve it.")
             except GhostZooError as error:
@@ -254,7 +249,7 @@ class Repository:
             instance.close()
 
 
-def load_model(source: str | None, options: ServeOptions, decoders: DecoderPool | None) -> ServedModel:
+def load_model(source: str | None, options: ServeOptions) -> ServedModel:
     """Load ``source`` once for each engine, and hold each against the bundle's golden vectors before it serves.
 
     Raises:
@@ -278,7 +273,7 @@ def load_model(source: str | None, options: ServeOptions, decoders: DecoderPool 
             classifier.engines.open_for_lone()
         for opened in {classifier.engine, classifier.engines.for_lone}:
             check(classifier.bundle, opened, one_by_one(opened))
-        instances[classifier.engine.name] = ModelInstance(classifier, decoders)
+        instances[classifier.engine.name] = ModelInstance(classifier)
     return ServedModel(next(iter(instances.values())).classifier.bundle, instances)
 
 

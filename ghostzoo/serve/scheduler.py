@@ -1,11 +1,13 @@
 """Dynamic batching: images of all requests -> calls of the engines, on about as many threads as there are CPUs.
 
 Each worker thread takes whatever is most urgent: a batch that is full, that has waited long enough, or that nothing on
-its way could join; or else the next image to decode. So decoding and inference share the CPUs with hardly more threads
-than CPUs, and no batch waits for an image that does not come.
+its way could join; or else, where no processes decode, the next image to decode. So no batch waits for an image that
+does not come.
 
-On CPUs a worker that has nothing else to do takes what is ready at once: a fuller batch saves a tenth of the time of an
-image, and an idle CPU loses all of it. For the same reason what is ready is shared between the workers that are free.
+On CPUs a worker that has nothing else to do takes what is ready at once while there is an idle CPU: a fuller batch
+saves a tenth of the time of an image, and an idle CPU loses all of it. For the same reason what is ready is shared
+between the workers that are free. Where processes decode and all CPUs are busy, a batch rather fills up: each call has
+a worker wait for the interpreter, which the event loop has.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 from weakref import WeakSet
 
 import numpy as np
 
 from ..errors import GhostZooError, ImageError
-from .queueing import Answer, Call, Instance, InstanceQueue, Job, Observer, Outcome, Source
+from ..images.preprocessing import Preprocessing
+from ..images.transform import normalise
+from .queueing import Answer, Call, Instance, InstanceQueue, Job, Observer, Outcome, Pixels, Source, Window
 from .request_errors import overloaded
 
 _logger = logging.getLogger(__name__)
@@ -51,15 +56,24 @@ class Scheduler:
         max_delay: seconds that a decoded image waits for others that are on their way.
         queue_size: images that may wait, over all instances.
         observer: is told what the workers do.
+        decodes: whether the workers decode, too; otherwise somebody else calls ``take_encoded`` and ``on_decoded``.
     """
 
     def __init__(
-        self, *, workers: int, max_batch: int, max_delay: float, queue_size: int, observer: Observer | None = None
+        self,
+        *,
+        workers: int,
+        max_batch: int,
+        max_delay: float,
+        queue_size: int,
+        observer: Observer | None = None,
+        decodes: bool = True,
     ) -> None:
         self._max_batch = max_batch
         self._max_delay = max_delay
         self._queue_size = queue_size
         self._observer = observer
+        self._decodes = decodes
         self._queues: dict[Instance, InstanceQueue] = {}
         self._retired: WeakSet[Instance] = WeakSet()
         self._waiting = 0
@@ -126,7 +140,7 @@ class Scheduler:
             for job in jobs:
                 (queue.encoded if isinstance(job.source, bytes) else queue.ready).append(job)
             self._waiting += len(jobs)
-            self._changed.notify(len(jobs))
+            self._changed.notify(len(jobs) if self._decodes else len(queue.ready))
         if not jobs:
             on_done()
         return call
@@ -142,7 +156,33 @@ class Scheduler:
                         self._waiting -= len(jobs) - len(kept)
                         jobs.clear()
                         jobs.extend(kept)
+                self._wake(queue)
             self._finished.notify_all()
+
+    def take_encoded(self) -> tuple[InstanceQueue, Job] | None:
+        """Take the image that is to be decoded next, if there is one."""
+        with self._changed:
+            queue = self._first_encoded()
+            if queue is None:
+                return None
+            self._waiting -= 1
+            return queue, queue.take_encoded(time.perf_counter())
+
+    def on_decoded(self, queue: InstanceQueue, job: Job, outcome: Window | Exception) -> None:
+        """Take over an image that ``take_encoded`` gave out."""
+        now = time.perf_counter()
+        job.stages.decode = now - job.since
+        with self._changed:
+            queue.decoding -= 1
+            if not isinstance(outcome, Exception) and not job.call.cancelled:
+                job.source, job.since = outcome, now
+                queue.ready.append(job)
+                self._waiting += 1
+            self._finished.notify_all()
+            if not self._decodes:
+                self._wake(queue)
+        if isinstance(outcome, Exception):
+            self._finish(queue.instance, [job], [_reported(outcome)])
 
     def retire(self, instance: Instance) -> None:
         """Wait until nothing of ``instance`` is queued or running, and forget it; nothing more is taken for it."""
@@ -197,41 +237,52 @@ class Scheduler:
         urgent = [queue for queue in queues if queue.due <= now]
         if urgent:
             return self._batch_of(min(urgent, key=lambda queue: queue.ready[0].since))
-        encoded = [queue for queue in queues if queue.encoded]
-        if encoded:
-            queue = min(encoded, key=lambda queue: queue.encoded[0].since)
-            return _Task(queue, [queue.take_encoded()], decode=True)
+        if self._decodes and (encoded := self._first_encoded()) is not None:
+            return _Task(encoded, [encoded.take_encoded(now)], decode=True)
         early = [queue for queue in queues if queue.ready and queue.instance.side_by_side]
-        if early:
+        if early and self._has_idle_cpu:
             return self._batch_of(min(early, key=lambda queue: queue.ready[0].since))
         return None
 
+    def _first_encoded(self) -> InstanceQueue | None:
+        """Where the image waits that came first."""
+        queues = [queue for queue in self._queues.values() if queue.encoded]
+        return min(queues, key=lambda queue: queue.encoded[0].since, default=None)
+
+    @property
+    def _decoding(self) -> int:
+        """Images that others than the workers decode."""
+        return 0 if self._decodes else sum(queue.decoding for queue in self._queues.values())
+
+    @property
+    def _has_idle_cpu(self) -> bool:
+        """Whether fewer are at work than there are CPUs, as far as one worker, who asks, can see."""
+        busy = len(self._threads) - 1 - self._idle + self._decoding
+        return self._decodes or busy < max(1, len(self._threads) - 1)
+
+    def _wake(self, queue: InstanceQueue) -> None:
+        """Wake a worker if there may be something to be done, or to be waited for, that there was not before."""
+        is_first = len(queue.ready) == 1
+        if self._idle and (is_first or queue.due <= time.perf_counter() or self._closing):
+            self._changed.notify()
+
     def _batch_of(self, queue: InstanceQueue) -> _Task:
-        jobs = queue.take_batch(self._idle)
+        if self._decodes:
+            jobs = queue.take_batch(self._idle + queue.decoding, len(queue.encoded))
+        else:
+            jobs = queue.take_batch(max(0, self._idle - self._decoding), 0)
         if queue.ready and self._idle:
             self._changed.notify()
-        alone = self._waiting == len(jobs) == 1 and self._idle == len(self._threads) - 1
-        return _Task(queue, jobs, decode=False, alone=alone)
+        is_last = self._waiting == len(jobs) == 1 and not self._decoding
+        return _Task(queue, jobs, decode=False, alone=is_last and self._idle == len(self._threads) - 1)
 
     def _decode(self, queue: InstanceQueue, job: Job) -> None:
-        start = time.perf_counter()
-        job.stages.queue = start - job.since
-        failure: Exception | None = None
+        outcome: Window | Exception
         try:
-            job.source = queue.instance.decode(job.source, job.call.deadline, job.call.notes.append)
+            outcome = queue.instance.decode(job.source)
         except Exception as error:  # whatever it is, it is this image's alone, and the worker must live
-            failure = _reported(error)
-        end = time.perf_counter()
-        job.stages.decode = end - start
-        with self._changed:
-            queue.decoding -= 1
-            if failure is None and not job.call.cancelled:
-                job.since = end
-                queue.ready.append(job)
-                self._waiting += 1
-            self._finished.notify_all()
-        if failure is not None:
-            self._finish(queue.instance, [job], [failure])
+            outcome = error
+        self.on_decoded(queue, job, outcome)
 
     def _run(self, queue: InstanceQueue, jobs: list[Job], alone: bool) -> None:
         start = time.perf_counter()
@@ -243,8 +294,7 @@ class Scheduler:
                 job.stages.queue = waited
         outcomes: list[Outcome]
         try:
-            pixels = [job.source for job in jobs]
-            logits = queue.instance.run(pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels), alone=alone)
+            logits = queue.instance.run(_batch(jobs, queue.instance.preprocessing), alone=alone)
             seconds = time.perf_counter() - start
             outcomes = [Answer(row, job.stages) for row, job in zip(logits, jobs, strict=True)]
             for job in jobs:
@@ -272,6 +322,20 @@ class Scheduler:
         if self._observer is not None:
             for outcome in outcomes:
                 self._observer.on_image(instance, outcome)
+
+
+def _batch(jobs: Sequence[Job], config: Preprocessing) -> Pixels:
+    """The network's input, (images, 3, crop_size, crop_size)."""
+    first = jobs[0].source
+    if len(jobs) == 1 and first.dtype == np.float32:
+        return cast(Pixels, first[np.newaxis])
+    batch = np.empty((len(jobs), *(first.shape if first.dtype == np.float32 else (3, *first.shape[:2]))), np.float32)
+    for job, place in zip(jobs, batch, strict=True):
+        if job.source.dtype == np.uint8:
+            normalise(job.source, config, place)
+        else:
+            place[...] = job.source
+    return batch
 
 
 def _reported(error: Exception) -> Exception:

@@ -14,7 +14,6 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -58,7 +57,7 @@ def serve(options: ServeOptions) -> None:
         GhostZooError: a model, an engine or an address cannot be used.
         KeyboardInterrupt: it was SIGINT that ended it.
     """
-    with log_lines(text=options.text_log) as lines, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with log_lines(text=options.text_log) as lines, asyncio.Runner(loop_factory=new_event_loop) as runner:
         try:
             ended_by = runner.run(_serve(options, lines))
             if ended_by == signal.SIGINT and not options.text_log:
@@ -72,12 +71,12 @@ def serve(options: ServeOptions) -> None:
         raise KeyboardInterrupt
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+def new_event_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop
     except ImportError:  # Windows
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 async def _serve(options: ServeOptions, lines: LineWriter) -> int | None:

@@ -18,7 +18,7 @@ from .fetching import Fetcher
 from .memory import Hold, Memory
 from .metrics import Metrics
 from .options import ServeOptions
-from .queueing import Answer, Call, Instance, Source
+from .queueing import Answer, Call, Instance, InstanceQueue, Job, Source, Window
 from .repository import Repository
 from .request_errors import ClientGoneError, RequestError, late, overloaded
 from .scheduler import Scheduler
@@ -62,6 +62,7 @@ class Service:
             max_delay=options.max_delay,
             queue_size=options.queue_size,
             observer=self.metrics,
+            decodes=not options.decode_processes,
         )
         self.memory = Memory(options.limits.max_buffered_bytes, self.metrics.on_rejected)
         self.metrics.watch(waiting=lambda: self.scheduler.waiting, buffered=lambda: self.memory.used)
@@ -70,9 +71,13 @@ class Service:
         self._decoders: DecoderPool | None = None
         if options.decode_processes:
             self._decoders = DecoderPool(
-                options.workers, options.limits.image, options.decode_timeout, self.metrics.on_decoder_replaced
+                options.workers,
+                options.limits.image,
+                options.decode_timeout,
+                self.metrics.on_decoder_replaced,
+                self._feed_decoders,
             )
-        self.repository = Repository(options, self.scheduler, self._decoders)
+        self.repository = Repository(options, self.scheduler)
         self.stopping = asyncio.Event()
         self._fetcher = Fetcher(options.limits.image, options.url_policy, options.url_ports)
         # One thread: much of this work lets no other thread run meanwhile, and in turn it leaves gaps for the loop.
@@ -90,14 +95,19 @@ class Service:
             return "the server is shutting down"
         if not self.repository.ready:
             return "a model could not be loaded"
-        if self.scheduler.stuck_for > self.options.deadline:
+        if self._stuck_for > self.options.deadline:
             return "every worker has been busy with what it has in hand for longer than a request may take"
         return None
 
     @property
     def live(self) -> bool:
         """Whether the process may yet answer: what its workers hang in for this long only a restart will end."""
-        return self.scheduler.stuck_for <= _HOPELESS * self.options.deadline
+        return self._stuck_for <= _HOPELESS * self.options.deadline
+
+    @property
+    def _stuck_for(self) -> float:
+        """Seconds for which no worker, or no process that decodes, has come to an end of what it has in hand."""
+        return max(self.scheduler.stuck_for, 0.0 if self._decoders is None else self._decoders.stuck_for)
 
     def check_ready(self) -> None:
         """Raise ``RequestError`` where no request should be sent here."""
@@ -119,9 +129,11 @@ class Service:
         if self._decoders is None:
             await self.repository.load_all()
             return
-        self._decoders.start()
-        await self.repository.load_all()
-        await asyncio.to_thread(self._decoders.wait_until_ready)
+        starting = asyncio.ensure_future(self._decoders.start())
+        try:
+            await self.repository.load_all()
+        finally:
+            await starting
 
     async def close(self) -> bool:
         """Give up what is still in hand, and free everything; return whether nothing is left.
@@ -134,7 +146,7 @@ class Service:
         if not ended and not await asyncio.to_thread(self.scheduler.close, _CLOSE_SECONDS):
             return False
         if self._decoders is not None:
-            self._decoders.close()
+            await self._decoders.close()
         await self.repository.close()
         return True
 
@@ -175,10 +187,24 @@ class Service:
         self, instance: Instance, sources: Sequence[Source], on_done: Callable[[], object], seconds: float
     ) -> Call:
         try:
-            return self.scheduler.submit(instance, sources, on_done, time.perf_counter() + seconds)
+            call = self.scheduler.submit(instance, sources, on_done, time.perf_counter() + seconds)
         except RequestError:
             self.metrics.on_rejected()
             raise
+        self._feed_decoders()
+        return call
+
+    def _feed_decoders(self) -> None:
+        """Give the processes that decode what waits for them."""
+        while self._decoders is not None and self._decoders.free and (taken := self.scheduler.take_encoded()):
+            queue, job = taken
+            on_done = functools.partial(self._on_decoded, queue, job)
+            self._decoders.decode(job.source, queue.instance.preprocessing, on_done, job.call.deadline)
+
+    def _on_decoded(self, queue: InstanceQueue, job: Job, outcome: Window | Exception, notes: str) -> None:
+        if notes:
+            job.call.notes.append(notes)
+        self.scheduler.on_decoded(queue, job, outcome)
 
     async def fetch(self, url: str, request_info: RequestInfo, hold: Hold) -> bytes | ImageError:
         """Fetch an image by its URL, or return why there is none; ``hold`` is told of the bytes as they come.

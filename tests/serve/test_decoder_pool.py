@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +25,10 @@ from PIL import Image
 from ghostzoo.errors import EngineUnavailableError, ImageError
 from ghostzoo.images.decode import ImageLimits, read_image
 from ghostzoo.images.preprocessing import Preprocessing
-from ghostzoo.images.transform import preprocess
+from ghostzoo.images.transform import cut_centre
 from ghostzoo.serve.decoder_pool import DecoderPool
+from ghostzoo.serve.queueing import Window
+from ghostzoo.serve.server import new_event_loop
 from tests.fixtures.pictures import FORMATS, encoded, picture
 from tests.fixtures.slow_jpeg import slow_jpeg
 from tests.test_lightness import modules_after
@@ -34,23 +41,69 @@ LIMITS = ImageLimits(max_pixels=2**31)
 """With few pixels, a file may have fewer scans, too."""
 
 
+class Decoding:
+    """A pool on an event loop in a thread of its own, for callers that wait, as the server's requests do."""
+
+    def __init__(self, count: int, limits: ImageLimits = LIMITS, timeout: float = 60) -> None:
+        self.ended: list[str] = []
+        self._waiting: deque[tuple[Future[Window], tuple[Any, ...]]] = deque()
+        self._loop = new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.pool: DecoderPool = self._run(self._start(count, limits, timeout))
+
+    async def _start(self, count: int, limits: ImageLimits, timeout: float) -> DecoderPool:
+        pool = DecoderPool(count, limits, timeout, self.ended.append, self._feed)
+        await pool.start()
+        return pool
+
+    def _run(self, work: Coroutine[None, None, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+
+    def _feed(self) -> None:
+        while self._waiting and self.pool.free:
+            future, (source, config, deadline) = self._waiting.popleft()
+
+            def on_done(outcome: Window | Exception, notes: str, future: Future[Window] = future) -> None:
+                if isinstance(outcome, Exception):
+                    future.set_exception(outcome)
+                else:
+                    future.set_result(outcome)
+
+            self.pool.decode(source, config, on_done, deadline)
+
+    def submit(self, source: bytes, config: Preprocessing = CONFIG, deadline: float = math.inf) -> Future[Window]:
+        future: Future[Window] = Future()
+        self._waiting.append((future, (source, config, deadline)))
+        self._loop.call_soon_threadsafe(self._feed)
+        return future
+
+    def decode(self, source: bytes, config: Preprocessing = CONFIG, deadline: float = math.inf) -> Window:
+        return self.submit(source, config, deadline).result(60)
+
+    @property
+    def processes(self) -> list[int]:
+        return self.pool.processes
+
+    def close(self) -> None:
+        self._run(self.pool.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
 @contextmanager
-def pool_of(
-    count: int, *, limits: ImageLimits = LIMITS, timeout: float = 60
-) -> Iterator[tuple[DecoderPool, list[str]]]:
-    ended: list[str] = []
-    pool = DecoderPool(count, limits, timeout, ended.append)
-    pool.start()
+def pool_of(count: int, *, limits: ImageLimits = LIMITS, timeout: float = 60) -> Iterator[tuple[Decoding, list[str]]]:
+    decoding = Decoding(count, limits, timeout)
     try:
-        pool.wait_until_ready()
-        yield pool, ended
+        yield decoding, decoding.ended
     finally:
-        pool.close()
-    assert not any(map(is_running, pool.processes))
+        decoding.close()
+    assert not any(map(is_running, decoding.processes))
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[DecoderPool]:
+def pool() -> Iterator[Decoding]:
     with pool_of(1) as (pool, _):
         yield pool
 
@@ -92,20 +145,20 @@ def is_busy(process: int) -> bool:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_the_same_bits_as_in_this_process(pool: DecoderPool, kind: str) -> None:
+def test_the_same_bits_as_in_this_process(pool: Decoding, kind: str) -> None:
     name, options = FORMATS[kind]
     image = encoded(picture(), name, **options)
     for config in (CONFIG, Preprocessing.timm()):
-        np.testing.assert_array_equal(pool.decode(image, config), preprocess(read_image(image), config), strict=True)
+        np.testing.assert_array_equal(pool.decode(image, config), cut_centre(read_image(image), config), strict=True)
 
 
-def test_images_and_crops_larger_than_the_shared_memory(pool: DecoderPool, jpeg: bytes) -> None:
+def test_images_and_crops_larger_than_the_shared_memory(pool: Decoding, jpeg: bytes) -> None:
     large = encoded(picture(900, 700), "BMP")
     assert len(large) > 2**20
     for image in (large, jpeg):
         for crop in (224, 700):
             config = replace(CONFIG, resize_short=700, crop_size=crop)
-            np.testing.assert_array_equal(pool.decode(image, config), preprocess(read_image(image), config))
+            np.testing.assert_array_equal(pool.decode(image, config), cut_centre(read_image(image), config))
 
 
 @pytest.mark.parametrize("image", [b"", b"no image", encoded(picture(), "PNG")[:-200], encoded(picture(), "PNG")])
@@ -120,21 +173,14 @@ def test_the_same_errors_as_in_this_process(image: bytes) -> None:
 
 def test_what_is_overdue_is_stopped_and_holds_up_nobody(slow: bytes, jpeg: bytes) -> None:
     with pool_of(2, timeout=2) as (pool, ended):
-        failures: list[ImageError] = []
-
-        def decode_slowly() -> None:
-            with pytest.raises(ImageError) as caught:
-                pool.decode(slow, CONFIG)
-            failures.append(caught.value)
-
-        thread = threading.Thread(target=decode_slowly)
-        thread.start()
+        overdue = pool.submit(slow)
         answered = 0
-        while thread.is_alive():
+        while not overdue.done():
             pool.decode(jpeg, CONFIG)
             answered += 1
         assert answered > 1
-        assert "was stopped after 2." in failures[0].reason
+        with pytest.raises(ImageError, match=r"was stopped after 2\."):
+            overdue.result()
         assert ended == ["overdue"]
         for _ in range(3):
             pool.decode(jpeg, CONFIG)
@@ -167,19 +213,13 @@ def test_a_crash_costs_its_own_image_only(slow: bytes, jpeg: bytes, number: sign
 def test_what_is_in_hand_is_given_up_when_the_server_ends(slow: bytes) -> None:
     with pool_of(1) as (pool, ended):
         (process,) = pool.processes
-        failures: list[ImageError] = []
-
-        def decode_slowly() -> None:
-            with pytest.raises(ImageError, match="the server has ended") as caught:
-                pool.decode(slow, CONFIG)
-            failures.append(caught.value)
-
-        thread = threading.Thread(target=decode_slowly)
-        thread.start()
+        in_hand, waiting = pool.submit(slow), pool.submit(slow)
         wait_until(lambda: is_busy(process))
-        pool.kill()
-        thread.join(10)
-        assert (len(failures), ended, pool.processes) == (1, [], [process])
+        pool.pool.kill()
+        for given_up in (in_hand, waiting):
+            with pytest.raises((ImageError, EngineUnavailableError), match=r"the server has ended|is shutting down"):
+                given_up.result(10)
+        assert (ended, pool.processes) == ([], [process])
 
 
 def test_no_image_is_blamed_for_a_process_that_was_dead_before(jpeg: bytes) -> None:
@@ -215,8 +255,7 @@ def test_it_ends_with_its_parent_even_while_it_decodes(slow: bytes, tmp_path: Pa
     (tmp_path / "slow.jpg").write_bytes(slow)
     code = (
         "import sys, threading, time; from pathlib import Path; from tests.serve.test_decoder_pool import *\n"
-        "pool = DecoderPool(2, LIMITS, 600); pool.start(); pool.wait_until_ready()\n"
-        "threading.Thread(target=pool.decode, args=(Path(sys.argv[1]).read_bytes(), CONFIG), daemon=True).start()\n"
+        "pool = Decoding(2, LIMITS, 600); pool.submit(Path(sys.argv[1]).read_bytes())\n"
         "while not any(map(is_busy, pool.processes)): time.sleep(0.01)\n"
         "print(*pool.processes, flush=True); time.sleep(600)"
     )

@@ -41,23 +41,21 @@ def test_a_batch_is_due(ready: int, encoded: int, decoding: int, due: float) -> 
 
 
 @pytest.mark.parametrize(
-    ("side_by_side", "ready", "encoded", "decoding", "idle", "size"),
+    ("side_by_side", "ready", "others", "coming", "size"),
     [
-        (False, 3, 5, 2, 3, 3),
-        (False, 9, 0, 0, 0, 4),
-        (True, 4, 0, 0, 0, 4),
-        (True, 4, 0, 0, 1, 2),
-        (True, 3, 0, 0, 1, 2),
-        (True, 4, 4, 1, 2, 2),
-        (True, 1, 0, 0, 5, 1),
-        (True, 9, 0, 0, 0, 4),
+        (False, 3, 3, 5, 3),
+        (False, 9, 0, 0, 4),
+        (True, 4, 0, 0, 4),
+        (True, 4, 1, 0, 2),
+        (True, 3, 1, 0, 2),
+        (True, 4, 3, 4, 2),
+        (True, 1, 5, 0, 1),
+        (True, 9, 0, 0, 4),
     ],
 )
-def test_a_worker_takes_its_share(
-    side_by_side: bool, ready: int, encoded: int, decoding: int, idle: int, size: int
-) -> None:
-    queue = queue_of(ready, encoded, decoding, side_by_side)
-    taken = queue.take_batch(idle)
+def test_a_worker_takes_its_share(side_by_side: bool, ready: int, others: int, coming: int, size: int) -> None:
+    queue = queue_of(ready, side_by_side=side_by_side)
+    taken = queue.take_batch(others, coming)
     assert [job.place for job in taken] == list(range(size))  # the oldest first
     assert (len(queue.ready), queue.running) == (ready - size, 1)
 
@@ -110,7 +108,7 @@ def test_a_free_worker_takes_early_what_waits_longest() -> None:
     decoded = threading.Event()
     for lane in lanes[1:]:
         lane.run = lambda batch, *, alone, name=lane.model: (order.append(name), batch)[1]  # type: ignore[method-assign]
-        lane.decode = lambda source, deadline, on_message=None, *, name=lane.model: (  # type: ignore[method-assign]
+        lane.decode = lambda source, *, name=lane.model: (  # type: ignore[method-assign]
             decoding[name].set(),
             decoded.wait(20),
             pixels(0),

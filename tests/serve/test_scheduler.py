@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ghostzoo.errors import EngineError, ImageError
+from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.serve.queueing import Answer, Call, Source
 from ghostzoo.serve.request_errors import RequestError
 from ghostzoo.serve.scheduler import Scheduler
@@ -22,12 +23,13 @@ class GatedLane:
 
     def __init__(self, name: str = "model") -> None:
         self.model, self.engine, self.side_by_side = name, "test", True
+        self.preprocessing = Preprocessing()
         self.gate = threading.Event()
         self.started = threading.Event()
         self.batches: list[list[float]] = []
         self.alone: list[bool] = []
 
-    def decode(self, source: bytes, deadline: float, note: Any) -> NDArray[np.float32]:
+    def decode(self, source: bytes) -> NDArray[np.float32]:
         if source == b"bad":
             raise ImageError("x", "it is bad")
         return np.array([float(source)], np.float32)
@@ -320,3 +322,54 @@ def test_closing_tells_whether_all_has_ended(make: Callable[..., Scheduler], ins
     instance.gate.set()
     assert scheduler.close(20)
     assert done.is_set()
+
+
+def test_who_decodes_elsewhere_asks_for_work(make: Callable[..., Scheduler], instance: GatedLane) -> None:
+    scheduler = make(decodes=False)
+    instance.gate.set()
+    call, done = submit(scheduler, instance, [b"1", b"bad", b"3"])
+    taken = [scheduler.take_encoded() for _ in range(4)]
+    assert taken.pop() is None
+    jobs = [job for job in taken if job is not None]
+    assert [job.source for _, job in jobs] == [b"1", b"bad", b"3"]
+    assert scheduler.waiting == 0
+    for (queue, job), outcome in zip(jobs, (pixels(1), ImageError("x", "it is bad"), pixels(3)), strict=True):
+        scheduler.on_decoded(queue, job, outcome)  # type: ignore[arg-type]  # the lane takes any numbers
+    assert done.wait(20)
+    assert values(call) == [[2.0], "x: it is bad", [6.0]]
+
+
+def test_a_batch_fills_up_while_no_cpu_is_idle(make: Callable[..., Scheduler], instance: GatedLane) -> None:
+    """Two processes decode beside two workers, as on one CPU and more."""
+    scheduler = make(workers=2, max_delay=60.0, decodes=False)
+    wait_until(lambda: scheduler.idle == 2)
+    instance.gate.set()
+    _, done = submit(scheduler, instance, [b"1", b"2", b"3"])
+    taken = [each for _ in range(3) if (each := scheduler.take_encoded()) is not None]
+    for queue, job in taken[:2]:
+        scheduler.on_decoded(queue, job, pixels(1))  # type: ignore[arg-type]
+    assert not done.wait(0.1)
+    assert instance.batches == []
+    scheduler.on_decoded(*taken[2], pixels(3))  # type: ignore[arg-type]  # nothing is on its way any more
+    assert done.wait(20)
+    assert sorted(map(len, instance.batches)) in ([1, 2], [3])
+
+
+def test_no_batch_waits_for_an_image_that_was_cancelled(make: Callable[..., Scheduler], instance: GatedLane) -> None:
+    scheduler, other = make(max_delay=60.0, decodes=False), GatedLane("other")
+    wait_until(lambda: scheduler.idle == 1)
+    for lane in (instance, other):
+        lane.gate.set()
+    submit(scheduler, other, [b"1"])
+    in_hand = scheduler.take_encoded()  # what the only CPU is busy with
+    assert in_hand is not None
+    _, done = submit(scheduler, instance, [b"2"])
+    taken = scheduler.take_encoded()
+    assert taken is not None
+    waiting, _ = submit(scheduler, instance, [b"3"])
+    scheduler.on_decoded(*taken, pixels(2))  # type: ignore[arg-type]
+    assert not done.wait(0.1)
+    scheduler.cancel(waiting)
+    assert done.wait(20)
+    assert instance.batches == [[2.0]]
+    scheduler.on_decoded(*in_hand, pixels(1))  # type: ignore[arg-type]
