@@ -438,6 +438,9 @@ def test_decoding_processes_start_while_models_load(monkeypatch: pytest.MonkeyPa
         return pools[0]
 
     async def load_late(repository: Repository) -> None:
+        async with asyncio.timeout(60):
+            while len(pools[0].processes) < 2:
+                await asyncio.sleep(0.01)
         seen.extend(pools[0].processes)
         await load_all(repository)
 

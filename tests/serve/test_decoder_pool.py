@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,8 @@ def is_running(process: int) -> bool:
 
 
 def wait_for_the_end(child: int) -> None:
-    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    with suppress(ChildProcessError):  # the pool has seen to it
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
 
 
 def wait_until(reached: Callable[[], bool], seconds: float = 30) -> None:
