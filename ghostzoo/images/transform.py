@@ -54,13 +54,17 @@ def _cut_bicubic(rgb: NDArray[np.uint8], config: Preprocessing) -> NDArray[np.ui
 
 
 def normalise(
-    window: NDArray[np.uint8], config: Preprocessing, out: NDArray[np.float32] | None = None
+    windows: NDArray[np.uint8], config: Preprocessing, out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """The second half of ``preprocess``: what ``cut_centre`` returned -> the network's input."""
+    """The second half of ``preprocess``: what ``cut_centre`` returned, (..., H, W, 3) -> the network's input, (..., 3,
+    H, W)."""
+    *many, height, width, _ = windows.shape
     if out is None:
-        out = np.empty((3, *window.shape[:2]), np.float32)
-    for values, channel, plane in zip(_normalised_values(config), cv2.split(window), out, strict=True):
-        cv2.LUT(channel, values, dst=plane)
+        out = np.empty((*many, 3, height, width), np.float32)
+    planes = out.reshape(-1, 3, height * width)
+    channels = cv2.split(windows.reshape(-1, width, 3))
+    for index, (values, channel) in enumerate(zip(_normalised_values(config), channels, strict=True)):
+        cv2.LUT(channel.reshape(len(planes), -1), values, dst=planes[:, index])
     return out
 
 

@@ -201,8 +201,12 @@ class _Decoder(asyncio.Protocol):
             return None
         notes = self._received[content : content + printed].decode("utf-8", "backslashreplace").strip()
         if not is_text:
-            place = (self.shared.memory, SLOT) if in_shared else (self._received, ANSWER.size)
-            return np.frombuffer(place[0], np.uint8, size, place[1]).reshape(shape).copy(), notes  # type: ignore[arg-type]
+            # Bytes, for an array's copy lets another thread have the interpreter.
+            if in_shared and self.shared.memory is not None:
+                pixels = self.shared.memory[SLOT : SLOT + size]
+            else:
+                pixels = bytes(self._received[ANSWER.size : content])
+            return np.frombuffer(pixels, np.uint8).reshape(shape), notes
         text = self._received[ANSWER.size : content].decode(errors="replace")
         if kind == FAILED:
             return RuntimeError(f"a decoding process failed: {text}"), notes

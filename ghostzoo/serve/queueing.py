@@ -15,7 +15,8 @@ from ..errors import ImageError
 from ..images.preprocessing import Preprocessing
 
 Window = NDArray[np.uint8]
-"""What is cut from a decoded image, (crop_size, crop_size, 3); a worker normalises it just before the engine's call."""
+"""What is cut from a decoded image, (crop_size, crop_size, 3), C-contiguous; a worker normalises it just before the
+engine's call."""
 Pixels = NDArray[np.float32]
 Source = bytes | Pixels | ImageError
 """An encoded image, a preprocessed one, or why there is none."""

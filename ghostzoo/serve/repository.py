@@ -42,7 +42,7 @@ class ModelInstance:
         self.features = FeaturesInstance(self)
 
     def decode(self, source: bytes) -> NDArray[np.uint8]:
-        return cut_centre(read_image(source, self.classifier.limits), self.preprocessing)
+        return np.ascontiguousarray(cut_centre(read_image(source, self.classifier.limits), self.preprocessing))
 
     def run(self, batch: NDArray[np.float32], *, alone: bool) -> NDArray[np.float32]:
         engines = self.classifier.engines
