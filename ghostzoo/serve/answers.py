@@ -16,6 +16,7 @@ from .request_errors import RequestError, as_request_error
 
 _PART = 64 * 1024
 """Bytes that are given to the connection at once."""
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _BODY_UNREAD = (408, 413, 503)
 """After these answers some of the body may still be on its way."""
 
@@ -65,7 +66,7 @@ def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | 
 
 
 def json_text(content: Any) -> str:
-    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+    return _encode(content)
 
 
 def json_text_response(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -86,7 +86,7 @@ async def classify(request: Request) -> Response:
     Each image has its result or its own error, in the order of the request. The status is 200 if at least one image
     could be read, else 422.
     """
-    async with body_of(request) as body:
+    with body_of(request) as body:
         service, started = body.service, body.info.started
         names, sources, options = await _read_call(body)
         instance = service.repository.get(options.model).instance(options.engine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import logging
 import math
 import os
@@ -43,6 +44,9 @@ FORCED_STATUS = 1
 """Exit status of a process that was ended with something left."""
 _LAST_SECONDS = 1.0
 """For the last line of the log, whose reader may hang too."""
+
+_NEW_OBJECTS = 3000
+"""After so many, Python looks for garbage among them; the requests in hand should not be looked through each time."""
 
 _SO_ATTACH_FILTER = 26
 _DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
@@ -100,6 +104,7 @@ async def _serve(options: ServeOptions, lines: LineWriter) -> int | None:
             grpc, grpc_port = grpc_server(service)
         if options.brpc_port is not None:
             brpc = BrpcServer(service)
+        _spare_garbage_collection()
         await service.load()
         addresses = {"http": listener.url}
         if grpc is not None:
@@ -123,6 +128,16 @@ async def _serve(options: ServeOptions, lines: LineWriter) -> int | None:
         if not await service.close():
             end.now()
     return signals[0] if signals else None
+
+
+def _spare_garbage_collection() -> None:
+    """Let Python look for garbage less often, and not among what lives until the end: nothing else runs meanwhile.
+
+    Models are loaded after this, for they may be unloaded.
+    """
+    gc.set_threshold(_NEW_OBJECTS)
+    gc.collect()
+    gc.freeze()
 
 
 def on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
