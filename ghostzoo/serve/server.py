@@ -15,8 +15,8 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -46,7 +46,7 @@ _LAST_SECONDS = 1.0
 """For the last line of the log, whose reader may hang too."""
 
 _NEW_OBJECTS = 3000
-"""After so many, Python looks for garbage among them; the requests in hand should not be looked through each time."""
+"""After which Python looks for garbage; after its own few hundred, it would go through all requests in hand."""
 
 _SO_ATTACH_FILTER = 26
 _DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
@@ -62,7 +62,7 @@ def serve(options: ServeOptions) -> None:
         GhostZooError: a model, an engine or an address cannot be used.
         KeyboardInterrupt: it was SIGINT that ended it.
     """
-    with log_lines(text=options.text_log) as lines, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with log_lines(text=options.text_log) as lines, _rare_gc(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
             ended_by = runner.run(_serve(options, lines))
             if ended_by == signal.SIGINT and not options.text_log:
@@ -104,7 +104,6 @@ async def _serve(options: ServeOptions, lines: LineWriter) -> int | None:
             grpc, grpc_port = grpc_server(service)
         if options.brpc_port is not None:
             brpc = BrpcServer(service)
-        _spare_garbage_collection()
         await service.load()
         addresses = {"http": listener.url}
         if grpc is not None:
@@ -130,14 +129,18 @@ async def _serve(options: ServeOptions, lines: LineWriter) -> int | None:
     return signals[0] if signals else None
 
 
-def _spare_garbage_collection() -> None:
-    """Let Python look for garbage less often, and not among what lives until the end: nothing else runs meanwhile.
-
-    Models are loaded after this, for they may be unloaded.
-    """
+@contextmanager
+def _rare_gc() -> Iterator[None]:
+    """Look for garbage less often, and not among what is there before models are: nothing else runs meanwhile."""
+    thresholds = gc.get_threshold()
     gc.set_threshold(_NEW_OBJECTS)
     gc.collect()
     gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
 
 
 def on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
