@@ -23,6 +23,8 @@ SCORE_DECIMALS = 5
 """Decimals of a score in printed and serialised results; the original rounds to as many."""
 TOP_K = 5
 """Classes for each image, by default; of a multi-label model, all that reach the threshold."""
+_FEW = 64
+"""Scores that Python sorts itself: NumPy lets other threads run for any, and a server would wait for them."""
 _KEPT_GROUPINGS = 64
 THRESHOLD = 0.5
 """The score from which on a multi-label model says that an image shows a class, by default; the original's, too."""
@@ -118,6 +120,10 @@ def top_groups(
 def _largest(scores: NDArray[np.floating[Any]], top_k: int, min_score: float) -> list[tuple[int, float]]:
     """Return where the largest of scores (N,) are, and these."""
     count = min(top_k, scores.size)
+    if scores.size <= _FEW:
+        values, least = scores.tolist(), float(scores.dtype.type(min_score))
+        best = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:count]
+        return [(index, values[index]) for index in best if not values[index] < least]
     partitioned = scores.copy()
     partitioned.partition(-count)
     lowest = partitioned[-count]

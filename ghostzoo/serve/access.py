@@ -6,13 +6,13 @@ import asyncio
 import hmac
 import json
 import logging
+import random
 import re
-import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import ip_address
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -34,8 +34,12 @@ _READING = ("GET", "HEAD", "OPTIONS")
 _NO_KEY = "This server requires its API key: send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'."
 _VERSIONS = "This server speaks HTTP 1.1 and 2."
 REQUEST_ID = "x-request-id"
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+_ids = random.Random()  # noqa: S311  # no secret; the system's own source would let other threads run for each
 _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/@\[\]]+))(?::\d*)?")
+_KEPT_HOSTS = 64
+"""Hosts that were looked into; clients may send any."""
 
 _MOST_NOTES = 2000
 """Characters that libraries print about the images of one request, in its line of the log."""
@@ -59,12 +63,15 @@ def log_access(
     if request_info.notes:
         fields["decoder"] = "; ".join(request_info.notes)[:_MOST_NOTES]
     known = {"protocol": protocol, "request_id": request_info.request_id, "route": route, "status": status}
-    access_logger.info("request", extra={"fields": {**known, "ms": round(1000 * seconds, 3), **fields}})
+    if access_logger.isEnabledFor(logging.INFO):  # and no stack is searched for who says it
+        extra = {"fields": {**known, "ms": round(1000 * seconds, 3), **fields}}
+        line = access_logger.makeRecord(access_logger.name, logging.INFO, "", 0, "request", (), None, extra=extra)
+        access_logger.handle(line)
 
 
 def request_id(given: str | None) -> str:
     """Return the id that a client gave, if it is a plain one, or a new one."""
-    return given if given is not None and _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else f"{_ids.getrandbits(128):032x}"
 
 
 class Access:
@@ -102,7 +109,7 @@ class AccessMiddleware:
             await send({"type": "websocket.close"})
         if scope["type"] != "http":
             return
-        headers = Headers(scope=scope)
+        headers = _headers(scope)
         deadline = asyncio.get_running_loop().time() + self._service.options.deadline
         client = (scope.get("client") or [None])[0]
         request_info = RequestInfo(request_id(headers.get(REQUEST_ID)), time.perf_counter(), deadline, receive, client)
@@ -113,7 +120,10 @@ class AccessMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *self._headers(request_info)]
+                given_id = (REQUEST_ID.encode(), request_info.request_id.encode())
+                message["headers"] = [*message.get("headers", ()), given_id, _NO_SNIFFING]
+                if self._service.stopping.is_set():
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         self._service.metrics.on_request("http")
@@ -133,22 +143,16 @@ class AccessMiddleware:
             fields = {"method": scope["method"], "path": scope["path"][:500], "client": client}
             log_access(self._service, "http", _route(scope), str(status), request_info, **fields)
 
-    def _headers(self, request_info: RequestInfo) -> Iterable[tuple[bytes, bytes]]:
-        yield REQUEST_ID.encode(), request_info.request_id.encode()
-        yield b"x-content-type-options", b"nosniff"
-        if self._service.stopping.is_set():
-            yield b"connection", b"close"
-
-    def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
+    def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str] | None:
         """Status and message for a request that is not to be answered."""
         if scope["http_version"] not in ("1.0", "1.1", "2"):
             return 505, _VERSIONS
-        hosts = headers.getlist("host")
+        hosts = sum(name == b"host" for name, _ in scope["headers"])
         # Browsers always say whom they mean; a probe that speaks HTTP/1.0 need not.
-        if len(hosts) != 1 and (hosts or scope["http_version"] != "1.0"):
+        if hosts != 1 and (hosts or scope["http_version"] != "1.0"):
             return 400, _ONE_HOST
-        if hosts and not self._is_known(hosts[0]):
-            return 421, _UNKNOWN_HOST.format(hosts[0][:200])
+        if hosts and not self._is_known(headers["host"]):
+            return 421, _UNKNOWN_HOST.format(headers["host"][:200])
         if self._is_foreign(scope, headers):
             return 403, _FOREIGN
         if not self._is_allowed(scope, headers):
@@ -163,10 +167,10 @@ class AccessMiddleware:
         """
         if ANY_HOST in self._names:
             return True
-        found = _HOST.fullmatch(host)
-        return found is not None and (_plain(found[1] or found[2]) in self._names or _is_address(found[1] or found[2]))
+        name, is_address = _name_in(host)
+        return is_address or name in self._names
 
-    def _is_foreign(self, scope: Scope, headers: Headers) -> bool:
+    def _is_foreign(self, scope: Scope, headers: Mapping[str, str]) -> bool:
         """Whether a page of another site sends something to be done: browsers ask for leave before they show such a
         page the answer, but not always before they send."""
         origin = headers.get("origin")
@@ -175,7 +179,7 @@ class AccessMiddleware:
         host = headers.get("host")
         return origin not in (f"http://{host}", f"https://{host}")
 
-    def _is_allowed(self, scope: Scope, headers: Headers) -> bool:
+    def _is_allowed(self, scope: Scope, headers: Mapping[str, str]) -> bool:
         method = scope["method"]
         if not self._has_key or method in ("GET", "HEAD"):
             return self._access.allows(scope["path"], headers)
@@ -200,13 +204,24 @@ def _route(scope: Scope) -> str:
     return getattr(scope.get("route"), "path", None) or "other"
 
 
+def _headers(scope: Scope) -> dict[str, str]:
+    """The headers by name, and of several of one name the first, as Starlette gives them."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+
+
 def _plain(name: str) -> str:
     return name.lower().removesuffix(".")
 
 
-def _is_address(text: str) -> bool:
+@lru_cache(_KEPT_HOSTS)
+def _name_in(host: str) -> tuple[str | None, bool]:
+    """The name in a ``Host`` header, if it has the form of one, and whether it is an address."""
+    found = _HOST.fullmatch(host)
+    if found is None:
+        return None, False
+    name = found[1] or found[2]
     try:
-        ip_address(text)
+        ip_address(name)
     except ValueError:
-        return False
-    return True
+        return _plain(name), False
+    return name, True

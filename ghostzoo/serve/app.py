@@ -23,11 +23,10 @@ _MODULES = (classify, explain, information, rest, paddle)
 def create_app(service: Service) -> ASGIApp:
     """Return the ASGI application of ``service``. Middleware of a user's own, such as tracing, goes around it."""
     options = service.options
-    app = new_app()
+    # Included routers would be asked for their route anew by each request.
+    app = new_app([route for module in _MODULES for route in module.router.routes])
     app.state.service = service
     app.add_exception_handler(HTTPException, _answer_http_error)
-    for module in _MODULES:
-        app.include_router(module.router)
     if options.page:
         app.router.default = PageFiles()
     if options.cors_origins:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
+from starlette.types import Message
 
 from .compression import STEP, decompress, new_decompressor
 from .memory import Hold
@@ -58,8 +58,8 @@ _Schema = TypeVar("_Schema", bound=BaseModel)
 _Result = TypeVar("_Result")
 
 
-@asynccontextmanager
-async def body_of(request: Request) -> AsyncIterator[Body]:
+@contextmanager
+def body_of(request: Request) -> Iterator[Body]:
     """What the block takes of the body, and of what is made of it, counts against the server's budget until it ends."""
     service: Service = request.app.state.service
     with service.memory.held() as hold:
@@ -158,12 +158,16 @@ class Body:
             raise self._too_large()
         decompressor = _decompressor(self.request.headers.get("content-encoding", "identity"))
         received = plain = 0
-        stream = self.request.stream()
-        while (chunk := await self._next(stream)) is not None:
+        more = True
+        while more:
+            message = await self._next()
+            chunk, more = message.get("body", b""), message.get("more_body", False)
             received += len(chunk)
             if received > self._max_bytes:
                 raise self._too_large()
-            if decompressor is None or not chunk:
+            if not chunk:
+                continue
+            if decompressor is None:
                 self.hold(len(chunk))
                 yield chunk
                 continue
@@ -173,15 +177,17 @@ class Body:
         if decompressor is not None and not decompressor.eof:
             raise bad_request("The compressed body breaks off; send it whole.")
 
-    async def _next(self, stream: AsyncGenerator[bytes, None]) -> bytes | None:
+    async def _next(self) -> Message:
+        """What the client sends next."""
         try:
             async with asyncio.timeout_at(self.info.deadline):
-                return await anext(stream, None)
+                message = await self.request.receive()
         except TimeoutError:
-            message = "The body did not arrive within the request's deadline; send it faster."
-            raise RequestError(HTTPStatus.REQUEST_TIMEOUT, message) from None
-        except ClientDisconnect:
-            raise ClientGoneError from None
+            text = "The body did not arrive within the request's deadline; send it faster."
+            raise RequestError(HTTPStatus.REQUEST_TIMEOUT, text) from None
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        return message
 
     async def _decompress(self, decompressor: Decompressor, data: bytes, left: int) -> AsyncGenerator[bytes, None]:
         """Decompress ``data`` into parts of ``left`` bytes in all at most."""

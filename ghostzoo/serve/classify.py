@@ -86,16 +86,17 @@ async def classify(request: Request) -> Response:
     Each image has its result or its own error, in the order of the request. The status is 200 if at least one image
     could be read, else 422.
     """
-    async with body_of(request) as body:
+    with body_of(request) as body:
         service, started = body.service, body.info.started
         names, sources, options = await _read_call(body)
         instance = service.repository.get(options.model).instance(options.engine)
         postprocessing = instance.postprocessing(accepted_languages(request))
-        postprocessing.check(options.choice())
+        choice = options.choice()
+        postprocessing.check(choice)
         outcomes = await service.classify(instance, sources, body.info)
         sources.clear()  # from here on they are not counted
     top_k = MAX_TOP_K if options.coverage is not None else options.top_k or min(postprocessing.top_k, MAX_TOP_K)
-    choice = replace(options.choice(), top_k=top_k)
+    choice = replace(choice, top_k=top_k)
 
     def answer() -> Response:
         # One image at a time: no other thread runs while a text is made.

@@ -15,6 +15,7 @@ from fastapi.responses import Response
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.routing import BaseRoute
 
 from .._version import __version__
 from ..names import LANGUAGES
@@ -66,9 +67,8 @@ _bodies: list[type[BaseModel]] = []
 """What handlers read themselves, so that FastAPI does not find it."""
 
 
-def new_app() -> FastAPI:
-    """Return an application without routes, but with the document, and a page that shows it without asking any other
-    server."""
+def new_app(routes: list[BaseRoute]) -> FastAPI:
+    """Return an application with ``routes``, the document, and a page that shows it without asking any other server."""
     app = FastAPIOffline(
         title="ghostzoo",
         version=__version__,
@@ -77,6 +77,7 @@ def new_app() -> FastAPI:
         redoc_url=None,
         openapi_url=_DOCUMENT,
         static_url=_FILES,
+        routes=routes,
     )
     app.add_api_route(_PAGE, _show, include_in_schema=False)
 

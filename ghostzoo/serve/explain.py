@@ -67,7 +67,7 @@ async def explain(request: Request) -> Response:
 
     The map is exact: its values and the constant add up to the logit.
     """
-    async with body_of(request) as body:
+    with body_of(request) as body:
         service = body.service
         call = await _read_call(body)
         instance = service.repository.get(call.model).instance(call.engine)

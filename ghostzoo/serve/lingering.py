@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,8 +30,8 @@ class LingeringMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        is_unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        headers = dict(reversed(scope["headers"]))  # the first of each name
+        is_unread = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
         send_in_time = self._in_time(send) if scope["http_version"] == "2" else send
 
         async def receive_and_note() -> Message:

@@ -90,7 +90,7 @@ async def paddlex(request: Request) -> Response:
     """The classes of one image by the server's first model, as PaddleX's image classification serves them."""
     log_id = request.state.request_info.request_id
     try:
-        async with body_of(request) as body:
+        with body_of(request) as body:
             content = await body.json(PaddlexRequest)
             is_there = not is_url(content.image)
             image = content.image if is_there else await fetch(content.image, body, running_total(body))
@@ -113,7 +113,7 @@ async def paddlex(request: Request) -> Response:
 async def pipeline(request: Request, name: str) -> Response:
     """The best class of one image by the model `name`; `imagenet`, the original's name, is the first model."""
     try:
-        async with body_of(request) as body:
+        with body_of(request) as body:
             content = await body.json(PipelineRequest)
             if len(content.key) != len(content.value):
                 raise bad_request(f"There are {len(content.key)} keys and {len(content.value)} values; send as many.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import logging
 import math
 import os
@@ -14,7 +15,8 @@ import struct
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -43,6 +45,9 @@ FORCED_STATUS = 1
 _LAST_SECONDS = 1.0
 """For the last line of the log, whose reader may hang too."""
 
+_NEW_OBJECTS = 3000
+"""After which Python looks for garbage; after its own few hundred, it would go through all requests in hand."""
+
 _SO_ATTACH_FILTER = 26
 _DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
 """Linux, filter.h: the program "return 0", by which every packet is dropped."""
@@ -57,7 +62,7 @@ def serve(options: ServeOptions) -> None:
         GhostZooError: a model, an engine or an address cannot be used.
         KeyboardInterrupt: it was SIGINT that ended it.
     """
-    with log_lines(text=options.text_log) as lines, asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with log_lines(text=options.text_log) as lines, _rare_gc(), asyncio.Runner(loop_factory=new_event_loop) as runner:
         try:
             ended_by = runner.run(_serve(options, lines))
             if ended_by == signal.SIGINT and not options.text_log:
@@ -122,6 +127,20 @@ async def _serve(options: ServeOptions, lines: LineWriter) -> int | None:
         if not await service.close():
             end.now()
     return signals[0] if signals else None
+
+
+@contextmanager
+def _rare_gc() -> Iterator[None]:
+    """Look for garbage less often, and not among what is there before models are: nothing else runs meanwhile."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(_NEW_OBJECTS)
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
 
 
 def on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

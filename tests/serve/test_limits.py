@@ -171,8 +171,9 @@ def test_gigantic_headers(small: ServerProcess) -> None:
 
 def test_what_follows_a_body_is_limited_as_headers_are(small: ServerProcess) -> None:
     chunked = head("/v1/classify", Transfer_Encoding="chunked") + b"1\r\na\r\n0\r\n"
+    assert request_info(small, chunked + b"X-Trailer: " + b"a" * 40_000).startswith(b"HTTP/1.1 431 ")
     answer = request_info(small, chunked, *[b"X-Trailer: " + b"a" * 200_000] * 5)
-    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert answer[:13] in (b"HTTP/1.1 431 ", b"")  # as in the test before
 
 
 def test_what_is_no_http(small: ServerProcess) -> None:

@@ -129,7 +129,7 @@ async def model_infer(request: Request) -> Response:
     service = _service(request)
     _model(request)  # a wrong name is told before the body is read
     max_images = service.options.limits.max_images
-    async with body_of(request) as body:
+    with body_of(request) as body:
         head, blob = split(body, await body.read())
         model = _model(request)
         specs = input_specs(model)
@@ -194,6 +194,6 @@ async def unload(request: Request, name: str) -> dict[str, str]:
 
 
 async def _repository_request(request: Request) -> RepositoryRequest:
-    async with body_of(request) as body:
+    with body_of(request) as body:
         text = await body.read()
         return await body.parse(RepositoryRequest, text) if text.strip() else RepositoryRequest()
