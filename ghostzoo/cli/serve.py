@@ -37,7 +37,9 @@ _LIBRARIES = ("fastapi", "fastapi_offline", "grpc", "hypercorn", "prometheus_cli
     "--brpc-port", type=click.IntRange(0, 65535), help="Answer clients of Paddle Serving's C++ server here too."
 )
 @click.option(
-    "--workers", type=click.IntRange(min=1), help="Threads that decode and infer.  [default: usable CPUs + 1]"
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Threads that infer, and processes that decode.  [default: usable CPUs + 1]",
 )
 @click.option("--max-batch", type=click.IntRange(min=1), help="Images per engine call.  [default: 8]")
 @click.option("--max-delay-ms", type=click.FloatRange(min=0), help="Longest wait for a fuller batch.  [default: 5]")

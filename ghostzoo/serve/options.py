@@ -72,7 +72,8 @@ class ServeOptions:
     brpc_port: int | None = None
     """For clients of Paddle Serving's C++ server; ``None`` for none."""
     workers: int = field(default_factory=lambda: usable_cpus() + 1)
-    """Threads that decode images and run the engine; one more than CPUs, for one of them often waits for Python."""
+    """Threads that run the engine, and processes that decode; one more than CPUs, for one of them often waits for
+    Python."""
     max_batch: int = 8
     max_delay: float = 0.005
     """Seconds that an image waits for others that are on their way, to share a call of the engine with them."""

@@ -6,9 +6,8 @@ import asyncio
 import functools
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -29,6 +28,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 _CLOSE_SECONDS = 2.0
 """For what is in hand at the end."""
+_UNWATCHED_SECONDS = 0.1
+"""Most requests are answered sooner; from then on it is looked whether the client is still there."""
 _HOPELESS = 10
 """Deadlines for which all workers have to hang until the server counts as dead; slow images end before."""
 
@@ -173,8 +174,9 @@ class Service:
             instance, sources, functools.partial(self._ended.add, done), request_info.deadline - loop.time()
         )
         try:
-            async with _until_gone(request_info.receive, done), asyncio.timeout_at(request_info.deadline):
-                await done
+            with _UntilGone(request_info.receive, done):
+                async with asyncio.timeout_at(request_info.deadline):
+                    await done
         except TimeoutError:
             raise late() from None
         finally:
@@ -213,7 +215,7 @@ class Service:
             RequestError: the deadline has passed, the client has gone, or ``hold`` raised it.
         """
         image = asyncio.ensure_future(self._fetcher.fetch(url, request_info.client, request_info.deadline, hold))
-        async with _until_gone(request_info.receive, image):
+        with _UntilGone(request_info.receive, image):
             return await image
 
 
@@ -241,31 +243,38 @@ class _Ended:
                 future.set_result(None)
 
 
-@asynccontextmanager
-async def _until_gone(receive: Receive | None, work: asyncio.Future[Any]) -> AsyncIterator[None]:
-    """Cancel ``work`` when the HTTP client goes.
+class _UntilGone:
+    """Cancels ``work`` when the HTTP client goes, within the block.
 
     Raises:
         ClientGoneError: in its place, where the block waited for it.
     """
-    if receive is None:
-        yield
-        return
 
-    async def watch() -> None:
+    def __init__(self, receive: Receive | None, work: asyncio.Future[Any]) -> None:
+        self._receive = receive
+        self._work = work
+        self._watching: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_UNWATCHED_SECONDS, self._begin)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        self._timer.cancel()
+        if self._watching is None:
+            return
+        gone = self._work.cancelled() and self._watching.done()
+        self._watching.cancel()
+        if gone and isinstance(error, asyncio.CancelledError):
+            raise ClientGoneError from None
+
+    def _begin(self) -> None:
+        if self._receive is not None:
+            self._watching = asyncio.ensure_future(self._watch(self._receive))
+
+    async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        work.cancel()
-
-    watching = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if work.cancelled() and watching.done():
-            raise ClientGoneError from None
-        raise
-    finally:
-        watching.cancel()
+        self._work.cancel()
 
 
 def _checked(outcome: Answer | Exception | None) -> Answer | ImageError:
