@@ -46,6 +46,8 @@ ours."""
 SLOT = 2**20
 """Shared memory has one of so many bytes for an encoded image, and one for what is cut from it."""
 
+_NICENESS = 5
+"""The server's event loop goes first, which all of these wait for."""
 _MOST_PRINTED = 2000
 """Bytes of what libraries print about one image; what is beyond is lost."""
 
@@ -67,6 +69,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not come between the answers
     cv2.setNumThreads(1)  # as many of these run as there are CPUs
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS)
     if resource is not None and sys.platform != "win32":
         _bound_memory(memory_limit(limits))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
