@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError
 from ..images.preprocessing import Preprocessing
+from ..images.transform import normalise
 
 Window = NDArray[np.uint8]
 """What is cut from a decoded image, (crop_size, crop_size, 3), C-contiguous; a worker normalises it just before the
@@ -149,3 +150,13 @@ class InstanceQueue:
         job.stages.queue = now - job.since
         job.since = now
         return job
+
+
+def network_input(sources: Sequence[Window | Pixels], config: Preprocessing) -> Pixels:
+    """The network's input, (images, 3, crop_size, crop_size). Each call of OpenCV's lets another thread have the
+    interpreter, which may keep it for milliseconds: as few as there can be."""
+    if all(source.dtype == np.uint8 for source in sources):
+        windows = np.frombuffer(b"".join(map(memoryview, sources)), np.uint8)  # type: ignore[arg-type]
+        return normalise(windows.reshape(len(sources), *sources[0].shape), config)
+    pixels = [normalise(source, config) if source.dtype == np.uint8 else source for source in sources]  # type: ignore[arg-type]
+    return cast(Pixels, pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels))

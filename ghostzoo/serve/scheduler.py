@@ -18,15 +18,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
 from weakref import WeakSet
 
-import numpy as np
-
 from ..errors import GhostZooError, ImageError
-from ..images.preprocessing import Preprocessing
-from ..images.transform import normalise
-from .queueing import Answer, Call, Instance, InstanceQueue, Job, Observer, Outcome, Pixels, Source, Window
+from .queueing import Answer, Call, Instance, InstanceQueue, Job, Observer, Outcome, Source, Window, network_input
 from .request_errors import overloaded
 
 _logger = logging.getLogger(__name__)
@@ -294,7 +289,9 @@ class Scheduler:
                 job.stages.queue = waited
         outcomes: list[Outcome]
         try:
-            logits = queue.instance.run(_batch([job.source for job in jobs], queue.instance.preprocessing), alone=alone)
+            logits = queue.instance.run(
+                network_input([job.source for job in jobs], queue.instance.preprocessing), alone=alone
+            )
             seconds = time.perf_counter() - start
             outcomes = [Answer(row, job.stages) for row, job in zip(logits, jobs, strict=True)]
             for job in jobs:
@@ -322,16 +319,6 @@ class Scheduler:
         if self._observer is not None:
             for outcome in outcomes:
                 self._observer.on_image(instance, outcome)
-
-
-def _batch(sources: Sequence[Window | Pixels], config: Preprocessing) -> Pixels:
-    """The network's input, (images, 3, crop_size, crop_size). Each call of OpenCV's lets another thread have the
-    interpreter, which may keep it for milliseconds: as few as there can be."""
-    if all(source.dtype == np.uint8 for source in sources):
-        windows = np.frombuffer(b"".join(map(memoryview, sources)), np.uint8)  # type: ignore[arg-type]
-        return normalise(windows.reshape(len(sources), *sources[0].shape), config)
-    pixels = [normalise(source, config) if source.dtype == np.uint8 else source for source in sources]  # type: ignore[arg-type]
-    return cast(Pixels, pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels))
 
 
 def _reported(error: Exception) -> Exception:
