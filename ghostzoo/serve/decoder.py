@@ -3,8 +3,8 @@
 What is small enough goes through shared memory instead, where there is some: through a pipe it takes a fifth of the
 time of decoding a photo once more.
 
-``decoder_pool`` starts it and speaks with it. It runs what is written in C on bytes that anybody may have sent, so it
-holds nothing but the image in hand, and may be killed at any time. It imports little, for a killed one is replaced.
+``decoder_process`` starts it and speaks with it. It runs what is written in C on bytes that anybody may have sent, so
+it holds nothing but the image in hand, and may be killed at any time. It imports little, for a killed one is replaced.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main() -> None:
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not come between the answers
-    cv2.setNumThreads(1)  # as many of these run as there are CPUs
+    cv2.setNumThreads(1)  # there is one of these for each CPU, and more
     if hasattr(os, "nice"):
         os.nice(_NICENESS)
     if resource is not None and sys.platform != "win32":

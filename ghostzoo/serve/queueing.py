@@ -28,7 +28,7 @@ class Stages:
     """Where the time of one image went, in seconds."""
 
     queue: float = 0.0
-    """Until a worker took it."""
+    """Until a worker, or a process that decodes, took it."""
     decode: float = 0.0
     """Decoding and preprocessing."""
     batch: float = 0.0

@@ -135,7 +135,7 @@ class Scheduler:
             for job in jobs:
                 (queue.encoded if isinstance(job.source, bytes) else queue.ready).append(job)
             self._waiting += len(jobs)
-            self._changed.notify(len(jobs) if self._decodes else len(queue.ready))
+            self._changed.notify(sum(self._decodes or not isinstance(job.source, bytes) for job in jobs))
         if not jobs:
             on_done()
         return call
@@ -151,7 +151,7 @@ class Scheduler:
                         self._waiting -= len(jobs) - len(kept)
                         jobs.clear()
                         jobs.extend(kept)
-                self._wake(queue)
+            self._wake()
             self._finished.notify_all()
 
     def take_encoded(self) -> tuple[InstanceQueue, Job] | None:
@@ -175,7 +175,7 @@ class Scheduler:
                 self._waiting += 1
             self._finished.notify_all()
             if not self._decodes:
-                self._wake(queue)
+                self._wake(look_again=len(queue.ready) == 1)
         if isinstance(outcome, Exception):
             self._finish(queue.instance, [job], [_reported(outcome)])
 
@@ -235,7 +235,7 @@ class Scheduler:
         if self._decodes and (encoded := self._first_encoded()) is not None:
             return _Task(encoded, [encoded.take_encoded(now)], decode=True)
         early = [queue for queue in queues if queue.ready and queue.instance.side_by_side]
-        if early and self._has_idle_cpu:
+        if early and self._has_idle_cpu(self._idle):
             return self._batch_of(min(early, key=lambda queue: queue.ready[0].since))
         return None
 
@@ -249,16 +249,23 @@ class Scheduler:
         """Images that others than the workers decode."""
         return 0 if self._decodes else sum(queue.decoding for queue in self._queues.values())
 
-    @property
-    def _has_idle_cpu(self) -> bool:
-        """Whether fewer are at work than there are CPUs, as far as one worker, who asks, can see."""
-        busy = len(self._threads) - 1 - self._idle + self._decoding
+    def _has_idle_cpu(self, idle: int) -> bool:
+        """Whether fewer are at work than there are CPUs, as far as a worker can see.
+
+        Args:
+            idle: workers that do nothing, beside this one.
+        """
+        busy = len(self._threads) - 1 - idle + self._decoding
         return self._decodes or busy < max(1, len(self._threads) - 1)
 
-    def _wake(self, queue: InstanceQueue) -> None:
-        """Wake a worker if there may be something to be done, or to be waited for, that there was not before."""
-        is_first = len(queue.ready) == 1
-        if self._idle and (is_first or queue.due <= time.perf_counter() or self._closing):
+    def _wake(self, *, look_again: bool = False) -> None:
+        """Wake a worker if there is something for it to do, or if it should ``look_again`` at how long to wait."""
+        queues = [queue for queue in self._queues.values() if queue.ready]
+        if not self._idle or not (queues or self._closing):
+            return
+        now = time.perf_counter()
+        is_early = any(queue.instance.side_by_side for queue in queues) and self._has_idle_cpu(self._idle - 1)
+        if look_again or is_early or self._closing or any(queue.due <= now for queue in queues):
             self._changed.notify()
 
     def _batch_of(self, queue: InstanceQueue) -> _Task:

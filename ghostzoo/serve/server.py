@@ -287,7 +287,7 @@ class _HardEnd:
 
     def _last_steps(self) -> None:
         self._service.kill_decoders()
-        fields = {"left": self._service.scheduler.in_hand}
+        fields = {"left": self._service.in_hand}
         _logger.error("The server was ended with work left.", extra={"fields": fields})
         self._log.close(_LAST_SECONDS)
 

@@ -97,7 +97,7 @@ class Service:
         if not self.repository.ready:
             return "a model could not be loaded"
         if self._stuck_for > self.options.deadline:
-            return "every worker has been busy with what it has in hand for longer than a request may take"
+            return "every worker, or every process that decodes, has been busy for longer than a request may take"
         return None
 
     @property
@@ -130,11 +130,9 @@ class Service:
         if self._decoders is None:
             await self.repository.load_all()
             return
-        starting = asyncio.ensure_future(self._decoders.start())
-        try:
-            await self.repository.load_all()
-        finally:
-            await starting
+        self._decoders.start()
+        await self.repository.load_all()
+        await self._decoders.wait_until_ready()
 
     async def close(self) -> bool:
         """Give up what is still in hand, and free everything; return whether nothing is left.
@@ -150,6 +148,11 @@ class Service:
             await self._decoders.close()
         await self.repository.close()
         return True
+
+    @property
+    def in_hand(self) -> list[str]:
+        """What is being done, and for how long, in words."""
+        return self.scheduler.in_hand + (self._decoders.in_hand if self._decoders is not None else [])
 
     def kill_decoders(self) -> None:
         if self._decoders is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import os
 import signal
@@ -26,6 +27,7 @@ from ghostzoo.errors import EngineUnavailableError, ImageError
 from ghostzoo.images.decode import ImageLimits, read_image
 from ghostzoo.images.preprocessing import Preprocessing
 from ghostzoo.images.transform import cut_centre
+from ghostzoo.serve import decoder_process
 from ghostzoo.serve.decoder_pool import DecoderPool
 from ghostzoo.serve.queueing import Window
 from ghostzoo.serve.server import new_event_loop
@@ -54,14 +56,15 @@ class Decoding:
 
     async def _start(self, count: int, limits: ImageLimits, timeout: float) -> DecoderPool:
         pool = DecoderPool(count, limits, timeout, self.ended.append, self._feed)
-        await pool.start()
+        pool.start()
+        await pool.wait_until_ready()
         return pool
 
     def _run(self, work: Coroutine[None, None, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     def _feed(self) -> None:
-        while self._waiting and self.pool.free:
+        while self._waiting and hasattr(self, "pool") and self.pool.free:
             future, (source, config, deadline) = self._waiting.popleft()
 
             def on_done(outcome: Window | Exception, notes: str, future: Future[Window] = future) -> None:
@@ -127,7 +130,9 @@ def is_running(process: int) -> bool:
     return state != "Z"
 
 
-def wait_for_the_end(child: int) -> None:
+def kill_and_wait(child: int) -> None:
+    with suppress(ProcessLookupError):  # it has ended already
+        os.kill(child, signal.SIGKILL)
     with suppress(ChildProcessError):  # the pool has seen to it
         os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
 
@@ -226,8 +231,7 @@ def test_what_is_in_hand_is_given_up_when_the_server_ends(slow: bytes) -> None:
 def test_no_image_is_blamed_for_a_process_that_was_dead_before(jpeg: bytes) -> None:
     with pool_of(1) as (pool, ended):
         (process,) = pool.processes
-        os.kill(process, signal.SIGKILL)
-        wait_for_the_end(process)
+        kill_and_wait(process)
         pool.decode(jpeg, CONFIG)
         assert ended == []
 
@@ -284,12 +288,144 @@ def test_it_imports_nothing_of_the_server() -> None:
     }
 
 
-def test_what_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch, jpeg: bytes) -> None:
+@contextmanager
+def starting(monkeypatch: pytest.MonkeyPatch, code: str) -> Iterator[None]:
+    """Have processes that are started within the block run ``code`` in place of the decoder."""
+    with monkeypatch.context() as patched:
+        patched.setattr(decoder_process, "_START", code)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (None, "No such file"),
+        ("pass", "it has ended at once"),
+        ("print('Hello!', flush=True); import time; time.sleep(600)", "said what it should not"),
+        ("print('ready', flush=True)", "it has ended"),
+    ],
+    ids=["no Python", "ends", "says more", "ends when ready"],
+)
+def test_what_cannot_be_started_is_told(
+    monkeypatch: pytest.MonkeyPatch, jpeg: bytes, code: str | None, reason: str
+) -> None:
+    """To each image, and the next is tried anew."""
+    with pool_of(2) as (pool, ended):
+        with starting(monkeypatch, code or ""):
+            if code is None:
+                monkeypatch.setattr(sys, "executable", "/nowhere/python")
+            for process in pool.processes:
+                kill_and_wait(process)
+            failed = [pool.submit(jpeg) for _ in range(10)]
+            for each in failed:
+                error = each.exception(60)
+                if code == "print('ready', flush=True)" and isinstance(error, ImageError):
+                    continue  # it had the image before it ended
+                assert isinstance(error, EngineUnavailableError)
+                assert reason in str(error)
+            if code is None:
+                monkeypatch.undo()
+        wait_until(lambda: len(pool.pool._idle) == 2)
+        for process in pool.processes:  # which were started meanwhile
+            kill_and_wait(process)
+        for each in [pool.submit(jpeg) for _ in range(10)]:
+            assert each.result(60).shape == (224, 224, 3)
+        assert set(ended) <= {"crashed"}
+
+
+def test_a_start_that_takes_too_long(monkeypatch: pytest.MonkeyPatch, jpeg: bytes) -> None:
     with pool_of(1) as (pool, _):
-        monkeypatch.setattr(sys, "executable", "/nowhere/python")
+        with starting(monkeypatch, "import time; time.sleep(600)"), monkeypatch.context() as patched:
+            patched.setattr(decoder_process, "_START_SECONDS", 0.5)
+            kill_and_wait(pool.processes[0])
+            for each in [pool.submit(jpeg) for _ in range(3)]:
+                assert "not ready within 0.5 seconds" in str(each.exception(60))
+        assert pool.decode(jpeg).shape == (224, 224, 3)
+
+
+def test_a_process_that_dies_while_others_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each client gets its own image, whichever process dies when."""
+    red, blue = (encoded(Image.new("RGB", (300, 300), name), "PNG") for name in ("red", "blue"))
+
+    async def run() -> None:
+        free: list[bool] = []
+        pool = DecoderPool(3, LIMITS, 60, on_free=lambda: free.append(True))
+        pool.start()
+        while not free:
+            await asyncio.sleep(0.001)
         os.kill(pool.processes[0], signal.SIGKILL)
-        wait_for_the_end(pool.processes[0])
-        with pytest.raises(EngineUnavailableError, match="No such file"):
-            pool.decode(jpeg, CONFIG)
-        monkeypatch.undo()
-        pool.decode(jpeg, CONFIG)
+        with suppress(EngineUnavailableError):  # it may not have been ready
+            await pool.wait_until_ready()
+        found: dict[int, Window | Exception] = {}
+        for index in range(30):
+            while not pool.free:
+                await asyncio.sleep(0.001)
+            pool.decode((red, blue)[index % 2], CONFIG, lambda outcome, _, index=index: found.update({index: outcome}))
+        async with asyncio.timeout(60):
+            while len(found) < 30:
+                await asyncio.sleep(0.01)
+        await pool.close()
+        for index, window in found.items():
+            assert isinstance(window, np.ndarray)
+            assert window[100, 100].tolist() == [[255, 0, 0], [0, 0, 255]][index % 2]
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(run())
+
+
+def test_what_a_decoder_leaves_running_holds_up_nobody(monkeypatch: pytest.MonkeyPatch, jpeg: bytes) -> None:
+    """As one might that somebody has taken over: a child of it keeps the line open, and floods it."""
+    code = (
+        "import os, sys, time\n"
+        "os.write(1, b'ready' + bytes([10]))\n"
+        "os.read(0, 100)\n"
+        "if os.fork():\n"
+        "    time.sleep(600)\n"
+        "try:\n"
+        "    while True: os.write(1, bytes(65536))\n"
+        "except OSError:\n"
+        "    pass"
+    )
+    with pool_of(1) as (pool, ended):
+        with starting(monkeypatch, code):
+            os.kill(pool.processes[0], signal.SIGKILL)
+            wait_until(lambda: pool.pool.free)
+            with pytest.raises(ImageError, match="it is damaged"):
+                pool.decode(jpeg)
+        wait_until(lambda: pool.pool.free)
+        kill_and_wait(pool.processes[0])  # which was started meanwhile
+        assert pool.decode(jpeg).shape == (224, 224, 3)
+        assert ended == ["crashed"]
+
+
+def test_time_to_start_is_not_the_images(monkeypatch: pytest.MonkeyPatch, jpeg: bytes) -> None:
+    slow_start = f"import time; time.sleep(1.5); {decoder_process._START}"
+    with pool_of(1, timeout=1) as (pool, ended):
+        with starting(monkeypatch, slow_start):
+            kill_and_wait(pool.processes[0])
+            assert pool.decode(jpeg, deadline=time.perf_counter()).shape == (224, 224, 3)
+        assert ended == []
+
+
+def test_an_answer_that_waits_to_be_read_is_in_time(jpeg: bytes) -> None:
+    """The event loop was held up until after the image was due."""
+    with pool_of(1, timeout=1) as (pool, ended):
+        for _ in range(5):
+            answer = pool.submit(jpeg)
+            pool._loop.call_soon_threadsafe(time.sleep, 1.2)
+            assert answer.result(60).shape == (224, 224, 3)
+        assert ended == []
+
+
+def open_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="/proc tells which descriptors are open")
+def test_descriptors_are_closed_with_the_pool(jpeg: bytes) -> None:
+    gc.collect()
+    before = open_descriptors()
+    for _ in range(2):
+        with pool_of(2) as (pool, _):
+            pool.decode(jpeg)
+    assert open_descriptors() == before

@@ -373,3 +373,22 @@ def test_no_batch_waits_for_an_image_that_was_cancelled(make: Callable[..., Sche
     assert done.wait(20)
     assert instance.batches == [[2.0]]
     scheduler.on_decoded(*in_hand, pixels(1))  # type: ignore[arg-type]
+
+
+def test_what_is_ready_is_taken_when_a_cpu_falls_idle(make: Callable[..., Scheduler], instance: GatedLane) -> None:
+    """Because an image has been decoded, or because one for another model could not be."""
+    scheduler, other = make(workers=3, max_delay=60.0, decodes=False), GatedLane("other")
+    wait_until(lambda: scheduler.idle == 3)
+    instance.gate.set()
+    submit(scheduler, instance, [b"1", b"2"])
+    submit(scheduler, other, [b"3"])
+    (first, second, third) = (scheduler.take_encoded() for _ in range(3))
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    scheduler.on_decoded(*first, pixels(1))  # type: ignore[arg-type]
+    assert instance.batches == []
+    scheduler.on_decoded(*third, ImageError("x", "it is bad"))
+    wait_until(lambda: instance.batches == [[1.0]])
+    scheduler.on_decoded(*second, pixels(2))  # type: ignore[arg-type]
+    wait_until(lambda: instance.batches == [[1.0], [2.0]])
