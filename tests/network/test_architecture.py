@@ -4,13 +4,14 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ghostzoo.network.architecture import EMBEDDING_SIZE, Architecture, make_divisible
 from ghostzoo.weights.params import read_weights
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 5000))
 def test_rounding_is_to_the_nearest_multiple_and_never_far_below(value: float) -> None:
     rounded = make_divisible(value)
