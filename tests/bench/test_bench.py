@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from ghostzoo.bench import probe
 from ghostzoo.bench.measure import plan_cells, run_bench
@@ -21,6 +22,7 @@ from ghostzoo.bench.sample_image import jpeg
 from ghostzoo.bench.tables import compare, core_tables, photograph_notes, result_tables, to_markdown
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import DEFAULT_MODEL, get_model
+from ghostzoo.cli import main
 from ghostzoo.cli.console import table_lines
 from ghostzoo.engines import engine_names
 from ghostzoo.errors import InputError, UnknownModelError
@@ -113,6 +115,12 @@ def test_results_of_another_version_are_not_read(results: Results, tmp_path: Pat
 def test_nothing_to_measure_is_an_error(tiny_bundle: Bundle) -> None:
     with pytest.raises(InputError, match=r"Nothing could be measured.*no engine named"):
         run_bench([Cell(str(tiny_bundle.path), "none", "fp32", 1, 1)], seconds=0)
+
+
+def test_a_model_that_cannot_be_measured_holds_up_no_other(tiny_bundle: Bundle) -> None:
+    good = Cell(str(tiny_bundle.path), "onnxruntime", "fp32", 1, 1)
+    found = run_bench([Cell(DEFAULT_MODEL, "none", "fp32", 1, 1), good], seconds=0.01)
+    assert [item.cell for item in found.measurements] == [good]
 
 
 def test_a_reason_is_told_once_however_many_cells_have_it(tiny_bundle: Bundle) -> None:
@@ -257,6 +265,14 @@ def test_photographs_stand_beside_the_accuracy(results: Results) -> None:
     facts = replace(results.models[0], top1=measured.top1)
     assert measured.photographs in to_markdown(replace(results, models=(facts,)))
     assert photograph_notes(results.models) == []
+
+
+def test_photographs_stand_below_a_wide_table() -> None:
+    words = ["bench", "--wide", "--engine", "onnxruntime", "--threads", "1", "--batch-sizes", "1", "--seconds", "0"]
+    shown = CliRunner().invoke(main, words).stdout.split()
+    measured = get_model(DEFAULT_MODEL).measured
+    assert measured is not None
+    assert " ".join(shown).endswith(f"it recognised {measured.photographs}.")
 
 
 def test_the_command_reports_and_compares(tiny_bundle: Bundle, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import io
+import itertools
 import json
 import os
 import pickle
@@ -134,7 +135,8 @@ def make_sources(pictures: dict[str, bytes], place: Path) -> Iterator[tuple[str,
     for name, data in pictures.items():
         (place / "files" / name).write_bytes(data)
     yield "glob", str(place / "files/*.png"), {}
-    (place / "list.txt").write_text("".join(f"files/{name}\n" for name in pictures))
+    ways = itertools.cycle(("files", f"{place}/files", f"file://{place}/files"))
+    (place / "list.txt").write_text("".join(f"{way}/{name}\n" for way, name in zip(ways, pictures, strict=False)))
     yield "list", place / "list.txt", {}
     table = pa.table({"id": list(pictures), "jpeg": list(pictures.values())})
     pq.write_table(table, place / "bytes.parquet")

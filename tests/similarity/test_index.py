@@ -157,6 +157,10 @@ def _newer(data: bytes) -> bytes:
     return data.replace(b'"ghostzoo_index":"1"', b'"ghostzoo_index":"2"')
 
 
+def _of_another_tool(data: bytes) -> bytes:
+    return data.replace(b'"identity"', b'"identify"')
+
+
 def _huge(data: bytes) -> bytes:
     return data.replace(b'"shape":[15,1280],', b'"shape":[9999999,1280],').replace(b"  ", b"", 1)
 
@@ -175,6 +179,7 @@ def _header(data: bytes) -> bytes:
         (_cut, "damaged: its tensors have"),
         (_empty, "damaged"),
         (_newer, f"of format 2; this version of ghostzoo reads format {FORMAT}"),
+        (_of_another_tool, "damaged: it was not written by ghostzoo"),
         (_huge, "damaged"),
         (_names, "checksum"),
         (_header, "no JSON object"),

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ghostzoo._utils.http import DownloadError, download_bytes
+from ghostzoo._utils.http import Download, DownloadError, download_bytes
 from tests.fixtures.limited import run_limited
 from tests.fixtures.server import Answer, content, drip, redirect, serve
 
@@ -233,6 +233,22 @@ def test_a_late_download_is_given_up_and_not_only_left_alone(address: str, path:
     with pytest.raises(DownloadError, match="in time"):
         fetch(address + path, timeout=0.3)
     assert CLIENT_LEFT.wait(30)
+
+
+def test_a_download_that_nobody_gives_up_ends_in_time_too() -> None:
+    def stream(request: BaseHTTPRequestHandler) -> None:
+        pause = threading.Event()
+        with suppress(ConnectionError):
+            request.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n")
+            while not pause.wait(0.02):
+                request.wfile.write(bytes(2**18))
+
+    with serve({"/": stream}) as address:
+        download = Download(address + "/", max_bytes=2**26, timeout=0.3, max_redirects=0)
+        download.start()
+        assert download.ended.wait(60)
+    with pytest.raises(DownloadError, match="in time"):
+        download.result()
 
 
 def test_a_connection_that_nobody_accepts_is_given_up() -> None:
