@@ -88,6 +88,11 @@ def test_a_process_is_probed_although_downloads_are_drawn(tiny_bundle: Bundle) -
     assert measurement.load_seconds is not None
 
 
+def test_a_process_that_fails_tells_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert probe.probe({"model": str(tmp_path / "none"), "batch_size": 1}) == (None, None)
+    assert "did not tell what that takes" in caplog.text
+
+
 def test_memory_is_in_bytes_where_the_system_lists_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     resource = pytest.importorskip("resource", reason="Windows does not tell what a process had in memory")
     held = np.ones(2**24)  # 128 MiB of it
