@@ -46,7 +46,9 @@ def test_a_fitted_bundle_recognises_new_pictures(tiny_bundle: Bundle, make_folde
     assert f"{done.accuracy.value:.4f}" in card
     said = [float(end) for end in re.findall(r"95 % interval ([\d.]+) to ([\d.]+)\)", card)[0]]
     assert said == [round(end, 4) for end in done.accuracy.interval]
-    assert said == done.bundle.manifest.validation["fit"]["interval_of_95_percent"]
+    facts = done.bundle.manifest.validation["fit"]
+    assert said == facts["interval_of_95_percent"]
+    assert facts["pictures_of_classes"] == {"blue": 20, "green": 20, "red": 20}
     assert "embeddings, names and hashes" in card
 
 

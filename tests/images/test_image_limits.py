@@ -243,7 +243,7 @@ def test_a_damaged_file_is_an_image_or_an_image_error(name: str, data: st.DataOb
 def test_what_the_decoder_itself_refuses_is_an_image_error() -> None:
     """OpenCV reads at most 2**20 columns."""
     data = encoded(Image.new("L", (2**20 + 1, 1)), "BMP")
-    with pytest.raises(ImageError, match="it cannot be decoded .*WIDTH"):
+    with pytest.raises(ImageError, match=r"it cannot be decoded .*WIDTH"):
         read_image(data, ImageLimits(max_aspect_ratio=2**21))
 
 

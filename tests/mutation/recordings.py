@@ -110,7 +110,7 @@ class Reached:
         chosen: dict[str, float] = {}
         for name in sorted(
             (reaching | beside) - {""},
-            key=lambda name: (name not in reaching, stem not in name, not name.startswith(own), self.seconds[name]),
+            key=lambda name: (name not in reaching, not name.startswith(own), stem not in name, self.seconds[name]),
         ):
             if len(chosen) < MAX_TESTS and (self.seconds[name] <= left or not chosen):
                 chosen[name] = self.seconds[name]
