@@ -75,6 +75,7 @@ def test_a_missing_gpu_is_named(options: list[str]) -> None:
 @pytest.mark.parametrize(
     ("device", "found", "sentence"),
     [
+        ("rocm", ["cpu"], "here. It takes a build of ONNX Runtime that has it. Or use cpu."),
         ("cuda:7", ["cpu", "cuda:0"], "There is no device 'cuda:7' on this machine; use cpu or cuda:0."),
         ("cuda", ["cpu"], "Run 'pip uninstall onnxruntime' and then 'pip install onnxruntime-gpu'. Or use cpu."),
         ("AUTO", ["cpu"], "It is for the engine openvino; name that too. Or use cpu."),
