@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from ghostzoo.bench import probe
-from ghostzoo.bench.measure import plan_cells, run_bench
+from ghostzoo.bench.measure import BATCH_SIZES, THREADS, plan_cells, run_bench
 from ghostzoo.bench.plot import draw
 from ghostzoo.bench.results import Cell, Results, Timing
 from ghostzoo.bench.sample_image import jpeg
@@ -38,7 +38,7 @@ def results(tiny_bundle: Bundle) -> Results:
 
 
 def test_the_plan_is_that_of_the_original_tables() -> None:
-    cells = plan_cells(["m"], ["e"], ["fp32"], (1, 2, 4), (1, 4, 8))
+    cells = plan_cells(["m"], ["e"], ["fp32"], THREADS, BATCH_SIZES)
     assert [(cell.threads, cell.batch_size) for cell in cells] == [(1, 1), (2, 1), (4, 1), (1, 4), (1, 8)]
     assert len(plan_cells(["m", "n"], ["e", "f"], ["fp32", "int8"], (1,), (1,))) == 8
 

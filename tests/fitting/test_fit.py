@@ -21,6 +21,7 @@ from ghostzoo.bundle.folder import Bundle
 from ghostzoo.classifier import Classifier
 from ghostzoo.cli import main
 from ghostzoo.errors import BundleError, GhostZooError, InputError, OptionError
+from ghostzoo.fitting.findings import find_warnings
 from ghostzoo.fitting.pictures import PICTURES_FILE, Pictures
 from ghostzoo.parity import EXACT_TOLERANCE, compare_logits
 from tests.fitting.conftest import MakeFolder, write_picture
@@ -144,6 +145,14 @@ def test_copies_and_wrong_folders_are_named(tiny_bundle: Bundle, make_folder: Ma
     text = " ".join(done.warnings)
     for words in ("fewer than 20 pictures", "in two classes; remove one", "may be in the wrong folder", "red/lost.png"):
         assert words in text
+
+
+def test_warnings_count_pictures_and_name_five_classes() -> None:
+    few, some, unbalanced = find_warnings([4] * 6 + [5, 19, 20, 40], "abcdefghij", (), ())
+    assert few.startswith("6 classes have fewer than 5 pictures: a (4), b (4), c (4), d (4), e (4) and 1 more; ")
+    assert some.startswith("2 classes have fewer than 20 pictures: g (5), h (19); ")
+    assert unbalanced.startswith("j has 40 pictures and a has 4; ")
+    assert len(find_warnings([4, 39], "ab", (), ())) == 1
 
 
 def test_without_keeping_nothing_of_the_pictures_is_left(

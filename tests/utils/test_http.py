@@ -22,6 +22,7 @@ from tests.fixtures.server import Answer, content, drip, redirect, serve
 
 BODY = bytes(range(256)) * 1000
 CLIENT_LEFT = threading.Event()
+MOVED = (301, 302, 303, 307, 308)
 
 
 def drip_until_left(request: BaseHTTPRequestHandler) -> None:
@@ -138,6 +139,7 @@ ROUTES = {
     "/forbidden": content(b"<html>no</html>", status=403),
     "/hop": redirect("/body"),
     "/hop-hop": redirect("/hop", 307),
+    **{f"/moved/{status}": redirect("/body", status) for status in MOVED},
     "/circle": redirect("/circle"),
     "/to-file": redirect("file:///etc/hostname"),
     "/to-ftp": redirect("FTP://127.0.0.1/x"),
@@ -157,7 +159,10 @@ def fetch(url: str, *, max_bytes: int = 1_000_000, timeout: float = 30, max_redi
     return download_bytes(url, max_bytes=max_bytes, timeout=timeout, max_redirects=max_redirects)
 
 
-@pytest.mark.parametrize("path", ["/body", "/no-length", "/gzip", "/body?size=large&x=%20", "/hop", "/hop-hop"])
+@pytest.mark.parametrize(
+    "path",
+    ["/body", "/no-length", "/gzip", "/body?size=large&x=%20", "/hop-hop", *(f"/moved/{status}" for status in MOVED)],
+)
 def test_what_is_served_is_what_comes(address: str, path: str) -> None:
     assert fetch(address + path) == BODY
 
