@@ -43,6 +43,11 @@ def test_without_the_instructions_bf16_is_refused(tiny_bundle: Bundle, monkeypat
         OpenVinoEngine.load(tiny_bundle, BF16)
 
 
+def test_a_fixed_batch_size_is_in_the_compiled_network(tiny_bundle: Bundle) -> None:
+    with OpenVinoEngine.load(tiny_bundle, EngineOptions(threads=1, batch_size=2)) as engine:
+        assert list(engine._compiled.inputs[0].shape) == [2, 3, 64, 64]
+
+
 def test_two_wishes_for_a_precision_are_refused(tiny_bundle: Bundle) -> None:
     options = EngineOptions(precision="bf16", engine_options={"INFERENCE_PRECISION_HINT": "f32"})
     with pytest.raises(OptionError, match=r"INFERENCE_PRECISION_HINT .* exclude each other"):
