@@ -34,7 +34,7 @@ from ghostzoo.errors import InputError, OptionError
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed here; the extra batch has it")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed here; the extra batch has it")
-pytest.importorskip("fsspec", reason="fsspec is not installed here; the extra batch has it")
+fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed here; the extra batch has it")
 
 
 def encode(seed: int) -> bytes:
@@ -146,6 +146,11 @@ def make_sources(pictures: dict[str, bytes], place: Path) -> Iterator[tuple[str,
     structs = [{"bytes": data, "path": name} for name, data in pictures.items()]
     yield "structs", pa.table({"image": structs}), {}
     yield "url", (place / "files").as_uri(), {}
+    storage = fsspec.filesystem("memory")
+    hidden = dict.fromkeys((".hidden.png", "_unfinished.png"), pictures["0.png"])
+    storage.pipe({f"/pictures/{name}": data for name, data in {**pictures, **hidden}.items()})
+    yield "storage", "memory://pictures", {}
+    storage.rm("/pictures", recursive=True)
 
 
 def test_every_kind_of_source_gives_the_same_rows(
