@@ -21,7 +21,7 @@ from ghostzoo.bundle.folder import Bundle
 from ghostzoo.classifier import Classifier
 from ghostzoo.cli import main
 from ghostzoo.errors import BundleError, GhostZooError, InputError, OptionError
-from ghostzoo.fitting.findings import find_warnings
+from ghostzoo.fitting.findings import Copy, find_warnings
 from ghostzoo.fitting.pictures import PICTURES_FILE, Pictures
 from ghostzoo.parity import EXACT_TOLERANCE, compare_logits
 from tests.fitting.conftest import MakeFolder, write_picture
@@ -153,6 +153,10 @@ def test_warnings_count_pictures_and_name_five_classes() -> None:
     assert some.startswith("2 classes have fewer than 20 pictures: g (5), h (19); ")
     assert unbalanced.startswith("j has 40 pictures and a has 4; ")
     assert len(find_warnings([4, 39], "ab", (), ())) == 1
+    copies = (Copy("a/1", "b/1", ("a", "b")), Copy("a/2", "a/3", ("a", "a")))
+    across, within = find_warnings([20, 20], "ab", copies, ())
+    assert across == "1 pair of pictures is nearly the same in two classes; remove one of each: a/1 and b/1."
+    assert within.startswith("1 pair of pictures is nearly the same in one class, which adds little: a/2 and a/3. ")
 
 
 def test_without_keeping_nothing_of_the_pictures_is_left(
