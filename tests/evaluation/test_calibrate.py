@@ -78,12 +78,19 @@ def test_too_few_images_are_refused() -> None:
     assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
 
 
-def test_a_diagram_is_drawn() -> None:
-    pytest.importorskip("matplotlib", reason="the diagram needs the extra 'plots'")
+def test_a_diagram_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = pytest.importorskip("matplotlib.figure", reason="the diagram needs the extra 'plots'").Figure
+    drawn_on, save = [], figure.savefig
+    monkeypatch.setattr(
+        figure, "savefig", lambda self, *args, **named: drawn_on.append(self) or save(self, *args, **named)
+    )
     report = calibrate(*drawn(300, 0))
     picture = cv2.imdecode(np.frombuffer(reliability_picture(report, "a $model"), np.uint8), cv2.IMREAD_COLOR)
     assert picture is not None
     assert picture.std() > 10
+    for axes in drawn_on[0].axes:
+        assert (axes.get_xlim(), axes.get_ylim()) == ((0, 1), (0, 1))
+        assert (axes.get_xlabel(), axes.get_ylabel()) == ("confidence", "accuracy")
 
 
 @pytest.fixture

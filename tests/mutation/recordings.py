@@ -105,6 +105,7 @@ class Reached:
         reaching = self._lines.get((mutant.module, mutant.line), set())
         if not reaching - {""} or not _is_in_function(self._copy / mutant.module, mutant.line):
             reaching = {name for (module, _), names in self._lines.items() if module == mutant.module for name in names}
+            reaching |= {name for name in self.seconds if name.startswith(own)}
         files = {name.partition("::")[0] for name in reaching if name}
         beside = {name for name in self.seconds if name.partition("::")[0] in files and name.startswith(own)}
         stem = Path(mutant.module).stem
