@@ -208,7 +208,7 @@ def test_each_step_is_told(tiny_bundle: Bundle) -> None:
     steps: list[str] = []
     model = str(tiny_bundle.path)
     run_bench(plan_cells([model], ["onnxruntime"], ["fp32"], [1], [1]), seconds=0.01, on_step=steps.append)
-    assert steps[-1] == f"{model}: rounds"
+    assert (steps[0], steps[-1]) == (f"{model} onnxruntime fp32, 1 thread, batch 1", f"{model}: rounds")
 
 
 def test_the_picture_names_the_whole_machine(results: Results) -> None:

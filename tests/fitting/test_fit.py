@@ -21,7 +21,7 @@ from ghostzoo.bundle.folder import Bundle
 from ghostzoo.classifier import Classifier
 from ghostzoo.cli import main
 from ghostzoo.errors import BundleError, GhostZooError, InputError, OptionError
-from ghostzoo.fitting.findings import Copy, find_warnings
+from ghostzoo.fitting.findings import Copy, find_doubts, find_warnings
 from ghostzoo.fitting.pictures import PICTURES_FILE, Pictures
 from ghostzoo.parity import EXACT_TOLERANCE, compare_logits
 from tests.fitting.conftest import MakeFolder, write_picture
@@ -157,6 +157,14 @@ def test_warnings_count_pictures_and_name_five_classes() -> None:
     across, within = find_warnings([20, 20], "ab", copies, ())
     assert across == "1 pair of pictures is nearly the same in two classes; remove one of each: a/1 and b/1."
     assert within.startswith("1 pair of pictures is nearly the same in one class, which adds little: a/2 and a/3. ")
+
+
+def test_doubts_come_in_their_order() -> None:
+    pictures = Pictures(("a", "b", "c", "d"), np.array([0, 0, 0, 1]), *(np.zeros((4, 1), "u1") for _ in range(3)))
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.1, 0.9], [0.95, 0.05]], np.float32)
+    suspects, unsure = find_doubts(pictures, probabilities, ["x", "y"])
+    assert [(doubt.name, doubt.label, doubt.predicted) for doubt in suspects] == [("d", "y", "x"), ("c", "x", "y")]
+    assert [doubt.name for doubt in unsure] == ["b", "a"]
 
 
 def test_without_keeping_nothing_of_the_pictures_is_left(

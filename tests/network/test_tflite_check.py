@@ -278,6 +278,7 @@ OF_INT8: dict[str, Callable[[Any], object]] = {
         tensor(m, int8_operator(m, "DEPTHWISE_CONV_2D").inputs[2]), quantization=None
     ),
     "scale of nothing": lambda m: replace(scales(m, "CONV_2D"), scale=[0.0]),
+    "scale that has lost digits": lambda m: replace(scales(m, "CONV_2D"), scale=[2.0**-127]),
     "negative scale": lambda m: replace(scales(m, "CONV_2D"), scale=[-0.1]),
     "infinite scale": lambda m: replace(scales(m, "CONV_2D"), scale=[float("inf")]),
     "scale that is no number": lambda m: replace(scales(m, "CONV_2D"), scale=[float("nan")]),
