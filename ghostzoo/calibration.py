@@ -113,7 +113,7 @@ def _level(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (text.isascii() and text.startswith("0.") and text[2:].isdigit() and len(text) <= 8 and 0 < value < 1):
+    if not (text.isascii() and text.startswith("0.") and text[2:].isdigit() and len(text) <= 8 and value > 0):
         raise ValueError("its coverage has a level that is not between 0 and 1")
     return value
 

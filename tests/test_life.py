@@ -83,6 +83,13 @@ def test_side_by_side_each_call_has_one_thread(classifier: Classifier, paths: li
     assert classifier.engine.describe()["threads"] == 2
 
 
+def test_a_closed_classifier_opens_no_engine_for_many(tiny_bundle: Bundle, paths: list[Path]) -> None:
+    with ghostzoo.load(tiny_bundle.path, engine="onnxruntime", threads=2) as clf:
+        pass
+    with pytest.raises(ghostzoo.EngineError, match="closed"):
+        list(clf.predict(paths, workers=2))
+
+
 def test_engine_options_that_set_the_threads_have_the_last_word(tiny_bundle: Bundle, paths: list[Path]) -> None:
     options = {"intra_op_num_threads": 2}
     with ghostzoo.load(tiny_bundle.path, engine="onnxruntime", engine_options=options) as clf:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ghostzoo.parity import ENGINE_TOLERANCE, EXACT_TOLERANCE, compare_logits
@@ -97,6 +97,7 @@ def test_other_shapes_are_an_error(shape: tuple[int, ...]) -> None:
         compare_logits(LOGITS, np.zeros(shape))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 0.9))
 def test_rounding_within_the_tolerance_always_agrees(seed: int, part: float) -> None:
     """Noise below the tolerance cannot make the five best differ, even where logits are close to each other."""

@@ -230,7 +230,7 @@ def _of_list(fs: Any, path: str, name: str, max_bytes: int) -> Iterator[Item]:
             entry = line.strip()
             if not entry or entry.startswith("#"):
                 continue
-            if scheme_of(entry) is None and not entry.startswith("/"):
+            if scheme_of(entry) is None:
                 entry = posixpath.join(folder, entry)
             yield place_item(entry, max_bytes)
 

@@ -203,11 +203,7 @@ class OpenVinoEngine(Engine):
         return facts
 
     def _release(self) -> None:
-        self._compiled = None
-        if self._requests is not None:
-            self._requests.close()
-        self._requests = None
-        self._core = None
+        self._compiled = self._requests = self._core = None
 
 
 def _refuse_emulation() -> None:

@@ -26,7 +26,7 @@ _FULL = 2**_LONGEST_CODE
 def read_gif(data: bytes) -> Header:
     """All blocks are visited, for a file without its end is an error."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
-    position, end, pixels, blocks = 13 + _table(flags), 0, 0, 0
+    position, end, blocks = 13 + _table(flags), 0, 0
     while (kind := _byte(data, position)) != _END:
         if kind not in (_EXTENSION, _IMAGE):
             raise HeaderError(DAMAGED)

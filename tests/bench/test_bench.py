@@ -12,15 +12,17 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from ghostzoo.bench import probe
-from ghostzoo.bench.measure import plan_cells, run_bench
+from ghostzoo.bench.measure import BATCH_SIZES, THREADS, plan_cells, run_bench
 from ghostzoo.bench.plot import draw
 from ghostzoo.bench.results import Cell, Results, Timing
 from ghostzoo.bench.sample_image import jpeg
 from ghostzoo.bench.tables import compare, core_tables, photograph_notes, result_tables, to_markdown
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.catalog import DEFAULT_MODEL, get_model
+from ghostzoo.cli import main
 from ghostzoo.cli.console import table_lines
 from ghostzoo.engines import engine_names
 from ghostzoo.errors import InputError, UnknownModelError
@@ -36,7 +38,7 @@ def results(tiny_bundle: Bundle) -> Results:
 
 
 def test_the_plan_is_that_of_the_original_tables() -> None:
-    cells = plan_cells(["m"], ["e"], ["fp32"], (1, 2, 4), (1, 4, 8))
+    cells = plan_cells(["m"], ["e"], ["fp32"], THREADS, BATCH_SIZES)
     assert [(cell.threads, cell.batch_size) for cell in cells] == [(1, 1), (2, 1), (4, 1), (1, 4), (1, 8)]
     assert len(plan_cells(["m", "n"], ["e", "f"], ["fp32", "int8"], (1,), (1,))) == 8
 
@@ -86,6 +88,11 @@ def test_a_process_is_probed_although_downloads_are_drawn(tiny_bundle: Bundle) -
     assert measurement.load_seconds is not None
 
 
+def test_a_process_that_fails_tells_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert probe.probe({"model": str(tmp_path / "none"), "batch_size": 1}) == (None, None)
+    assert "did not tell what that takes" in caplog.text
+
+
 def test_memory_is_in_bytes_where_the_system_lists_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     resource = pytest.importorskip("resource", reason="Windows does not tell what a process had in memory")
     held = np.ones(2**24)  # 128 MiB of it
@@ -113,6 +120,12 @@ def test_results_of_another_version_are_not_read(results: Results, tmp_path: Pat
 def test_nothing_to_measure_is_an_error(tiny_bundle: Bundle) -> None:
     with pytest.raises(InputError, match=r"Nothing could be measured.*no engine named"):
         run_bench([Cell(str(tiny_bundle.path), "none", "fp32", 1, 1)], seconds=0)
+
+
+def test_a_model_that_cannot_be_measured_holds_up_no_other(tiny_bundle: Bundle) -> None:
+    good = Cell(str(tiny_bundle.path), "onnxruntime", "fp32", 1, 1)
+    found = run_bench([Cell(DEFAULT_MODEL, "none", "fp32", 1, 1), good], seconds=0.01)
+    assert [item.cell for item in found.measurements] == [good]
 
 
 def test_a_reason_is_told_once_however_many_cells_have_it(tiny_bundle: Bundle) -> None:
@@ -195,7 +208,7 @@ def test_each_step_is_told(tiny_bundle: Bundle) -> None:
     steps: list[str] = []
     model = str(tiny_bundle.path)
     run_bench(plan_cells([model], ["onnxruntime"], ["fp32"], [1], [1]), seconds=0.01, on_step=steps.append)
-    assert steps[-1] == f"{model}: rounds"
+    assert (steps[0], steps[-1]) == (f"{model} onnxruntime fp32, 1 thread, batch 1", f"{model}: rounds")
 
 
 def test_the_picture_names_the_whole_machine(results: Results) -> None:
@@ -257,6 +270,14 @@ def test_photographs_stand_beside_the_accuracy(results: Results) -> None:
     facts = replace(results.models[0], top1=measured.top1)
     assert measured.photographs in to_markdown(replace(results, models=(facts,)))
     assert photograph_notes(results.models) == []
+
+
+def test_photographs_stand_below_a_wide_table() -> None:
+    words = ["bench", "--wide", "--engine", "onnxruntime", "--threads", "1", "--batch-sizes", "1", "--seconds", "0"]
+    shown = CliRunner().invoke(main, words).stdout.split()
+    measured = get_model(DEFAULT_MODEL).measured
+    assert measured is not None
+    assert " ".join(shown).endswith(f"it recognised {measured.photographs}.")
 
 
 def test_the_command_reports_and_compares(tiny_bundle: Bundle, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -12,9 +13,13 @@ from ghostzoo.bench.doctor import Finding, Report
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.cli import main
 from ghostzoo.engines import engine_names, engine_record
+from ghostzoo.errors import EngineError
 
 
-def test_it_tries_every_engine(tiny_bundle: Bundle) -> None:
+def test_it_tries_every_engine(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[Any] = []
+    measured = doctor._measured
+    monkeypatch.setattr(doctor, "_measured", lambda opened, bundle: timed.extend(opened) or measured(opened, bundle))
     result = CliRunner().invoke(main, ["doctor", "--json", "--model", str(tiny_bundle.path)])
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
@@ -30,6 +35,9 @@ def test_it_tries_every_engine(tiny_bundle: Bundle) -> None:
             assert all(value > 0 for value in finding["milliseconds"].values())
         else:
             assert finding["reason"]
+    for _, opened in timed:
+        with pytest.raises(EngineError, match="closed"):
+            opened.engine.run(tiny_bundle.golden().pixel_values)
 
 
 def test_it_shows_figures_reasons_and_remedies(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,16 @@ def test_the_picture_has_a_colour_for_each_family(monkeypatch: pytest.MonkeyPatc
     ]
 
 
+def test_names_of_near_points_stand_below_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = pytest.importorskip("matplotlib.figure", reason="pictures need matplotlib")
+    drawn = []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    names = ["GhostNet_x1_3_ssld", "repghostnet_130.in1k", "ghostnetv2_130.in1k", "ghostnetv3_100.in1k"]
+    draw([get_model(name) for name in names], dict(zip(names, (10.0, 5.0, 5.1, 6.0), strict=True)), names[:1], "")
+    front, first, near, far = (text.xyann[1] for text in drawn[0].axes[0].texts)
+    assert near < first == far < 0 < front
+
+
 def test_without_matplotlib_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     done = CliRunner().invoke(main, ["list", "--pareto", "--out", "pareto.png"])

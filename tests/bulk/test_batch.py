@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import io
+import itertools
 import json
 import os
 import pickle
@@ -33,7 +34,7 @@ from ghostzoo.errors import InputError, OptionError
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed here; the extra batch has it")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed here; the extra batch has it")
-pytest.importorskip("fsspec", reason="fsspec is not installed here; the extra batch has it")
+fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed here; the extra batch has it")
 
 
 def encode(seed: int) -> bytes:
@@ -134,7 +135,8 @@ def make_sources(pictures: dict[str, bytes], place: Path) -> Iterator[tuple[str,
     for name, data in pictures.items():
         (place / "files" / name).write_bytes(data)
     yield "glob", str(place / "files/*.png"), {}
-    (place / "list.txt").write_text("".join(f"files/{name}\n" for name in pictures))
+    ways = itertools.cycle(("files", f"{place}/files", f"file://{place}/files"))
+    (place / "list.txt").write_text("".join(f"{way}/{name}\n" for way, name in zip(ways, pictures, strict=False)))
     yield "list", place / "list.txt", {}
     table = pa.table({"id": list(pictures), "jpeg": list(pictures.values())})
     pq.write_table(table, place / "bytes.parquet")
@@ -144,6 +146,11 @@ def make_sources(pictures: dict[str, bytes], place: Path) -> Iterator[tuple[str,
     structs = [{"bytes": data, "path": name} for name, data in pictures.items()]
     yield "structs", pa.table({"image": structs}), {}
     yield "url", (place / "files").as_uri(), {}
+    storage = fsspec.filesystem("memory")
+    hidden = dict.fromkeys((".hidden.png", "_unfinished.png"), pictures["0.png"])
+    storage.pipe({f"/pictures/{name}": data for name, data in {**pictures, **hidden}.items()})
+    yield "storage", "memory://pictures", {}
+    storage.rm("/pictures", recursive=True)
 
 
 def test_every_kind_of_source_gives_the_same_rows(
@@ -171,13 +178,13 @@ def test_a_killed_run_loses_and_repeats_nothing(tiny_bundle: Bundle, tmp_path: P
     (tmp_path / "many").mkdir()
     for place in range(400):
         (tmp_path / "many" / f"{place}.png").write_bytes(encode(place))
-    command = [sys.executable, "-m", "ghostzoo", "batch", "many", "--out", "out.parquet", "--rows-per-part", "20"]
+    command = [sys.executable, "-m", "ghostzoo", "batch", "many", "--out", "out.parquet", "--rows-per-part", "4"]
     command += ["--model", str(tiny_bundle.path), "--engine", "onnxruntime", "--json"]
     kills = 0
     for _ in range(20):
         with subprocess.Popen([*command, "--resume"], cwd=tmp_path, stdout=subprocess.PIPE) as process:
             parts = len(list((tmp_path / "out.parquet").glob("part-*")))
-            while process.poll() is None and len(list((tmp_path / "out.parquet").glob("part-*"))) < parts + 5:
+            while process.poll() is None and len(list((tmp_path / "out.parquet").glob("part-*"))) < parts + 30:
                 time.sleep(0.002)
             if process.poll() is None:
                 os.kill(process.pid, signal.SIGKILL)

@@ -98,6 +98,8 @@ def test_a_bar_on_stderr_leaves_stdout_alone(tiny_bundle: Bundle, photos: Path) 
     lines = written.splitlines()
     assert [line.split("  ")[0] for line in lines] == [str(path) for path in sorted(photos.iterdir())]
     assert all(line.count("class-") == 5 and line == line.rstrip() for line in lines)
+    few = predict(*sorted(photos.iterdir())[:7], "--model", tiny_bundle.path)
+    assert "7/7" not in run_on_terminal(few, 80, stdout_too=False)[0]
 
 
 def test_one_image_is_a_table_without_empty_columns(tiny_bundle: Bundle, photos: Path) -> None:

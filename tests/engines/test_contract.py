@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import tempfile
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -132,6 +133,15 @@ def test_strided_input_is_read_right(engine_type: type[Engine], engine_bundle: B
     batch = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32).transpose(0, 3, 1, 2)
     with engine_type.load(engine_bundle, options()) as engine:
         np.testing.assert_array_equal(engine.run(batch), engine.run(batch.copy()))
+
+
+def test_closing_leaves_no_temporary_file(
+    engine_type: type[Engine], engine_bundle: Bundle, options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    engine_type.load(engine_bundle, options()).close()
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_closed_means_closed(engine_type: type[Engine], engine_bundle: Bundle, options: Options) -> None:

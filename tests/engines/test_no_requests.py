@@ -30,8 +30,10 @@ with ghostzoo.load(sys.argv[1], engine=sys.argv[2], offline=True) as clf:
 _WATCH = """
 import json, os, sys
 
+log = os.open(sys.argv[3], os.O_WRONLY | os.O_CREAT | os.O_APPEND)  # not stdout, where libraries write too
+
 def tell(*words):
-    os.write(1, json.dumps(words).encode() + b"\\n")  # in one piece: threads of libraries write here too
+    os.write(log, json.dumps(words).encode() + b"\\n")  # in one piece, whatever other threads tell
 
 def watch(event, arguments):
     if event.startswith(("socket.", "urllib.", "http.")):
@@ -79,14 +81,9 @@ def is_allowed(path: str, surroundings: dict[str, str], engine: str) -> bool:
 
 def watched(surroundings: dict[str, str], path: Path, engine: str) -> list[list[str]]:
     """What a process that predicts asked Python for: requests, and writes to where none belong."""
-    result = subprocess.run(
-        [sys.executable, "-c", _WATCH + _PREDICT, str(path), engine],
-        env=surroundings,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    events = [json.loads(line) for line in result.stdout.splitlines()]
+    log = Path(surroundings["TMPDIR"], "events")
+    subprocess.run([sys.executable, "-c", _WATCH + _PREDICT, str(path), engine, str(log)], env=surroundings, check=True)
+    events = [json.loads(line) for line in log.read_text().splitlines()]
     assert any(event[0] == "write" for event in events)  # the cache: the watch is awake
     return [event for event in events if event[0] == "request" or not is_allowed(event[2], surroundings, engine)]
 

@@ -23,6 +23,8 @@ def test_session_options_pass_through(tiny_bundle: Bundle, tmp_path: Path) -> No
     }
     with OnnxRuntimeEngine.load(tiny_bundle, EngineOptions(threads=1, engine_options=options)) as engine:
         engine.run(np.zeros((1, 3, 64, 64), np.float32))
+        given = engine._session.get_session_options()
+    assert given.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert target.stat().st_size > 0
 
 

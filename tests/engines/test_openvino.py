@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,12 @@ def test_without_the_instructions_bf16_is_refused(tiny_bundle: Bundle, monkeypat
     monkeypatch.setattr(engine_module, "cpu_features", lambda: ("avx2", "avx512f"))
     with pytest.raises(EngineUnavailableError, match=r"no instructions that multiply in bfloat16.*take precision fp32"):
         OpenVinoEngine.load(tiny_bundle, BF16)
+
+
+def test_a_fixed_batch_size_is_in_the_compiled_network(tiny_bundle: Bundle) -> None:
+    with OpenVinoEngine.load(tiny_bundle, EngineOptions(threads=1, batch_size=2)) as engine:
+        assert list(engine._compiled.inputs[0].shape) == [2, 3, 64, 64]
+        assert engine.describe()["version"] == version("openvino")
 
 
 def test_two_wishes_for_a_precision_are_refused(tiny_bundle: Bundle) -> None:

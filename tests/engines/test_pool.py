@@ -30,7 +30,7 @@ def test_nothing_is_lent_twice_at_once() -> None:
     barrier = Barrier(4)
 
     def use(_: int) -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         for _ in range(500):
             with pool.lend() as item:
                 assert not item.lent

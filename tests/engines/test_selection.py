@@ -234,6 +234,14 @@ def test_when_time_is_up_no_further_engine_is_imported(tiny_bundle: Bundle, monk
     assert not selection.complete
 
 
+def test_when_time_is_up_each_further_device_is_named(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "OPENING_SECONDS", 0.0)
+    monkeypatch.setattr(ORT.load_class(), "devices", classmethod(lambda cls: ["cpu"] * 3))
+    engine, selection = select(tiny_bundle, EngineOptions(threads=1), [ORT], {ORT.name: ORT.versions()})
+    engine.close()
+    assert ["0 s were used up" in item.reason for item in selection.discarded] == [True] * 2
+
+
 def test_measuring_ends_when_its_time_is_up(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     require_engine("openvino")
     monkeypatch.setattr(engine_selection, "MEASURING_SECONDS", 0.0)

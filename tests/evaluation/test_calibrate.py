@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -78,12 +79,41 @@ def test_too_few_images_are_refused() -> None:
     assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
 
 
-def test_a_diagram_is_drawn() -> None:
-    pytest.importorskip("matplotlib", reason="the diagram needs the extra 'plots'")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"coverage": None}, "its coverage is no object"),
+        ({"coverage": {"0.0": 0.5}}, "a level that is not between 0 and 1"),
+        ({"coverage": {"1": 0.5}}, "a level that is not between 0 and 1"),
+        ({"coverage": {"0.9": 1.5}}, "1.5' is no number from 0 to 1"),
+        ({"energies": [1.0]}, "its energies are no list of numbers"),
+        ({"energies": [1.0, True]}, "True' is no number"),
+        ({"energies": [1.0, float("nan")]}, "nan' is no number"),
+        ({"images": 0}, "its number of images is not positive"),
+        ({"images": True}, "its number of images is not positive"),
+        ({"temperature": 0}, "0' is no number from"),
+    ],
+)
+def test_what_a_file_says_of_a_calibration_is_checked(change: dict[str, Any], message: str) -> None:
+    content = Calibration(2.0, 1, {0.9: 0.5}, (0.0, 1.0)).to_dict()
+    assert Calibration.from_dict(content).coverage == {0.9: 0.5}
+    with pytest.raises(ValueError, match=message):
+        Calibration.from_dict(content | change)
+
+
+def test_a_diagram_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = pytest.importorskip("matplotlib.figure", reason="the diagram needs the extra 'plots'").Figure
+    drawn_on, save = [], figure.savefig
+    monkeypatch.setattr(
+        figure, "savefig", lambda self, *args, **named: drawn_on.append(self) or save(self, *args, **named)
+    )
     report = calibrate(*drawn(300, 0))
     picture = cv2.imdecode(np.frombuffer(reliability_picture(report, "a $model"), np.uint8), cv2.IMREAD_COLOR)
     assert picture is not None
     assert picture.std() > 10
+    for axes in drawn_on[0].axes:
+        assert (axes.get_xlim(), axes.get_ylim()) == ((0, 1), (0, 1))
+        assert (axes.get_xlabel(), axes.get_ylabel()) == ("confidence", "accuracy")
 
 
 @pytest.fixture

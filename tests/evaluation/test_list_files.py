@@ -13,6 +13,7 @@ import pytest
 import ghostzoo
 from ghostzoo import InputError
 from ghostzoo.bundle.folder import Bundle
+from ghostzoo.evaluation import datasets
 from ghostzoo.evaluation.datasets import open_dataset
 from ghostzoo.evaluation.evaluate import evaluate, open_labelled
 
@@ -98,6 +99,19 @@ def test_malformed_lists_are_one_sentence(content: bytes, message: str, tmp_path
     with pytest.raises(InputError, match=message) as error:
         open_dataset(path)
     assert str(path) in str(error.value)
+
+
+def test_more_images_than_are_held_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = write(folder, "".join(f"{name} 0\n" for name in PHOTOS))
+    with tarfile.open(folder / "data.tar", "w") as archive:
+        for name in PHOTOS:
+            archive.add(folder / name, f"class/{Path(name).name}")
+    for path, verb in ((listed, "lists"), (folder / "data.tar", "holds")):
+        monkeypatch.setattr(datasets, "MAX_IMAGES", 3)
+        assert len(open_dataset(path).samples) == 3
+        monkeypatch.setattr(datasets, "MAX_IMAGES", 2)
+        with pytest.raises(InputError, match=f"{verb} more than 2 images; split it"):
+            open_dataset(path)
 
 
 def test_a_tar_of_one_class_is_read(folder: Path) -> None:

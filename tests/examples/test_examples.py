@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import ghostzoo
+from tests.fixtures.clusters import free_port
 from tests.fixtures.serving import running_server
 
 ROOT = Path(__file__).parents[2]
@@ -100,12 +101,12 @@ def test_streamlit() -> None:
 
 def test_streamlit_serves() -> None:
     pytest.importorskip("streamlit", reason="streamlit is not installed here; 'make test-extra' runs this with it")
-    port = "8599"
+    port = str(free_port())
     command = [sys.executable, "-m", "streamlit", "run", str(EXAMPLES / "streamlit_app.py"), "--server.port", port]
     command += ["--server.headless", "true", "--browser.gatherUsageStats", "false"]
     with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
         try:
-            for _ in range(300):
+            for _ in range(600):
                 try:
                     with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=5) as answer:
                         assert answer.read() == b"ok"
@@ -113,7 +114,7 @@ def test_streamlit_serves() -> None:
                 except OSError:
                     time.sleep(0.1)
             else:
-                pytest.fail("Streamlit did not start within half a minute.")
+                pytest.fail("Streamlit did not start within a minute.")
         finally:
             process.terminate()
 

@@ -29,6 +29,7 @@ from tests.fixtures.hub_faults import (
     dropped,
     forbidden,
     gated,
+    json_reply,
     no_entry,
     no_repository,
     no_revision,
@@ -165,6 +166,7 @@ def test_offline_finds_what_the_clients_own_cache_holds(
         (unavailable(), "503.*4 times in a row"),
         (dropped, "connection failed.*4 times in a row"),
         (Reply(500, b"<html>"), "500.*4 times in a row"),
+        (json_reply({"id": REPO, "sha": "../../elsewhere"}), "does not say which commit it is"),
         (Reply(200, b"<html>Log in to the hotel's network</html>"), "connection failed|no commit|not say"),
     ],
 )

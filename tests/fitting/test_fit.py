@@ -21,6 +21,7 @@ from ghostzoo.bundle.folder import Bundle
 from ghostzoo.classifier import Classifier
 from ghostzoo.cli import main
 from ghostzoo.errors import BundleError, GhostZooError, InputError, OptionError
+from ghostzoo.fitting.findings import Copy, find_doubts, find_warnings
 from ghostzoo.fitting.pictures import PICTURES_FILE, Pictures
 from ghostzoo.parity import EXACT_TOLERANCE, compare_logits
 from tests.fitting.conftest import MakeFolder, write_picture
@@ -46,7 +47,9 @@ def test_a_fitted_bundle_recognises_new_pictures(tiny_bundle: Bundle, make_folde
     assert f"{done.accuracy.value:.4f}" in card
     said = [float(end) for end in re.findall(r"95 % interval ([\d.]+) to ([\d.]+)\)", card)[0]]
     assert said == [round(end, 4) for end in done.accuracy.interval]
-    assert said == done.bundle.manifest.validation["fit"]["interval_of_95_percent"]
+    facts = done.bundle.manifest.validation["fit"]
+    assert said == facts["interval_of_95_percent"]
+    assert facts["pictures_of_classes"] == {"blue": 20, "green": 20, "red": 20}
     assert "embeddings, names and hashes" in card
 
 
@@ -142,6 +145,26 @@ def test_copies_and_wrong_folders_are_named(tiny_bundle: Bundle, make_folder: Ma
     text = " ".join(done.warnings)
     for words in ("fewer than 20 pictures", "in two classes; remove one", "may be in the wrong folder", "red/lost.png"):
         assert words in text
+
+
+def test_warnings_count_pictures_and_name_five_classes() -> None:
+    few, some, unbalanced = find_warnings([4] * 6 + [5, 19, 20, 40], "abcdefghij", (), ())
+    assert few.startswith("6 classes have fewer than 5 pictures: a (4), b (4), c (4), d (4), e (4) and 1 more; ")
+    assert some.startswith("2 classes have fewer than 20 pictures: g (5), h (19); ")
+    assert unbalanced.startswith("j has 40 pictures and a has 4; ")
+    assert len(find_warnings([4, 39], "ab", (), ())) == 1
+    copies = (Copy("a/1", "b/1", ("a", "b")), Copy("a/2", "a/3", ("a", "a")))
+    across, within = find_warnings([20, 20], "ab", copies, ())
+    assert across == "1 pair of pictures is nearly the same in two classes; remove one of each: a/1 and b/1."
+    assert within.startswith("1 pair of pictures is nearly the same in one class, which adds little: a/2 and a/3. ")
+
+
+def test_doubts_come_in_their_order() -> None:
+    pictures = Pictures(("a", "b", "c", "d"), np.array([0, 0, 0, 1]), *(np.zeros((4, 1), "u1") for _ in range(3)))
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.1, 0.9], [0.95, 0.05]], np.float32)
+    suspects, unsure = find_doubts(pictures, probabilities, ["x", "y"])
+    assert [(doubt.name, doubt.label, doubt.predicted) for doubt in suspects] == [("d", "y", "x"), ("c", "x", "y")]
+    assert [doubt.name for doubt in unsure] == ["b", "a"]
 
 
 def test_without_keeping_nothing_of_the_pictures_is_left(

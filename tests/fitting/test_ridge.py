@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ghostzoo.fitting.ridge import FOLDS, cross_validate, make_folds
@@ -65,6 +65,7 @@ def test_embeddings_without_any_difference_give_equal_scores() -> None:
     np.testing.assert_allclose(softmax(found.head.logits(np.ones((1, 8), np.float32))), 1 / 3, atol=1e-6)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), min_size=1, max_size=60))
 def test_folds_divide_classes_and_never_copies(pictures: list[tuple[int, int]]) -> None:
     labels, groups = np.array(pictures).T

@@ -124,6 +124,7 @@ def test_a_pam_of_grey_is_read(kind: str) -> None:
         (b"P7\nWIDTH 9999\nHEIGHT 9999\nDEPTH 3\nMAXVAL 255\nENDHDR\n" + bytes(20), "truncated"),
         (b"P7\nWIDTH -2\nHEIGHT -2\nDEPTH 1\nMAXVAL 255\nENDHDR\n1234", "header is damaged"),
         (b"P7\nWIDTH 2\nHEIGHT 2\nDEPTH 1\nMAXVAL 0\nENDHDR\n1234", "header is damaged"),
+        (b"P7\n" + b"#\n" * 1000 + b"WIDTH 2\nHEIGHT 2\nDEPTH 1\nMAXVAL 255\nENDHDR\n1234", "header is damaged"),
         (b"P5 2 2 0\n1234", "header is damaged"),
         (b"P5 2 2 65536\n12341234", "header is damaged"),
         (b"PF\n1 1\n-1.0\n" + bytes(12), "floating-point pixels have no defined range; convert it to PNG"),

@@ -240,6 +240,13 @@ def test_a_damaged_file_is_an_image_or_an_image_error(name: str, data: st.DataOb
     check_image_or_image_error(bytes(content))
 
 
+def test_what_the_decoder_itself_refuses_is_an_image_error() -> None:
+    """OpenCV reads at most 2**20 columns."""
+    data = encoded(Image.new("L", (2**20 + 1, 1)), "BMP")
+    with pytest.raises(ImageError, match=r"it cannot be decoded .*WIDTH"):
+        read_image(data, ImageLimits(max_aspect_ratio=2**21))
+
+
 def test_a_message_names_the_limit_as_its_caller_knows_it() -> None:
     large, thin, tall = (encoded(Image.new("RGB", size), "PNG") for size in ((90, 90), (90, 1), (1, 90)))
     values = {"max_pixels": 8000, "max_aspect_ratio": 2, "max_bytes": 1000}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -222,6 +222,7 @@ def test_file_names_given_as_bytes_by_the_system_are_paths(tmp_path: Path) -> No
     assert names(entry, tmp_path) == ["folder/é.jpg"]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 @example("*\0")
 @example("[\0]/*")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import json
 import subprocess
@@ -93,7 +94,7 @@ class Reached:
         return {a + step + 1: b + step + 1 for a, b, size in blocks for step in range(size)}
 
     def choose(self, mutant: Mutant, left: float) -> dict[str, float]:
-        """The tests that reach the fault, or the module where a line runs at its import alone; the module's own first.
+        """The tests that reach the fault, or the module where a line runs at its import; the module's own first.
 
         After them come the others of their files, which may reach it in processes that they start.
 
@@ -102,17 +103,27 @@ class Reached:
         """
         own = tuple(tests_of(mutant.module))
         reaching = self._lines.get((mutant.module, mutant.line), set())
-        if not reaching - {""} or "" in reaching:
+        if not reaching - {""} or not _is_in_function(self._copy / mutant.module, mutant.line):
             reaching = {name for (module, _), names in self._lines.items() if module == mutant.module for name in names}
+            reaching |= {name for name in self.seconds if name.startswith(own)}
         files = {name.partition("::")[0] for name in reaching if name}
         beside = {name for name in self.seconds if name.partition("::")[0] in files and name.startswith(own)}
         stem = Path(mutant.module).stem
         chosen: dict[str, float] = {}
         for name in sorted(
             (reaching | beside) - {""},
-            key=lambda name: (name not in reaching, stem not in name, not name.startswith(own), self.seconds[name]),
+            key=lambda name: (name not in reaching, not name.startswith(own), stem not in name, self.seconds[name]),
         ):
             if len(chosen) < MAX_TESTS and (self.seconds[name] <= left or not chosen):
                 chosen[name] = self.seconds[name]
                 left -= chosen[name]
         return chosen
+
+
+def _is_in_function(path: Path, line: int) -> bool:
+    """Whether a line runs when a function is called, and not once, for whichever test imports the module first."""
+    return any(
+        isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body[0].lineno <= line <= (node.end_lineno or line)
+        for node in ast.walk(ast.parse(path.read_bytes()))
+    )

@@ -1,7 +1,8 @@
 """Run tests against one fault, so that how busy the machine is neither kills a fault nor saves it.
 
 What runs too long is told by the CPU time of each process, and what hangs by the CPU time that no process uses any
-more. A test that fails because it waited too long is run once more.
+more. Tests that fail because they waited too long, or hang, are run once more: where others want the CPUs, a process
+of low priority may get none for long.
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ def try_one(mutant: Mutant, tests: Mapping[str, float], copy: Path, patience: fl
         outcome, failed = _try(tests, copy, patience)
         if failed and "imeout" in failed[1] and failed[0] in tests:
             outcome, failed = _try({failed[0]: tests[failed[0]], **tests}, copy, patience)
+        elif outcome == "timeout":
+            outcome, failed = _try(tests, copy, patience)
     finally:
         file.write_bytes(source)
     return outcome, failed, time.monotonic() - start

@@ -360,6 +360,6 @@ def mutated(data: bytes, places: list[int], rng: random.Random) -> bytes:
 
 def test_it_takes_less_time_than_the_hash_of_a_few_files(tiny_bundle: Bundle) -> None:
     data = tiny_bundle.model()
-    start = time.perf_counter()
+    start = time.thread_time()
     check(data)
-    assert time.perf_counter() - start < 1  # some milliseconds
+    assert time.thread_time() - start < 1  # some milliseconds

@@ -64,7 +64,12 @@ def _logits_of_something_else(model: onnx.ModelProto) -> None:
     last.input[0] = "head.hidden"
 
 
-@pytest.mark.parametrize("change", [_without_relu, _logits_of_something_else])
+def _bias_in_typed_values(model: onnx.ModelProto) -> None:
+    bias = next(item for item in model.graph.initializer if item.dims == [7])
+    bias.CopyFrom(onnx.helper.make_tensor(bias.name, bias.data_type, bias.dims, onnx.numpy_helper.to_array(bias)))
+
+
+@pytest.mark.parametrize("change", [_without_relu, _logits_of_something_else, _bias_in_typed_values])
 def test_a_graph_with_another_end_is_refused(
     arrays: dict[str, np.ndarray], change: Callable[[onnx.ModelProto], None]
 ) -> None:

@@ -193,7 +193,8 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "reshaped batch": lambda m: set_values(m, operator(m, "RESHAPE").inputs[1], [7, -1]),
     "another reshape": lambda m: replace(operator(m, "RESHAPE").builtinOptions, newShape=[1, -1]),
     "joined images": lambda m: replace(operator(m, "CONCATENATION").builtinOptions, axis=0),
-    "strides of nothing": lambda m: replace(operator(m, "CONV_2D").builtinOptions, strideH=0, strideW=0),
+    "no stride down": lambda m: replace(operators(m, "CONV_2D")[1].builtinOptions, strideH=0),
+    "no stride across": lambda m: replace(operators(m, "CONV_2D")[1].builtinOptions, strideW=0),
     "dilation": lambda m: replace(operator(m, "CONV_2D").builtinOptions, dilationHFactor=2),
     "another activation": lambda m: replace(operator(m, "CONV_2D").builtinOptions, fusedActivationFunction=3),
     "depth multiplier": lambda m: replace(operator(m, "DEPTHWISE_CONV_2D").builtinOptions, depthMultiplier=2),
@@ -277,6 +278,7 @@ OF_INT8: dict[str, Callable[[Any], object]] = {
         tensor(m, int8_operator(m, "DEPTHWISE_CONV_2D").inputs[2]), quantization=None
     ),
     "scale of nothing": lambda m: replace(scales(m, "CONV_2D"), scale=[0.0]),
+    "scale that has lost digits": lambda m: replace(scales(m, "CONV_2D"), scale=[2.0**-127]),
     "negative scale": lambda m: replace(scales(m, "CONV_2D"), scale=[-0.1]),
     "infinite scale": lambda m: replace(scales(m, "CONV_2D"), scale=[float("inf")]),
     "scale that is no number": lambda m: replace(scales(m, "CONV_2D"), scale=[float("nan")]),

@@ -23,6 +23,7 @@ def test_requests_are_read_as_the_client_writes_them() -> None:
     first, second, third = found.tensors
     assert (first.elem_type, first.shape, first.content, first.images) == (messages.FLOAT32, [1, 3], None, [])
     np.testing.assert_array_equal(first.floats(), np.array([0.5, -1, 2], np.float32))
+    assert messages.parse_request(request().SerializeToString(), 8).log_id == 0
     assert (second.shape, bytes(second.content or b"")) == ([300, 2], b"\0\0\x80?")
     assert (third.elem_type, [bytes(image) for image in third.images]) == (messages.STRING, [b"one", b"two"])
 

@@ -320,6 +320,11 @@ def test_a_stream_is_one_message(small: ServerProcess) -> None:
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+def test_an_unknown_model_is_not_found(small: ServerProcess) -> None:
+    answer = send(small, pixels_request(model_name="other").SerializeToString())
+    assert (code(answer), "other" in answer.details()) == ("NOT_FOUND", True)
+
+
 def test_an_output_is_asked_for_once(small: ServerProcess) -> None:
     request = pixels_request(outputs=[{"name": "logits"}] * 200)
     answer = send(small, request.SerializeToString())

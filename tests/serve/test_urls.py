@@ -18,6 +18,7 @@ from requests.adapters import HTTPAdapter
 
 from ghostzoo.bundle.folder import Bundle
 from ghostzoo.errors import ImageError, OptionError
+from ghostzoo.serve import fetching
 from ghostzoo.serve.fetching import OF_ONE_CLIENT, FairSlots
 from ghostzoo.serve.options import ServeOptions
 from ghostzoo.serve.service import RequestInfo, Service
@@ -289,6 +290,21 @@ def test_turns_go_round() -> None:
     assert turns_taken(3, 2, "aaaa", 0) == "aa"  # one stays free for others
     assert turns_taken(3, 2, "aaaab", 0) == "aab"
     assert turns_taken(3, 1, "aaabbb", 2) == "abab"
+
+
+@pytest.mark.parametrize(
+    ("client", "named"),
+    [
+        ("10.1.2.3", "10.1.2.3"),
+        ("::ffff:10.1.2.3", "10.1.2.3"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("a socket", ""),
+        (None, ""),
+    ],
+)
+def test_clients_of_one_network_share_turns(client: str | None, named: str) -> None:
+    assert fetching._network(client) == named
 
 
 def test_a_turn_that_nobody_waits_for_any_more_goes_to_the_next() -> None:

@@ -53,7 +53,9 @@ def test_dedup_lists_groups_and_writes_a_report(photos: Path, tmp_path: Path) ->
     assert done.stdout.splitlines()[0] == "Group 1"
     assert "3 groups of pictures that are nearly the same, among 24" in done.stdout
     assert page.stat().st_size < 200_000
+    (photos / "bad.png").write_bytes(b"no picture")
     lines = run("dedup", photos, "--json", "--threshold", "1")
+    assert "1 of 25 images could not be read" in lines.stderr
     for line in lines.stdout.splitlines():
         assert all(Path(path).is_file() for path in json.loads(line)["pictures"])
 

@@ -27,7 +27,7 @@ from tests.similarity.conftest import LONG_AGO
 
 
 def write_index(path: Path, embeddings: np.ndarray, names: list[str] | None = None) -> Index:
-    names = names or [f"{row}.jpg" for row in range(len(embeddings))]
+    names = [f"{row}.jpg" for row in range(len(embeddings))] if names is None else names
     with path.open("wb") as file:
         writer = IndexWriter(file)
         for row, name in enumerate(names):
@@ -157,6 +157,10 @@ def _newer(data: bytes) -> bytes:
     return data.replace(b'"ghostzoo_index":"1"', b'"ghostzoo_index":"2"')
 
 
+def _of_another_tool(data: bytes) -> bytes:
+    return data.replace(b'"identity"', b'"identify"')
+
+
 def _huge(data: bytes) -> bytes:
     return data.replace(b'"shape":[15,1280],', b'"shape":[9999999,1280],').replace(b"  ", b"", 1)
 
@@ -175,6 +179,7 @@ def _header(data: bytes) -> bytes:
         (_cut, "damaged: its tensors have"),
         (_empty, "damaged"),
         (_newer, f"of format 2; this version of ghostzoo reads format {FORMAT}"),
+        (_of_another_tool, "damaged: it was not written by ghostzoo"),
         (_huge, "damaged"),
         (_names, "checksum"),
         (_header, "no JSON object"),
@@ -195,6 +200,12 @@ def test_a_damaged_index_is_one_sentence(
             ghostzoo.build_index(classifier, photos, out)
     assert out.read_bytes() == data
     assert ghostzoo.build_index(classifier, photos, out, overwrite=True).new == 15
+
+
+@pytest.mark.parametrize("names", [["a\0b.jpg", "c.jpg"], ["", "c.jpg"], []], ids=["more", "empty", "none"])
+def test_each_picture_of_an_index_has_a_name(names: list[str], tmp_path: Path) -> None:
+    with pytest.raises(IndexFileError, match=f"it has {len(names)} pictures and other names"):
+        write_index(tmp_path / "x.index", np.ones((len(names), 1280), np.float32), names)
 
 
 def test_embeddings_that_changed_are_never_returned(tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from ghostzoo._utils.http import DownloadError, download_bytes
+from ghostzoo._utils.http import Download, DownloadError, download_bytes
 from tests.fixtures.limited import run_limited
 from tests.fixtures.server import Answer, content, drip, redirect, serve
 
 BODY = bytes(range(256)) * 1000
 CLIENT_LEFT = threading.Event()
+MOVED = (301, 302, 303, 307, 308)
 
 
 def drip_until_left(request: BaseHTTPRequestHandler) -> None:
@@ -138,6 +139,7 @@ ROUTES = {
     "/forbidden": content(b"<html>no</html>", status=403),
     "/hop": redirect("/body"),
     "/hop-hop": redirect("/hop", 307),
+    **{f"/moved/{status}": redirect("/body", status) for status in MOVED},
     "/circle": redirect("/circle"),
     "/to-file": redirect("file:///etc/hostname"),
     "/to-ftp": redirect("FTP://127.0.0.1/x"),
@@ -157,7 +159,10 @@ def fetch(url: str, *, max_bytes: int = 1_000_000, timeout: float = 30, max_redi
     return download_bytes(url, max_bytes=max_bytes, timeout=timeout, max_redirects=max_redirects)
 
 
-@pytest.mark.parametrize("path", ["/body", "/no-length", "/gzip", "/body?size=large&x=%20", "/hop", "/hop-hop"])
+@pytest.mark.parametrize(
+    "path",
+    ["/body", "/no-length", "/gzip", "/body?size=large&x=%20", "/hop-hop", *(f"/moved/{status}" for status in MOVED)],
+)
 def test_what_is_served_is_what_comes(address: str, path: str) -> None:
     assert fetch(address + path) == BODY
 
@@ -235,6 +240,22 @@ def test_a_late_download_is_given_up_and_not_only_left_alone(address: str, path:
     assert CLIENT_LEFT.wait(30)
 
 
+def test_a_download_that_nobody_gives_up_ends_in_time_too() -> None:
+    def stream(request: BaseHTTPRequestHandler) -> None:
+        pause = threading.Event()
+        with suppress(ConnectionError):
+            request.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n")
+            while not pause.wait(0.02):
+                request.wfile.write(bytes(2**18))
+
+    with serve({"/": stream}) as address:
+        download = Download(address + "/", max_bytes=2**26, timeout=0.3, max_redirects=0)
+        download.start()
+        assert download.ended.wait(60)
+    with pytest.raises(DownloadError, match="in time"):
+        download.result()
+
+
 def test_a_connection_that_nobody_accepts_is_given_up() -> None:
     """The system itself would try it for minutes, and keep a thread for so long."""
     before = threading.active_count()
@@ -245,7 +266,7 @@ def test_a_connection_that_nobody_accepts_is_given_up() -> None:
             client.connect_ex(server.getsockname())
         with pytest.raises(DownloadError, match="time"):
             download_bytes(f"http://127.0.0.1:{server.getsockname()[1]}/", max_bytes=10, timeout=1.0, max_redirects=0)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while threading.active_count() > before and time.monotonic() < end:
             time.sleep(0.05)
         assert threading.active_count() <= before

@@ -208,6 +208,7 @@ def test_object_arrays_are_refused(tmp_path: Path) -> None:
         (b"\x80\x04]K\x01\x93.", "not text"),
         (b"S'a'\nI1\n\x85R.", "not an admitted function"),
         (b"cbuiltins\nbytes\nI4000000000\n\x85R.", "calls bytes"),
+        (b"cbuiltins\ntuple\nVabc\n\x85R.", "makes a tuple of something"),
         (b"cnumpy\nndarray\nI4000000000\n\x85\x85R.", r"numpy\.ndarray"),
         (b"c_codecs\nencode\nVa\nVutf-7\n\x86R.", "utf-7"),
     ],
