@@ -35,7 +35,9 @@ struct PointwiseCall {
     const float* bias;
     int width;
     int from_row, to_row;
-    int from_block, to_block;  // of two vectors of channels
+    int from_block, to_block;  // of two vectors of channels, the last one perhaps of two and a half
+    const float *ahead, *ahead_end;  // weights of what comes later, some of which is fetched meanwhile: that moves `ahead` on
+    const float* place;  // of the weights among these
 };
 
 struct DepthwiseCall {
@@ -113,7 +115,7 @@ struct Kernels {
     const char* name;
     int lanes;
     int cell;  // bytes of a cell: 4 for float32, 2 for bfloat16
-    void (*pointwise)(const PointwiseCall&);
+    void (*pointwise)(PointwiseCall&);
     void (*depthwise)(const DepthwiseCall&);
     void (*stem)(const StemCall&);
     void (*add)(const AddCall&);
@@ -135,7 +137,7 @@ struct Vectors {
         whole = channels / lanes + (left > 0 && !half);
     }
     int count() const { return whole + half; }
-    int blocks() const { return whole / 2 + (whole % 2 || half); }
+    int blocks() const { return whole < 2 ? whole || half : (whole + 1) / 2; }  // of two; a half is the last one's
     int floats(int lanes) const { return whole * lanes + half * 8; }
 };
 

@@ -92,6 +92,7 @@ struct Network::Workspace {
     };
     std::vector<std::vector<Calls>> calls;  // of each thread
     Rounds rounds;
+    const float* ahead = nullptr;
 };
 
 Network::Network(std::string_view onnx, const Kernels& kernels, int threads)
@@ -159,6 +160,7 @@ void Network::pack() {
         if (top > kMaxFloats) throw Failure(GHOSTZOO_BAD_MODEL, "The graph has more than a gigabyte of weights.");
     }
     weights_ = Block(static_cast<size_t>(top));
+    weights_floats_ = static_cast<long>(top);
     for (size_t i = 0; i < plan_.operations.size(); i++) {
         Operation& o = plan_.operations[i];
         if (!packs(o)) continue;
@@ -172,11 +174,13 @@ void Network::pack() {
         // inputs that one product takes together lie together.
         const size_t together = o.kind == Kind::pointwise ? sizeof(float) / kernels_.cell : 1;
         const int block = o.kind == Kind::linear ? 8 * lanes : o.kind == Kind::pointwise ? 2 * lanes : lanes;
-        for (int first = 0, width = width_of(o); first < width; first += block) {
+        const int half = o.kind == Kind::pointwise && lanes == 16 ? 8 : 0;
+        for (int first = 0, width = width_of(o), end; first < width; first = end) {
+            end = first + block + half >= width ? width : first + block;
             size_t begin = 0;
             for (size_t part : parts) {
                 for (size_t k = begin; k < begin + part; k += together)
-                    for (int n = first; n < std::min(first + block, width); n++)
+                    for (int n = first; n < end; n++)
                         for (size_t j = k; j < k + together; j++) {
                             const float value = n < out && j < begin + part ? o.weights[n * each + j] : 0;
                             if (narrow) *narrow_cells++ = bfloat16(value);
@@ -372,14 +376,21 @@ void Network::run_step(
             call.to_row = to_row;
             call.from_block = from_block;
             call.to_block = to_block;
-            return kernels_.pointwise(call);
+            const float* weights = weights_.data() + packed_[step.operation].weights;
+            call.place = weights;
+            call.ahead = std::max(space.ahead, weights);
+            call.ahead_end = weights_.data() + weights_floats_;
+            kernels_.pointwise(call);
+            space.ahead = call.ahead;
+            return;
         }
         case Kind::depthwise: {
             DepthwiseCall& call = calls.depthwise;
             call.from_row = from_row;
             call.to_row = to_row;
             call.from_vector = 2 * from_block;
-            call.to_vector = 2 * to_block;
+            const Vectors vectors(call.channels, kernels_.lanes);
+            call.to_vector = to_block == vectors.blocks() ? vectors.count() : 2 * to_block;
             if (step.split == Split::blocks) part(call.from_vector, call.to_vector);
             return kernels_.depthwise(call);
         }
@@ -458,6 +469,7 @@ void Network::run_images(Workspace& space, const float* pixels, size_t images, f
 
 void Network::clear_sums(Workspace& space) const {
     float* memory = space.memory.data();
+    space.ahead = nullptr;
     const int pooled = head_input();
     std::memset(memory + vectors_begin_, 0, sizeof(float) * (vector_offsets_[pooled] - vectors_begin_));
     std::memset(memory + vector_offsets_[pooled], 0, sizeof(float) * vector_strides_[pooled]);

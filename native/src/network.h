@@ -78,7 +78,7 @@ private:
     std::vector<Packed> packed_;
     std::vector<long> vector_offsets_, vector_strides_;
     Block weights_;
-    long workspace_floats_ = 0, vectors_begin_ = 0, vectors_floats_ = 0, zeros_begin_ = 0, scratch_begin_ = 0, gates_begin_ = 0, gates_floats_ = 0;
+    long weights_floats_ = 0, workspace_floats_ = 0, vectors_begin_ = 0, vectors_floats_ = 0, zeros_begin_ = 0, scratch_begin_ = 0, gates_begin_ = 0, gates_floats_ = 0;
     std::atomic<Shared*> shared_{nullptr};
 };
 

@@ -451,6 +451,7 @@ private:
         Operation* source = producer(plane);
         if (!source || source->relu || source->residual >= 0 || source->sum_in >= 0 || source->sum_out >= 0 || source->out != plane)
             return false;
+        if (source->copy >= 0 && taken(source->copy)) return false;
         if (source->kind != Kind::depthwise && source->kind != Kind::pointwise) return false;
         return !taken(plane);
     }
