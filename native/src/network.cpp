@@ -121,9 +121,11 @@ Network::Shared& Network::shared() {
     return *current;
 }
 
-// Cells from a pixel to the next. Not a multiple of many lines, or the pixels of a column would share a cache set.
-long Network::pixel_stride(int channels) const {
-    const long stride = channels <= 8 ? 8 : (channels + 15L) / 16 * 16, line = 64 / kernels_.cell;
+// Cells from a pixel to the next. Not a multiple of many lines, or the pixels of a column would share a cache set. Long
+// rows of few channels lie close together, so that more of them are in the first cache.
+long Network::pixel_stride(const PlaneInfo& plane) const {
+    const int whole = plane.channels <= 8 || (plane.channels <= 24 && plane.width >= 56) ? 8 : 16;
+    const long stride = (plane.channels + whole - 1L) / whole * whole, line = 64 / kernels_.cell;
     return stride >= 4 * line && stride % (2 * line) == 0 ? stride + line : stride;
 }
 
@@ -209,7 +211,7 @@ void Network::lay_out() {
     for (size_t p = 0; p < plan_.planes.size(); p++) {
         PlaneInfo& plane = plan_.planes[p];
         if (plane.first_unit < 0) continue;
-        const int64_t row = static_cast<int64_t>(plane.width + 2 * plane.halo) * pixel_stride(plane.channels);
+        const int64_t row = static_cast<int64_t>(plane.width + 2 * plane.halo) * pixel_stride(plane);
         longest_row = std::max(longest_row, row);
         const int64_t size = round_up((row * plane.rows() + 16) * kernels_.cell / 4, kLine) + kLine;
         check(size);
@@ -283,7 +285,7 @@ std::unique_ptr<Network::Workspace> Network::make_workspace() const {
         if (index < 0) return v;
         const PlaneInfo& plane = plan_.planes[index];
         if (plane.offset < 0) return v;
-        v.pixel = pixel_stride(plane.channels);
+        v.pixel = pixel_stride(plane);
         v.row = (plane.width + 2 * plane.halo) * v.pixel;
         v.base = reinterpret_cast<char*>(memory + plane.offset) + plane.halo * v.pixel * kernels_.cell;
         v.mask = plane.ring ? plane.ring - 1 : -1;
@@ -311,7 +313,7 @@ std::unique_ptr<Network::Workspace> Network::make_workspace() const {
         } else if (o.kind == Kind::depthwise) {
             const PlaneInfo& in = plan_.planes[o.inputs[0]];
             call.depthwise = {view(o.inputs[0]), view(o.out), o.kernel, o.stride, in.channels, in.height,
-                plan_.planes[o.out].width, reinterpret_cast<char*>(memory + zeros_begin_) + in.halo * pixel_stride(in.channels) * kernels_.cell, view(o.residual),
+                plan_.planes[o.out].width, reinterpret_cast<char*>(memory + zeros_begin_) + in.halo * pixel_stride(in) * kernels_.cell, view(o.residual),
                 view(o.copy), view(o.copy_residual), o.relu, weights, bias, vector(o.sum_in), vector(o.sum_out), 0, 0, 0, 0};
         } else if (o.kind == Kind::stem) {
             const PlaneInfo& out = plan_.planes[o.out];
@@ -343,7 +345,7 @@ void Network::run_step(
     if (step.to_row == 0) {
         if (thread) return;
         const PlaneInfo& plane = plan_.planes[step.operation];
-        const long pixel = pixel_stride(plane.channels) * kernels_.cell, row = (plane.width + 2 * plane.halo) * pixel;
+        const long pixel = pixel_stride(plane) * kernels_.cell, row = (plane.width + 2 * plane.halo) * pixel;
         char* p = reinterpret_cast<char*>(memory + plane.offset);
         const size_t size = static_cast<size_t>(plane.halo * pixel);
         for (int r = 0; r < plane.rows(); r++, p += row) {

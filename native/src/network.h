@@ -57,7 +57,7 @@ private:
         long gated = 0;              // room for gated weights, in a workspace
     };
 
-    long pixel_stride(int channels) const;
+    long pixel_stride(const PlaneInfo& plane) const;
     int products(int channels) const;
     void pack();
     void lay_out();
