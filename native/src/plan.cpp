@@ -420,7 +420,6 @@ private:
         };
         if (a.parts.size() != b.parts.size()) refuse("its tensors are made of different parts");
         Value result;
-        std::vector<int> fused;
         result.parts.assign(a.parts.size(), {-1, -1});
         for (size_t i = 0; i < a.parts.size(); i++) {
             check_pair(a.parts[i], b.parts[i]);
@@ -430,12 +429,11 @@ private:
                 producer(mine)->residual = other;
                 move_to_end(producers_[mine]);
                 bring_source(producers_[mine]);
-                if (producer(mine)->kind == Kind::depthwise) fused.push_back(producers_[mine]);
                 result.parts[i].plane = mine;
             }
         }
         for (size_t i = 0; i < a.parts.size(); i++) {
-            if (result.parts[i].plane < 0) result.parts[i].plane = add_rows(a.parts[i].plane, b.parts[i].plane, fused);
+            if (result.parts[i].plane < 0) result.parts[i].plane = add_rows(a.parts[i].plane, b.parts[i].plane);
         }
         return result;
     }
@@ -506,13 +504,15 @@ private:
     }
 
     // The sum of two planes: where one of them goes through a depthwise convolution of this sum, on that way.
-    int add_rows(int a, int b, const std::vector<int>& fused) {
+    int add_rows(int a, int b) {
         const int out = new_plane(plan_.planes[a].channels, plan_.planes[a].width);
-        for (int index : fused) {
+        std::vector<int> made;  // planes
+        for (int index : order_) {
             Operation& operation = plan_.operations[index];
-            if (operation.stride != 1 || operation.copy >= 0) continue;
+            made.insert(made.end(), {operation.out, operation.copy});
+            if (operation.kind != Kind::depthwise || operation.stride != 1 || operation.copy >= 0) continue;
             for (auto [through, other] : {std::pair{a, b}, std::pair{b, a}}) {
-                if (operation.inputs[0] != through) continue;
+                if (operation.inputs[0] != through || !std::count(made.begin(), made.end(), other)) continue;
                 operation.copy = out;
                 operation.copy_residual = other;
                 producers_[out] = index;
