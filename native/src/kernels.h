@@ -24,6 +24,7 @@ struct PointwiseCall {
     struct Input {
         View view;
         int channels;
+        const float* gate;  // of each channel, where they are gated
     };
     Input inputs[kMaxInputs];
     int input_count;
@@ -33,11 +34,11 @@ struct PointwiseCall {
     bool relu;
     const float* weights;  // of bfloat16, those of two input channels each
     const float* bias;
+    float* gated;  // room for the weights of a block times the gates, where there are any
     int width;
     int from_row, to_row;
     int from_block, to_block;  // of two vectors of channels, the last one perhaps of two and a half
     const float *ahead, *ahead_end;  // weights of what comes later, some of which is fetched meanwhile: that moves `ahead` on
-    const float* place;  // of the weights among these
 };
 
 struct DepthwiseCall {
@@ -103,14 +104,6 @@ struct LinearCall {
     float scale;  // of the input
 };
 
-struct GateCall {
-    const float* weights;  // as for the pointwise convolution
-    const float* gates;    // of each input channel
-    float* out;
-    int products, out_channels;
-    int from_block, to_block;
-};
-
 struct Kernels {
     const char* name;
     int lanes;
@@ -122,7 +115,6 @@ struct Kernels {
     void (*attention)(const AttentionCall&);
     void (*pool)(const PoolCall&);
     void (*linear)(const LinearCall&);
-    void (*gate)(const GateCall&);
 };
 
 inline long stem_row(int width) { return (width + 32 + 15) / 16 * 16; }

@@ -259,21 +259,17 @@ void Network::lay_out() {
         vector_strides_[v] = vector_strides_[whole];
     }
     vectors_floats_ = static_cast<long>(top) - vectors_begin_;
-    long most_gates = 0;
+    long most = 0;
     for (const Operation& o : plan_.operations) {
-        if (o.kind != Kind::gate) continue;
-        const Operation& target = plan_.operations[o.gated];
+        if (!o.is_gated()) continue;
         long depth = 0;
-        for (int plane : target.inputs) depth += products(plan_.planes[plane].channels);
-        most_gates = std::max(most_gates, depth * 4 / kernels_.cell);
-        packed_[o.gated].gated = static_cast<long>(top = round_up(top, kLine));
-        top += static_cast<int64_t>(depth) * Vectors(static_cast<int>(target.bias.size()), kernels_.lanes).floats(kernels_.lanes);
-        check(0);
+        for (int plane : o.inputs) depth += products(plan_.planes[plane].channels);
+        most = std::max(most, depth * (2 * kernels_.lanes + 8));  // the largest block
     }
-    gates_begin_ = static_cast<long>(top = round_up(top, kLine));
-    gates_floats_ = static_cast<long>(round_up(most_gates, kLine));
-    workspace_floats_ = gates_begin_ + threads_ * gates_floats_ + kLine;
-    check(threads_ * gates_floats_);
+    gated_begin_ = static_cast<long>(top = round_up(top, kLine));
+    gated_floats_ = static_cast<long>(round_up(most, kLine));
+    workspace_floats_ = gated_begin_ + threads_ * gated_floats_ + kLine;
+    check(threads_ * gated_floats_);
 }
 
 std::unique_ptr<Network::Workspace> Network::make_workspace() const {
@@ -302,12 +298,13 @@ std::unique_ptr<Network::Workspace> Network::make_workspace() const {
             PointwiseCall& c = call.pointwise;
             c.input_count = static_cast<int>(o.inputs.size());
             for (size_t k = 0; k < o.inputs.size(); k++)
-                c.inputs[k] = {view(o.inputs[k]), plan_.planes[o.inputs[k]].channels};
+                c.inputs[k] = {view(o.inputs[k]), plan_.planes[o.inputs[k]].channels, vector(o.gates[k])};
             c.out = view(o.out);
             c.out_channels = plan_.planes[o.out].channels;
             c.residual = view(o.residual);
             c.relu = o.relu;
-            c.weights = packed_[i].gated ? memory + packed_[i].gated : weights;
+            c.weights = weights;
+            c.gated = o.is_gated() ? memory + gated_begin_ : nullptr;
             c.bias = bias;
             c.width = plan_.planes[o.out].width;
         } else if (o.kind == Kind::depthwise) {
@@ -333,8 +330,11 @@ std::unique_ptr<Network::Workspace> Network::make_workspace() const {
     }
     space->calls.assign(static_cast<size_t>(threads_), calls);
     for (int thread = 0; thread < threads_; thread++)
-        for (size_t i = 0; i < calls.size(); i++)
-            if (plan_.operations[i].kind == Kind::stem) space->calls[thread][i].stem.scratch += thread * scratch_floats();
+        for (size_t i = 0; i < calls.size(); i++) {
+            auto& call = space->calls[thread][i];
+            if (plan_.operations[i].kind == Kind::stem) call.stem.scratch += thread * scratch_floats();
+            if (plan_.operations[i].is_gated()) call.pointwise.gated += thread * gated_floats_;
+        }
     return space;
 }
 
@@ -379,7 +379,6 @@ void Network::run_step(
             call.from_block = from_block;
             call.to_block = to_block;
             const float* weights = weights_.data() + packed_[step.operation].weights;
-            call.place = weights;
             call.ahead = std::max(space.ahead, weights);
             call.ahead_end = weights_.data() + weights_floats_;
             kernels_.pointwise(call);
@@ -423,22 +422,6 @@ void Network::run_step(
                 weights_.data() + packed_[step.operation].bias, o.activation, in.scale};
             part(call.from_vector, call.to_vector);
             return kernels_.linear(call);
-        }
-        case Kind::gate: {
-            const Operation& target = plan_.operations[o.gated];
-            float* gates = memory + gates_begin_ + thread * gates_floats_;
-            const int together = 4 / kernels_.cell, channels_out = static_cast<int>(target.bias.size());
-            int depth = 0;
-            for (size_t k = 0; k < target.inputs.size(); k++) {
-                const int channels = plan_.planes[target.inputs[k]].channels, count = products(channels) * together;
-                for (int c = 0; c < count; c++)
-                    gates[depth + c] = target.gates[k] < 0 || c >= channels ? 1 : memory[vector_offsets_[target.gates[k]] + c];
-                depth += count;
-            }
-            GateCall call{weights_.data() + packed_[o.gated].weights, gates, memory + packed_[o.gated].gated,
-                depth / together, channels_out, 0, Vectors(channels_out, kernels_.lanes).blocks()};
-            part(call.from_block, call.to_block);
-            return kernels_.gate(call);
         }
         case Kind::removed: return;
     }

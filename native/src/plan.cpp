@@ -634,7 +634,6 @@ public:
     Schedule(Plan& plan, std::vector<int> order, int lanes) : plan_(plan), order_(std::move(order)), lanes_(lanes) {}
 
     void run() {
-        add_gates();
         done_.assign(plan_.operations.size(), 0);
         int last = -1;
         for (int i : order_)
@@ -667,22 +666,6 @@ private:
         int widest = plan_.planes[o.inputs[0]].width;
         if (o.kind == Kind::stem) widest /= 2;
         return widest >= kStreamedWidth;
-    }
-
-    void add_gates() {
-        std::vector<int> order;
-        for (int i : order_) {
-            const bool gated = std::any_of(operation(i).gates.begin(), operation(i).gates.end(), [](int g) { return g >= 0; });
-            if (gated) {
-                Operation gate;
-                gate.kind = Kind::gate;
-                gate.gated = i;
-                plan_.operations.push_back(gate);
-                order.push_back(static_cast<int>(plan_.operations.size()) - 1);
-            }
-            order.push_back(i);
-        }
-        order_ = order;
     }
 
     void emit(int index, int from, int to, int from_block, int to_block, Split split, bool waits = true) {
