@@ -507,17 +507,22 @@ private:
     int add_rows(int a, int b) {
         const int out = new_plane(plan_.planes[a].channels, plan_.planes[a].width);
         std::vector<int> made;  // planes
+        // ReLU of the sum needs an operation that it can be part of.
+        const bool has_relu = std::any_of(graph_.nodes.begin(), graph_.nodes.end(), [&](const Node& node) {
+            return node.op == "Relu" && node.inputs == node_->outputs;
+        });
         for (int index : order_) {
+            if (has_relu) break;
             Operation& operation = plan_.operations[index];
-            made.insert(made.end(), {operation.out, operation.copy});
-            if (operation.kind != Kind::depthwise || operation.stride != 1 || operation.copy >= 0) continue;
+            const bool copies = operation.kind == Kind::depthwise && operation.stride == 1 && operation.copy < 0;
             for (auto [through, other] : {std::pair{a, b}, std::pair{b, a}}) {
-                if (operation.inputs[0] != through || !std::count(made.begin(), made.end(), other)) continue;
+                if (!copies || operation.inputs[0] != through || !std::count(made.begin(), made.end(), other)) continue;
                 operation.copy = out;
                 operation.copy_residual = other;
                 producers_[out] = index;
                 return out;
             }
+            made.insert(made.end(), {operation.out, operation.copy});
         }
         Operation operation;
         operation.kind = Kind::add;
