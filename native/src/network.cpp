@@ -96,7 +96,7 @@ struct Network::Workspace {
 };
 
 Network::Network(std::string_view onnx, const Kernels& kernels, int threads)
-    : plan_(make_plan(read_graph(onnx), kernels.lanes)), kernels_(kernels), threads_(threads) {
+    : plan_(make_plan(read_graph(onnx), kernels.lanes, kernels.cell)), kernels_(kernels), threads_(threads) {
     pack();
     lay_out();
     auto space = make_workspace();  // what there is no memory for is told now

@@ -17,7 +17,7 @@ constexpr size_t kMaxParts = 64;                     // of a tensor
 constexpr size_t kMaxWeights = size_t(1) << 27;      // floats, in all operations together
 // Images from so many pixels wide stream; smaller ones fit in the cache whole.
 constexpr int kStreamedWidth = 28;
-constexpr int kStreamedRows = 16;  // of the largest image, at a time
+constexpr int kStreamedRows = 64;  // of the largest image, at a time, where a cell were a byte
 constexpr int kOwnedBlocks = 4;    // so many blocks of channels can be divided evenly enough
 
 struct Part {
@@ -636,7 +636,7 @@ private:
 
 class Schedule {
 public:
-    Schedule(Plan& plan, std::vector<int> order, int lanes) : plan_(plan), order_(std::move(order)), lanes_(lanes) {}
+    Schedule(Plan& plan, std::vector<int> order, int lanes, int cell) : plan_(plan), order_(std::move(order)), lanes_(lanes), cell_(cell) {}
 
     void run() {
         done_.assign(plan_.operations.size(), 0);
@@ -739,7 +739,8 @@ private:
         for (int i : group_) tallest = std::max(tallest, height(i));
         std::vector<int> ends;
         std::copy_if(group_.begin(), group_.end(), std::back_inserter(ends), [&](int i) { return !has_reader(i); });
-        for (int row = kStreamedRows; row < tallest + kStreamedRows; row += kStreamedRows) {
+        const int step = kStreamedRows / cell_;
+        for (int row = step; row < tallest + step; row += step) {
             for (int i : ends) reach(i, std::min(row, tallest) * height(i) / tallest);
         }
         for (int i : group_) reach(i, height(i));
@@ -848,7 +849,7 @@ private:
 
     Plan& plan_;
     std::vector<int> order_;
-    const int lanes_;
+    const int lanes_, cell_;
     std::vector<int> group_;
     std::vector<int> done_;
     std::vector<int> needed_;
@@ -856,11 +857,11 @@ private:
 
 }  // namespace
 
-Plan make_plan(Graph graph, int lanes) {
+Plan make_plan(Graph graph, int lanes, int cell) {
     Plan plan;
     Lowering lowering(graph, plan);
     lowering.run();
-    Schedule(plan, lowering.order(), lanes).run();
+    Schedule(plan, lowering.order(), lanes, cell).run();
     return plan;
 }
 

@@ -69,7 +69,8 @@ struct Plan {
     int image_plane = -1;
 };
 
-// Throws Failure where the graph has what no GhostNet has.
-Plan make_plan(Graph graph, int lanes);
+// For vectors of `lanes` floats and planes whose cells have `cell` bytes. Throws Failure where the graph has what no
+// GhostNet has.
+Plan make_plan(Graph graph, int lanes, int cell);
 
 }  // namespace ghostzoo
