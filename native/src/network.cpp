@@ -92,7 +92,7 @@ struct Network::Workspace {
     };
     std::vector<std::vector<Calls>> calls;  // of each thread
     Rounds rounds;
-    const float* ahead = nullptr;
+    std::vector<const float*> ahead;  // of each thread: the weights that it fetches next
 };
 
 Network::Network(std::string_view onnx, const Kernels& kernels, int threads)
@@ -379,10 +379,10 @@ void Network::run_step(
             call.from_block = from_block;
             call.to_block = to_block;
             const float* weights = weights_.data() + packed_[step.operation].weights;
-            call.ahead = std::max(space.ahead, weights);
+            call.ahead = std::max(space.ahead[static_cast<size_t>(thread)], weights);
             call.ahead_end = weights_.data() + weights_floats_;
             kernels_.pointwise(call);
-            space.ahead = call.ahead;
+            space.ahead[static_cast<size_t>(thread)] = call.ahead;
             return;
         }
         case Kind::depthwise: {
@@ -454,7 +454,7 @@ void Network::run_images(Workspace& space, const float* pixels, size_t images, f
 
 void Network::clear_sums(Workspace& space) const {
     float* memory = space.memory.data();
-    space.ahead = nullptr;
+    space.ahead.assign(static_cast<size_t>(threads_), weights_.data());
     const int pooled = head_input();
     std::memset(memory + vectors_begin_, 0, sizeof(float) * (vector_offsets_[pooled] - vectors_begin_));
     std::memset(memory + vector_offsets_[pooled], 0, sizeof(float) * vector_strides_[pooled]);
