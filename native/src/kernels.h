@@ -24,6 +24,7 @@ struct PointwiseCall {
     struct Input {
         View view;
         int channels;
+        const float* gate;  // of each channel, where they are gated
     };
     Input inputs[kMaxInputs];
     int input_count;
@@ -33,9 +34,11 @@ struct PointwiseCall {
     bool relu;
     const float* weights;  // of bfloat16, those of two input channels each
     const float* bias;
+    float* gated;  // room for the weights of a block times the gates, where there are any
     int width;
     int from_row, to_row;
-    int from_block, to_block;  // of two vectors of channels
+    int from_block, to_block;  // of two vectors of channels, the last one perhaps of two and a half
+    const float *ahead, *ahead_end;  // weights of what comes later, some of which is fetched meanwhile: that moves `ahead` on
 };
 
 struct DepthwiseCall {
@@ -101,26 +104,17 @@ struct LinearCall {
     float scale;  // of the input
 };
 
-struct GateCall {
-    const float* weights;  // as for the pointwise convolution
-    const float* gates;    // of each input channel
-    float* out;
-    int products, out_channels;
-    int from_block, to_block;
-};
-
 struct Kernels {
     const char* name;
     int lanes;
     int cell;  // bytes of a cell: 4 for float32, 2 for bfloat16
-    void (*pointwise)(const PointwiseCall&);
+    void (*pointwise)(PointwiseCall&);
     void (*depthwise)(const DepthwiseCall&);
     void (*stem)(const StemCall&);
     void (*add)(const AddCall&);
     void (*attention)(const AttentionCall&);
     void (*pool)(const PoolCall&);
     void (*linear)(const LinearCall&);
-    void (*gate)(const GateCall&);
 };
 
 inline long stem_row(int width) { return (width + 32 + 15) / 16 * 16; }
@@ -135,7 +129,7 @@ struct Vectors {
         whole = channels / lanes + (left > 0 && !half);
     }
     int count() const { return whole + half; }
-    int blocks() const { return whole / 2 + (whole % 2 || half); }
+    int blocks() const { return whole < 2 ? whole || half : (whole + 1) / 2; }  // of two; a half is the last one's
     int floats(int lanes) const { return whole * lanes + half * 8; }
 };
 

@@ -92,10 +92,11 @@ struct Network::Workspace {
     };
     std::vector<std::vector<Calls>> calls;  // of each thread
     Rounds rounds;
+    std::vector<const float*> ahead;  // of each thread: the weights that it fetches next
 };
 
 Network::Network(std::string_view onnx, const Kernels& kernels, int threads)
-    : plan_(make_plan(read_graph(onnx), kernels.lanes)), kernels_(kernels), threads_(threads) {
+    : plan_(make_plan(read_graph(onnx), kernels.lanes, kernels.cell)), kernels_(kernels), threads_(threads) {
     pack();
     lay_out();
     auto space = make_workspace();  // what there is no memory for is told now
@@ -120,9 +121,11 @@ Network::Shared& Network::shared() {
     return *current;
 }
 
-// Cells from a pixel to the next. Not a multiple of many lines, or the pixels of a column would share a cache set.
-long Network::pixel_stride(int channels) const {
-    const long stride = channels <= 8 ? 8 : (channels + 15L) / 16 * 16, line = 64 / kernels_.cell;
+// Cells from a pixel to the next. Not a multiple of many lines, or the pixels of a column would share a cache set. Long
+// rows of few channels lie close together, so that more of them are in the first cache.
+long Network::pixel_stride(const PlaneInfo& plane) const {
+    const int whole = plane.channels <= 8 || (plane.channels <= 24 && plane.width >= 56) ? 8 : 16;
+    const long stride = (plane.channels + whole - 1L) / whole * whole, line = 64 / kernels_.cell;
     return stride >= 4 * line && stride % (2 * line) == 0 ? stride + line : stride;
 }
 
@@ -159,6 +162,7 @@ void Network::pack() {
         if (top > kMaxFloats) throw Failure(GHOSTZOO_BAD_MODEL, "The graph has more than a gigabyte of weights.");
     }
     weights_ = Block(static_cast<size_t>(top));
+    weights_floats_ = static_cast<long>(top);
     for (size_t i = 0; i < plan_.operations.size(); i++) {
         Operation& o = plan_.operations[i];
         if (!packs(o)) continue;
@@ -172,11 +176,13 @@ void Network::pack() {
         // inputs that one product takes together lie together.
         const size_t together = o.kind == Kind::pointwise ? sizeof(float) / kernels_.cell : 1;
         const int block = o.kind == Kind::linear ? 8 * lanes : o.kind == Kind::pointwise ? 2 * lanes : lanes;
-        for (int first = 0, width = width_of(o); first < width; first += block) {
+        const int half = o.kind == Kind::pointwise && lanes == 16 ? 8 : 0;
+        for (int first = 0, width = width_of(o), end; first < width; first = end) {
+            end = first + block + half >= width ? width : first + block;
             size_t begin = 0;
             for (size_t part : parts) {
                 for (size_t k = begin; k < begin + part; k += together)
-                    for (int n = first; n < std::min(first + block, width); n++)
+                    for (int n = first; n < end; n++)
                         for (size_t j = k; j < k + together; j++) {
                             const float value = n < out && j < begin + part ? o.weights[n * each + j] : 0;
                             if (narrow) *narrow_cells++ = bfloat16(value);
@@ -205,7 +211,7 @@ void Network::lay_out() {
     for (size_t p = 0; p < plan_.planes.size(); p++) {
         PlaneInfo& plane = plan_.planes[p];
         if (plane.first_unit < 0) continue;
-        const int64_t row = static_cast<int64_t>(plane.width + 2 * plane.halo) * pixel_stride(plane.channels);
+        const int64_t row = static_cast<int64_t>(plane.width + 2 * plane.halo) * pixel_stride(plane);
         longest_row = std::max(longest_row, row);
         const int64_t size = round_up((row * plane.rows() + 16) * kernels_.cell / 4, kLine) + kLine;
         check(size);
@@ -253,21 +259,17 @@ void Network::lay_out() {
         vector_strides_[v] = vector_strides_[whole];
     }
     vectors_floats_ = static_cast<long>(top) - vectors_begin_;
-    long most_gates = 0;
+    long most = 0;
     for (const Operation& o : plan_.operations) {
-        if (o.kind != Kind::gate) continue;
-        const Operation& target = plan_.operations[o.gated];
+        if (!o.is_gated()) continue;
         long depth = 0;
-        for (int plane : target.inputs) depth += products(plan_.planes[plane].channels);
-        most_gates = std::max(most_gates, depth * 4 / kernels_.cell);
-        packed_[o.gated].gated = static_cast<long>(top = round_up(top, kLine));
-        top += static_cast<int64_t>(depth) * Vectors(static_cast<int>(target.bias.size()), kernels_.lanes).floats(kernels_.lanes);
-        check(0);
+        for (int plane : o.inputs) depth += products(plan_.planes[plane].channels);
+        most = std::max(most, depth * (2 * kernels_.lanes + 8));  // the largest block
     }
-    gates_begin_ = static_cast<long>(top = round_up(top, kLine));
-    gates_floats_ = static_cast<long>(round_up(most_gates, kLine));
-    workspace_floats_ = gates_begin_ + threads_ * gates_floats_ + kLine;
-    check(threads_ * gates_floats_);
+    gated_begin_ = static_cast<long>(top = round_up(top, kLine));
+    gated_floats_ = static_cast<long>(round_up(most, kLine));
+    workspace_floats_ = gated_begin_ + threads_ * gated_floats_ + kLine;
+    check(threads_ * gated_floats_);
 }
 
 std::unique_ptr<Network::Workspace> Network::make_workspace() const {
@@ -279,7 +281,7 @@ std::unique_ptr<Network::Workspace> Network::make_workspace() const {
         if (index < 0) return v;
         const PlaneInfo& plane = plan_.planes[index];
         if (plane.offset < 0) return v;
-        v.pixel = pixel_stride(plane.channels);
+        v.pixel = pixel_stride(plane);
         v.row = (plane.width + 2 * plane.halo) * v.pixel;
         v.base = reinterpret_cast<char*>(memory + plane.offset) + plane.halo * v.pixel * kernels_.cell;
         v.mask = plane.ring ? plane.ring - 1 : -1;
@@ -296,18 +298,19 @@ std::unique_ptr<Network::Workspace> Network::make_workspace() const {
             PointwiseCall& c = call.pointwise;
             c.input_count = static_cast<int>(o.inputs.size());
             for (size_t k = 0; k < o.inputs.size(); k++)
-                c.inputs[k] = {view(o.inputs[k]), plan_.planes[o.inputs[k]].channels};
+                c.inputs[k] = {view(o.inputs[k]), plan_.planes[o.inputs[k]].channels, vector(o.gates[k])};
             c.out = view(o.out);
             c.out_channels = plan_.planes[o.out].channels;
             c.residual = view(o.residual);
             c.relu = o.relu;
-            c.weights = packed_[i].gated ? memory + packed_[i].gated : weights;
+            c.weights = weights;
+            c.gated = o.is_gated() ? memory + gated_begin_ : nullptr;
             c.bias = bias;
             c.width = plan_.planes[o.out].width;
         } else if (o.kind == Kind::depthwise) {
             const PlaneInfo& in = plan_.planes[o.inputs[0]];
             call.depthwise = {view(o.inputs[0]), view(o.out), o.kernel, o.stride, in.channels, in.height,
-                plan_.planes[o.out].width, reinterpret_cast<char*>(memory + zeros_begin_) + in.halo * pixel_stride(in.channels) * kernels_.cell, view(o.residual),
+                plan_.planes[o.out].width, reinterpret_cast<char*>(memory + zeros_begin_) + in.halo * pixel_stride(in) * kernels_.cell, view(o.residual),
                 view(o.copy), view(o.copy_residual), o.relu, weights, bias, vector(o.sum_in), vector(o.sum_out), 0, 0, 0, 0};
         } else if (o.kind == Kind::stem) {
             const PlaneInfo& out = plan_.planes[o.out];
@@ -327,8 +330,11 @@ std::unique_ptr<Network::Workspace> Network::make_workspace() const {
     }
     space->calls.assign(static_cast<size_t>(threads_), calls);
     for (int thread = 0; thread < threads_; thread++)
-        for (size_t i = 0; i < calls.size(); i++)
-            if (plan_.operations[i].kind == Kind::stem) space->calls[thread][i].stem.scratch += thread * scratch_floats();
+        for (size_t i = 0; i < calls.size(); i++) {
+            auto& call = space->calls[thread][i];
+            if (plan_.operations[i].kind == Kind::stem) call.stem.scratch += thread * scratch_floats();
+            if (plan_.operations[i].is_gated()) call.pointwise.gated += thread * gated_floats_;
+        }
     return space;
 }
 
@@ -339,7 +345,7 @@ void Network::run_step(
     if (step.to_row == 0) {
         if (thread) return;
         const PlaneInfo& plane = plan_.planes[step.operation];
-        const long pixel = pixel_stride(plane.channels) * kernels_.cell, row = (plane.width + 2 * plane.halo) * pixel;
+        const long pixel = pixel_stride(plane) * kernels_.cell, row = (plane.width + 2 * plane.halo) * pixel;
         char* p = reinterpret_cast<char*>(memory + plane.offset);
         const size_t size = static_cast<size_t>(plane.halo * pixel);
         for (int r = 0; r < plane.rows(); r++, p += row) {
@@ -372,14 +378,20 @@ void Network::run_step(
             call.to_row = to_row;
             call.from_block = from_block;
             call.to_block = to_block;
-            return kernels_.pointwise(call);
+            const float* weights = weights_.data() + packed_[step.operation].weights;
+            call.ahead = std::max(space.ahead[static_cast<size_t>(thread)], weights);
+            call.ahead_end = weights_.data() + weights_floats_;
+            kernels_.pointwise(call);
+            space.ahead[static_cast<size_t>(thread)] = call.ahead;
+            return;
         }
         case Kind::depthwise: {
             DepthwiseCall& call = calls.depthwise;
             call.from_row = from_row;
             call.to_row = to_row;
             call.from_vector = 2 * from_block;
-            call.to_vector = 2 * to_block;
+            const Vectors vectors(call.channels, kernels_.lanes);
+            call.to_vector = to_block == vectors.blocks() ? vectors.count() : 2 * to_block;
             if (step.split == Split::blocks) part(call.from_vector, call.to_vector);
             return kernels_.depthwise(call);
         }
@@ -410,22 +422,6 @@ void Network::run_step(
                 weights_.data() + packed_[step.operation].bias, o.activation, in.scale};
             part(call.from_vector, call.to_vector);
             return kernels_.linear(call);
-        }
-        case Kind::gate: {
-            const Operation& target = plan_.operations[o.gated];
-            float* gates = memory + gates_begin_ + thread * gates_floats_;
-            const int together = 4 / kernels_.cell, channels_out = static_cast<int>(target.bias.size());
-            int depth = 0;
-            for (size_t k = 0; k < target.inputs.size(); k++) {
-                const int channels = plan_.planes[target.inputs[k]].channels, count = products(channels) * together;
-                for (int c = 0; c < count; c++)
-                    gates[depth + c] = target.gates[k] < 0 || c >= channels ? 1 : memory[vector_offsets_[target.gates[k]] + c];
-                depth += count;
-            }
-            GateCall call{weights_.data() + packed_[o.gated].weights, gates, memory + packed_[o.gated].gated,
-                depth / together, channels_out, 0, Vectors(channels_out, kernels_.lanes).blocks()};
-            part(call.from_block, call.to_block);
-            return kernels_.gate(call);
         }
         case Kind::removed: return;
     }
@@ -458,6 +454,7 @@ void Network::run_images(Workspace& space, const float* pixels, size_t images, f
 
 void Network::clear_sums(Workspace& space) const {
     float* memory = space.memory.data();
+    space.ahead.assign(static_cast<size_t>(threads_), weights_.data());
     const int pooled = head_input();
     std::memset(memory + vectors_begin_, 0, sizeof(float) * (vector_offsets_[pooled] - vectors_begin_));
     std::memset(memory + vector_offsets_[pooled], 0, sizeof(float) * vector_strides_[pooled]);

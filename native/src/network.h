@@ -54,10 +54,9 @@ private:
     };
     struct Packed {
         long weights = 0, bias = 0;  // where they begin
-        long gated = 0;              // room for gated weights, in a workspace
     };
 
-    long pixel_stride(int channels) const;
+    long pixel_stride(const PlaneInfo& plane) const;
     int products(int channels) const;
     void pack();
     void lay_out();
@@ -78,7 +77,7 @@ private:
     std::vector<Packed> packed_;
     std::vector<long> vector_offsets_, vector_strides_;
     Block weights_;
-    long workspace_floats_ = 0, vectors_begin_ = 0, vectors_floats_ = 0, zeros_begin_ = 0, scratch_begin_ = 0, gates_begin_ = 0, gates_floats_ = 0;
+    long weights_floats_ = 0, workspace_floats_ = 0, vectors_begin_ = 0, vectors_floats_ = 0, zeros_begin_ = 0, scratch_begin_ = 0, gated_begin_ = 0, gated_floats_ = 0;
     std::atomic<Shared*> shared_{nullptr};
 };
 

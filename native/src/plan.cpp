@@ -17,7 +17,7 @@ constexpr size_t kMaxParts = 64;                     // of a tensor
 constexpr size_t kMaxWeights = size_t(1) << 27;      // floats, in all operations together
 // Images from so many pixels wide stream; smaller ones fit in the cache whole.
 constexpr int kStreamedWidth = 28;
-constexpr int kStreamedRows = 16;  // of the largest image, at a time
+constexpr int kStreamedRows = 64;  // of the largest image, at a time, where a cell were a byte
 constexpr int kOwnedBlocks = 4;    // so many blocks of channels can be divided evenly enough
 
 struct Part {
@@ -420,7 +420,6 @@ private:
         };
         if (a.parts.size() != b.parts.size()) refuse("its tensors are made of different parts");
         Value result;
-        std::vector<int> fused;
         result.parts.assign(a.parts.size(), {-1, -1});
         for (size_t i = 0; i < a.parts.size(); i++) {
             check_pair(a.parts[i], b.parts[i]);
@@ -430,12 +429,11 @@ private:
                 producer(mine)->residual = other;
                 move_to_end(producers_[mine]);
                 bring_source(producers_[mine]);
-                if (producer(mine)->kind == Kind::depthwise) fused.push_back(producers_[mine]);
                 result.parts[i].plane = mine;
             }
         }
         for (size_t i = 0; i < a.parts.size(); i++) {
-            if (result.parts[i].plane < 0) result.parts[i].plane = add_rows(a.parts[i].plane, b.parts[i].plane, fused);
+            if (result.parts[i].plane < 0) result.parts[i].plane = add_rows(a.parts[i].plane, b.parts[i].plane);
         }
         return result;
     }
@@ -451,6 +449,7 @@ private:
         Operation* source = producer(plane);
         if (!source || source->relu || source->residual >= 0 || source->sum_in >= 0 || source->sum_out >= 0 || source->out != plane)
             return false;
+        if (source->copy >= 0 && taken(source->copy)) return false;
         if (source->kind != Kind::depthwise && source->kind != Kind::pointwise) return false;
         return !taken(plane);
     }
@@ -505,18 +504,25 @@ private:
     }
 
     // The sum of two planes: where one of them goes through a depthwise convolution of this sum, on that way.
-    int add_rows(int a, int b, const std::vector<int>& fused) {
+    int add_rows(int a, int b) {
         const int out = new_plane(plan_.planes[a].channels, plan_.planes[a].width);
-        for (int index : fused) {
+        std::vector<int> made;  // planes
+        // ReLU of the sum needs an operation that it can be part of.
+        const bool has_relu = std::any_of(graph_.nodes.begin(), graph_.nodes.end(), [&](const Node& node) {
+            return node.op == "Relu" && node.inputs == node_->outputs;
+        });
+        for (int index : order_) {
+            if (has_relu) break;
             Operation& operation = plan_.operations[index];
-            if (operation.stride != 1 || operation.copy >= 0) continue;
+            const bool copies = operation.kind == Kind::depthwise && operation.stride == 1 && operation.copy < 0;
             for (auto [through, other] : {std::pair{a, b}, std::pair{b, a}}) {
-                if (operation.inputs[0] != through) continue;
+                if (!copies || operation.inputs[0] != through || !std::count(made.begin(), made.end(), other)) continue;
                 operation.copy = out;
                 operation.copy_residual = other;
                 producers_[out] = index;
                 return out;
             }
+            made.insert(made.end(), {operation.out, operation.copy});
         }
         Operation operation;
         operation.kind = Kind::add;
@@ -630,10 +636,9 @@ private:
 
 class Schedule {
 public:
-    Schedule(Plan& plan, std::vector<int> order, int lanes) : plan_(plan), order_(std::move(order)), lanes_(lanes) {}
+    Schedule(Plan& plan, std::vector<int> order, int lanes, int cell) : plan_(plan), order_(std::move(order)), lanes_(lanes), cell_(cell) {}
 
     void run() {
-        add_gates();
         done_.assign(plan_.operations.size(), 0);
         int last = -1;
         for (int i : order_)
@@ -666,22 +671,6 @@ private:
         int widest = plan_.planes[o.inputs[0]].width;
         if (o.kind == Kind::stem) widest /= 2;
         return widest >= kStreamedWidth;
-    }
-
-    void add_gates() {
-        std::vector<int> order;
-        for (int i : order_) {
-            const bool gated = std::any_of(operation(i).gates.begin(), operation(i).gates.end(), [](int g) { return g >= 0; });
-            if (gated) {
-                Operation gate;
-                gate.kind = Kind::gate;
-                gate.gated = i;
-                plan_.operations.push_back(gate);
-                order.push_back(static_cast<int>(plan_.operations.size()) - 1);
-            }
-            order.push_back(i);
-        }
-        order_ = order;
     }
 
     void emit(int index, int from, int to, int from_block, int to_block, Split split, bool waits = true) {
@@ -750,7 +739,8 @@ private:
         for (int i : group_) tallest = std::max(tallest, height(i));
         std::vector<int> ends;
         std::copy_if(group_.begin(), group_.end(), std::back_inserter(ends), [&](int i) { return !has_reader(i); });
-        for (int row = kStreamedRows; row < tallest + kStreamedRows; row += kStreamedRows) {
+        const int step = kStreamedRows / cell_;
+        for (int row = step; row < tallest + step; row += step) {
             for (int i : ends) reach(i, std::min(row, tallest) * height(i) / tallest);
         }
         for (int i : group_) reach(i, height(i));
@@ -859,7 +849,7 @@ private:
 
     Plan& plan_;
     std::vector<int> order_;
-    const int lanes_;
+    const int lanes_, cell_;
     std::vector<int> group_;
     std::vector<int> done_;
     std::vector<int> needed_;
@@ -867,11 +857,11 @@ private:
 
 }  // namespace
 
-Plan make_plan(Graph graph, int lanes) {
+Plan make_plan(Graph graph, int lanes, int cell) {
     Plan plan;
     Lowering lowering(graph, plan);
     lowering.run();
-    Schedule(plan, lowering.order(), lanes).run();
+    Schedule(plan, lowering.order(), lanes, cell).run();
     return plan;
 }
 

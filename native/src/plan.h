@@ -4,6 +4,7 @@
 // pooling are done where a row is computed anyway, and gates are multiplied into the weights that follow. Large images
 // stream through the operators row by row, so that a plane is a ring of the few rows that are still needed.
 #pragma once
+#include <algorithm>
 #include <vector>
 
 #include "kernels.h"
@@ -27,7 +28,7 @@ struct VectorInfo {
 };
 
 struct Operation {
-    enum class Kind { stem, pointwise, depthwise, add, attention, pool, linear, gate, removed };
+    enum class Kind { stem, pointwise, depthwise, add, attention, pool, linear, removed };
     Kind kind = Kind::removed;
     std::vector<int> inputs;  // planes; of attention, the second one has the gates
     std::vector<int> gates;   // of a pointwise convolution: a vector for each input, or -1
@@ -38,10 +39,10 @@ struct Operation {
     int sum_in = -1, sum_out = -1;       // vectors
     int vector_in = -1, vector_out = -1;  // of a linear operation
     Activation activation = Activation::none;
-    int gated = -1;  // of a gate: the pointwise operation whose weights it makes
     std::vector<float> weights;  // [out][in] or [channel][kernel][kernel]
     std::vector<float> bias;
-    bool on_rows() const { return kind != Kind::linear && kind != Kind::gate; }
+    bool on_rows() const { return kind != Kind::linear; }
+    bool is_gated() const { return std::any_of(gates.begin(), gates.end(), [](int gate) { return gate >= 0; }); }
 };
 
 // How the threads that share an image divide a step: each a part of its rows or of its blocks of channels, all blocks
@@ -68,7 +69,8 @@ struct Plan {
     int image_plane = -1;
 };
 
-// Throws Failure where the graph has what no GhostNet has.
-Plan make_plan(Graph graph, int lanes);
+// For vectors of `lanes` floats and planes whose cells have `cell` bytes. Throws Failure where the graph has what no
+// GhostNet has.
+Plan make_plan(Graph graph, int lanes, int cell);
 
 }  // namespace ghostzoo

@@ -12,13 +12,13 @@
 
 namespace {
 
-constexpr int kSize = 12, kClasses = 5;
+constexpr int kClasses = 5;
 
 class Builder {
 public:
-    Builder() {
+    explicit Builder(int size) {
         graph.input = "image";
-        graph.input_shape = {1, 3, kSize, kSize};
+        graph.input_shape = {1, 3, size, size};
         graph.outputs = {"logits", "embedding"};
     }
 
@@ -63,8 +63,8 @@ void fail(const std::string& what) {
 
 enum class Expected { right, refused, either };
 
-void check(const char* name, Expected expected, const std::function<void(Builder&)>& build) {
-    Builder builder;
+void check(const char* name, Expected expected, const std::function<void(Builder&)>& build, int size = 12) {
+    Builder builder(size);
     build(builder);
     const std::string file = write_graph(builder.graph);
     for (const auto& [instructions, precision, tolerance] : kWays) {
@@ -79,15 +79,16 @@ void check(const char* name, Expected expected, const std::function<void(Builder
             continue;
         }
         if (expected == Expected::refused) fail(place + "it is not refused");
-        constexpr size_t kImages = 3, kFloats = size_t(3) * kSize * kSize;
-        std::vector<float> pixels(kImages * kFloats), logits(kImages * kClasses), embeddings(kImages * 16);
+        constexpr size_t kImages = 3;
+        const size_t floats = size_t(3) * size * size;
+        std::vector<float> pixels(kImages * floats), logits(kImages * kClasses), embeddings(kImages * 16);
         std::mt19937 random(2);
         std::normal_distribution<float> normal;
         for (float& pixel : pixels) pixel = normal(random);
         if (ghostzoo_network_num_classes(network) != kClasses || ghostzoo_network_embedding_size(network) != 16) fail(place + "its sizes");
         else if (ghostzoo_network_run(network, pixels.data(), kImages, logits.data(), embeddings.data()) != GHOSTZOO_OK) fail(place + "it does not run");
         else for (size_t i = 0; i < kImages; i++) {
-            const auto right = evaluate(builder.graph, {pixels.begin() + i * kFloats, pixels.begin() + (i + 1) * kFloats}, kSize);
+            const auto right = evaluate(builder.graph, {pixels.begin() + i * floats, pixels.begin() + (i + 1) * floats}, size);
             const double a = difference(&logits[i * kClasses], right.at("logits").values);
             const double b = difference(&embeddings[i * 16], right.at("embedding").values);
             if (!(a < tolerance && b < tolerance)) fail(place + "image " + std::to_string(i) + " differs by " + std::to_string(a) + " and " + std::to_string(b));
@@ -115,6 +116,10 @@ int main() {
         const auto stem = b.stem(), v = b.conv(stem, 16, 16, 3, 1, 16), sum = b.add("Add", {stem, v});
         b.head(b.add("Add", {b.conv(sum, 16, 16), b.conv(v, 16, 16)}), 16);
     });
+    check("ReLU of a sum with what a depthwise convolution takes, too", E::right, [](Builder& b) {
+        const auto stem = b.stem(), v = b.conv(stem, 16, 16), w = b.conv(v, 16, 16, 3, 1, 16);
+        b.head(b.add("Concat", {b.add("Relu", {b.add("Add", {v, stem})}), w}), 32);
+    });
     check("a sum of a tensor with itself", E::either, [](Builder& b) {
         const auto v = b.conv(b.stem(), 16, 16);
         b.head(b.add("Add", {v, v}), 16);
@@ -132,6 +137,16 @@ int main() {
         const auto stem = b.stem();
         b.head(b.conv(b.add("Mul", {stem, b.add("GlobalAveragePool", {stem})}), 16, 16), 16);
     });
+    auto halves = [](Builder& b) {
+        const auto stem = b.stem(8), v = b.add("Relu", {b.conv(stem, 8, 8)}), w = b.conv(v, 8, 8, 3, 1, 8);
+        const auto x = b.conv(b.add("Concat", {v, w}), 16, 24), y = b.add("Relu", {b.conv(x, 24, 24, 3, 1, 24)});
+        const auto z = b.conv(y, 24, 24, 5, 2, 24), gate = b.conv(b.add("GlobalAveragePool", {z}), 24, 24);
+        const auto p = b.conv(b.add("Mul", {z, gate}), 24, 40), q = b.conv(p, 40, 40, 3, 1, 40);
+        const auto shortcut = b.conv(b.conv(x, 24, 24, 3, 2, 24), 24, 40);
+        const auto first = b.add("Add", {p, shortcut}), second = b.add("Add", {q, shortcut});
+        b.head(b.add("Concat", {first, second}), 80);
+    };
+    for (int size : {12, 56, 112}) check("halves of vectors", E::right, halves, size);
     auto attend = [](Builder& b, float scale) {
         auto line = [&](const std::string& in, int64_t height, int64_t width) {
             const auto name = b.conv(in, 24, 24, 5, 1, 24);
