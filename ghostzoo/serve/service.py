@@ -96,19 +96,21 @@ class Service:
             return "the server is shutting down"
         if not self.repository.ready:
             return "a model could not be loaded"
-        if self._stuck_for > self.options.deadline:
-            return "every worker, or every process that decodes, has been busy for longer than a request may take"
+        hang = [what for what, seconds in self._stuck.items() if seconds > self.options.deadline]
+        if hang:
+            return f"every {hang[0]} has been busy with what it has in hand for longer than a request may take"
         return None
 
     @property
     def live(self) -> bool:
         """Whether the process may yet answer: what its workers hang in for this long only a restart will end."""
-        return self._stuck_for <= _HOPELESS * self.options.deadline
+        return max(self._stuck.values()) <= _HOPELESS * self.options.deadline
 
     @property
-    def _stuck_for(self) -> float:
-        """Seconds for which no worker, or no process that decodes, has come to an end of what it has in hand."""
-        return max(self.scheduler.stuck_for, 0.0 if self._decoders is None else self._decoders.stuck_for)
+    def _stuck(self) -> dict[str, float]:
+        """Seconds for which none of a kind has come to an end of what it has in hand."""
+        decoders = 0.0 if self._decoders is None else self._decoders.stuck_for
+        return {"worker": self.scheduler.stuck_for, "process that decodes": decoders}
 
     def check_ready(self) -> None:
         """Raise ``RequestError`` where no request should be sent here."""
