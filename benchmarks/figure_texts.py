@@ -25,6 +25,9 @@ OURS = {
 }
 
 
+_OUR_ORT = "ghostzoo onnxruntime"
+
+
 def table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n" + "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
@@ -45,6 +48,22 @@ def network() -> str:
         cells = [figures[f"GhostNet_{width}, batch {batch}"].get(peer) for batch in (1, 8) for width in WIDTHS]
         rows.append([title, *("-" if cell is None else f"{cell['ratio']:.2f}" for cell in cells)])
     return table(header, rows)
+
+
+def native() -> str:
+    """Our own engine to our graph in ONNX Runtime."""
+    content = read("graph")
+    names = {
+        "ghostzoo native": "float32",
+        "ghostzoo native bf16": "bf16",
+        "ghostzoo native avx2": "AVX2, to ONNX Runtime's AVX-512",
+    }
+    rows = []
+    for name, title in names.items():
+        cells = [content["figures"][f"GhostNet_{width}, batch {batch}"] for batch in (1, 8) for width in WIDTHS]
+        rows.append([title, *(f"{each[name]['median_ms'] / each[_OUR_ORT]['median_ms']:.2f}" for each in cells)])
+    header = ["", *(width if batch == 1 else f"{width}, batch {batch}" for batch in (1, 8) for width in WIDTHS)]
+    return table(header, rows) + f"\n{_taken(content)}.\n"
 
 
 def network_milliseconds() -> str:
@@ -317,6 +336,7 @@ RENDERERS: dict[str, Callable[[], str]] = {
     "layers": layers,
     "layers-of-raw": layers_of_raw,
     "machine": machine,
+    "native": native,
     "network": network,
     "network-milliseconds": network_milliseconds,
     "network-range": network_range,

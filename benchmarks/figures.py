@@ -29,7 +29,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 TEXTS = (
     ROOT / "README.md",
     ROOT / "docs" / "performance.md",
-    *(ROOT / "docs" / "guides" / name for name in ("batch.md", "quantize.md", "sizing.md")),
+    *(ROOT / "docs" / "guides" / name for name in ("batch.md", "native.md", "quantize.md", "sizing.md")),
 )
 MARKED = re.compile(r"(<!-- figures: ([a-z0-9-]+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 
