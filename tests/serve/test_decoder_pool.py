@@ -185,7 +185,7 @@ def test_what_is_overdue_is_stopped_and_holds_up_nobody(slow: bytes, jpeg: bytes
             pool.decode(jpeg, CONFIG)
             answered += 1
         assert answered > 1
-        with pytest.raises(ImageError, match=r"was stopped after 2\."):
+        with pytest.raises(ImageError, match=r"was stopped after [2-9]\."):
             overdue.result()
         assert ended == ["overdue"]
         for _ in range(3):
@@ -353,7 +353,7 @@ def test_a_process_that_dies_while_others_start(monkeypatch: pytest.MonkeyPatch)
         pool.start()
         while not free:
             await asyncio.sleep(0.001)
-        os.kill(pool.processes[0], signal.SIGKILL)
+        kill_and_wait(pool.processes[0])
         with suppress(EngineUnavailableError):  # it may not have been ready
             await pool.wait_until_ready()
         found: dict[int, Window | Exception] = {}
@@ -388,8 +388,7 @@ def test_what_a_decoder_leaves_running_holds_up_nobody(monkeypatch: pytest.Monke
     )
     with pool_of(1) as (pool, ended):
         with starting(monkeypatch, code):
-            os.kill(pool.processes[0], signal.SIGKILL)
-            wait_until(lambda: pool.pool.free)
+            kill_and_wait(pool.processes[0])
             with pytest.raises(ImageError, match="it is damaged"):
                 pool.decode(jpeg)
         wait_until(lambda: pool.pool.free)
