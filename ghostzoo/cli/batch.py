@@ -71,7 +71,8 @@ def batch(sources: tuple[str, ...], model: str | None, as_json: bool, **options:
         return
     new = done.pictures - done.done_before
     earlier = f", {done.done_before:,} of them before" if done.done_before else ""
+    pictures = "1 picture" if done.pictures == 1 else f"{done.pictures:,} pictures"
     echo(
-        f"{done.pictures:,} pictures in {done.out}{earlier}, {done.unreadable:,} unreadable; {new:,} in "
+        f"{pictures} in {done.out}{earlier}, {done.unreadable:,} unreadable; {new:,} in "
         f"{done.seconds:,.1f} s, {done.images_per_second:,.0f} a second"
     )

@@ -22,6 +22,7 @@ from .decoder_process import DecoderProcess, DecodeTask, OnDone
 _logger = logging.getLogger(__name__)
 
 OnEnd = Callable[[str], object]
+"""Is told why a process was replaced."""
 
 
 class _Worker:

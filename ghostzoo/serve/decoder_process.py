@@ -79,7 +79,9 @@ class DecoderProcess(asyncio.Protocol):
     def __init__(self, limits: ImageLimits, timeout: float, on_free: Callable[[], object]) -> None:
         self.task: DecodeTask | None = None
         self.used = False
+        """Whether it was ever given an image."""
         self.overdue = False
+        """Whether it was killed for its image took too long."""
         self.usable = False
         """Whether it has started, and is neither dead nor killed, as far as is known."""
         self._timeout = timeout
@@ -92,15 +94,20 @@ class DecoderProcess(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._since = self._due = 0.0
         self._descriptor = shared_memory()  # of its own: what it leaves running must not see its successor's images
-        self._memory = mmap.mmap(self._descriptor, 2 * SLOT) if self._descriptor is not None else None
-        self._line, its_end = socket.socketpair()
-        with its_end:
-            try:
-                self.process = self._started(its_end, json.dumps(vars(limits)))
-            except BaseException:
-                self._line.close()
-                self._free_memory()
-                raise
+        self._memory: mmap.mmap | None = None
+        try:
+            if self._descriptor is not None:
+                self._memory = mmap.mmap(self._descriptor, 2 * SLOT)
+            self._line, its_end = socket.socketpair()
+            with its_end:
+                try:
+                    self.process = self._started(its_end, json.dumps(vars(limits)))
+                except BaseException:
+                    self._line.close()
+                    raise
+        except BaseException:
+            self._free_memory()
+            raise
 
     def _started(self, line: socket.socket, limits: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603  # this Python, our own code
@@ -282,6 +289,7 @@ class DecoderProcess(asyncio.Protocol):
         return self.process.returncode
 
     def _free_memory(self) -> None:
-        if self._memory is not None and self._descriptor is not None:
+        if self._memory is not None:
             self._memory.close()
+        if self._descriptor is not None:
             os.close(self._descriptor)
