@@ -160,7 +160,8 @@ def test_every_kind_of_source_gives_the_same_rows(
     (tmp_path / "sources").mkdir()
     for kind, source, options in make_sources(pictures, tmp_path / "sources"):
         rows = run(source, f"{kind}.parquet", **options)
-        assert sorted((row["indices"], row["error"] is None) for row in rows.values()) == expected, kind
+        errors = [row["error"] for row in rows.values()]
+        assert sorted((row["indices"], row["error"] is None) for row in rows.values()) == expected, (kind, errors)
 
 
 def test_a_second_run_does_only_what_is_new(run: Any, folder: Path, tmp_path: Path) -> None:
